@@ -1,0 +1,9 @@
+//! The backbone and its operations against numbers of the official implementation.
+
+mod backbone;
+mod classifier;
+mod cross_scan;
+mod pth;
+mod selective_scan;
+mod ss2d;
+mod vssblock;
