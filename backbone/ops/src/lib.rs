@@ -1,1 +1,43 @@
-//! placeholder
+//! Custom operations of the toolkit, each with a native CPU kernel, an obvious reference and a hand-written backward.
+//!
+//! One operation is one folder: `mod.rs` holds the public function with its formula and source, `reference.rs` the plain-tensor
+//! version, `cpu.rs` the native kernel (parallel, vectorised for the processor it runs on) and `tests.rs` the evidence.
+//!
+//! On the CPU backend the native kernels run, under autodiff as well. On every other backend the plain-tensor reference runs on that
+//! device. All CPU kernels compute in float32 and give the same bits whatever the number of threads.
+//!
+//! | operation | layout | used for |
+//! |---|---|---|
+//! | [`selective_scan_2d`] | `[batch, height, width, channels]` | the four-route scan of SS2D |
+//! | [`selective_scan`] | `[batch, channels, length]` | the one-dimensional scan of Mamba |
+//! | [`cross_scan()`], [`cross_merge`] | `[batch, channels, height, width]` | the routes made visible |
+//! | [`gelu`], [`silu`], [`softplus`] | any | activations |
+//! | [`channel_norm()`] | `[.., channels]` | LayerNorm over channels |
+//! | [`linear()`], [`conv2d()`], [`depthwise_conv2d`] | `[batch, height, width, channels]` | projections and convolutions |
+//! | [`resize_bilinear`], [`softmax_channels`], [`cross_entropy_map`] | `[batch, channels, height, width]` | segmentation heads |
+
+mod activation;
+mod channel_norm;
+mod conv2d;
+mod cross_scan;
+mod depthwise_conv;
+mod flex;
+mod linear;
+mod operation;
+mod resize;
+mod selective_scan;
+mod simd;
+mod softmax;
+
+pub use activation::{gelu, silu, softplus};
+pub use channel_norm::channel_norm;
+pub use conv2d::conv2d;
+pub use cross_scan::{ScanPattern, cross_merge, cross_scan};
+pub use depthwise_conv::depthwise_conv2d;
+pub use linear::linear;
+pub use resize::resize_bilinear;
+pub use selective_scan::{Route, selective_scan, selective_scan_2d};
+pub use softmax::{cross_entropy_map, softmax_channels};
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,54 @@
+//! Elementwise activations: exact GELU, SiLU and softplus.
+//!
+//! Burn's CPU backend evaluates these one value at a time on one thread, 15 to 30 times behind a vectorised loop, and its GPU backends
+//! differentiate GELU by the tanh approximation; both reasons for our own.
+
+mod cpu;
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use burn::backend::Dispatch;
+use burn::prelude::*;
+
+use crate::flex::is_native;
+use crate::operation::operation;
+
+/// Which function is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * Phi(x)` with the error function, not its tanh approximation.
+    Gelu,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `ln(1 + e^x)`, the identity above 20.
+    Softplus,
+}
+
+operation! {
+    ActivationOps::activation => ActivationGradOps::activation_backward -> ActivationGrads by ActivationNode,
+    [1] x; kind: Activation
+}
+
+fn apply<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor<D> {
+    if is_native(&x) {
+        Tensor::from_dispatch(<Dispatch as ActivationOps>::activation(x.into_dispatch(), kind))
+    } else {
+        reference::activation(x, kind)
+    }
+}
+
+/// Exact GELU, `x / 2 * (1 + erf(x / sqrt 2))` (`torch.nn.GELU()`), for a float32 tensor of any shape.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    apply(x, Activation::Gelu)
+}
+
+/// SiLU, `x * sigmoid(x)` (`torch.nn.SiLU`), for a float32 tensor of any shape.
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    apply(x, Activation::Silu)
+}
+
+/// Softplus, `ln(1 + e^x)` and linear above 20 (`torch.nn.functional.softplus`), for a float32 tensor of any shape.
+pub fn softplus<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    apply(x, Activation::Softplus)
+}

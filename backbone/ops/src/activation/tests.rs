@@ -1,0 +1,30 @@
+use burn::prelude::*;
+
+use super::{Activation, apply, reference};
+use crate::testing::{assert_same_gradients, random};
+
+/// Float32 rounding of two evaluation orders, and the 3e-7 of the error function.
+const TOLERANCE: f32 = 2e-6;
+
+#[test]
+fn native_activations_equal_the_composed_ones_with_their_gradients() {
+    // 5001 crosses a block border and is no multiple of the lane count; the factor reaches past the softplus threshold.
+    let x: Vec<f32> = random(5001, 1).into_iter().map(|v| v * 24.0).collect();
+    for kind in [Activation::Gelu, Activation::Silu, Activation::Softplus] {
+        assert_same_gradients(
+            &format!("{kind:?}"),
+            &[(&[5001], x.clone())],
+            |t| apply(t[0].clone(), kind),
+            |t| reference::activation(t[0].clone(), kind),
+            TOLERANCE,
+        );
+    }
+}
+
+#[test]
+fn views_are_read_in_their_own_order() {
+    let x = crate::testing::random_tensor([3, 5], 2, &crate::testing::cpu());
+    let direct = super::silu(x.clone().transpose());
+    let y: Tensor<2> = super::silu(x).transpose();
+    crate::testing::assert_close("transposed view", direct, y, 0.0);
+}

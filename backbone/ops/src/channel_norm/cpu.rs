@@ -1,0 +1,145 @@
+//! Native LayerNorm: one pass over a row that stays in the first-level cache, rows in parallel.
+
+use burn::backend::Flex;
+use burn::backend::tensor::FloatTensor;
+use rayon::prelude::*;
+
+use super::{ChannelNormGradOps, ChannelNormGrads, ChannelNormOps};
+use crate::flex::{contiguous, tensor, values};
+use crate::simd::{Kernel, LANES, Lanes, dispatch, fma, lane_sum};
+
+/// Rows a task handles. Fixed, so that the partial sums of the parameter gradients do not depend on the number of threads.
+const ROWS: usize = 64;
+
+impl ChannelNormOps for Flex {
+    fn channel_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
+        let [x, weight, bias] = [x, weight, bias].map(contiguous);
+        let (weight, bias) = (values(&weight), values(&bias));
+        let channels = weight.len();
+        let mut y = vec![0.0; values(&x).len()];
+        y.par_chunks_mut(ROWS * channels)
+            .zip(values(&x).par_chunks(ROWS * channels))
+            .for_each(|(y, x)| dispatch(Forward { y, x, weight, bias, eps }));
+        tensor(y, x.layout().shape().clone())
+    }
+}
+
+impl ChannelNormGradOps for Flex {
+    fn channel_norm_backward(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f32,
+    ) -> ChannelNormGrads<Self> {
+        let [grad, x, weight] = [grad, x, weight].map(contiguous);
+        let channels = values(&weight).len();
+        let block = ROWS * channels;
+        let mut dx = vec![0.0; values(&x).len()];
+        let tasks = dx.len().div_ceil(block);
+        // Per task, the gradient of the weight and then of the bias.
+        let mut partial = vec![0.0; tasks * 2 * channels];
+        dx.par_chunks_mut(block)
+            .zip(partial.par_chunks_mut(2 * channels))
+            .zip(values(&x).par_chunks(block).zip(values(&grad).par_chunks(block)))
+            .for_each(|((dx, partial), (x, grad))| {
+                let (dweight, dbias) = partial.split_at_mut(channels);
+                dispatch(Backward { dx, dweight, dbias, x, grad, weight: values(&weight), eps });
+            });
+        let mut sums = vec![0.0; 2 * channels];
+        for task in partial.chunks(2 * channels) {
+            sums.iter_mut().zip(task).for_each(|(sum, part)| *sum += part);
+        }
+        let dbias = sums.split_off(channels);
+        ChannelNormGrads {
+            x: tensor(dx, x.layout().shape().clone()),
+            weight: tensor(sums, [channels]),
+            bias: tensor(dbias, bias.layout().shape().clone()),
+        }
+    }
+}
+
+struct Forward<'a> {
+    y: &'a mut [f32],
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let channels = self.weight.len();
+        for (y, x) in self.y.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels)) {
+            let (mean, scale) = statistics::<FMA>(x, self.eps);
+            for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(self.weight).zip(self.bias) {
+                *y = fma::<FMA>((x - mean) * scale, *weight, *bias);
+            }
+        }
+    }
+}
+
+struct Backward<'a> {
+    dx: &'a mut [f32],
+    dweight: &'a mut [f32],
+    dbias: &'a mut [f32],
+    x: &'a [f32],
+    grad: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let channels = self.weight.len();
+        let rows = self.dx.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels).zip(self.grad.chunks_exact(channels)));
+        for (dx, (x, grad)) in rows {
+            let (mean, scale) = statistics::<FMA>(x, self.eps);
+            // With n the normalised row and g the gradient that reaches it: dx = scale * (g - mean(g) - n * mean(g n)).
+            for ((((dx, x), grad), dweight), dbias) in dx.iter_mut().zip(x).zip(grad).zip(self.dweight.iter_mut()).zip(self.dbias.iter_mut()) {
+                let normal = (x - mean) * scale;
+                *dweight = fma::<FMA>(*grad, normal, *dweight);
+                *dbias += grad;
+                *dx = normal;
+            }
+            let gradient = |i: usize| grad[i] * self.weight[i];
+            let mean_g = sum::<FMA>(channels, gradient) / channels as f32;
+            let mean_gn = sum::<FMA>(channels, |i| gradient(i) * dx[i]) / channels as f32;
+            for ((dx, grad), weight) in dx.iter_mut().zip(grad).zip(self.weight) {
+                *dx = scale * (grad * weight - mean_g - *dx * mean_gn);
+            }
+        }
+    }
+}
+
+/// Mean and `1 / sqrt(variance + eps)` of a row, in two passes: the one-pass formula loses the variance of data with a large mean.
+#[inline(always)]
+fn statistics<const FMA: bool>(x: &[f32], eps: f32) -> (f32, f32) {
+    let mean = sum::<FMA>(x.len(), |i| x[i]) / x.len() as f32;
+    let variance = sum::<FMA>(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / x.len() as f32;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+/// Sum of `term(0..count)` with one accumulator a lane.
+#[inline(always)]
+fn sum<const FMA: bool>(count: usize, term: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes: Lanes = [0.0; LANES];
+    let whole = count - count % LANES;
+    let mut base = 0;
+    while base < whole {
+        for lane in 0..LANES {
+            lanes[lane] += term(base + lane);
+        }
+        base += LANES;
+    }
+    for lane in 0..count - whole {
+        lanes[lane] += term(whole + lane);
+    }
+    lane_sum(&lanes)
+}

@@ -1,0 +1,37 @@
+//! LayerNorm over the channels of channels-last data.
+//!
+//! `y = (x - mean) / sqrt(var + eps) * weight + bias`, mean and biased variance over the last axis (`torch.nn.LayerNorm`, and the
+//! official `LayerNorm2d`, which permutes to this layout and back).
+
+mod cpu;
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use burn::backend::Dispatch;
+use burn::prelude::*;
+
+use crate::flex::is_native;
+use crate::operation::operation;
+
+operation! {
+    ChannelNormOps::channel_norm => ChannelNormGradOps::channel_norm_backward -> ChannelNormGrads by ChannelNormNode,
+    [3] x, weight, bias; eps: f32
+}
+
+/// Normalises the last axis of `x: [.., channels]` to mean 0 and variance 1, then scales by `weight: [channels]` and shifts by
+/// `bias: [channels]` where given.
+pub fn channel_norm<const D: usize>(x: Tensor<D>, weight: Option<Tensor<1>>, bias: Option<Tensor<1>>, eps: f64) -> Tensor<D> {
+    if !is_native(&x) {
+        return reference::channel_norm(x, weight, bias, eps);
+    }
+    let (channels, device) = (x.dims()[D - 1], x.device());
+    let weight = weight.unwrap_or_else(|| Tensor::ones([channels], &device));
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([channels], &device));
+    Tensor::from_dispatch(<Dispatch as ChannelNormOps>::channel_norm(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        eps as f32,
+    ))
+}

@@ -1,0 +1,32 @@
+use super::{channel_norm, reference};
+use crate::testing::{assert_same_gradients, random};
+
+/// Float32 rounding of two summation orders over at most a few hundred rows.
+const TOLERANCE: f32 = 2e-5;
+
+#[test]
+fn native_norm_equals_the_composed_one_with_its_gradients() {
+    // Rows cross a block border; channels are above, below and off the lane count. The offset makes a one-pass variance fail.
+    for (rows, channels) in [(70, 40), (130, 16), (3, 5), (1, 1), (200, 97)] {
+        let x: Vec<f32> = random(rows * channels, 3).into_iter().map(|v| v * 2.0 + 7.0).collect();
+        assert_same_gradients(
+            &format!("{rows} rows of {channels}"),
+            &[(&[rows, channels], x), (&[channels], random(channels, 4)), (&[channels], random(channels, 5))],
+            |t| channel_norm(t[0].clone().reshape([rows, channels]), Some(t[1].clone()), Some(t[2].clone()), 1e-5),
+            |t| reference::channel_norm(t[0].clone().reshape([rows, channels]), Some(t[1].clone()), Some(t[2].clone()), 1e-5),
+            if channels == 1 { 1e-3 } else { TOLERANCE },
+        );
+    }
+}
+
+#[test]
+fn without_parameters_it_only_normalises() {
+    let x = random(6 * 20, 6);
+    assert_same_gradients(
+        "no affine",
+        &[(&[120], x)],
+        |t| channel_norm(t[0].clone().reshape([2, 3, 20]), None, None, 1e-5),
+        |t| reference::channel_norm(t[0].clone().reshape([2, 3, 20]), None, None, 1e-5),
+        TOLERANCE,
+    );
+}

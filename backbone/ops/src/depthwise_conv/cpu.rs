@@ -1,0 +1,207 @@
+//! The convolution on the CPU: rows in parallel, channels in lanes.
+
+use burn::backend::Flex;
+use burn::backend::tensor::FloatTensor;
+use rayon::prelude::*;
+
+use super::{DepthwiseConvGradOps, DepthwiseConvGrads, DepthwiseConvOps};
+use crate::flex::{contiguous, dims, tensor, values};
+use crate::simd::{Kernel, LANES, Lanes, dispatch, fma};
+
+impl DepthwiseConvOps for Flex {
+    fn depthwise_conv(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [x, weight, bias] = [x, weight, bias].map(contiguous);
+        let shape = Shape::new(dims(&x), dims(&weight));
+        let taps = by_tap(values(&weight), &shape, false);
+        let y = convolve(values(&x), &taps, Some(values(&bias)), &shape);
+        tensor(y, x.layout().shape().clone())
+    }
+}
+
+impl DepthwiseConvGradOps for Flex {
+    fn depthwise_conv_backward(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> DepthwiseConvGrads<Self> {
+        let [grad, x, weight] = [grad, x, weight].map(contiguous);
+        let shape = Shape::new(dims(&x), dims(&weight));
+        // The gradient of the input is the gradient of the output convolved with the kernel turned by half a turn.
+        let dx = convolve(values(&grad), &by_tap(values(&weight), &shape, true), None, &shape);
+        let (dweight, dbias) = parameter_grads(values(&x), values(&grad), &shape);
+        DepthwiseConvGrads {
+            x: tensor(dx, x.layout().shape().clone()),
+            weight: tensor(dweight, weight.layout().shape().clone()),
+            bias: tensor(dbias, bias.layout().shape().clone()),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Shape {
+    batch: usize,
+    height: usize,
+    width: usize,
+    channels: usize,
+    k: usize,
+}
+
+impl Shape {
+    fn new([batch, height, width, channels]: [usize; 4], [_, _, k, _]: [usize; 4]) -> Self {
+        Self { batch, height, width, channels, k }
+    }
+
+    fn row(&self) -> usize {
+        self.width * self.channels
+    }
+}
+
+/// The kernel as `[k * k, channels]`, turned by half a turn if asked.
+fn by_tap(weight: &[f32], shape: &Shape, turned: bool) -> Vec<f32> {
+    let taps = shape.k * shape.k;
+    let mut by_tap = vec![0.0; weight.len()];
+    for (channel, kernel) in weight.chunks_exact(taps).enumerate() {
+        for (tap, value) in kernel.iter().enumerate() {
+            let tap = if turned { taps - 1 - tap } else { tap };
+            by_tap[tap * shape.channels + channel] = *value;
+        }
+    }
+    by_tap
+}
+
+fn convolve(x: &[f32], taps: &[f32], bias: Option<&[f32]>, shape: &Shape) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    y.par_chunks_mut(shape.row().max(1)).enumerate().for_each(|(row, y)| dispatch(Row { y, x, taps, bias, row, shape: *shape }));
+    y
+}
+
+struct Row<'a> {
+    y: &'a mut [f32],
+    x: &'a [f32],
+    taps: &'a [f32],
+    bias: Option<&'a [f32]>,
+    /// Image times height plus row.
+    row: usize,
+    shape: Shape,
+}
+
+/// The taps `k` of a kernel of size `size` that fall inside `0..extent` when the kernel is centred at `at`, as the first tap, the tap
+/// after the last, and the position of the first.
+#[inline(always)]
+fn inside(at: usize, extent: usize, size: usize) -> (usize, usize, usize) {
+    let half = size / 2;
+    let first = half.saturating_sub(at);
+    let end = size.min(extent + half - at);
+    (first, end, at + first - half)
+}
+
+impl Kernel for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Self { y, x, taps, bias, row, shape } = self;
+        let Shape { height, width, channels, k, .. } = shape;
+        let (image, at_y) = (row / height, row % height);
+        let (ky_first, ky_end, y_first) = inside(at_y, height, k);
+        let whole = channels - channels % LANES;
+        for at_x in 0..width {
+            let (kx_first, kx_end, x_first) = inside(at_x, width, k);
+            let target = &mut y[at_x * channels..][..channels];
+            let start = |ky: usize| ((image * height + y_first + ky - ky_first) * width + x_first) * channels;
+            for channel in (0..whole).step_by(LANES) {
+                let mut sum: Lanes = [0.0; LANES];
+                if let Some(bias) = bias {
+                    sum.copy_from_slice(&bias[channel..][..LANES]);
+                }
+                for ky in ky_first..ky_end {
+                    let base = start(ky) + channel;
+                    for kx in kx_first..kx_end {
+                        let source = &x[base + (kx - kx_first) * channels..][..LANES];
+                        let weight = &taps[(ky * k + kx) * channels + channel..][..LANES];
+                        for lane in 0..LANES {
+                            sum[lane] = fma::<FMA>(source[lane], weight[lane], sum[lane]);
+                        }
+                    }
+                }
+                target[channel..][..LANES].copy_from_slice(&sum);
+            }
+            for channel in whole..channels {
+                let mut sum = bias.map_or(0.0, |bias| bias[channel]);
+                for ky in ky_first..ky_end {
+                    for kx in kx_first..kx_end {
+                        let source = x[start(ky) + channel + (kx - kx_first) * channels];
+                        sum = fma::<FMA>(source, taps[(ky * k + kx) * channels + channel], sum);
+                    }
+                }
+                target[channel] = sum;
+            }
+        }
+    }
+}
+
+/// Rows a task sums before its result is added to the others; fixed, so that the result does not depend on the number of threads.
+const ROWS: usize = 16;
+
+/// Gradients of kernel and bias.
+fn parameter_grads(x: &[f32], grad: &[f32], shape: &Shape) -> (Vec<f32>, Vec<f32>) {
+    let Shape { batch, height, channels, k, .. } = *shape;
+    let taps = k * k;
+    let rows = batch * height;
+    let partial: Vec<Vec<f32>> = (0..rows.div_ceil(ROWS))
+        .into_par_iter()
+        .map(|task| {
+            let mut sums = vec![0.0; (taps + 1) * channels];
+            for row in task * ROWS..rows.min((task + 1) * ROWS) {
+                dispatch(RowGrad { sums: &mut sums, x, grad, row, shape: *shape });
+            }
+            sums
+        })
+        .collect();
+    let mut sums = vec![0.0; (taps + 1) * channels];
+    for part in &partial {
+        sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
+    let dbias = sums.split_off(taps * channels);
+    let dweight = (0..channels * taps).map(|i| sums[i % taps * channels + i / taps]).collect();
+    (dweight, dbias)
+}
+
+struct RowGrad<'a> {
+    /// `[k * k + 1, channels]`, the bias last
+    sums: &'a mut [f32],
+    x: &'a [f32],
+    grad: &'a [f32],
+    row: usize,
+    shape: Shape,
+}
+
+impl Kernel for RowGrad<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Self { sums, x, grad, row, shape } = self;
+        let Shape { height, width, channels, k, .. } = shape;
+        let (image, at_y) = (row / height, row % height);
+        let (ky_first, ky_end, y_first) = inside(at_y, height, k);
+        for at_x in 0..width {
+            let (kx_first, kx_end, x_first) = inside(at_x, width, k);
+            let grad = &grad[(row * width + at_x) * channels..][..channels];
+            for ky in ky_first..ky_end {
+                for kx in kx_first..kx_end {
+                    let position = (image * height + y_first + ky - ky_first) * width + x_first + kx - kx_first;
+                    let source = &x[position * channels..][..channels];
+                    let sums = &mut sums[(ky * k + kx) * channels..][..channels];
+                    for ((sum, source), grad) in sums.iter_mut().zip(source).zip(grad) {
+                        *sum = fma::<FMA>(*source, *grad, *sum);
+                    }
+                }
+            }
+            for (sum, grad) in sums[k * k * channels..].iter_mut().zip(grad) {
+                *sum += grad;
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+use burn::prelude::*;
+
+use super::{depthwise_conv2d, reference};
+use crate::testing::{assert_same_gradients, random};
+
+/// Float32 rounding of two summation orders over a few hundred positions.
+const TOLERANCE: f32 = 1e-5;
+
+#[test]
+fn native_convolution_equals_burns_with_its_gradients() {
+    // One row, one column, images smaller than the kernel, several summation tasks, channels off the lane count.
+    for ([batch, height, width, channels], k) in
+        [([2, 9, 7, 20], 3), ([1, 1, 5, 16], 3), ([1, 5, 1, 3], 3), ([1, 2, 2, 33], 5), ([3, 12, 4, 4], 1), ([1, 1, 1, 1], 3)]
+    {
+        let inputs: [(&[usize], Vec<f32>); 3] =
+            [(&[], random(batch * height * width * channels, 1)), (&[], random(channels * k * k, 2)), (&[], random(channels, 3))];
+        type Conv = fn(Tensor<4>, Tensor<4>, Option<Tensor<1>>) -> Tensor<4>;
+        let run = |conv: Conv| {
+            move |t: &[Tensor<1>]| {
+                let x = t[0].clone().reshape([batch, height, width, channels]);
+                conv(x, t[1].clone().reshape([channels, 1, k, k]), Some(t[2].clone()))
+            }
+        };
+        let what = format!("{batch} x {height} x {width} x {channels}, kernel {k}");
+        assert_same_gradients(&what, &inputs, run(depthwise_conv2d), run(reference::depthwise_conv2d), TOLERANCE);
+    }
+}

@@ -1,0 +1,67 @@
+//! Bilinear resize of feature maps (`torch.nn.functional.interpolate(mode="bilinear")`), with a backward on every backend.
+//!
+//! Both axes are interpolations between two neighbours, that is multiplications with a sparse matrix: the CPU kernel applies it
+//! directly, the reference multiplies with the dense matrix, which differentiates everywhere (Burn's own resize has no backward on its
+//! GPU backends).
+
+mod cpu;
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use burn::backend::Dispatch;
+use burn::prelude::*;
+
+use crate::flex::is_native;
+use crate::operation::operation;
+
+operation! {
+    ResizeOps::resize => ResizeGradOps::resize_backward -> ResizeGrads by ResizeNode,
+    [1] x; size: [usize; 2], align_corners: bool
+}
+
+/// Resizes `x: [batch, channels, height, width]` to `[batch, channels, size[0], size[1]]`.
+///
+/// With `align_corners` the centres of the corner pixels keep their place, otherwise the outer edges do and positions before the first
+/// centre take the first value, as PyTorch has it.
+///
+/// # Panics
+/// When the input or the output has no pixel.
+pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    assert!(height * width * size[0] * size[1] > 0, "resize_bilinear: {height} x {width} to {size:?}: an image without pixels");
+    if [height, width] == size {
+        return x;
+    }
+    if is_native(&x) {
+        Tensor::from_dispatch(<Dispatch as ResizeOps>::resize(x.into_dispatch(), size, align_corners))
+    } else {
+        reference::resize_bilinear(x, size, align_corners)
+    }
+}
+
+/// Where an output position reads: two neighbours and the weight of the second.
+#[derive(Clone, Copy, Debug)]
+struct Tap {
+    low: usize,
+    high: usize,
+    weight: f32,
+}
+
+/// The taps of one axis.
+fn taps(from: usize, to: usize, align_corners: bool) -> Vec<Tap> {
+    (0..to)
+        .map(|index| {
+            let position = if align_corners {
+                let scale = if to > 1 { (from - 1) as f32 / (to - 1) as f32 } else { 0.0 };
+                index as f32 * scale
+            } else {
+                // PyTorch computes this in float32.
+                let scale = from as f32 / to as f32;
+                (scale * (index as f32 + 0.5) - 0.5).max(0.0)
+            };
+            let low = (position as usize).min(from - 1);
+            Tap { low, high: (low + 1).min(from - 1), weight: position - low as f32 }
+        })
+        .collect()
+}

@@ -1,0 +1,36 @@
+use burn::prelude::*;
+use burn::tensor::module::interpolate;
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+
+use super::{reference, resize_bilinear};
+use crate::testing::{assert_close, assert_same_gradients, cpu, random, random_tensor};
+
+/// Float32 rounding of two orders of interpolation.
+const TOLERANCE: f32 = 1e-5;
+
+const SIZES: [([usize; 2], [usize; 2]); 6] =
+    [([5, 7], [10, 14]), ([8, 6], [3, 5]), ([1, 1], [4, 3]), ([4, 9], [4, 3]), ([3, 3], [1, 1]), ([2, 5], [7, 5])];
+
+#[test]
+fn native_resize_equals_the_matrix_product_with_its_gradient() {
+    for (from, to) in SIZES {
+        for align in [false, true] {
+            assert_same_gradients(
+                &format!("{from:?} -> {to:?}, align_corners {align}"),
+                &[(&[], random(2 * 3 * from[0] * from[1], 1))],
+                |t| resize_bilinear(t[0].clone().reshape([2, 3, from[0], from[1]]), to, align),
+                |t| reference::resize_bilinear(t[0].clone().reshape([2, 3, from[0], from[1]]), to, align),
+                TOLERANCE,
+            );
+        }
+    }
+}
+
+#[test]
+fn it_agrees_with_burns_interpolation() {
+    for (from, to) in SIZES {
+        let x: Tensor<4> = random_tensor([1, 2, from[0], from[1]], 4, &cpu());
+        let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_output_size(to).with_align_corners(false);
+        assert_close(&format!("{from:?} -> {to:?}"), resize_bilinear(x.clone(), to, false), interpolate(x, options), TOLERANCE);
+    }
+}

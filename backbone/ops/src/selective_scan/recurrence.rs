@@ -1,0 +1,175 @@
+//! The recurrence over one chunk of a sequence for [`LANES`] channels at once, forward and backward.
+//!
+//! A chunk is short enough for its buffers to stay in the cache. The state enters and leaves in `h`, so that a sequence is walked
+//! chunk by chunk; the backward pass keeps only the states between chunks and computes those inside again.
+
+use crate::simd::{LANES, Lanes, exp, fma, lane_sum, sigmoid, softplus};
+
+/// Steps of a chunk.
+pub(super) const CHUNK: usize = 64;
+
+/// No value in any lane.
+pub(super) const ZERO: Lanes = [0.0; LANES];
+
+/// Buffers of one chunk, reused for all chunks of a task. Entries are `[step]` or `[state * CHUNK + step]`.
+pub(super) struct Chunk {
+    /// Steps in use, up to [`CHUNK`].
+    pub(super) len: usize,
+    /// Input `u`.
+    pub(super) x: Vec<Lanes>,
+    /// Step size before softplus.
+    pub(super) raw: Vec<Lanes>,
+    /// Step size.
+    pub(super) delta: Vec<Lanes>,
+    /// `B`, `[step * state + n]`.
+    pub(super) b: Vec<f32>,
+    /// `C`, `[step * state + n]`.
+    pub(super) c: Vec<f32>,
+    /// Output of the forward pass, without the skip term.
+    pub(super) y: Vec<Lanes>,
+}
+
+impl Chunk {
+    pub(super) fn new(state: usize) -> Self {
+        let lanes = || vec![ZERO; CHUNK];
+        Self { len: 0, x: lanes(), raw: lanes(), delta: lanes(), b: vec![0.0; CHUNK * state], c: vec![0.0; CHUNK * state], y: lanes() }
+    }
+
+    /// Step sizes from their raw values.
+    #[inline(always)]
+    pub(super) fn activate<const FMA: bool>(&mut self, with_softplus: bool) {
+        let len = self.len;
+        if with_softplus {
+            for (delta, raw) in self.delta[..len].iter_mut().zip(&self.raw[..len]) {
+                for lane in 0..LANES {
+                    delta[lane] = softplus::<FMA>(raw[lane]);
+                }
+            }
+        } else {
+            self.delta[..len].copy_from_slice(&self.raw[..len]);
+        }
+    }
+
+    /// Runs the recurrence: `h` is the state before the chunk and becomes the state after it, `a` is `A` for each state. With
+    /// `OUTPUT` the sums over the states are written to `y`.
+    #[inline(always)]
+    pub(super) fn forward<const FMA: bool, const OUTPUT: bool>(&mut self, a: &[Lanes], h: &mut [Lanes]) {
+        let state = a.len();
+        if OUTPUT {
+            self.y[..self.len].fill(ZERO);
+        }
+        for n in 0..state {
+            let decay = a[n];
+            let mut s = h[n];
+            let steps = self.x[..self.len].iter().zip(&self.delta[..self.len]).zip(self.y[..self.len].iter_mut());
+            for (t, ((x, delta), y)) in steps.enumerate() {
+                let b = self.b[t * state + n];
+                for lane in 0..LANES {
+                    let e = exp::<FMA>(delta[lane] * decay[lane]);
+                    s[lane] = fma::<FMA>(e, s[lane], delta[lane] * x[lane] * b);
+                }
+                if OUTPUT {
+                    let c = self.c[t * state + n];
+                    for lane in 0..LANES {
+                        y[lane] = fma::<FMA>(c, s[lane], y[lane]);
+                    }
+                }
+            }
+            h[n] = s;
+        }
+    }
+}
+
+/// Buffers and results of the backward pass over one chunk.
+pub(super) struct ChunkGrad {
+    /// Gradient of the output, `[step]`; lanes without a channel hold 0.
+    pub(super) grad: Vec<Lanes>,
+    /// Gradient of the input, without the skip term.
+    pub(super) dx: Vec<Lanes>,
+    /// Gradient of the raw step size.
+    pub(super) draw: Vec<Lanes>,
+    /// Gradient of `B` summed over the lanes, `[step * state + n]`.
+    pub(super) db: Vec<f32>,
+    /// Gradient of `C` summed over the lanes.
+    pub(super) dc: Vec<f32>,
+    /// `exp(delta A)` of one state.
+    decay: Vec<Lanes>,
+    /// `h_{t-1}` of one state.
+    before: Vec<Lanes>,
+}
+
+impl ChunkGrad {
+    pub(super) fn new(state: usize) -> Self {
+        let lanes = || vec![ZERO; CHUNK];
+        Self {
+            grad: lanes(),
+            dx: lanes(),
+            draw: lanes(),
+            db: vec![0.0; CHUNK * state],
+            dc: vec![0.0; CHUNK * state],
+            decay: lanes(),
+            before: lanes(),
+        }
+    }
+
+    /// Walks the chunk backwards. `h` is the state before the chunk (read only), `carry` the gradient of the state after the chunk and
+    /// becomes that of the state before it; `da` accumulates the gradient of `A`.
+    #[inline(always)]
+    pub(super) fn backward<const FMA: bool>(
+        &mut self,
+        chunk: &Chunk,
+        with_softplus: bool,
+        a: &[Lanes],
+        h: &[Lanes],
+        carry: &mut [Lanes],
+        da: &mut [Lanes],
+    ) {
+        let (len, state) = (chunk.len, a.len());
+        self.dx[..len].fill(ZERO);
+        self.draw[..len].fill(ZERO);
+        for n in 0..state {
+            let a_n = a[n];
+            let mut s = h[n];
+            for t in 0..len {
+                let (x, delta, b) = (&chunk.x[t], &chunk.delta[t], chunk.b[t * state + n]);
+                let mut product = ZERO;
+                let (e, before) = (&mut self.decay[t], &mut self.before[t]);
+                *before = s;
+                for lane in 0..LANES {
+                    e[lane] = exp::<FMA>(delta[lane] * a_n[lane]);
+                    s[lane] = fma::<FMA>(e[lane], s[lane], delta[lane] * x[lane] * b);
+                    product[lane] = s[lane] * self.grad[t][lane];
+                }
+                self.dc[t * state + n] = lane_sum(&product);
+            }
+            let mut dh = carry[n];
+            let mut da_n = da[n];
+            for t in (0..len).rev() {
+                let (x, delta, b, c) = (&chunk.x[t], &chunk.delta[t], chunk.b[t * state + n], chunk.c[t * state + n]);
+                let (e, before, grad) = (&self.decay[t], &self.before[t], &self.grad[t]);
+                let (dx, draw) = (&mut self.dx[t], &mut self.draw[t]);
+                let mut product = ZERO;
+                for lane in 0..LANES {
+                    let g = fma::<FMA>(c, grad[lane], dh[lane]);
+                    let through = g * e[lane];
+                    let past = through * before[lane];
+                    product[lane] = g * delta[lane] * x[lane];
+                    dx[lane] = fma::<FMA>(g * delta[lane], b, dx[lane]);
+                    draw[lane] += fma::<FMA>(past, a_n[lane], g * b * x[lane]);
+                    da_n[lane] = fma::<FMA>(past, delta[lane], da_n[lane]);
+                    dh[lane] = through;
+                }
+                self.db[t * state + n] = lane_sum(&product);
+            }
+            carry[n] = dh;
+            da[n] = da_n;
+        }
+        if with_softplus {
+            for (draw, raw) in self.draw[..len].iter_mut().zip(&chunk.raw[..len]) {
+                for lane in 0..LANES {
+                    draw[lane] *= sigmoid::<FMA>(raw[lane]);
+                }
+            }
+        }
+    }
+}

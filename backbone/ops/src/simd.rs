@@ -1,0 +1,223 @@
+//! Run-time choice of the vector width, and the elementary functions the kernels share.
+//!
+//! A [`Kernel`] is ordinary Rust over slices and small arrays whose inner loops the compiler vectorises. [`dispatch`] compiles it once
+//! for AVX-512, once for AVX2 and once for the baseline of the target (SSE2 or NEON) and picks the best the processor has, so that a
+//! distributed binary is fast everywhere. Everything a kernel calls must be `#[inline(always)]`, or it is compiled for the baseline.
+
+/// Lanes a kernel treats together: one AVX-512 register, two AVX2 registers or four NEON registers, and one cache line.
+pub(crate) const LANES: usize = 16;
+
+/// A block of channels.
+pub(crate) type Lanes = [f32; LANES];
+
+/// Work that is compiled for several vector widths.
+pub(crate) trait Kernel {
+    /// What the work returns.
+    type Output;
+
+    /// Does the work. `FMA` tells whether the target has fused multiply-add; without it `f32::mul_add` would call a slow library
+    /// function, see [`fma`].
+    fn run<const FMA: bool>(self) -> Self::Output;
+}
+
+/// Runs a kernel with the widest vectors of this processor.
+#[inline]
+pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("fma")
+        {
+            // SAFETY: the features were just detected.
+            return unsafe { run_avx512(kernel) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the features were just detected.
+            return unsafe { run_avx2(kernel) };
+        }
+    }
+    // AArch64 has fused multiply-add in its baseline.
+    if cfg!(target_arch = "aarch64") { kernel.run::<true>() } else { kernel.run::<false>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<true>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<true>()
+}
+
+/// `a * b + c`, fused where the target can.
+#[inline(always)]
+pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Sum of the lanes, in a fixed order.
+#[inline(always)]
+pub(crate) fn lane_sum(v: &Lanes) -> f32 {
+    let mut eight = [0.0_f32; 8];
+    for i in 0..8 {
+        eight[i] = v[i] + v[i + 8];
+    }
+    let mut four = [0.0_f32; 4];
+    for i in 0..4 {
+        four[i] = eight[i] + eight[i + 4];
+    }
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// `e^x` within 2 units in the last place for `x` in [-87.3, 88.4]; clamped outside (0 becomes about 1e-38, infinity about 2e38).
+///
+/// Splits `x = n ln 2 + r` with `|r| <= ln 2 / 2`, a polynomial for `e^r`, and `n` added to the exponent bits.
+#[inline(always)]
+pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
+    // 1.5 * 2^23: adding it leaves the rounded integer in the low bits.
+    const MAGIC: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let x = x.clamp(-87.3, 88.4);
+    let shifted = fma::<FMA>(x, std::f32::consts::LOG2_E, MAGIC);
+    let n = shifted - MAGIC;
+    let r = fma::<FMA>(n, -LN2_LOW, fma::<FMA>(n, -LN2_HIGH, x));
+    // Minimax coefficients on [-ln 2 / 2, ln 2 / 2] (Cephes `expf`).
+    let p = fma::<FMA>(1.987_569_1e-4, r, 1.398_199_9e-3);
+    let p = fma::<FMA>(p, r, 8.333_452e-3);
+    let p = fma::<FMA>(p, r, 4.166_579_6e-2);
+    let p = fma::<FMA>(p, r, 1.666_666_5e-1);
+    let p = fma::<FMA>(p, r, 5.0e-1);
+    let p = fma::<FMA>(p, r * r, r) + 1.0;
+    let exponent = shifted.to_bits() << 23;
+    f32::from_bits(p.to_bits().wrapping_add(exponent))
+}
+
+/// Natural logarithm of a positive normal number, within 2 units in the last place.
+#[inline(always)]
+pub(crate) fn ln<const FMA: bool>(x: f32) -> f32 {
+    const SQRT_HALF: u32 = 0x3f35_04f3;
+    // Move the mantissa to [sqrt 1/2, sqrt 2) and take the exponent apart.
+    let bits = x.to_bits().wrapping_sub(SQRT_HALF);
+    let exponent = (bits as i32 >> 23) as f32;
+    let mantissa = f32::from_bits((bits & 0x007f_ffff).wrapping_add(SQRT_HALF));
+    let m = mantissa - 1.0;
+    // Minimax coefficients on that interval (Cephes `logf`).
+    let p = fma::<FMA>(7.037_683_6e-2, m, -1.151_461e-1);
+    let p = fma::<FMA>(p, m, 1.167_699_9e-1);
+    let p = fma::<FMA>(p, m, -1.242_014_1e-1);
+    let p = fma::<FMA>(p, m, 1.424_932_3e-1);
+    let p = fma::<FMA>(p, m, -1.666_805_8e-1);
+    let p = fma::<FMA>(p, m, 2.000_071_5e-1);
+    let p = fma::<FMA>(p, m, -2.499_999_4e-1);
+    let p = fma::<FMA>(p, m, 3.333_333_2e-1);
+    let m2 = m * m;
+    let y = fma::<FMA>(p * m, m2, exponent * -2.121_944_4e-4);
+    let y = fma::<FMA>(m2, -0.5, y);
+    fma::<FMA>(exponent, 0.693_359_4, m + y)
+}
+
+/// `ln(1 + e^x)`, and `x` itself above 20 as PyTorch's `softplus` (threshold 20) has it.
+#[inline(always)]
+pub(crate) fn softplus<const FMA: bool>(x: f32) -> f32 {
+    let e = exp::<FMA>(x.min(20.0));
+    let u = 1.0 + e;
+    // Adding 1 rounds; the second term gives back what the rounding lost, which is everything when `e` is tiny.
+    let y = ln::<FMA>(u) + (e - (u - 1.0)) / u;
+    if x > 20.0 { x } else { y }
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<FMA>(-x))
+}
+
+/// Gauss error function with an absolute error below 3e-7: an odd rational approximation on [-4, 4] (degrees 13 over 8, the
+/// coefficients are those of Eigen's float version), 1 outside.
+#[inline(always)]
+pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
+    let x = x.clamp(-4.0, 4.0);
+    let s = x * x;
+    let p = fma::<FMA>(s, -2.726_142_3e-10, 2.770_681_4e-8);
+    let p = fma::<FMA>(p, s, -2.101_024e-6);
+    let p = fma::<FMA>(p, s, -5.692_506_5e-5);
+    let p = fma::<FMA>(p, s, -7.349_906e-4);
+    let p = fma::<FMA>(p, s, -2.954_599_8e-3);
+    let p = fma::<FMA>(p, s, -1.609_603_3e-2) * x;
+    let q = fma::<FMA>(s, -1.456_607_2e-5, -2.133_740_6e-4);
+    let q = fma::<FMA>(q, s, -1.682_827e-3);
+    let q = fma::<FMA>(q, s, -7.373_329e-3);
+    let q = fma::<FMA>(q, s, -1.426_473_9e-2);
+    p / q
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Largest error of `f` against `g` over a grid, relative where `g` is above 1 in magnitude and absolute otherwise, or relative.
+    fn worst(range: std::ops::Range<f64>, relative: bool, f: impl Fn(f32) -> f32, g: impl Fn(f64) -> f64) -> f64 {
+        (0..200_000)
+            .map(|i| {
+                let x = (range.start + (range.end - range.start) * f64::from(i) / 200_000.0) as f32;
+                let (y, expected) = (f64::from(f(x)), g(f64::from(x)));
+                (y - expected).abs() / if relative { expected.abs() } else { expected.abs().max(1.0) }
+            })
+            .fold(0.0, f64::max)
+    }
+
+    /// Error function by its Taylor series and, far out, by the continued fraction of the complement.
+    fn erf_reference(x: f64) -> f64 {
+        if x.abs() < 3.0 {
+            let mut term = x;
+            let mut sum = x;
+            for n in 1..200 {
+                term *= -x * x / f64::from(n);
+                sum += term / f64::from(2 * n + 1);
+            }
+            sum * 2.0 / std::f64::consts::PI.sqrt()
+        } else {
+            let t = x.abs();
+            let mut fraction = t;
+            for k in (1..60).rev() {
+                fraction = t + f64::from(k) / 2.0 / fraction;
+            }
+            (1.0 - (-t * t).exp() / (std::f64::consts::PI.sqrt() * fraction)).copysign(x)
+        }
+    }
+
+    /// Four units in the last place of float32.
+    const ULPS: f64 = 2.5e-7;
+
+    #[test]
+    fn elementary_functions_are_accurate() {
+        assert!(worst(-87.0..88.0, true, exp::<true>, f64::exp) < ULPS);
+        assert!(worst(-87.0..88.0, true, exp::<false>, f64::exp) < ULPS);
+        assert!(worst(1e-3..100.0, false, ln::<true>, f64::ln) < ULPS);
+        assert!(worst(-80.0..20.0, true, softplus::<true>, |x| x.exp().ln_1p()) < 2.0 * ULPS);
+        assert!(worst(-30.0..30.0, true, sigmoid::<true>, |x| 1.0 / (1.0 + (-x).exp())) < 2.0 * ULPS);
+        assert!(worst(-6.0..6.0, false, erf::<true>, erf_reference) < 3e-7);
+        assert_eq!(softplus::<true>(25.0), 25.0);
+    }
+
+    #[test]
+    fn extreme_arguments_stay_finite() {
+        for x in [f32::NEG_INFINITY, -1e30, 1e30, f32::INFINITY] {
+            assert!(exp::<true>(x).is_finite() && sigmoid::<true>(x).is_finite() && erf::<true>(x).is_finite());
+        }
+        assert!(softplus::<true>(f32::NAN).is_nan() && exp::<true>(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn lane_sum_adds_every_lane_once() {
+        let v: Lanes = std::array::from_fn(|i| (1 << i) as f32);
+        assert_eq!(lane_sum(&v), 65_535.0);
+    }
+}

@@ -1,0 +1,64 @@
+//! Softmax over the channels of score maps, and the cross entropy of segmentation fused with it.
+
+mod cpu;
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use burn::backend::Dispatch;
+use burn::prelude::*;
+
+use crate::flex::is_native;
+use crate::operation::operation;
+
+operation! {
+    SoftmaxOps::channel_softmax => SoftmaxGradOps::channel_softmax_backward -> SoftmaxGrads by SoftmaxNode,
+    [1] x
+}
+
+operation! {
+    CrossEntropyOps::cross_entropy => CrossEntropyGradOps::cross_entropy_backward -> CrossEntropyGrads by CrossEntropyNode,
+    [1] logits; targets: Arc<Vec<u32>>
+}
+
+/// The target that marks an ignored pixel inside the kernels.
+const IGNORED: u32 = u32::MAX;
+
+/// Softmax over axis 1 of `x: [batch, channels, height, width]`.
+pub fn softmax_channels(x: Tensor<4>) -> Tensor<4> {
+    if is_native(&x) {
+        Tensor::from_dispatch(<Dispatch as SoftmaxOps>::channel_softmax(x.into_dispatch()))
+    } else {
+        reference::softmax_channels(x)
+    }
+}
+
+/// Cross entropy of every pixel, `ln sum_c exp(logits_c) - logits_label` (`torch.nn.functional.cross_entropy(reduction="none")`).
+///
+/// - `logits`: `[batch, classes, height, width]`
+/// - `labels`: `[batch, height, width]`, class indices or `ignore_index`
+///
+/// Returns `[batch, height, width]`; ignored pixels have loss and gradient 0.
+///
+/// # Panics
+/// When the shapes do not fit, or a label is neither a class nor `ignore_index`.
+pub fn cross_entropy_map(logits: Tensor<4>, labels: Tensor<3, Int>, ignore_index: i64) -> Tensor<3> {
+    let [batch, classes, height, width] = logits.dims();
+    assert_eq!(labels.dims(), [batch, height, width], "cross_entropy_map: labels must be [batch, height, width] of the logits");
+    if !is_native(&logits) {
+        return reference::cross_entropy_map(logits, labels, ignore_index);
+    }
+    let targets = labels
+        .into_data()
+        .iter::<i64>()
+        .map(|label| match u32::try_from(label) {
+            _ if label == ignore_index => IGNORED,
+            Ok(class) if (class as usize) < classes => class,
+            _ => panic!("cross_entropy_map: label {label} is neither one of the {classes} classes nor the ignored {ignore_index}"),
+        })
+        .collect();
+    let loss = <Dispatch as CrossEntropyOps>::cross_entropy(logits.into_dispatch(), Arc::new(targets));
+    Tensor::from_dispatch(loss)
+}

@@ -1,0 +1,46 @@
+use burn::prelude::*;
+use burn::tensor::TensorData;
+
+use super::{cross_entropy_map, reference, softmax_channels};
+use crate::testing::{assert_same_gradients, cpu, random};
+
+/// Float32 rounding of two summation orders over up to 150 classes.
+const TOLERANCE: f32 = 1e-5;
+
+#[test]
+fn native_softmax_equals_the_composed_one_with_its_gradient() {
+    for [batch, channels, height, width] in [[2, 150, 9, 31], [1, 3, 1, 1], [2, 1, 4, 4], [1, 7, 16, 16]] {
+        let x: Vec<f32> = random(batch * channels * height * width, 1).into_iter().map(|v| v * 30.0).collect();
+        assert_same_gradients(
+            &format!("{batch} x {channels} x {height} x {width}"),
+            &[(&[], x)],
+            |t| softmax_channels(t[0].clone().reshape([batch, channels, height, width])),
+            |t| reference::softmax_channels(t[0].clone().reshape([batch, channels, height, width])),
+            TOLERANCE,
+        );
+    }
+}
+
+#[test]
+fn native_cross_entropy_equals_the_composed_one_with_its_gradient() {
+    for [batch, classes, height, width] in [[2, 150, 9, 31], [1, 3, 1, 2], [1, 7, 16, 17]] {
+        let x: Vec<f32> = random(batch * classes * height * width, 1).into_iter().map(|v| v * 20.0).collect();
+        let count = batch * height * width;
+        let labels: Vec<i64> = (0..count).map(|i| if i % 5 == 1 { 255 } else { (i * 7 % classes) as i64 }).collect();
+        let labels = |device: &Device| Tensor::<3, Int>::from_data(TensorData::new(labels.clone(), [batch, height, width]), device);
+        assert_same_gradients(
+            &format!("{batch} x {classes} x {height} x {width}"),
+            &[(&[], x)],
+            |t| cross_entropy_map(t[0].clone().reshape([batch, classes, height, width]), labels(&t[0].device()), 255),
+            |t| reference::cross_entropy_map(t[0].clone().reshape([batch, classes, height, width]), labels(&t[0].device()), 255),
+            TOLERANCE,
+        );
+    }
+}
+
+#[test]
+#[should_panic(expected = "label 7 is neither one of the 3 classes nor the ignored 255")]
+fn a_label_outside_the_classes_is_refused() {
+    let labels = Tensor::<3, Int>::from_data(TensorData::new(vec![7_i64], [1, 1, 1]), &cpu());
+    cross_entropy_map(Tensor::zeros([1, 3, 1, 1], &cpu()), labels, 255);
+}

@@ -1,0 +1,77 @@
+//! What the unit tests of the operations share: reproducible values, and gradients checked against central differences.
+
+use burn::prelude::*;
+use burn::tensor::TensorData;
+
+/// The CPU without gradients.
+pub(crate) fn cpu() -> Device {
+    Device::flex()
+}
+
+/// Reproducible values in [-1, 1) (a linear congruential generator, good enough to be irregular).
+pub(crate) fn random(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(12345);
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
+        })
+        .collect()
+}
+
+/// A tensor of [`random`] values.
+pub(crate) fn random_tensor<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(random(shape.iter().product(), seed), shape), device)
+}
+
+/// The values of a tensor.
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// Asserts that two tensors agree within `tolerance` of the largest magnitude of the second.
+#[track_caller]
+pub(crate) fn assert_close<const D: usize>(what: &str, actual: Tensor<D>, expected: Tensor<D>, tolerance: f32) {
+    assert_eq!(actual.dims(), expected.dims(), "{what}: shape");
+    assert_close_values(what, &values(actual), &values(expected), tolerance);
+}
+
+/// As [`assert_close`], for plain values.
+#[track_caller]
+pub(crate) fn assert_close_values(what: &str, actual: &[f32], expected: &[f32], tolerance: f32) {
+    let scale = expected.iter().fold(1e-6_f32, |m, v| m.max(v.abs()));
+    for (i, (a, e)) in actual.iter().zip(expected).enumerate() {
+        assert!((a - e).abs() <= tolerance * scale, "{what}: element {i} is {a}, expected {e} (largest {scale})");
+    }
+}
+
+/// Asserts that two functions of the same inputs agree, and that the gradients of every input agree, for a loss that weighs each output
+/// differently. Gradients of the composed reference come from Burn's own rules.
+#[track_caller]
+pub(crate) fn assert_same_gradients<const D: usize>(
+    what: &str,
+    inputs: &[(&[usize], Vec<f32>)],
+    actual: impl Fn(&[Tensor<1>]) -> Tensor<D>,
+    expected: impl Fn(&[Tensor<1>]) -> Tensor<D>,
+    tolerance: f32,
+) {
+    let device = cpu().autodiff();
+    let run = |f: &dyn Fn(&[Tensor<1>]) -> Tensor<D>| {
+        let leaves: Vec<Tensor<1>> = inputs
+            .iter()
+            .map(|(_, v)| Tensor::from_data(TensorData::new(v.clone(), [v.len()]), &device).require_grad())
+            .collect();
+        let y = f(&leaves);
+        let weight = random_tensor(y.dims(), 999, &device);
+        let gradients = (y.clone() * weight).sum().backward();
+        let grads: Vec<Vec<f32>> = leaves.iter().map(|leaf| leaf.grad(&gradients).map(values).unwrap_or_default()).collect();
+        (values(y), grads)
+    };
+    let (y, gradients) = run(&actual);
+    let (y_expected, gradients_expected) = run(&expected);
+    assert_close_values(&format!("{what}: output"), &y, &y_expected, tolerance);
+    for (i, (g, e)) in gradients.iter().zip(&gradients_expected).enumerate() {
+        assert_eq!(g.len(), e.len(), "{what}: gradient of input {i} is missing");
+        assert_close_values(&format!("{what}: gradient of input {i}"), g, e, tolerance);
+    }
+}
