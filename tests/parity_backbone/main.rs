@@ -7,3 +7,4 @@ mod pth;
 mod selective_scan;
 mod ss2d;
 mod vssblock;
+mod weights;

@@ -1,0 +1,271 @@
+//! Parameters and FLOPs of a model by the official counting, from its configuration and the image size alone.
+//!
+//! The official tool is fvcore: a multiply-add is one FLOP; LayerNorm is 5 a value (4 without scale and shift); an average pool is 1 an
+//! input value; activations, additions and reorderings are free. The selective scan is `9 L D N + L D` with D the channels of all four
+//! groups. Which name an operation is counted under follows the official code too: with the `ln2d` layout a linear layer is a 1x1
+//! convolution there. Results equal the published tables to the last digit.
+
+use std::collections::BTreeMap;
+
+use crate::layers::ConvConfig;
+use crate::vmamba::init::GROUPS;
+use crate::vmamba::{DownsampleVersion, Gate, Generation, NormLayout, OutNormKind, ScanPattern, VmambaConfig, downsample, stem};
+
+/// Cost of one forward pass over one image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Complexity {
+    /// Trainable parameters.
+    pub params: u64,
+    /// FLOPs by kind of operation.
+    pub by_op: BTreeMap<OpKind, u64>,
+}
+
+/// Kinds of operations that are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OpKind {
+    /// Convolutions, and linear layers of the `ln2d` layout.
+    Conv,
+    /// Linear layers.
+    Linear,
+    /// Projections of the vanilla scan.
+    Einsum,
+    /// LayerNorm.
+    LayerNorm,
+    /// BatchNorm with stored statistics.
+    BatchNorm,
+    /// The selective scan.
+    SelectiveScan,
+    /// Adaptive average pool.
+    AdaptiveAvgPool,
+    /// Bilinear upsampling.
+    UpsampleBilinear,
+}
+
+impl OpKind {
+    /// The name the official tool prints.
+    pub fn official_name(self) -> &'static str {
+        match self {
+            Self::Conv => "conv",
+            Self::Linear => "linear",
+            Self::Einsum => "einsum",
+            Self::LayerNorm => "layer_norm",
+            Self::BatchNorm => "batch_norm",
+            Self::SelectiveScan => "PythonOp.SelectiveScanCuda",
+            Self::AdaptiveAvgPool => "adaptive_avg_pool2d",
+            Self::UpsampleBilinear => "upsample_bilinear2d",
+        }
+    }
+}
+
+impl Complexity {
+    /// FLOPs of all operations.
+    pub fn flops(&self) -> u64 {
+        self.by_op.values().sum()
+    }
+
+    /// Adds an operation.
+    pub fn add(&mut self, op: OpKind, flops: u64) {
+        *self.by_op.entry(op).or_default() += flops;
+    }
+
+    /// Adds parameters.
+    pub fn add_params(&mut self, params: usize) {
+        self.params += params as u64;
+    }
+
+    /// Adds everything of another part of the model.
+    pub fn merge(&mut self, other: &Self) {
+        self.params += other.params;
+        for (op, flops) in &other.by_op {
+            self.add(*op, *flops);
+        }
+    }
+
+    /// A dense convolution without bias: one multiply-add a weight and output position. `kernel` and `output` are `[height, width]`.
+    pub fn conv(&mut self, inputs: usize, outputs: usize, kernel: [usize; 2], output: [usize; 2]) {
+        let weights = inputs * outputs * kernel[0] * kernel[1];
+        self.add_params(weights);
+        self.add(OpKind::Conv, product(&[weights, output[0], output[1]]));
+    }
+
+    fn conv_layer(&mut self, conv: &ConvConfig, input: [usize; 2]) -> [usize; 2] {
+        let output = input.map(|size| conv.output_size(size));
+        self.conv(conv.inputs, conv.outputs, [conv.kernel; 2], output);
+        self.add_params(conv.outputs);
+        output
+    }
+
+    fn depthwise(&mut self, channels: usize, kernel: usize, bias: bool, [height, width]: [usize; 2]) {
+        self.conv(1, channels, [kernel; 2], [height, width]);
+        self.add_params(if bias { channels } else { 0 });
+    }
+
+    fn layer_norm(&mut self, channels: usize, [height, width]: [usize; 2]) {
+        self.add_params(2 * channels);
+        self.add(OpKind::LayerNorm, product(&[5, channels, height, width]));
+    }
+
+    fn linear(&mut self, op: OpKind, inputs: usize, outputs: usize, bias: bool, [height, width]: [usize; 2]) {
+        self.add_params(inputs * outputs + if bias { outputs } else { 0 });
+        self.add(op, product(&[inputs, outputs, height, width]));
+    }
+}
+
+impl VmambaConfig {
+    /// Height and width of every stage's feature for an image of `[height, width]` pixels.
+    pub fn stage_sizes(&self, image: [usize; 2]) -> Vec<[usize; 2]> {
+        let first = stem::conv_configs(self).iter().fold(image, |size, conv| size.map(|s| conv.output_size(s)));
+        let mut sizes = vec![first];
+        for stage in 1..self.num_stages() {
+            sizes.push(self.downsampled(stage - 1, sizes[stage - 1]));
+        }
+        sizes
+    }
+
+    /// Cost of the backbone, output norms included, for one image of `[height, width]` pixels.
+    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
+        let mut cost = self.trunk_complexity(image);
+        let sizes = self.stage_sizes(image);
+        for stage in &self.out_indices {
+            cost.layer_norm(self.dim(*stage), sizes[*stage]);
+        }
+        cost
+    }
+
+    /// Cost of the classifier for one image of `[height, width]` pixels.
+    pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
+        let mut cost = self.trunk_complexity(image);
+        let last = self.num_stages() - 1;
+        let (width, size) = (self.dim(last), self.stage_sizes(image)[last]);
+        cost.layer_norm(width, size);
+        cost.add(OpKind::AdaptiveAvgPool, product(&[width, size[0], size[1]]));
+        cost.linear(OpKind::Linear, width, num_classes, true, [1, 1]);
+        cost
+    }
+
+    fn trunk_complexity(&self, image: [usize; 2]) -> Complexity {
+        let mut cost = Complexity::default();
+        let mut size = image;
+        for conv in stem::conv_configs(self) {
+            size = cost.conv_layer(&conv, size);
+            if self.patch_norm {
+                cost.layer_norm(conv.outputs, size);
+            }
+        }
+        if self.posembed {
+            cost.add_params(self.dim(0) * (self.imgsize / self.patch_size).pow(2));
+        }
+        for (stage, depth) in self.depths.iter().enumerate() {
+            for _ in 0..*depth {
+                self.block_complexity(&mut cost, self.dim(stage), size);
+            }
+            if stage + 1 < self.num_stages() {
+                let (inputs, outputs) = (self.dim(stage), self.dim(stage + 1));
+                if let Some(conv) = downsample::conv_config(self, stage) {
+                    size = cost.conv_layer(&conv, size);
+                    cost.layer_norm(outputs, size);
+                } else if self.downsample_version == DownsampleVersion::V1 {
+                    size = self.downsampled(stage, size);
+                    cost.layer_norm(4 * inputs, size);
+                    cost.linear(self.linear_op(), 4 * inputs, outputs, false, size);
+                }
+            }
+        }
+        cost
+    }
+
+    fn block_complexity(&self, cost: &mut Complexity, dim: usize, size: [usize; 2]) {
+        if self.ssm_ratio > 0.0 {
+            cost.layer_norm(dim, size);
+            self.ss2d_complexity(cost, dim, size);
+        }
+        if self.mlp_ratio > 0.0 {
+            let hidden = self.mlp_hidden(dim);
+            cost.layer_norm(dim, size);
+            cost.linear(self.linear_op(), dim, if self.gmlp { 2 * hidden } else { hidden }, true, size);
+            cost.linear(self.linear_op(), hidden, dim, true, size);
+        }
+    }
+
+    fn ss2d_complexity(&self, cost: &mut Complexity, dim: usize, size: [usize; 2]) {
+        let (inner, state, rank) = (self.d_inner(dim), self.ssm_d_state, self.dt_rank(dim));
+        let (form, positions) = (self.forward_type, size[0] * size[1]);
+        cost.linear(self.linear_op(), dim, if form.gate == Gate::None { inner } else { 2 * inner }, false, size);
+        if let Some(kernel) = self.ssm_conv {
+            cost.depthwise(inner, kernel, self.ssm_conv_bias, size);
+        }
+
+        for (inputs, outputs) in [(inner, rank + 2 * state), (rank, inner)] {
+            cost.add_params(GROUPS * inputs * outputs);
+            let multiply_adds = product(&[GROUPS, inputs, outputs, positions]);
+            match form.generation {
+                Generation::V0 | Generation::V04 => cost.add(OpKind::Einsum, einsum_count(multiply_adds)),
+                Generation::V05 => cost.add(OpKind::Conv, multiply_adds),
+            }
+        }
+        // dt_projs_bias, A_logs, Ds.
+        cost.add_params(GROUPS * inner * (1 + state + 1));
+        cost.add(OpKind::SelectiveScan, product(&[GROUPS, inner, positions, 9 * state + 1]));
+        if form.scan_pattern == ScanPattern::Cascade {
+            // Two LayerNorms without scale and shift.
+            cost.add(OpKind::LayerNorm, product(&[2, 4, inner, positions]));
+        }
+
+        match form.out_norm {
+            OutNormKind::LayerNorm => cost.layer_norm(inner, size),
+            OutNormKind::DwConv3 => cost.depthwise(inner, 3, false, size),
+            OutNormKind::CNorm => {
+                cost.layer_norm(inner, size);
+                cost.depthwise(inner, 3, false, size);
+            }
+            OutNormKind::None | OutNormKind::Softmax | OutNormKind::Sigmoid => {}
+        }
+        cost.linear(self.linear_op(), inner, dim, false, size);
+    }
+
+    fn downsampled(&self, stage: usize, size: [usize; 2]) -> [usize; 2] {
+        match (self.downsample_version, downsample::conv_config(self, stage)) {
+            (DownsampleVersion::None, _) => size,
+            (_, Some(conv)) => size.map(|s| conv.output_size(s)),
+            (_, None) => size.map(|s| s.div_ceil(2)),
+        }
+    }
+
+    fn linear_op(&self) -> OpKind {
+        match self.norm_layer {
+            NormLayout::Ln => OpKind::Linear,
+            NormLayout::Ln2d => OpKind::Conv,
+        }
+    }
+}
+
+fn product(factors: &[usize]) -> u64 {
+    factors.iter().map(|f| *f as u64).product()
+}
+
+/// What fvcore makes of an einsum: it reads the cost back from numpy's printed report, which has four significant digits.
+fn einsum_count(multiply_adds: u64) -> u64 {
+    let printed = format!("{:.3e}", (2 * multiply_adds) as f64);
+    (printed.parse::<f64>().unwrap_or_default() / 2.0).floor() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmamba::Preset;
+
+    #[test]
+    fn einsums_are_rounded_as_the_official_tool_prints_them() {
+        assert_eq!(einsum_count(1_234_567), 1_234_500);
+        assert_eq!(einsum_count(12), 12);
+    }
+
+    #[test]
+    fn sizes_follow_the_published_strides() {
+        let config = Preset::VmambaTinyS1l8.config();
+        assert_eq!(config.stage_sizes([224, 224]), [[56, 56], [28, 28], [14, 14], [7, 7]]);
+        assert_eq!(config.stage_sizes([75, 61]), [[19, 16], [10, 8], [5, 4], [3, 2]]);
+        let vanilla = Preset::VanillaVmambaTiny.config();
+        assert_eq!(vanilla.stage_sizes([75, 61]), [[18, 15], [9, 8], [5, 4], [3, 2]]);
+    }
+}

@@ -1,0 +1,58 @@
+use burn::module::Param;
+use burn::prelude::*;
+
+use super::uniform_fan_in;
+
+/// Shape of a [`Conv`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvConfig {
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// Height and width of the kernel.
+    pub kernel: usize,
+    /// Step in both directions.
+    pub stride: usize,
+    /// Zeros around the image.
+    pub padding: usize,
+}
+
+/// A dense 2-D convolution with bias on channels-last features.
+#[derive(Module, Debug)]
+pub struct Conv {
+    /// `[out, in, kernel, kernel]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`.
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    stride: usize,
+    #[module(skip)]
+    padding: usize,
+}
+
+impl ConvConfig {
+    /// A convolution with the framework's default weights.
+    pub fn init(&self, device: &Device) -> Conv {
+        let fan_in = self.inputs * self.kernel * self.kernel;
+        Conv {
+            weight: uniform_fan_in([self.outputs, self.inputs, self.kernel, self.kernel], fan_in, device),
+            bias: uniform_fan_in([self.outputs], fan_in, device),
+            stride: self.stride,
+            padding: self.padding,
+        }
+    }
+
+    /// Positions along an axis of `size` input positions, rounded down; 0 when the kernel does not fit into the padded axis.
+    pub fn output_size(&self, size: usize) -> usize {
+        (size + 2 * self.padding).checked_sub(self.kernel).map_or(0, |room| room / self.stride + 1)
+    }
+}
+
+impl Conv {
+    /// `[batch, height, width, in]` to `[batch, height', width', out]`, sizes by [`ConvConfig::output_size`].
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        vision_ops::conv2d(x, self.weight.val(), Some(self.bias.val()), stride, padding)
+    }
+}

@@ -1,0 +1,60 @@
+use burn::module::{Flag, Param};
+use burn::prelude::*;
+use burn::tensor::Distribution;
+
+/// Stochastic depth: in training, drops a residual branch for a whole sample with probability `rate` and scales what is kept by
+/// `1 / (1 - rate)`.
+///
+/// Active when the input is on an autodiff device and the layer is not frozen, like Burn's `Dropout`; draws from the device's generator.
+#[derive(Module, Debug)]
+pub struct DropPath {
+    /// Probability of dropping, in [0, 1).
+    pub rate: f64,
+    /// Cleared by `freeze` and `valid`.
+    pub training: Param<Flag>,
+}
+
+impl DropPath {
+    /// Stochastic depth of the given rate.
+    pub fn new(rate: f64) -> Self {
+        Self { rate, training: Param::from_bool(true) }
+    }
+
+    /// `branch` `[batch, height, width, channels]`, dropped or scaled a sample.
+    pub fn forward(&self, branch: Tensor<4>) -> Tensor<4> {
+        let device = branch.device();
+        if self.rate == 0.0 || !self.training.is_enabled() || !device.is_autodiff() {
+            return branch;
+        }
+        let keep = 1.0 - self.rate;
+        let kept = Tensor::<4>::random([branch.dims()[0], 1, 1, 1], Distribution::Bernoulli(keep), &device);
+        branch * (kept / keep)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_whole_samples_in_training_and_nothing_otherwise() {
+        let device = Device::flex().autodiff();
+        device.seed(3);
+        let drop_path = DropPath::new(0.25);
+        let ones = Tensor::<4>::ones([400, 1, 2, 3], &device);
+        let values: Vec<f32> = drop_path.forward(ones.clone()).into_data().iter::<f32>().collect();
+        let mut kept = 0;
+        for sample in values.chunks(6) {
+            assert!(sample.iter().all(|v| *v == sample[0]), "a sample is dropped as a whole");
+            assert!(sample[0] == 0.0 || (sample[0] - 1.0 / 0.75).abs() < 1e-6, "{}", sample[0]);
+            kept += usize::from(sample[0] > 0.0);
+        }
+        // 300 of 400 expected, standard deviation 8.7.
+        assert!((260..=340).contains(&kept), "{kept}");
+
+        let untouched = |x: Tensor<4>| x.into_data().iter::<f32>().all(|v| v == 1.0);
+        assert!(untouched(drop_path.valid().forward(ones.clone())));
+        assert!(untouched(drop_path.clone().freeze().forward(ones.clone())));
+        assert!(untouched(drop_path.forward(Tensor::ones([4, 1, 2, 3], &Device::flex()))));
+    }
+}

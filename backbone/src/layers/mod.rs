@@ -1,0 +1,24 @@
+//! Layers that several models use: thin modules over `vision_ops`, channels last, with the official parameter names and layouts.
+//!
+//! They are not Burn's own because checkpoints hold `[out, in]` weights called `weight` and `bias`, and because the operations of
+//! `vision_ops` are several times faster on the CPU.
+
+mod activation;
+mod channel_norm;
+mod conv;
+mod dense;
+mod depthwise_conv;
+mod drop_path;
+mod init;
+mod mlp;
+
+pub use activation::Activation;
+pub use channel_norm::ChannelNorm;
+pub use conv::{Conv, ConvConfig};
+pub use dense::Dense;
+pub use depthwise_conv::DepthwiseConv;
+pub use drop_path::DropPath;
+pub use mlp::{Mlp, MlpConfig};
+
+pub(crate) use init::uniform_fan_in;
+pub(crate) use mlp::halves;

@@ -1,0 +1,61 @@
+//! The VSS block: two residual branches, each with its norm and stochastic depth.
+//!
+//! ```text
+//! x ─┬─ norm ─ SS2D ─ drop path ─ + ─┬─ norm2 ─ MLP ─ drop path ─ + ─
+//!    └────────────────────────────┘ └───────────────────────────┘
+//! ```
+//! With `post_norm` the norms stand behind SS2D and the MLP.
+
+use burn::prelude::*;
+
+use super::config::VmambaConfig;
+use super::ss2d::Ss2d;
+use crate::layers::{ChannelNorm, DropPath, Mlp, MlpConfig};
+
+/// Official `VSSBlock`.
+#[derive(Module, Debug)]
+pub struct VssBlock {
+    norm: Option<ChannelNorm>,
+    op: Option<Ss2d>,
+    norm2: Option<ChannelNorm>,
+    mlp: Option<Mlp>,
+    drop_path: DropPath,
+    #[module(skip)]
+    post_norm: bool,
+}
+
+impl VssBlock {
+    /// A block of width `dim` with random weights.
+    pub fn new(config: &VmambaConfig, dim: usize, drop_path_rate: f64, device: &Device) -> Self {
+        let (scans, mixes) = (config.ssm_ratio > 0.0, config.mlp_ratio > 0.0);
+        let mlp = MlpConfig {
+            channels: dim,
+            hidden: config.mlp_hidden(dim),
+            activation: config.mlp_act_layer,
+            gated: config.gmlp,
+            drop_rate: config.mlp_drop_rate,
+        };
+        Self {
+            norm: scans.then(|| ChannelNorm::new(dim, device)),
+            op: scans.then(|| Ss2d::new(config, dim, device)),
+            norm2: mixes.then(|| ChannelNorm::new(dim, device)),
+            mlp: mixes.then(|| mlp.init(device)),
+            drop_path: DropPath::new(drop_path_rate),
+            post_norm: config.post_norm,
+        }
+    }
+
+    /// `[batch, height, width, dim]` to the same shape.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.residual(x, self.norm.as_ref(), self.op.as_ref().map(|op| |x| op.forward(x)));
+        self.residual(x, self.norm2.as_ref(), self.mlp.as_ref().map(|mlp| |x| mlp.forward(x)))
+    }
+
+    fn residual(&self, x: Tensor<4>, norm: Option<&ChannelNorm>, branch: Option<impl Fn(Tensor<4>) -> Tensor<4>>) -> Tensor<4> {
+        let (Some(norm), Some(branch)) = (norm, branch) else {
+            return x;
+        };
+        let y = if self.post_norm { norm.forward(branch(x.clone())) } else { branch(norm.forward(x.clone())) };
+        x + self.drop_path.forward(y)
+    }
+}

@@ -1,0 +1,57 @@
+//! The image classifier on the trunk.
+
+use burn::prelude::*;
+
+use super::Trunk;
+use super::config::VmambaConfig;
+use crate::layers::{ChannelNorm, Dense};
+
+/// The classifier (official `VSSM`).
+#[derive(Module, Debug)]
+pub struct VmambaClassifier {
+    trunk: Trunk,
+    classifier: ClassifierHead,
+    #[module(skip)]
+    config: VmambaConfig,
+}
+
+/// Norm of the last feature, average over positions, linear.
+#[derive(Module, Debug)]
+pub struct ClassifierHead {
+    norm: ChannelNorm,
+    head: Dense,
+}
+
+impl VmambaClassifier {
+    /// The configuration must be valid.
+    pub(super) fn new(config: &VmambaConfig, num_classes: usize, device: &Device) -> Self {
+        let width = config.dim(config.num_stages() - 1);
+        Self {
+            trunk: Trunk::new(config, device),
+            classifier: ClassifierHead { norm: ChannelNorm::new(width, device), head: Dense::new(width, num_classes, true, device) },
+            config: config.clone(),
+        }
+    }
+
+    /// `images` `[batch, in_chans, height, width]`, float32, to logits `[batch, num_classes]`.
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        match self.trunk.forward(images).pop() {
+            Some(feature) => self.classifier.forward(feature),
+            None => unreachable!("a valid configuration has at least one stage"),
+        }
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &VmambaConfig {
+        &self.config
+    }
+}
+
+impl ClassifierHead {
+    /// `[batch, height, width, channels]` to `[batch, num_classes]`.
+    fn forward(&self, feature: Tensor<4>) -> Tensor<2> {
+        let [batch, _, _, channels] = feature.dims();
+        let averaged = self.norm.forward(feature).mean_dim(1).mean_dim(2).reshape([batch, channels]);
+        self.head.forward(averaged)
+    }
+}

@@ -1,0 +1,366 @@
+//! Every option of the official model as a typed field.
+//!
+//! [`VmambaConfig`] keeps the official keyword names, so that a configuration reads like the published ones; the values are enums and
+//! numbers that [`VmambaConfig::validate`] has checked. The official mini-language of `forward_type` (`v05_noz`, `v052dc_noz_oact`, …)
+//! parses into [`ForwardType`], see `forward_type.rs`; a model described by official keyword arguments is read by
+//! [`OfficialConfig`].
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::Vmamba;
+use super::classifier::VmambaClassifier;
+use super::forward_type::ForwardType;
+use crate::layers::Activation;
+
+/// Options of a VMamba backbone. [`Preset`](super::Preset) holds the published ones; the default is `vmamba_tiny_s1l8`.
+///
+/// Serialises with the official keyword names, refuses unknown ones, and fills a missing one with the default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VmambaConfig {
+    /// Channels of the input image.
+    pub in_chans: usize,
+    /// Stride of the stem, 4 in every published model. Even for [`PatchEmbedVersion::V2`].
+    pub patch_size: usize,
+    /// Blocks of each stage; its length is the number of stages.
+    pub depths: Vec<usize>,
+    /// Channels of each stage.
+    pub dims: Dims,
+    /// State size N of the scan.
+    pub ssm_d_state: usize,
+    /// Inner width of the SS2D branch over the block width, `d_inner = floor(ssm_ratio * dim)`; 0 leaves the branch out.
+    pub ssm_ratio: f64,
+    /// Rank R of the step-size projection.
+    pub ssm_dt_rank: DtRank,
+    /// Activation inside SS2D.
+    pub ssm_act_layer: Activation,
+    /// Size of the square depthwise convolution before the scan; `None` (written -1, or the official 1) leaves it out. Odd.
+    #[serde(with = "conv_size")]
+    pub ssm_conv: Option<usize>,
+    /// Whether that convolution has a bias.
+    pub ssm_conv_bias: bool,
+    /// Dropout after the output projection of SS2D.
+    pub ssm_drop_rate: f64,
+    /// How the scan's parameters start.
+    pub ssm_init: SsmInit,
+    /// What SS2D computes: scan pattern, multiplicative branch, output norm and activation.
+    pub forward_type: ForwardType,
+    /// Hidden width of the MLP over the block width; 0 leaves the MLP out.
+    pub mlp_ratio: f64,
+    /// Activation of the MLP.
+    pub mlp_act_layer: Activation,
+    /// Dropout of the MLP.
+    pub mlp_drop_rate: f64,
+    /// Gated MLP: `fc2(x * act(z))` with `(x, z)` the halves of `fc1`.
+    pub gmlp: bool,
+    /// Norm after each branch instead of before it.
+    pub post_norm: bool,
+    /// Stochastic depth of the last block; it rises linearly from 0 over all blocks.
+    pub drop_path_rate: f64,
+    /// Whether the stem normalises.
+    pub patch_norm: bool,
+    /// Name of the norm layout in official configurations.
+    pub norm_layer: NormLayout,
+    /// The stem.
+    pub patchembed_version: PatchEmbedVersion,
+    /// What stands between two stages.
+    pub downsample_version: DownsampleVersion,
+    /// Adds a learned absolute position table after the stem.
+    pub posembed: bool,
+    /// Image side the position table is made for, in pixels; only used with `posembed`.
+    pub imgsize: usize,
+    /// Stages whose features the backbone gives, ascending.
+    pub out_indices: Vec<usize>,
+}
+
+/// Channels of the stages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Dims {
+    /// Channels of the first stage, doubled from stage to stage.
+    Doubling(usize),
+    /// Channels of every stage.
+    PerStage(Vec<usize>),
+}
+
+/// Rank of the step-size projection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RankNumberOrWord", into = "RankNumberOrWord")]
+pub enum DtRank {
+    /// `ceil(dim / 16)`, with the block width `dim` and not the inner width.
+    Auto,
+    /// The same rank in every block.
+    Fixed(usize),
+}
+
+/// How `dt_projs_weight`, `dt_projs_bias`, `A_logs` and `Ds` start. The three are within 0.1 points of each other on ImageNet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SsmInit {
+    /// Mamba's rule: step sizes uniform in log space between 1e-3 and 0.1, `A = -[1..N]`, `D = 1`.
+    V0,
+    /// Normal `A_logs`, `0.1 *` normal step-size projection.
+    V1,
+    /// Zero `A_logs`, `0.1 *` uniform step-size projection.
+    V2,
+}
+
+/// Official names of the norm layout. Both are LayerNorm over channels with the same parameters and the same result; the official
+/// code computes `ln2d` on `[batch, channels, height, width]` and `ln` on `[batch, height, width, channels]`. The official `bn`
+/// (BatchNorm), which no published model uses, is not supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NormLayout {
+    /// Channels last.
+    #[serde(alias = "LN")]
+    Ln,
+    /// Channels first.
+    #[serde(alias = "LN2D")]
+    Ln2d,
+}
+
+/// The stem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PatchEmbedVersion {
+    /// One convolution of kernel and stride `patch_size`.
+    V1,
+    /// Two 3x3 convolutions of stride 2 with GELU between them (for a patch size of 4).
+    V2,
+}
+
+/// What stands between two stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DownsampleVersion {
+    /// Swin's patch merging: four neighbours concatenated, LayerNorm, linear.
+    V1,
+    /// 2x2 convolution of stride 2, norm.
+    V2,
+    /// 3x3 convolution of stride 2, norm.
+    V3,
+    /// Nothing; all stages have the same width and resolution.
+    None,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A `forward_type` that does not exist or is not supported.
+    #[error("forward_type `{found}`: {problem}. Supported: {supported}")]
+    ForwardType {
+        /// The string given.
+        found: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What exists.
+        supported: String,
+    },
+    /// A field with a value that makes no model.
+    #[error("`{field}`: expected {expected}, found {found}")]
+    Field {
+        /// Name of the field.
+        field: &'static str,
+        /// What would be right.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// No preset of that name.
+    #[error("no model is called `{found}`; there are {supported}")]
+    Preset {
+        /// The name given.
+        found: String,
+        /// All names.
+        supported: String,
+    },
+    /// An official configuration that does not parse.
+    #[error("official configuration: {0}")]
+    Official(String),
+}
+
+impl Default for VmambaConfig {
+    fn default() -> Self {
+        super::Preset::VmambaTinyS1l8.config()
+    }
+}
+
+impl VmambaConfig {
+    /// Checks that the options fit together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] with the first field that does not.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug| {
+            if good {
+                return Ok(());
+            }
+            Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
+        };
+        let stages = self.depths.len();
+        let rate = |rate: f64| (0.0..1.0).contains(&rate);
+        check(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        check(stages > 0 && self.depths.iter().all(|d| *d > 0), "depths", "one positive number a stage", &self.depths)?;
+        check(
+            match &self.dims {
+                Dims::Doubling(first) => *first > 0,
+                Dims::PerStage(dims) => dims.len() == stages && dims.iter().all(|d| *d > 0),
+            },
+            "dims",
+            "a positive number, or one a stage",
+            &self.dims,
+        )?;
+        let even = self.patchembed_version == PatchEmbedVersion::V2;
+        check(
+            self.patch_size > 0 && !(even && !self.patch_size.is_multiple_of(2)),
+            "patch_size",
+            "a positive number, even for patchembed_version v2",
+            &self.patch_size,
+        )?;
+        check(!even || self.dim(0) > 1, "dims", "at least 2 channels for patchembed_version v2", &self.dims)?;
+        check(self.ssm_d_state > 0, "ssm_d_state", "at least 1", &self.ssm_d_state)?;
+        check(self.ssm_ratio >= 0.0 && self.ssm_ratio.is_finite(), "ssm_ratio", "0 or a positive number", &self.ssm_ratio)?;
+        check(self.ssm_ratio == 0.0 || self.d_inner(self.dim(0)) > 0, "ssm_ratio", "at least one inner channel", &self.ssm_ratio)?;
+        check(self.ssm_dt_rank != DtRank::Fixed(0), "ssm_dt_rank", "`auto` or at least 1", &self.ssm_dt_rank)?;
+        check(self.ssm_conv.is_none_or(|k| k % 2 == 1), "ssm_conv", "an odd size, or -1 for none", &self.ssm_conv)?;
+        check(rate(self.ssm_drop_rate), "ssm_drop_rate", "a rate in [0, 1)", &self.ssm_drop_rate)?;
+        check(self.mlp_ratio >= 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio", "0 or a positive number", &self.mlp_ratio)?;
+        check(rate(self.mlp_drop_rate), "mlp_drop_rate", "a rate in [0, 1)", &self.mlp_drop_rate)?;
+        check(rate(self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
+        check(
+            self.downsample_version != DownsampleVersion::None || (1..stages).all(|s| self.dim(s) == self.dim(0)),
+            "dims",
+            "the same width in every stage for downsample_version none",
+            &self.dims,
+        )?;
+        check(!self.posembed || self.imgsize >= self.patch_size, "imgsize", "at least patch_size", &self.imgsize)?;
+        check(
+            self.out_indices.iter().all(|i| *i < stages) && self.out_indices.windows(2).all(|w| w[0] < w[1]),
+            "out_indices",
+            "ascending stage numbers below the number of stages",
+            &self.out_indices,
+        )?;
+        if self.forward_type.is_vanilla() && self.ssm_ratio > 0.0 {
+            // The official v0 ignores these options; accepting other values here would promise what the model does not do.
+            check(self.ssm_act_layer == Activation::Silu, "ssm_act_layer", "silu for forward_type v0", &self.ssm_act_layer)?;
+            check(self.ssm_conv == Some(3), "ssm_conv", "3 for forward_type v0", &self.ssm_conv)?;
+            check(self.ssm_conv_bias, "ssm_conv_bias", "true for forward_type v0", &self.ssm_conv_bias)?;
+            check(self.ssm_init == SsmInit::V0, "ssm_init", "v0 for forward_type v0", &self.ssm_init)?;
+        }
+        Ok(())
+    }
+
+    /// A backbone with random weights on `device`, drawn from the device's generator (see `Device::seed`).
+    ///
+    /// # Errors
+    /// As [`VmambaConfig::validate`].
+    pub fn try_init(&self, device: &Device) -> Result<Vmamba, ConfigError> {
+        self.validate()?;
+        Ok(Vmamba::new(self, device))
+    }
+
+    /// As [`VmambaConfig::try_init`], for a configuration known to be valid.
+    ///
+    /// # Panics
+    /// When [`VmambaConfig::validate`] refuses it.
+    pub fn init(&self, device: &Device) -> Vmamba {
+        self.try_init(device).unwrap_or_else(|error| panic!("invalid VmambaConfig: {error}"))
+    }
+
+    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
+    ///
+    /// # Panics
+    /// When [`VmambaConfig::validate`] refuses the configuration.
+    pub fn init_classifier(&self, num_classes: usize, device: &Device) -> VmambaClassifier {
+        self.validate().unwrap_or_else(|error| panic!("invalid VmambaConfig: {error}"));
+        VmambaClassifier::new(self, num_classes, device)
+    }
+
+    /// Number of stages.
+    pub fn num_stages(&self) -> usize {
+        self.depths.len()
+    }
+
+    /// Channels of stage `stage`; 0 for a stage that does not exist.
+    pub fn dim(&self, stage: usize) -> usize {
+        match &self.dims {
+            Dims::Doubling(first) => first << stage,
+            Dims::PerStage(dims) => dims.get(stage).copied().unwrap_or(0),
+        }
+    }
+
+    /// Pixels of the image between two neighbouring positions of stage `stage`.
+    pub fn stride(&self, stage: usize) -> usize {
+        match self.downsample_version {
+            DownsampleVersion::None => self.patch_size,
+            _ => self.patch_size << stage,
+        }
+    }
+
+    /// Inner width of SS2D in a block of width `dim`, rounded down.
+    pub fn d_inner(&self, dim: usize) -> usize {
+        (self.ssm_ratio * dim as f64) as usize
+    }
+
+    /// Rank of the step-size projection in a block of width `dim`.
+    pub fn dt_rank(&self, dim: usize) -> usize {
+        match self.ssm_dt_rank {
+            DtRank::Auto => dim.div_ceil(16),
+            DtRank::Fixed(rank) => rank,
+        }
+    }
+
+    /// Hidden width of the MLP in a block of width `dim`, rounded down.
+    pub fn mlp_hidden(&self, dim: usize) -> usize {
+        (self.mlp_ratio * dim as f64) as usize
+    }
+
+    /// Stochastic depth of every block, from 0 to `drop_path_rate` in equal steps.
+    pub fn drop_path_rates(&self) -> Vec<f64> {
+        let blocks: usize = self.depths.iter().sum();
+        (0..blocks).map(|i| if blocks > 1 { self.drop_path_rate * i as f64 / (blocks - 1) as f64 } else { 0.0 }).collect()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum RankNumberOrWord {
+    Number(usize),
+    Word(String),
+}
+
+impl TryFrom<RankNumberOrWord> for DtRank {
+    type Error = String;
+
+    fn try_from(value: RankNumberOrWord) -> Result<Self, String> {
+        match value {
+            RankNumberOrWord::Number(rank) => Ok(Self::Fixed(rank)),
+            RankNumberOrWord::Word(word) if word == "auto" => Ok(Self::Auto),
+            RankNumberOrWord::Word(word) => Err(format!("ssm_dt_rank is `auto` or a number, not `{word}`")),
+        }
+    }
+}
+
+impl From<DtRank> for RankNumberOrWord {
+    fn from(value: DtRank) -> Self {
+        match value {
+            DtRank::Auto => Self::Word("auto".to_owned()),
+            DtRank::Fixed(rank) => Self::Number(rank),
+        }
+    }
+}
+
+/// The official number for a convolution: sizes of at most 1 mean there is none.
+mod conv_size {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(size: &Option<usize>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(size.map_or(-1, |k| i64::try_from(k).unwrap_or(i64::MAX)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+        let size = i64::deserialize(deserializer)?;
+        Ok(usize::try_from(size).ok().filter(|k| *k > 1))
+    }
+}

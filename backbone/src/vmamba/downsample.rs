@@ -1,0 +1,94 @@
+//! Between two stages: half the resolution, the next stage's channels.
+
+use burn::prelude::*;
+
+use super::config::{DownsampleVersion, VmambaConfig};
+use crate::layers::{ChannelNorm, Conv, ConvConfig, Dense};
+
+/// Official `downsample` of a stage that another follows.
+#[derive(Module, Debug)]
+pub enum Downsample {
+    /// V2 and V3.
+    Convolution(StridedConv),
+    /// V1.
+    Merging(PatchMerging),
+}
+
+/// Convolution of stride 2, then norm.
+#[derive(Module, Debug)]
+pub struct StridedConv {
+    conv: Conv,
+    norm: ChannelNorm,
+}
+
+/// Swin's patch merging: 2x2 neighbours concatenated, norm, linear without bias.
+#[derive(Module, Debug)]
+pub struct PatchMerging {
+    norm: ChannelNorm,
+    reduction: Dense,
+}
+
+impl Downsample {
+    /// What follows stage `stage`; `None` after the last one and for [`DownsampleVersion::None`].
+    pub(super) fn new(config: &VmambaConfig, stage: usize, device: &Device) -> Option<Self> {
+        if stage + 1 >= config.num_stages() {
+            return None;
+        }
+        let (inputs, outputs) = (config.dim(stage), config.dim(stage + 1));
+        match config.downsample_version {
+            DownsampleVersion::None => None,
+            DownsampleVersion::V1 => Some(Self::Merging(PatchMerging {
+                norm: ChannelNorm::new(4 * inputs, device),
+                reduction: Dense::new(4 * inputs, outputs, false, device),
+            })),
+            DownsampleVersion::V2 | DownsampleVersion::V3 => conv_config(config, stage)
+                .map(|conv| Self::Convolution(StridedConv { conv: conv.init(device), norm: ChannelNorm::new(outputs, device) })),
+        }
+    }
+
+    /// `[batch, height, width, channels]` to `[batch, height / 2, width / 2, channels']`; odd sizes are rounded down by V2 and up by
+    /// V1 and V3.
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Convolution(StridedConv { conv, norm }) => norm.forward(conv.forward(x)),
+            Self::Merging(PatchMerging { norm, reduction }) => reduction.forward(norm.forward(merge_neighbours(x))),
+        }
+    }
+}
+
+/// The strided convolution after stage `stage`, for the versions that have one.
+pub(crate) fn conv_config(config: &VmambaConfig, stage: usize) -> Option<ConvConfig> {
+    let (kernel, padding) = match config.downsample_version {
+        DownsampleVersion::V2 => (2, 0),
+        DownsampleVersion::V3 => (3, 1),
+        DownsampleVersion::V1 | DownsampleVersion::None => return None,
+    };
+    Some(ConvConfig { inputs: config.dim(stage), outputs: config.dim(stage + 1), kernel, stride: 2, padding })
+}
+
+/// `[batch, height, width, c]` to `[batch, ceil(height / 2), ceil(width / 2), 4 c]`, neighbours in the order (row, column) = (0,0),
+/// (1,0), (0,1), (1,1). Odd sizes are padded with zeros at the bottom and the right; the official channels-first code pads other axes
+/// there, a fault that only `ln2d` with V1 shows and no published model has.
+fn merge_neighbours(x: Tensor<4>) -> Tensor<4> {
+    let [batch, height, width, channels] = x.dims();
+    let device = x.device();
+    let x = if height % 2 == 1 { Tensor::cat(vec![x, Tensor::zeros([batch, 1, width, channels], &device)], 1) } else { x };
+    let (rows, height) = (height.div_ceil(2), height.next_multiple_of(2));
+    let x = if width % 2 == 1 { Tensor::cat(vec![x, Tensor::zeros([batch, height, 1, channels], &device)], 2) } else { x };
+    let columns = width.div_ceil(2);
+    let x: Tensor<6> = x.reshape([batch, rows, 2, columns, 2, channels]);
+    x.permute([0, 1, 3, 4, 2, 5]).reshape([batch, rows, columns, 4 * channels])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_go_down_the_column_first_and_odd_sizes_are_padded() {
+        let device = Device::flex();
+        let x = Tensor::<1, Int>::arange(1..7, &device).float().reshape([1, 2, 3, 1]);
+        let merged: Vec<f32> = merge_neighbours(x).into_data().iter::<f32>().collect();
+        assert_eq!(merged, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 0.0, 0.0]);
+    }
+}

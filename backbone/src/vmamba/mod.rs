@@ -1,0 +1,138 @@
+//! VMamba (Liu et al., "VMamba: Visual State Space Model"): stem, stages of VSS blocks, a norm on every feature that goes out.
+//!
+//! ```text
+//! image ─ patch_embed ─ layers[0] ─ layers[1] ─ layers[2] ─ layers[3]      blocks, then downsample to the next stage
+//!                           │           │           │           │          (features are taken before the downsample)
+//!                        outnorm0    outnorm1    outnorm2    outnorm3      backbone: strides 4, 8, 16, 32
+//!                                                               └─ classifier: norm, average over positions, head
+//! ```
+
+use burn::module::Param;
+use burn::prelude::*;
+use burn::tensor::Distribution;
+
+use crate::feature_pyramid::FeaturePyramid;
+use crate::layers::ChannelNorm;
+
+pub(crate) mod block;
+pub(crate) mod classifier;
+pub(crate) mod config;
+pub(crate) mod downsample;
+pub(crate) mod forward_type;
+pub(crate) mod init;
+pub(crate) mod key_map;
+pub(crate) mod official_config;
+pub(crate) mod presets;
+pub(crate) mod ss2d;
+pub(crate) mod stem;
+
+pub use block::VssBlock;
+pub use classifier::{ClassifierHead, VmambaClassifier};
+pub use config::{ConfigError, Dims, DownsampleVersion, DtRank, NormLayout, PatchEmbedVersion, SsmInit, VmambaConfig};
+pub use downsample::{Downsample, PatchMerging, StridedConv};
+pub use forward_type::{ForwardType, Gate, Generation, OutActivation, OutNormKind, ScanPattern};
+pub use key_map::official_key;
+pub use official_config::OfficialConfig;
+pub use presets::Preset;
+pub use ss2d::{FixedNorm, NormConv, OutNorm, Ss2d};
+pub use stem::PatchEmbed;
+
+/// The backbone (official `Backbone_VSSM`).
+#[derive(Module, Debug)]
+pub struct Vmamba {
+    trunk: Trunk,
+    /// One entry a stage; only the stages of `out_indices` have a norm.
+    outnorm: Vec<Option<ChannelNorm>>,
+    #[module(skip)]
+    config: VmambaConfig,
+}
+
+/// What backbone and classifier share: the stem and the stages.
+#[derive(Module, Debug)]
+pub struct Trunk {
+    patch_embed: PatchEmbed,
+    /// `[1, dim, height, width]` of the image size it was made for.
+    pos_embed: Option<Param<Tensor<4>>>,
+    layers: Vec<Stage>,
+}
+
+/// Blocks of one resolution and the way to the next.
+#[derive(Module, Debug)]
+pub struct Stage {
+    blocks: Vec<VssBlock>,
+    downsample: Option<Downsample>,
+}
+
+impl Vmamba {
+    /// The configuration must be valid.
+    pub(crate) fn new(config: &VmambaConfig, device: &Device) -> Self {
+        let norm = |stage| config.out_indices.contains(&stage).then(|| ChannelNorm::new(config.dim(stage), device));
+        Self { trunk: Trunk::new(config, device), outnorm: (0..config.num_stages()).map(norm).collect(), config: config.clone() }
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &VmambaConfig {
+        &self.config
+    }
+}
+
+impl FeaturePyramid for Vmamba {
+    fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let features = self.trunk.forward(images);
+        let normalised =
+            |(feature, norm): (Tensor<4>, &Option<ChannelNorm>)| norm.as_ref().map(|norm| norm.forward(feature).permute([0, 3, 1, 2]));
+        features.into_iter().zip(&self.outnorm).filter_map(normalised).collect()
+    }
+
+    fn channels(&self) -> Vec<usize> {
+        self.config.out_indices.iter().map(|stage| self.config.dim(*stage)).collect()
+    }
+
+    fn strides(&self) -> Vec<usize> {
+        self.config.out_indices.iter().map(|stage| self.config.stride(*stage)).collect()
+    }
+}
+
+impl Trunk {
+    fn new(config: &VmambaConfig, device: &Device) -> Self {
+        let patch_embed = PatchEmbed::new(config, device);
+        let pos_embed = config.posembed.then(|| {
+            let side = config.imgsize / config.patch_size;
+            Param::from_tensor(Tensor::random([1, config.dim(0), side, side], Distribution::Normal(0.0, 0.02), device))
+        });
+        let mut drop_path_rates = config.drop_path_rates().into_iter();
+        let layers = config.depths.iter().enumerate().map(|(stage, depth)| Stage {
+            blocks: drop_path_rates.by_ref().take(*depth).map(|rate| VssBlock::new(config, config.dim(stage), rate, device)).collect(),
+            downsample: Downsample::new(config, stage, device),
+        });
+        Self { patch_embed, pos_embed, layers: layers.collect() }
+    }
+
+    /// `images` `[batch, in_chans, height, width]` to the feature `[batch, height', width', dim]` of every stage, before its
+    /// downsample and without norm.
+    fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut x = self.add_positions(self.patch_embed.forward(images.permute([0, 2, 3, 1])));
+        let mut features = Vec::with_capacity(self.layers.len());
+        for stage in &self.layers {
+            x = stage.blocks.iter().fold(x, |x, block| block.forward(x));
+            features.push(x.clone());
+            if let Some(downsample) = &stage.downsample {
+                x = downsample.forward(x);
+            }
+        }
+        features
+    }
+
+    /// Adds the position table, resized when the image is not of the size it was made for. (The official classifier fails on another
+    /// size, and the official backbone carries the table without ever adding it.)
+    fn add_positions(&self, x: Tensor<4>) -> Tensor<4> {
+        let Some(table) = &self.pos_embed else {
+            return x;
+        };
+        let [_, height, width, _] = x.dims();
+        let table = table.val();
+        let [.., rows, columns] = table.dims();
+        let table = if [rows, columns] == [height, width] { table } else { vision_ops::resize_bilinear(table, [height, width], false) };
+        x + table.permute([0, 2, 3, 1])
+    }
+}

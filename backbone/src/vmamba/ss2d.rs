@@ -1,0 +1,226 @@
+//! SS2D, the two-dimensional selective scan (section 4.2 of the paper).
+//!
+//! ```text
+//! x ─ in_proj ─ depthwise conv ─ act ─ scan along four routes, merged ─ out_norm ─ out_act ─ (* z) ─ out_proj ─
+//!        └────────────────────────── z, activated or not ──────────────────────────────────────┘
+//! ```
+//! Everything is channels last. The input-dependent parameters of the scan (step size, B, C) are a linear function of a pixel, so they
+//! are computed once in raster order for all four routes; `vision_ops::selective_scan_2d` walks the routes by index and sums their
+//! results at the pixel they belong to.
+
+#![allow(non_snake_case, reason = "`A_logs` and `Ds` are the official parameter names; the derive drops a narrower attribute")]
+
+use burn::module::Param;
+use burn::nn::{Dropout, DropoutConfig};
+use burn::prelude::*;
+use vision_ops::Route;
+
+use super::config::VmambaConfig;
+use super::forward_type::{Gate, OutActivation, OutNormKind, ScanPattern};
+use super::init::{GROUPS, ScanParameters};
+use crate::layers::{Activation, ChannelNorm, Dense, DepthwiseConv, halves, uniform_fan_in};
+
+/// Official `SS2D`. R is the rank of the step-size projection, N the state size, D the inner width.
+#[derive(Module, Debug)]
+pub struct Ss2d {
+    in_proj: Dense,
+    conv2d: Option<DepthwiseConv>,
+    /// Pixel to (step size, B, C) of each group: `[4, R + 2 N, D]`.
+    x_proj_weight: Param<Tensor<3>>,
+    /// Step size from rank R to D channels: `[4, D, R]`.
+    dt_projs_weight: Param<Tensor<3>>,
+    /// `[4, D]`.
+    dt_projs_bias: Param<Tensor<2>>,
+    /// `A = -exp(A_logs)`: `[4 D, N]`.
+    A_logs: Param<Tensor<2>>,
+    /// Skip connection of the scan: `[4 D]`.
+    Ds: Param<Tensor<1>>,
+    out_norm: OutNorm,
+    out_proj: Dense,
+    dropout: Dropout,
+    #[module(skip)]
+    activation: Activation,
+    #[module(skip)]
+    scan_pattern: ScanPattern,
+    #[module(skip)]
+    gate: Gate,
+    #[module(skip)]
+    out_activation: OutActivation,
+}
+
+impl Ss2d {
+    /// An operator for blocks of width `dim`, with random weights.
+    pub fn new(config: &VmambaConfig, dim: usize, device: &Device) -> Self {
+        let (d_inner, d_state, dt_rank) = (config.d_inner(dim), config.ssm_d_state, config.dt_rank(dim));
+        let form = config.forward_type;
+        let branches = if form.gate == Gate::None { 1 } else { 2 };
+        let scan = ScanParameters::new(config.ssm_init, d_inner, d_state, dt_rank, device);
+        Self {
+            in_proj: Dense::new(dim, branches * d_inner, false, device),
+            conv2d: config.ssm_conv.map(|kernel| DepthwiseConv::new(d_inner, kernel, config.ssm_conv_bias, device)),
+            x_proj_weight: uniform_fan_in([GROUPS, dt_rank + 2 * d_state, d_inner], d_inner, device),
+            dt_projs_weight: scan.dt_projs_weight,
+            dt_projs_bias: scan.dt_projs_bias,
+            A_logs: scan.a_logs,
+            Ds: scan.ds,
+            out_norm: OutNorm::new(form.out_norm, d_inner, device),
+            out_proj: Dense::new(d_inner, dim, false, device),
+            dropout: DropoutConfig::new(config.ssm_drop_rate).init(),
+            activation: config.ssm_act_layer,
+            scan_pattern: form.scan_pattern,
+            gate: form.gate,
+            out_activation: form.out_activation,
+        }
+    }
+
+    /// `[batch, height, width, dim]` to the same shape.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let (x, z) = self.branches(self.in_proj.forward(x));
+        let x = match &self.conv2d {
+            Some(conv2d) => conv2d.forward(x),
+            None => x,
+        };
+        let x = self.activation.forward(x);
+        let y = self.out_norm.forward(self.scan(x));
+        let y = match self.out_activation {
+            OutActivation::Gelu => vision_ops::gelu(y),
+            OutActivation::None => y,
+        };
+        let y = match z {
+            Some(z) => y * z,
+            None => y,
+        };
+        self.dropout.forward(self.out_proj.forward(y))
+    }
+
+    /// The scanned half and, when there is a gate, the multiplicative half.
+    fn branches(&self, x: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
+        match self.gate {
+            Gate::None => (x, None),
+            Gate::Activated => {
+                let [x, z] = halves(x);
+                (x, Some(self.activation.forward(z)))
+            }
+            Gate::Plain => {
+                let [x, z] = halves(x);
+                (x, Some(z))
+            }
+        }
+    }
+
+    fn scan(&self, x: Tensor<4>) -> Tensor<4> {
+        match self.scan_pattern {
+            ScanPattern::Cross => self.scan_groups(x, 0, &[Route::Rows, Route::Columns, Route::RowsReversed, Route::ColumnsReversed]),
+            ScanPattern::Unidirectional => self.scan_groups(x, 0, &[Route::Rows; GROUPS]),
+            ScanPattern::Bidirectional => self.scan_groups(x, 0, &[Route::Rows, Route::Rows, Route::RowsReversed, Route::RowsReversed]),
+            ScanPattern::Cascade => self.cascade(x),
+        }
+    }
+
+    /// Scans `x` `[batch, height, width, D]` along `routes` with the parameter groups `first..first + routes.len()`.
+    fn scan_groups(&self, x: Tensor<4>, first: usize, routes: &[Route]) -> Tensor<4> {
+        let [_, per_group, d_inner] = self.x_proj_weight.dims();
+        let groups = first..first + routes.len();
+        let rows = first * d_inner..(first + routes.len()) * d_inner;
+        let all = groups == (0..GROUPS);
+
+        // Slicing is left out when it would take everything: it would copy the parameters.
+        let pick3 = |t: &Param<Tensor<3>>| if all { t.val() } else { t.val().slice(s![groups.clone()]) };
+        let projection = pick3(&self.x_proj_weight).reshape([routes.len() * per_group, d_inner]);
+        let projections = vision_ops::linear(x.clone(), projection, None);
+        vision_ops::selective_scan_2d(
+            x,
+            projections,
+            pick3(&self.dt_projs_weight),
+            if all { self.dt_projs_bias.val() } else { self.dt_projs_bias.val().slice(s![groups.clone()]) },
+            if all { self.A_logs.val() } else { self.A_logs.val().slice(s![rows.clone()]) },
+            if all { self.Ds.val() } else { self.Ds.val().slice(s![rows]) },
+            routes,
+        )
+    }
+
+    /// `v052dc`: each row by itself in both directions (groups 0 and 1), then each column of the result (groups 2 and 3), each stage
+    /// behind a LayerNorm without parameters.
+    fn cascade(&self, x: Tensor<4>) -> Tensor<4> {
+        let normalised = |x: Tensor<4>| vision_ops::channel_norm(x, None, None, ChannelNorm::EPSILON);
+        let y = self.scan_lines(normalised(x), 0);
+        let columns_as_lines = normalised(y).swap_dims(1, 2);
+        self.scan_lines(columns_as_lines, 2).swap_dims(1, 2)
+    }
+
+    /// Scans every line of `x` `[batch, lines, length, D]` as a sequence of its own: forwards with group `first`, backwards with the
+    /// next one. The official code adds the backward result without turning it round again, so that position j receives what belongs
+    /// to position length - 1 - j; the published ablation was trained that way.
+    fn scan_lines(&self, x: Tensor<4>, first: usize) -> Tensor<4> {
+        let [batch, lines, length, d_inner] = x.dims();
+        let x = x.reshape([batch * lines, 1, length, d_inner]);
+        let forwards = self.scan_groups(x.clone(), first, &[Route::Rows]);
+        let backwards = self.scan_groups(x, first + 1, &[Route::RowsReversed]);
+        (forwards + backwards.flip([2])).reshape([batch, lines, length, d_inner])
+    }
+}
+
+/// Norm of the merged scan.
+#[derive(Module, Debug)]
+pub enum OutNorm {
+    /// LayerNorm over channels.
+    LayerNorm(ChannelNorm),
+    /// Depthwise 3x3 convolution without bias.
+    DwConv3(DepthwiseConv),
+    /// LayerNorm over channels, then that convolution.
+    CNorm(NormConv),
+    /// A function without parameters.
+    Fixed(FixedNorm),
+}
+
+/// LayerNorm over channels, then a depthwise 3x3 convolution.
+#[derive(Module, Debug)]
+pub struct NormConv {
+    norm: ChannelNorm,
+    conv: DepthwiseConv,
+}
+
+/// An output norm without parameters.
+#[derive(Module, Debug)]
+pub struct FixedNorm {
+    #[module(skip)]
+    kind: FixedNormKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum FixedNormKind {
+    Identity,
+    SpatialSoftmax,
+    Sigmoid,
+}
+
+impl OutNorm {
+    fn new(kind: OutNormKind, d_inner: usize, device: &Device) -> Self {
+        let norm = || ChannelNorm::new(d_inner, device);
+        let conv = || DepthwiseConv::new(d_inner, 3, false, device);
+        match kind {
+            OutNormKind::LayerNorm => Self::LayerNorm(norm()),
+            OutNormKind::DwConv3 => Self::DwConv3(conv()),
+            OutNormKind::CNorm => Self::CNorm(NormConv { norm: norm(), conv: conv() }),
+            OutNormKind::None => Self::Fixed(FixedNorm { kind: FixedNormKind::Identity }),
+            OutNormKind::Softmax => Self::Fixed(FixedNorm { kind: FixedNormKind::SpatialSoftmax }),
+            OutNormKind::Sigmoid => Self::Fixed(FixedNorm { kind: FixedNormKind::Sigmoid }),
+        }
+    }
+
+    /// `[batch, height, width, D]` to the same shape.
+    fn forward(&self, y: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::LayerNorm(norm) => norm.forward(y),
+            Self::DwConv3(conv) => conv.forward(y),
+            Self::CNorm(NormConv { norm, conv }) => conv.forward(norm.forward(y)),
+            Self::Fixed(FixedNorm { kind: FixedNormKind::Identity }) => y,
+            Self::Fixed(FixedNorm { kind: FixedNormKind::Sigmoid }) => Activation::Sigmoid.forward(y),
+            Self::Fixed(FixedNorm { kind: FixedNormKind::SpatialSoftmax }) => {
+                let [batch, height, width, d_inner] = y.dims();
+                let positions: Tensor<3> = y.reshape([batch, height * width, d_inner]);
+                burn::tensor::activation::softmax(positions, 1).reshape([batch, height, width, d_inner])
+            }
+        }
+    }
+}
