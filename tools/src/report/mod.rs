@@ -1,0 +1,6 @@
+//! What a person sees of a run: tables, curves, pictures, and event files for TensorBoard.
+
+pub mod pictures;
+pub mod plots;
+pub mod tables;
+pub mod tensorboard;

@@ -1,0 +1,204 @@
+//! Tables with one content and three faces: aligned text for the terminal, Markdown for documents, rows of JSON for programs.
+
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// One cell. Numbers keep their value, so that JSON is exact while text shows the digits asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// Words, aligned left.
+    Text(String),
+    /// A whole number, aligned right.
+    Integer(i64),
+    /// A number shown with the given count of decimals, aligned right; NaN shows as `n/a` and is `null` in JSON.
+    Number(f64, usize),
+    /// Nothing known: `-` in text, `null` in JSON.
+    Missing,
+}
+
+impl Cell {
+    /// A share 0..=1 as a percentage with two decimals; JSON carries the percentage as well. NaN (no such pixel) is `n/a`.
+    pub fn percent(share: f64) -> Self {
+        Self::Number(share * 100.0, 2)
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::from(text.as_str()),
+            Self::Integer(n) => Value::from(*n),
+            // serde_json turns a NaN into null.
+            Self::Number(n, _) => Value::from(*n),
+            Self::Missing => Value::Null,
+        }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Integer(n) => write!(f, "{n}"),
+            Self::Number(n, _) if !n.is_finite() => f.write_str("n/a"),
+            Self::Number(n, decimals) => write!(f, "{n:.decimals$}"),
+            Self::Missing => f.write_str("-"),
+        }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<usize> for Cell {
+    fn from(n: usize) -> Self {
+        Self::Integer(n as i64)
+    }
+}
+
+impl From<u64> for Cell {
+    fn from(n: u64) -> Self {
+        Self::Integer(n as i64)
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(cell: Option<T>) -> Self {
+        cell.map_or(Self::Missing, Into::into)
+    }
+}
+
+/// A table with named columns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    columns: Vec<String>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// An empty table with these columns.
+    pub fn new<S: Into<String>>(columns: impl IntoIterator<Item = S>) -> Self {
+        Self { columns: columns.into_iter().map(Into::into).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row; missing cells at its end are [`Cell::Missing`], cells beyond the columns are dropped.
+    pub fn push(&mut self, row: impl IntoIterator<Item = Cell>) {
+        let mut row: Vec<Cell> = row.into_iter().collect();
+        row.resize(self.columns.len(), Cell::Missing);
+        self.rows.push(row);
+    }
+
+    /// The rows as they were pushed.
+    pub fn rows(&self) -> &[Vec<Cell>] {
+        &self.rows
+    }
+
+    /// Aligned text with a rule under the head; ends with a line break.
+    pub fn text(&self) -> String {
+        let widths = self.widths();
+        let mut out = self.line(&widths, self.columns.iter().map(String::as_str), "  ", "");
+        out.push_str(&widths.iter().map(|&w| "-".repeat(w)).collect::<Vec<_>>().join("  "));
+        out.push('\n');
+        for row in &self.rows {
+            let cells: Vec<String> = row.iter().map(Cell::to_string).collect();
+            out.push_str(&self.line(&widths, cells.iter().map(String::as_str), "  ", ""));
+        }
+        out
+    }
+
+    /// A Markdown table, padded so that it also reads well as plain text.
+    pub fn markdown(&self) -> String {
+        let escape = |text: &str| text.replace('|', "\\|");
+        let head: Vec<String> = self.columns.iter().map(|c| escape(c)).collect();
+        let body: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(|c| escape(&c.to_string())).collect()).collect();
+        let widths: Vec<usize> = (0..head.len())
+            .map(|c| body.iter().map(|row| row[c].chars().count()).chain([head[c].chars().count(), 3]).max().unwrap_or(3))
+            .collect();
+        let mut out = self.line(&widths, head.iter().map(String::as_str), " | ", "| ");
+        let rules =
+            widths.iter().enumerate().map(|(c, &w)| if self.right(c) { format!("{}:", "-".repeat(w + 1)) } else { "-".repeat(w + 2) });
+        out.push_str(&format!("|{}|\n", rules.collect::<Vec<_>>().join("|")));
+        for row in &body {
+            out.push_str(&self.line(&widths, row.iter().map(String::as_str), " | ", "| "));
+        }
+        out
+    }
+
+    /// One JSON object a row, keys in the order of the columns.
+    pub fn json_rows(&self) -> Value {
+        let row = |cells: &Vec<Cell>| {
+            Value::Object(self.columns.iter().cloned().zip(cells.iter().map(Cell::json)).collect::<Map<String, Value>>())
+        };
+        Value::Array(self.rows.iter().map(row).collect())
+    }
+
+    /// A column is aligned right when it holds a number anywhere and no text.
+    fn right(&self, column: usize) -> bool {
+        let mut cells = self.rows.iter().map(|row| &row[column]);
+        cells.clone().any(|c| matches!(c, Cell::Integer(_) | Cell::Number(..))) && !cells.any(|c| matches!(c, Cell::Text(_)))
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let width = |c: usize| self.rows.iter().map(|row| row[c].to_string().chars().count()).max().unwrap_or(0);
+        self.columns.iter().enumerate().map(|(c, name)| name.chars().count().max(width(c))).collect()
+    }
+
+    fn line<'a>(&self, widths: &[usize], cells: impl Iterator<Item = &'a str>, between: &str, border: &str) -> String {
+        let cells: Vec<String> = cells
+            .zip(widths)
+            .enumerate()
+            .map(|(c, (cell, &w))| if self.right(c) { format!("{cell:>w$}") } else { format!("{cell:<w$}") })
+            .collect();
+        let mut line = format!("{border}{}", cells.join(between));
+        if border.is_empty() {
+            line.truncate(line.trim_end().len());
+        } else {
+            line.push_str(" |");
+        }
+        line.push('\n');
+        line
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Table {
+        let mut table = Table::new(["class", "IoU", "pixels"]);
+        table.push(["sky".into(), Cell::percent(0.912_34), 120_usize.into()]);
+        table.push(["a|b".into(), Cell::percent(f64::NAN), Cell::Missing]);
+        table
+    }
+
+    #[test]
+    fn text_is_aligned_by_kind() {
+        assert_eq!(sample().text(), "class    IoU  pixels\n-----  -----  ------\nsky    91.23     120\na|b      n/a       -\n");
+    }
+
+    #[test]
+    fn markdown_marks_right_columns_and_escapes_bars() {
+        let expected = "| class |   IoU | pixels |\n|-------|------:|-------:|\n| sky   | 91.23 |    120 |\n| a\\|b  |   n/a |      - |\n";
+        assert_eq!(sample().markdown(), expected);
+    }
+
+    #[test]
+    fn json_keeps_full_numbers_and_says_null_for_unknown() {
+        let rows = sample().json_rows();
+        assert_eq!(rows[0]["IoU"].as_f64(), Some(0.912_34 * 100.0));
+        assert!(rows[1]["IoU"].is_null() && rows[1]["pixels"].is_null());
+    }
+}
