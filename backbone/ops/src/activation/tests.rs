@@ -3,7 +3,7 @@ use burn::prelude::*;
 use super::{Activation, apply, reference};
 use crate::testing::{assert_same_gradients, random};
 
-/// Float32 rounding of two evaluation orders, and the 3e-7 of the error function.
+/// Float32 rounding of two evaluation orders, and the 5e-7 of the error function.
 const TOLERANCE: f32 = 2e-6;
 
 #[test]

@@ -10,7 +10,7 @@ const TOLERANCE: f32 = 1e-5;
 #[test]
 fn native_softmax_equals_the_composed_one_with_its_gradient() {
     for [batch, channels, height, width] in [[2, 150, 9, 31], [1, 3, 1, 1], [2, 1, 4, 4], [1, 7, 16, 16]] {
-        let x: Vec<f32> = random(batch * channels * height * width, 1).into_iter().map(|v| v * 30.0).collect();
+        let x: Vec<f32> = random(batch * channels * height * width, 1).into_iter().map(|v| v * 5.0).collect();
         assert_same_gradients(
             &format!("{batch} x {channels} x {height} x {width}"),
             &[(&[], x)],
