@@ -37,7 +37,7 @@ pub use depthwise_conv::depthwise_conv2d;
 pub use linear::linear;
 pub use resize::resize_bilinear;
 pub use selective_scan::{Route, selective_scan, selective_scan_2d};
-pub use softmax::{cross_entropy_map, softmax_channels};
+pub use softmax::{argmax_channels, cross_entropy_map, softmax_channels};
 
 #[cfg(test)]
 mod testing;

@@ -236,3 +236,24 @@ impl Kernel for LossGrad<'_> {
         }
     }
 }
+
+/// The channel with the largest value at every pixel of `[batch, channels, height, width]`.
+pub(super) fn argmax(scores: &[f32], [batch, channels, height, width]: [usize; 4]) -> Vec<u32> {
+    let pixels = height * width;
+    let mut result = vec![0; batch * pixels];
+    result.par_chunks_mut(pixels.max(1)).zip(scores.par_chunks((channels * pixels).max(1))).for_each(|(result, scores)| {
+        result.par_chunks_mut(TILE).enumerate().for_each(|(tile, result)| {
+            let mut best = [f32::NEG_INFINITY; TILE];
+            for channel in 0..channels {
+                let row = &scores[channel * pixels + tile * TILE..][..result.len()];
+                for ((result, best), score) in result.iter_mut().zip(&mut best).zip(row) {
+                    if *score > *best {
+                        *best = *score;
+                        *result = channel as u32;
+                    }
+                }
+            }
+        });
+    });
+    result
+}

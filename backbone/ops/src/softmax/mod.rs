@@ -62,3 +62,19 @@ pub fn cross_entropy_map(logits: Tensor<4>, labels: Tensor<3, Int>, ignore_index
     let loss = <Dispatch as CrossEntropyOps>::cross_entropy(logits.into_dispatch(), Arc::new(targets));
     Tensor::from_dispatch(loss)
 }
+
+/// The channel with the largest score at every pixel of `scores: [batch, channels, height, width]`, the first of equal ones, in raster
+/// order, read back to the host: `batch * height * width` indices.
+pub fn argmax_channels(scores: Tensor<4>) -> Vec<u32> {
+    let [batch, channels, height, width] = scores.dims();
+    if is_native(&scores) {
+        let data = scores.detach().into_data();
+        // Float32 is all the CPU kernels know; anything else is converted.
+        match data.as_slice::<f32>() {
+            Ok(values) => cpu::argmax(values, [batch, channels, height, width]),
+            Err(_) => cpu::argmax(&data.iter::<f32>().collect::<Vec<_>>(), [batch, channels, height, width]),
+        }
+    } else {
+        scores.argmax(1).into_data().iter::<u32>().collect()
+    }
+}

@@ -44,3 +44,12 @@ fn a_label_outside_the_classes_is_refused() {
     let labels = Tensor::<3, Int>::from_data(TensorData::new(vec![7_i64], [1, 1, 1]), &cpu());
     cross_entropy_map(Tensor::zeros([1, 3, 1, 1], &cpu()), labels, 255);
 }
+
+#[test]
+fn the_largest_channel_wins_and_the_first_of_equal_ones() {
+    let x = Tensor::<4>::from_floats([[[[1.0, 5.0]], [[3.0, 5.0]], [[2.0, 5.0]]]], &cpu());
+    assert_eq!(super::argmax_channels(x), [1, 0]);
+    let x: Tensor<4> = crate::testing::random_tensor([2, 5, 20, 31], 3, &cpu());
+    let expected: Vec<u32> = x.clone().argmax(1).into_data().iter::<u32>().collect();
+    assert_eq!(super::argmax_channels(x), expected);
+}

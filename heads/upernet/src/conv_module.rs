@@ -1,0 +1,125 @@
+//! Convolution, batch norm and ReLU in one layer (mmcv's `ConvModule`), and what surrounds it.
+
+use burn::module::{Flag, Param, RunningState};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Initializer, PaddingConfig2d};
+use burn::prelude::*;
+use burn::tensor::activation::relu;
+use burn::tensor::{Distribution, module};
+
+/// A convolution without bias, "same" padding and stride 1, then batch norm, then ReLU.
+#[derive(Module, Debug)]
+pub struct ConvModule {
+    /// The convolution, `[out, in, kernel, kernel]`.
+    pub conv: Conv2d,
+    /// Its norm.
+    pub bn: BatchNorm2d,
+}
+
+impl ConvModule {
+    /// From `inputs` to `outputs` channels with an odd `kernel`.
+    pub fn new(inputs: usize, outputs: usize, kernel: usize, device: &Device) -> Self {
+        let half = kernel / 2;
+        let conv = Conv2dConfig::new([inputs, outputs], [kernel, kernel])
+            .with_padding(PaddingConfig2d::Explicit(half, half, half, half))
+            .with_bias(false)
+            // mmcv's ConvModule: Kaiming normal, fan-out, for ReLU.
+            .with_initializer(Initializer::KaimingNormal { gain: std::f64::consts::SQRT_2, fan_out_only: true })
+            .init(device);
+        Self { conv, bn: BatchNorm2d::new(outputs, device) }
+    }
+
+    /// `[batch, in, height, width]` to `[batch, out, height, width]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        relu(self.bn.forward(self.conv.forward(x)))
+    }
+}
+
+/// The last layer of a head: a 1x1 convolution with bias, initialised as mmsegmentation's `conv_seg` (normal, standard deviation 0.01,
+/// bias 0).
+pub(crate) fn classifier(inputs: usize, classes: usize, device: &Device) -> Conv2d {
+    let mut conv = Conv2dConfig::new([inputs, classes], [1, 1]).with_initializer(Initializer::Normal { mean: 0.0, std: 0.01 }).init(device);
+    conv.bias = Some(Initializer::Zeros.init([classes], device));
+    conv
+}
+
+/// Batch norm over `[batch, channels, height, width]` with PyTorch's statistics.
+///
+/// In training (autodiff device and not frozen) the batch's statistics normalise and move the stored ones: momentum 0.1, and the
+/// *unbiased* variance, which Burn's own layer does not do. Otherwise the stored statistics normalise.
+#[derive(Module, Debug)]
+pub struct BatchNorm2d {
+    /// Scale, `[channels]`.
+    pub weight: Param<Tensor<1>>,
+    /// Shift, `[channels]`.
+    pub bias: Param<Tensor<1>>,
+    /// Mean of the training batches.
+    pub running_mean: RunningState<Tensor<1>>,
+    /// Variance of the training batches.
+    pub running_var: RunningState<Tensor<1>>,
+    /// Cleared by `freeze` and `valid`.
+    pub training: Param<Flag>,
+}
+
+impl BatchNorm2d {
+    /// Added to the variance, as PyTorch's default.
+    const EPSILON: f64 = 1e-5;
+    /// Weight of the newest batch in the stored statistics, as PyTorch's default.
+    const MOMENTUM: f64 = 0.1;
+
+    /// Scale 1, shift 0, stored mean 0 and variance 1.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        Self {
+            weight: Initializer::Ones.init([channels], device),
+            bias: Initializer::Zeros.init([channels], device),
+            running_mean: RunningState::new(Tensor::zeros([channels], device)),
+            running_var: RunningState::new(Tensor::ones([channels], device)),
+            training: Param::from_bool(true),
+        }
+    }
+
+    /// Normalises every channel.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let (weight, bias, device) = (self.weight.val(), self.bias.val(), x.device());
+        if !(device.is_autodiff() && self.training.is_enabled()) {
+            let (mean, variance) = (self.running_mean.value_sync().to_device(&device), self.running_var.value_sync().to_device(&device));
+            return module::batch_norm(x, weight, bias, mean, variance, Self::EPSILON);
+        }
+        let [batch, _, height, width] = x.dims();
+        let count = (batch * height * width) as f64;
+        let result = module::batch_norm_train(x, weight, bias, Self::EPSILON);
+        // A single value has no unbiased variance; its biased one, 0, is stored.
+        let unbiased = result.variance.detach() * (count / (count - 1.0).max(1.0));
+        let moved = |old: Tensor<1>, new: Tensor<1>| (old.to_device(&device) * (1.0 - Self::MOMENTUM) + new * Self::MOMENTUM).detach();
+        self.running_mean.update(moved(self.running_mean.value_sync(), result.mean.detach()));
+        self.running_var.update(moved(self.running_var.value_sync(), unbiased));
+        result.output
+    }
+}
+
+/// Drops whole channels in training and scales the kept ones (`torch.nn.Dropout2d`).
+#[derive(Module, Debug)]
+pub struct Dropout2d {
+    /// Probability of dropping, in [0, 1).
+    pub rate: f64,
+    /// Cleared by `freeze` and `valid`.
+    pub training: Param<Flag>,
+}
+
+impl Dropout2d {
+    /// Dropout of the given rate.
+    pub fn new(rate: f64) -> Self {
+        Self { rate, training: Param::from_bool(true) }
+    }
+
+    /// Drops channels of `x: [batch, channels, height, width]`, drawing from the device's generator.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let device = x.device();
+        if self.rate == 0.0 || !self.training.is_enabled() || !device.is_autodiff() {
+            return x;
+        }
+        let keep = 1.0 - self.rate;
+        let [batch, channels, ..] = x.dims();
+        x * (Tensor::random([batch, channels, 1, 1], Distribution::Bernoulli(keep), &device) / keep)
+    }
+}

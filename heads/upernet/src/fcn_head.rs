@@ -1,0 +1,53 @@
+//! The auxiliary head: a few convolutions on one level (mmsegmentation's `FCNHead` without input concatenation).
+
+use burn::nn::conv::Conv2d;
+use burn::prelude::*;
+
+use crate::config::FcnHeadConfig;
+use crate::conv_module::{ConvModule, Dropout2d, classifier};
+
+/// One level to class logits of its size.
+#[derive(Module, Debug)]
+pub struct FcnHead {
+    pub(crate) convs: Vec<ConvModule>,
+    pub(crate) dropout: Dropout2d,
+    pub(crate) conv_seg: Conv2d,
+    in_index: usize,
+    loss_weight: f64,
+}
+
+impl FcnHead {
+    /// A head on levels of `inputs` channels, of which it reads one.
+    ///
+    /// # Panics
+    /// When the level does not exist.
+    pub fn new(inputs: &[usize], num_classes: usize, config: &FcnHeadConfig, device: &Device) -> Self {
+        let Some(input) = inputs.get(config.in_index) else {
+            panic!("FcnHead: level {} of a pyramid with {} levels", config.in_index, inputs.len())
+        };
+        let conv = |i: usize| ConvModule::new(if i == 0 { *input } else { config.channels }, config.channels, 3, device);
+        Self {
+            convs: (0..config.num_convs).map(conv).collect(),
+            dropout: Dropout2d::new(config.dropout),
+            conv_seg: classifier(config.channels, num_classes, device),
+            in_index: config.in_index,
+            loss_weight: config.loss_weight,
+        }
+    }
+
+    /// The level it reads.
+    pub fn in_index(&self) -> usize {
+        self.in_index
+    }
+
+    /// Weight of its loss in the total.
+    pub fn loss_weight(&self) -> f64 {
+        self.loss_weight
+    }
+
+    /// The features of its level, `[batch, channels, height, width]`, to logits of the same size.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.convs.iter().fold(x, |x, conv| conv.forward(x));
+        self.conv_seg.forward(self.dropout.forward(x))
+    }
+}

@@ -1,0 +1,20 @@
+//! From paths in our modules to the keys of mmsegmentation's state_dict.
+
+/// The official key of the parameter at `path` in a [`UperNet`](crate::UperNet) on VMamba.
+///
+/// ```
+/// assert_eq!(upernet::official_key("backbone.outnorm.0.weight"), "backbone.outnorm0.weight");
+/// assert_eq!(upernet::official_key("decode_head.psp_modules.branches.3.bn.bias"), "decode_head.psp_modules.3.1.bn.bias");
+/// ```
+pub fn official_key(path: &str) -> String {
+    if let Some(path) = path.strip_prefix("backbone.") {
+        return format!("backbone.{}", vmamba::official_key(path));
+    }
+    // There a pooling branch is a sequence of the pool (0) and the convolution (1).
+    if let Some((head, (branch, rest))) =
+        path.split_once("psp_modules.branches.").and_then(|(head, rest)| Some((head, rest.split_once('.')?)))
+    {
+        return format!("{head}psp_modules.{branch}.1.{rest}");
+    }
+    path.to_owned()
+}

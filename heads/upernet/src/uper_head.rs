@@ -1,0 +1,68 @@
+//! The decode head: pyramid pooling on the coarsest level, a feature pyramid downwards, fusion at the finest (mmsegmentation's
+//! `UPerHead`).
+
+use burn::nn::conv::Conv2d;
+use burn::prelude::*;
+use vision_ops::resize_bilinear;
+
+use crate::config::UperHeadConfig;
+use crate::conv_module::{ConvModule, Dropout2d, classifier};
+use crate::pyramid_pooling::PyramidPooling;
+
+/// Feature maps of all levels to class logits at the finest.
+#[derive(Module, Debug)]
+pub struct UperHead {
+    pub(crate) psp_modules: PyramidPooling,
+    pub(crate) bottleneck: ConvModule,
+    pub(crate) lateral_convs: Vec<ConvModule>,
+    pub(crate) fpn_convs: Vec<ConvModule>,
+    pub(crate) fpn_bottleneck: ConvModule,
+    pub(crate) dropout: Dropout2d,
+    pub(crate) conv_seg: Conv2d,
+}
+
+impl UperHead {
+    /// A head for levels of `inputs` channels, the finest first.
+    ///
+    /// # Panics
+    /// When `inputs` is empty.
+    pub fn new(inputs: &[usize], num_classes: usize, config: &UperHeadConfig, device: &Device) -> Self {
+        let Some((coarsest, finer)) = inputs.split_last() else { panic!("UperHead: a head needs at least one level") };
+        let channels = config.channels;
+        Self {
+            psp_modules: PyramidPooling::new(*coarsest, channels, &config.pool_scales, device),
+            bottleneck: ConvModule::new(coarsest + config.pool_scales.len() * channels, channels, 3, device),
+            lateral_convs: finer.iter().map(|inputs| ConvModule::new(*inputs, channels, 1, device)).collect(),
+            fpn_convs: finer.iter().map(|_| ConvModule::new(channels, channels, 3, device)).collect(),
+            fpn_bottleneck: ConvModule::new(inputs.len() * channels, channels, 3, device),
+            dropout: Dropout2d::new(config.dropout),
+            conv_seg: classifier(channels, num_classes, device),
+        }
+    }
+
+    /// `features`, `[batch, channels, height, width]` each and the finest first, to logits `[batch, classes, height, width]` at the size
+    /// of the finest.
+    pub fn forward(&self, mut features: Vec<Tensor<4>>) -> Tensor<4> {
+        let coarsest = features.split_off(features.len().saturating_sub(1)).into_iter();
+        let mut above: Vec<Tensor<4>> = coarsest.map(|x| self.bottleneck.forward(self.psp_modules.forward(x))).collect();
+        let laterals: Vec<_> = features.into_iter().zip(&self.lateral_convs).map(|(x, conv)| conv.forward(x)).collect();
+
+        // Downwards: every level adds the one above it; `above` collects them from coarse to fine.
+        for lateral in laterals.into_iter().rev() {
+            let [_, _, height, width] = lateral.dims();
+            let sum = match above.last() {
+                Some(coarser) => lateral + resize_bilinear(coarser.clone(), [height, width], false),
+                None => lateral,
+            };
+            above.push(sum);
+        }
+        let mut levels: Vec<_> = above.into_iter().rev().collect();
+        for (level, conv) in levels.iter_mut().zip(&self.fpn_convs) {
+            *level = conv.forward(level.clone());
+        }
+
+        let size = levels.first().map_or([1, 1], |finest| [finest.dims()[2], finest.dims()[3]]);
+        let levels = levels.into_iter().map(|level| resize_bilinear(level, size, false)).collect();
+        self.conv_seg.forward(self.dropout.forward(self.fpn_bottleneck.forward(Tensor::cat(levels, 1))))
+    }
+}
