@@ -213,7 +213,7 @@ impl VmambaConfig {
         )?;
         let even = self.patchembed_version == PatchEmbedVersion::V2;
         check(
-            self.patch_size > 0 && !(even && !self.patch_size.is_multiple_of(2)),
+            self.patch_size > 0 && (!even || self.patch_size.is_multiple_of(2)),
             "patch_size",
             "a positive number, even for patchembed_version v2",
             &self.patch_size,
@@ -362,5 +362,45 @@ mod conv_size {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
         let size = i64::deserialize(deserializer)?;
         Ok(usize::try_from(size).ok().filter(|k| *k > 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_make_no_model_are_refused_by_name() {
+        type Change = fn(&mut VmambaConfig);
+        let changes: [(&str, Change); 11] = [
+            ("depths", |c| c.depths = vec![]),
+            ("dims", |c| c.dims = Dims::PerStage(vec![8, 16])),
+            ("dims", |c| c.downsample_version = DownsampleVersion::None),
+            ("patch_size", |c| c.patch_size = 3),
+            ("ssm_conv", |c| c.ssm_conv = Some(4)),
+            ("ssm_dt_rank", |c| c.ssm_dt_rank = DtRank::Fixed(0)),
+            ("drop_path_rate", |c| c.drop_path_rate = 1.0),
+            ("mlp_ratio", |c| c.mlp_ratio = f64::NAN),
+            ("out_indices", |c| c.out_indices = vec![1, 0]),
+            ("out_indices", |c| c.out_indices = vec![4]),
+            ("ssm_conv_bias", |c| c.forward_type = ForwardType::VANILLA),
+        ];
+        for (field, change) in changes {
+            let mut config = VmambaConfig::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{field}`")), "{field}: {error}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_words_of_the_official_files_are_read() {
+        let read = |text: &str| serde_json::from_str::<VmambaConfig>(text).unwrap();
+        assert_eq!(read(r#"{"ssm_conv": -1}"#).ssm_conv, None);
+        assert_eq!(read(r#"{"ssm_conv": 1}"#).ssm_conv, None);
+        assert_eq!(read(r#"{"ssm_dt_rank": 4}"#).dt_rank(96), 4);
+        assert_eq!(read(r#"{"ssm_dt_rank": "auto"}"#).dt_rank(97), 7);
+        assert_eq!(read(r#"{"dims": [8, 8]}"#).dim(1), 8);
+        assert!(serde_json::from_str::<VmambaConfig>(r#"{"ssm_dt_rank": "full"}"#).is_err());
     }
 }

@@ -136,3 +136,56 @@ impl Trunk {
         x + table.permute([0, 2, 3, 1])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::Activation;
+
+    fn small() -> VmambaConfig {
+        VmambaConfig { depths: vec![1, 1], dims: Dims::Doubling(8), out_indices: vec![0, 1], ..VmambaConfig::default() }
+    }
+
+    /// Options without an official fixture: the model runs and its features have the sizes and widths the configuration promises.
+    #[test]
+    fn every_option_gives_the_promised_shapes() {
+        type Change = fn(&mut VmambaConfig);
+        let changes: [Change; 9] = [
+            |_| {},
+            |c| (c.posembed, c.imgsize) = (true, 32),
+            |c| (c.dims, c.downsample_version) = (Dims::PerStage(vec![8, 8]), DownsampleVersion::None),
+            |c| (c.dims, c.downsample_version) = (Dims::PerStage(vec![8, 12]), DownsampleVersion::V1),
+            |c| (c.patch_norm, c.patch_size) = (false, 2),
+            |c| (c.ssm_act_layer, c.mlp_act_layer) = (Activation::Relu, Activation::Sigmoid),
+            |c| c.ssm_conv = Some(5),
+            |c| (c.in_chans, c.ssm_init) = (1, SsmInit::V2),
+            |c| c.out_indices = vec![1],
+        ];
+        let device = Device::flex();
+        for (number, change) in changes.iter().enumerate() {
+            let mut config = small();
+            change(&mut config);
+            let backbone = config.init(&device);
+            let features = backbone.forward_features(Tensor::ones([2, config.in_chans, 45, 34], &device));
+            let sizes = config.stage_sizes([45, 34]);
+            assert_eq!(features.len(), config.out_indices.len(), "change {number}");
+            for ((feature, stage), channels) in features.into_iter().zip(&config.out_indices).zip(backbone.channels()) {
+                assert_eq!(feature.dims(), [2, channels, sizes[*stage][0], sizes[*stage][1]], "change {number}");
+                assert!(feature.into_data().iter::<f32>().all(f32::is_finite), "change {number}");
+            }
+            assert_eq!(config.complexity([45, 34]).params, backbone.num_params() as u64, "change {number}");
+        }
+    }
+
+    #[test]
+    fn the_position_table_is_added_and_fits_every_size() {
+        let device = Device::flex();
+        let mut config = small();
+        (config.posembed, config.imgsize) = (true, 32);
+        let trunk = Trunk::new(&config, &device);
+        let table: Vec<f32> = trunk.pos_embed.as_ref().unwrap().val().permute([0, 2, 3, 1]).into_data().iter::<f32>().collect();
+        let added = trunk.add_positions(Tensor::zeros([1, 8, 8, 8], &device)).into_data().iter::<f32>().collect::<Vec<_>>();
+        assert_eq!(added, table);
+        assert_eq!(trunk.add_positions(Tensor::zeros([1, 3, 5, 8], &device)).dims(), [1, 3, 5, 8]);
+    }
+}
