@@ -5,8 +5,7 @@
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use divan::Bencher;
-use vmamba::vmamba::Dims;
-use vmamba::{FeaturePyramid, Preset, VmambaConfig};
+use vmamba::{Dims, FeaturePyramid, Preset, VmambaConfig};
 
 fn main() {
     divan::main();

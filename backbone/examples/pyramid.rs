@@ -1,26 +1,41 @@
-//! The backbone in one's own pipeline: build it, give it an image, take the features.
+//! The backbone in one's own pipeline: build it, load published weights, take the features.
 //!
 //! ```text
-//! cargo run --release -p vmamba --example pyramid -- vmamba_tiny_s1l8
+//! cargo run --release -p vmamba --example pyramid -- vmamba_tiny_s1l8 [vssm1_tiny_0230s_ckpt_epoch_264.pth]
 //! ```
+//! Without a checkpoint the weights are random, which is enough to see the shapes.
 
 use std::error::Error;
 use std::time::Instant;
 
 use burn::prelude::*;
-use vmamba::{FeaturePyramid, Preset};
+use vmamba::checkpoint::{Checkpoint, LoadOptions, Weights, load_into};
+use vmamba::{FeaturePyramid, Preset, official_key};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let preset: Preset = std::env::args().nth(1).as_deref().unwrap_or("vmamba_tiny_s1l8").parse()?;
+    let mut arguments = std::env::args().skip(1);
+    let preset: Preset = arguments.next().as_deref().unwrap_or("vmamba_tiny_s1l8").parse()?;
 
-    // Any field can be changed before `init`; here the features of stride 8 and 32 only.
+    // Any field can be changed before the weights are made; here the features of stride 8 and 32 only.
     let mut config = preset.config();
     config.out_indices = vec![1, 3];
 
     let device = Device::flex();
-    let backbone = config.try_init(&device)?;
+    let mut backbone = config.try_init(&device)?;
     let cost = config.complexity([512, 512]);
     println!("{preset}: {:.1} M parameters, {:.1} GFLOPs at 512x512", cost.params as f64 / 1e6, cost.flops() as f64 / 1e9);
+
+    if let Some(path) = arguments.next() {
+        // A classification checkpoint has a head the backbone lacks, and lacks the output norms the backbone has.
+        let options = LoadOptions {
+            ignore_unexpected: vec!["classifier.".to_owned()],
+            may_be_missing: vec!["outnorm".to_owned()],
+            ..LoadOptions::default()
+        };
+        let weights = Checkpoint::read(&path)?.state_dict(&Weights::Auto)?;
+        let report = load_into(&mut backbone, &official_key, &weights, &options)?;
+        println!("{path}: {} weights loaded, {} kept as they were", report.loaded.len(), report.kept.len());
+    }
 
     // RGB, divided by 255, minus the ImageNet mean, over its deviation; any size.
     let image = Tensor::<4>::zeros([1, 3, 512, 512], &device);

@@ -8,6 +8,7 @@
 //!
 //! * [`vmamba`]: the model: every official option ([`VmambaConfig`]), the published models ([`Preset`]), SS2D and its blocks.
 //! * [`FeaturePyramid`]: the contract between any backbone and any head.
+//! * [`checkpoint`]: official and own weights, read without running their code, loaded strictly, saved atomically.
 //! * [`complexity`]: parameters and FLOPs by the official counting.
 //! * [`layers`]: what several models share.
 //!
@@ -23,10 +24,14 @@
 //! }
 //! ```
 
+pub mod checkpoint;
 pub mod complexity;
 mod feature_pyramid;
 pub mod layers;
 pub mod vmamba;
 
 pub use feature_pyramid::FeaturePyramid;
-pub use vmamba::{ConfigError, OfficialConfig, Preset, Vmamba, VmambaClassifier, VmambaConfig, official_key};
+pub use vmamba::{
+    ConfigError, Dims, DownsampleVersion, DtRank, ForwardType, NormLayout, OfficialConfig, PatchEmbedVersion, Preset, SsmInit, Vmamba,
+    VmambaClassifier, VmambaConfig, official_key,
+};

@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
-use burn::tensor::{Gradients, TensorData};
+use burn::tensor::Gradients;
 use tests::{Comparison, FixtureTensor, GRADIENT_TOLERANCE};
+use vmamba::checkpoint::{LoadOptions, StateDict, StateTensor, load_into, state_dict_of};
 use vmamba::official_key;
 
-/// The module with the weights of a case; the key sets must be equal.
+/// The module with the weights of a case, whose keys and shapes must be exactly ours.
 pub fn load<M: Module>(module: M, weights: &BTreeMap<String, FixtureTensor>) -> M {
-    let mut loader = Loader { weights, path: Vec::new(), seen: BTreeSet::new() };
-    let module = module.map(&mut loader);
-    let expected: BTreeSet<String> = weights.keys().cloned().collect();
-    assert_eq!(loader.seen, expected, "our keys (left) are the official ones (right)");
+    let mut state = StateDict::new();
+    for (key, tensor) in weights {
+        state.insert(key, StateTensor { shape: tensor.shape.clone(), data: tensor.to_f32() });
+    }
+    let (module, _) = load_into(module, &official_key, &state, &LoadOptions::new()).unwrap_or_else(|error| panic!("{error}"));
+    // The loader forgives old names and trailing dimensions of 1; the module's own dictionary must be the official one without that.
+    assert!(state_dict_of(&module, &official_key) == state, "our state dict is not the official one");
     module
 }
 
@@ -28,34 +32,6 @@ pub fn check_gradients<M: Module>(
     module.visit(&mut visitor);
     let unmatched: Vec<_> = expected.keys().filter(|key| !visitor.seen.contains(*key)).collect();
     assert!(unmatched.is_empty(), "no parameter has the key of these gradients: {unmatched:?}");
-}
-
-struct Loader<'a> {
-    weights: &'a BTreeMap<String, FixtureTensor>,
-    path: Vec<String>,
-    seen: BTreeSet<String>,
-}
-
-impl ModuleMapper for Loader<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let key = official_key(&self.path.join("."));
-        let weight = self.weights.get(&key).unwrap_or_else(|| panic!("the case has no weight `{key}`"));
-        assert_eq!(param.shape().as_slice(), weight.shape, "{key}");
-        self.seen.insert(key);
-        let data = TensorData::new(weight.to_f32(), weight.shape.clone());
-        param.map(|old| {
-            let new = Tensor::from_data(data, &old.device());
-            if old.is_require_grad() { new.require_grad() } else { new }
-        })
-    }
 }
 
 struct GradientCheck<'a> {

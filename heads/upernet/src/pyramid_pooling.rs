@@ -26,9 +26,9 @@ impl PyramidPooling {
     }
 
     /// `x` and every branch at its size, along the channels: `[batch, in + scales * out, height, width]`.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub fn concatenate(x: Tensor<4>, pooled: Vec<Tensor<4>>) -> Tensor<4> {
         let [_, _, height, width] = x.dims();
-        let pooled = self.pooled(&x).into_iter().map(|branch| resize_bilinear(branch, [height, width], false));
-        Tensor::cat(std::iter::once(x.clone()).chain(pooled).collect(), 1)
+        let pooled = pooled.into_iter().map(|branch| resize_bilinear(branch, [height, width], false));
+        Tensor::cat(std::iter::once(x).chain(pooled).collect(), 1)
     }
 }

@@ -42,10 +42,27 @@ impl UperHead {
 
     /// `features`, `[batch, channels, height, width]` each and the finest first, to logits `[batch, classes, height, width]` at the size
     /// of the finest.
-    pub fn forward(&self, mut features: Vec<Tensor<4>>) -> Tensor<4> {
-        let coarsest = features.split_off(features.len().saturating_sub(1)).into_iter();
-        let mut above: Vec<Tensor<4>> = coarsest.map(|x| self.bottleneck.forward(self.psp_modules.forward(x))).collect();
-        let laterals: Vec<_> = features.into_iter().zip(&self.lateral_convs).map(|(x, conv)| conv.forward(x)).collect();
+    pub fn forward(&self, features: Vec<Tensor<4>>) -> Tensor<4> {
+        self.forward_observed(features, |_, _| ())
+    }
+
+    /// As [`UperHead::forward`], calling `observe` with the official name and the output of every layer on the way.
+    pub fn forward_observed(&self, mut features: Vec<Tensor<4>>, mut observe: impl FnMut(String, &Tensor<4>)) -> Tensor<4> {
+        let coarsest = features.split_off(features.len().saturating_sub(1));
+        let mut above = Vec::new();
+        for x in coarsest {
+            let pooled = self.psp_modules.pooled(&x);
+            pooled.iter().enumerate().for_each(|(i, branch)| observe(format!("psp_modules.{i}"), branch));
+            let x = self.bottleneck.forward(PyramidPooling::concatenate(x, pooled));
+            observe("bottleneck".into(), &x);
+            above.push(x);
+        }
+        let mut laterals = Vec::with_capacity(features.len());
+        for (i, (x, conv)) in features.into_iter().zip(&self.lateral_convs).enumerate() {
+            let x = conv.forward(x);
+            observe(format!("lateral_convs.{i}"), &x);
+            laterals.push(x);
+        }
 
         // Downwards: every level adds the one above it; `above` collects them from coarse to fine.
         for lateral in laterals.into_iter().rev() {
@@ -57,12 +74,15 @@ impl UperHead {
             above.push(sum);
         }
         let mut levels: Vec<_> = above.into_iter().rev().collect();
-        for (level, conv) in levels.iter_mut().zip(&self.fpn_convs) {
+        for (i, (level, conv)) in levels.iter_mut().zip(&self.fpn_convs).enumerate() {
             *level = conv.forward(level.clone());
+            observe(format!("fpn_convs.{i}"), level);
         }
 
         let size = levels.first().map_or([1, 1], |finest| [finest.dims()[2], finest.dims()[3]]);
         let levels = levels.into_iter().map(|level| resize_bilinear(level, size, false)).collect();
-        self.conv_seg.forward(self.dropout.forward(self.fpn_bottleneck.forward(Tensor::cat(levels, 1))))
+        let fused = self.fpn_bottleneck.forward(Tensor::cat(levels, 1));
+        observe("fpn_bottleneck".into(), &fused);
+        self.conv_seg.forward(self.dropout.forward(fused))
     }
 }

@@ -1,0 +1,242 @@
+//! From a state dict into a module and back.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+
+use super::key_map::current_key;
+use super::report::{LoadReport, ShapeMismatch};
+use super::state_dict::{StateDict, StateTensor};
+
+/// What a load may tolerate. The default tolerates nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    strip_prefix: String,
+    ignore_unexpected: Vec<String>,
+    may_be_missing: Vec<String>,
+}
+
+impl LoadOptions {
+    /// Strict: the keys of file and model are the same, with the same shapes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Removes `prefix` from the keys of the file, e.g. `backbone.` for the backbone of a segmentation model. Keys without it match
+    /// nothing and count as unexpected.
+    #[must_use]
+    pub fn strip_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.strip_prefix = prefix.into();
+        self
+    }
+
+    /// Keys of the file that begin with `prefix` may match nothing in the model, e.g. `classifier.` when a backbone is loaded. Both the
+    /// spelling in the file and the present official one are looked at. May be called several times.
+    #[must_use]
+    pub fn ignore_unexpected(mut self, prefix: impl Into<String>) -> Self {
+        self.ignore_unexpected.push(prefix.into());
+        self
+    }
+
+    /// Keys of the model (official spelling) that begin with `prefix` may be missing in the file or have another shape there, e.g.
+    /// `outnorm`, or a head of another class count; they keep their values. May be called several times.
+    #[must_use]
+    pub fn may_be_missing(mut self, prefix: impl Into<String>) -> Self {
+        self.may_be_missing.push(prefix.into());
+        self
+    }
+}
+
+/// A state dict that does not fit a module.
+#[derive(Debug, thiserror::Error)]
+#[error("{}; {report}", if report.loaded.is_empty() { "the checkpoint is of another model: not one tensor fits" } else { "the checkpoint does not fit the model" })]
+pub struct LoadError {
+    /// What fits and what does not.
+    pub report: Box<LoadReport>,
+}
+
+/// Loads `state` into `module`. `keys` turns a path in the module (`layers.0.blocks.1.norm.weight`) into its official key. All or
+/// nothing: on an error no value has been changed.
+///
+/// * Keys of the file in the old spelling are understood ([`current_key`]); `num_batches_tracked` counters are ignored.
+/// * Shapes may differ by trailing ones, so that linear weights stored as 1×1 convolutions fit.
+/// * Parameters keep their identity, device and whether they require gradients. Running statistics of batch norms are loaded as well
+///   and, as Burn shares them, change in clones of the module too.
+///
+/// # Errors
+/// [`LoadError`] with the whole report when something is missing, unexpected or of another shape without having been declared in
+/// `options`, or when nothing at all fits.
+pub fn load_into<M: Module>(
+    module: M,
+    keys: &dyn Fn(&str) -> String,
+    state: &StateDict,
+    options: &LoadOptions,
+) -> Result<(M, LoadReport), LoadError> {
+    let mut shapes = Shapes { path: ModulePath::default(), keys, found: BTreeMap::new() };
+    module.visit(&mut shapes);
+    let (plan, report) = plan(&shapes.found, state, options);
+    if !report.is_ok() {
+        return Err(LoadError { report: Box::new(report) });
+    }
+    let mut loader = Loader { path: ModulePath::default(), keys, plan };
+    Ok((module.map(&mut loader), report))
+}
+
+/// All parameters and running statistics of `module` as float32 under the keys that `keys` makes of their paths.
+///
+/// The module is looked at in its evaluation state: Burn keeps the last update of running statistics aside until then.
+pub fn state_dict_of<M: Module>(module: &M, keys: &dyn Fn(&str) -> String) -> StateDict {
+    let mut reader = Reader { path: ModulePath::default(), keys, state: StateDict::new() };
+    module.valid().visit(&mut reader);
+    reader.state
+}
+
+/// Decides for every key of model and file; the first part holds the tensor for each key of the model that is to be loaded.
+fn plan<'a>(
+    model: &BTreeMap<String, Vec<usize>>,
+    state: &'a StateDict,
+    options: &LoadOptions,
+) -> (BTreeMap<String, &'a StateTensor>, LoadReport) {
+    let mut report = LoadReport { not_tensors: state.skipped().to_vec(), ..LoadReport::default() };
+    let mut plan = BTreeMap::new();
+    let starts_with_one_of = |key: &str, prefixes: &[String]| prefixes.iter().any(|prefix| key.starts_with(prefix.as_str()));
+    for (file_key, tensor) in state.iter() {
+        let stripped = file_key.strip_prefix(options.strip_prefix.as_str());
+        // A key that is right as it stands needs no translation.
+        let key = stripped.map(|key| if model.contains_key(key) { key.into() } else { current_key(key) });
+        let shape = key.as_deref().and_then(|key| model.get(key));
+        let (Some(key), Some(shape)) = (&key, shape) else {
+            let ignored = file_key.ends_with("num_batches_tracked")
+                || starts_with_one_of(file_key, &options.ignore_unexpected)
+                || key.is_some_and(|key| starts_with_one_of(&key, &options.ignore_unexpected));
+            let list = if ignored { &mut report.ignored } else { &mut report.unexpected };
+            list.push(file_key.to_owned());
+            continue;
+        };
+        if plan.contains_key(key.as_ref()) || report.wrong_shape.iter().any(|m| m.key == **key) {
+            // The old and the new spelling of one key in a file.
+            report.unexpected.push(file_key.to_owned());
+        } else if same_but_trailing_ones(shape, &tensor.shape) {
+            plan.insert(key.to_string(), tensor);
+        } else {
+            let mismatch = ShapeMismatch { key: key.to_string(), model: shape.clone(), file: tensor.shape.clone() };
+            let allowed = starts_with_one_of(key, &options.may_be_missing);
+            let list = if allowed { &mut report.allowed_shape } else { &mut report.wrong_shape };
+            list.push(mismatch);
+        }
+    }
+    for key in model.keys() {
+        let has_other_shape = report.wrong_shape.iter().chain(&report.allowed_shape).any(|m| m.key == *key);
+        if plan.contains_key(key) {
+            report.loaded.push(key.clone());
+        } else if !has_other_shape {
+            let allowed = starts_with_one_of(key, &options.may_be_missing);
+            let list = if allowed { &mut report.allowed_missing } else { &mut report.missing };
+            list.push(key.clone());
+        }
+    }
+    (plan, report)
+}
+
+/// `[out, in]` and `[out, in, 1, 1]` hold the same values.
+fn same_but_trailing_ones(a: &[usize], b: &[usize]) -> bool {
+    let common = a.len().min(b.len());
+    let (rest_a, rest_b) = (a.get(common..).unwrap_or_default(), b.get(common..).unwrap_or_default());
+    a.get(..common) == b.get(..common) && rest_a.iter().chain(rest_b).all(|n| *n == 1)
+}
+
+/// Where a walk over a module is.
+#[derive(Default)]
+struct ModulePath(Vec<String>);
+
+impl ModulePath {
+    /// Burn calls weight and bias of a batch norm `gamma` and `beta`.
+    fn enter(&mut self, name: &str, container: &str) {
+        let name = match (container, name) {
+            ("Struct:BatchNorm", "gamma") => "weight",
+            ("Struct:BatchNorm", "beta") => "bias",
+            (_, name) => name,
+        };
+        self.0.push(name.to_owned());
+    }
+
+    fn exit(&mut self) {
+        self.0.pop();
+    }
+
+    fn key(&self, keys: &dyn Fn(&str) -> String) -> String {
+        keys(&self.0.join("."))
+    }
+}
+
+struct Shapes<'a> {
+    path: ModulePath,
+    keys: &'a dyn Fn(&str) -> String,
+    found: BTreeMap<String, Vec<usize>>,
+}
+
+impl ModuleVisitor for Shapes<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.insert(self.path.key(self.keys), param.lazy_shape().to_vec());
+    }
+}
+
+struct Loader<'a> {
+    path: ModulePath,
+    keys: &'a dyn Fn(&str) -> String,
+    plan: BTreeMap<String, &'a StateTensor>,
+}
+
+impl ModuleMapper for Loader<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(tensor) = self.plan.get(&self.path.key(self.keys)) else {
+            return param;
+        };
+        // The shape is the model's: that of the file may have trailing ones.
+        let data = TensorData::new(tensor.data.clone(), param.lazy_shape());
+        let id = param.id;
+        let value = Tensor::from_data(data, &param.lazy_device());
+        param.transform_for_load(value, id)
+    }
+}
+
+struct Reader<'a> {
+    path: ModulePath,
+    keys: &'a dyn Fn(&str) -> String,
+    state: StateDict,
+}
+
+impl ModuleVisitor for Reader<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let shape = tensor.dims().to_vec();
+        let data = tensor.into_data().iter::<f32>().collect();
+        self.state.insert(self.path.key(self.keys), StateTensor { shape, data });
+    }
+}

@@ -1,0 +1,233 @@
+//! Checkpoints: reading what PyTorch users have, and reading and writing our own.
+//!
+//! ```text
+//! .pth zip ─────┐  torch_file ── pickle (restricted, runs nothing) ─┐
+//! .pth legacy ──┘                                                   ├─> Checkpoint ── state_dict(Weights) ──> StateDict ── load_into ──> module
+//! .safetensors ─┐  safetensors                                      │                                            ↑          (LoadReport)
+//! our own ──────┘  (= safetensors with our metadata) ───────────────┘   module ── state_dict_of ─────────────────┘── save_checkpoint, export_safetensors
+//! ```
+//!
+//! * [`Checkpoint`]: an open file; tensors are read when they are asked for, so that a trainer's optimiser state costs nothing.
+//! * [`StateDict`]: named float32 tensors with official keys.
+//! * [`load_into`]: strict by default, all or nothing; [`LoadReport`] says what went where.
+//! * [`save_checkpoint`], [`export_safetensors`]: atomic.
+//!
+//! ```no_run
+//! use vmamba::checkpoint::{Checkpoint, LoadOptions, Weights, load_into};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let backbone = vmamba::VmambaConfig::preset(vmamba::Preset::VmambaTinyS1l8).init(&burn::prelude::Device::flex());
+//! let weights = Checkpoint::read("vssm1_tiny_0230s_ckpt_epoch_264.pth")?.state_dict(Weights::Ema)?;
+//! // A classifier's file: it has a head that a backbone lacks, and lacks the norms on the backbone's outputs.
+//! let options = LoadOptions::new().ignore_unexpected("classifier.").may_be_missing("outnorm");
+//! let (backbone, report) = load_into(backbone, &vmamba::official_key, &weights, &options)?;
+//! println!("{report}");
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+mod element;
+mod error;
+mod key_map;
+mod load;
+mod pickle;
+mod report;
+mod safetensors;
+mod save;
+mod state_dict;
+mod torch_file;
+
+pub use error::{CheckpointError, Fault};
+pub use key_map::current_key;
+pub use load::{LoadError, LoadOptions, load_into, state_dict_of};
+pub use pickle::PickleError;
+pub use report::{LoadReport, ShapeMismatch};
+pub use save::{export_safetensors, save_checkpoint};
+pub use state_dict::{StateDict, StateTensor};
+
+use safetensors::SafetensorsFile;
+use torch_file::TorchFile;
+
+/// Which weights of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// The trained weights; the averaged ones when the file has no others.
+    #[default]
+    Auto,
+    /// The trained weights: `model`, `state_dict`, or the file itself when it is a bare state dict.
+    Model,
+    /// The exponential moving average: `model_ema`, `state_dict_ema`, `ema_state_dict`.
+    Ema,
+}
+
+impl Weights {
+    /// Names of the sets this may mean, best first; the empty name is a bare state dict.
+    fn candidates(self) -> &'static [&'static str] {
+        const MODEL: [&str; 3] = ["model", "state_dict", ""];
+        const EMA: [&str; 3] = ["model_ema", "state_dict_ema", "ema_state_dict"];
+        const AUTO: [&str; 6] = ["model", "state_dict", "", "model_ema", "state_dict_ema", "ema_state_dict"];
+        match self {
+            Self::Auto => &AUTO,
+            Self::Model => &MODEL,
+            Self::Ema => &EMA,
+        }
+    }
+}
+
+/// A checkpoint file, open. Its structure is read and checked; the tensors are read by [`Checkpoint::state_dict`].
+pub struct Checkpoint {
+    path: PathBuf,
+    contents: Contents,
+}
+
+enum Contents {
+    Torch(TorchFile),
+    Safetensors(SafetensorsFile),
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint: `.pth` (the zip format of PyTorch 1.6 and later, or the one before), `.safetensors`, or one of
+    /// [`save_checkpoint`]. The kind is told from the contents, not from the name.
+    ///
+    /// Nothing in the file is executed: pickled objects other than tensors and plain containers are skipped. Memory stays near the
+    /// size of the file's index.
+    ///
+    /// # Errors
+    /// [`CheckpointError`], naming the file: unreadable, no checkpoint, truncated or corrupt, or of a kind that is not supported.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        let contents = File::open(path).map_err(Fault::from).and_then(open).map_err(|fault| fault.of(path))?;
+        Ok(Self { path: path.to_owned(), contents })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the weight sets in the file as the file calls them, e.g. `["model", "model_ema"]`; a bare state dict is `""`.
+    pub fn weight_sets(&self) -> Vec<&str> {
+        match &self.contents {
+            Contents::Torch(file) => file.sets.iter().map(|set| set.name.as_str()).collect(),
+            Contents::Safetensors(file) => file.weight_sets(),
+        }
+    }
+
+    /// Reads a set of weights, converted to float32, with the keys of the file; the prefix `module.` of data-parallel training is
+    /// removed.
+    ///
+    /// # Errors
+    /// [`Fault::NoSuchWeights`] with the sets that exist, [`Fault::Unsupported`] for tensors that are not plain (sparse, quantised,
+    /// complex), or what [`Checkpoint::read`] may find.
+    pub fn state_dict(&self, weights: Weights) -> Result<StateDict, CheckpointError> {
+        let sets = self.weight_sets();
+        let result = match weights.candidates().iter().find(|name| sets.contains(name)) {
+            Some(name) => match &self.contents {
+                Contents::Torch(file) => file.state_dict(name),
+                Contents::Safetensors(file) => file.state_dict(name),
+            },
+            None => Err(Fault::NoSuchWeights { wanted: weights, found: self.describe_sets() }),
+        };
+        result.map(StateDict::without_module_prefix).map_err(|fault| fault.of(&self.path))
+    }
+
+    /// What the file says about itself: the metadata of a safetensors file or of ours; for `.pth` the numbers, flags and strings at the
+    /// top level (`epoch`, `max_accuracy`) and under `meta` (`meta.iter`).
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        match &self.contents {
+            Contents::Torch(file) => &file.scalars,
+            Contents::Safetensors(file) => &file.metadata,
+        }
+    }
+
+    /// Whether [`save_checkpoint`] wrote it.
+    pub fn is_ours(&self) -> bool {
+        matches!(&self.contents, Contents::Safetensors(file) if file.ours)
+    }
+
+    /// Names of the binary attachments, which only our own files have.
+    pub fn blob_names(&self) -> Vec<&str> {
+        match &self.contents {
+            Contents::Torch(_) => Vec::new(),
+            Contents::Safetensors(file) => file.blob_names(),
+        }
+    }
+
+    /// Reads a binary attachment (optimiser state, random generators); `None` when the file has none of that name.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] when the file cannot be read.
+    pub fn blob(&self, name: &str) -> Result<Option<Vec<u8>>, CheckpointError> {
+        match &self.contents {
+            Contents::Torch(_) => Ok(None),
+            Contents::Safetensors(file) => file.blob(name).map_err(|fault| fault.of(&self.path)),
+        }
+    }
+
+    fn describe_sets(&self) -> String {
+        let quoted = |names: &mut dyn Iterator<Item = String>| names.collect::<Vec<_>>().join(", ");
+        let sets = self.weight_sets();
+        let mut text = match sets.as_slice() {
+            [] => "it holds no state dict".to_owned(),
+            [""] => "it is a bare state dict".to_owned(),
+            names => format!("it has {}", quoted(&mut names.iter().map(|name| format!("`{name}`")))),
+        };
+        if let Contents::Torch(file) = &self.contents
+            && !file.others.is_empty()
+        {
+            text.push_str(&format!(" (and no weights in {})", quoted(&mut file.others.iter().map(|(name, what)| format!("`{name}`: {what}")))));
+        }
+        text
+    }
+}
+
+/// Tells the kind of a file from its first bytes and opens it.
+fn open(mut file: File) -> Result<Contents, Fault> {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(Fault::NotACheckpoint("it is a folder".to_owned()));
+    }
+    let length = metadata.len();
+    let mut head = Vec::with_capacity(512);
+    file.by_ref().take(512).read_to_end(&mut head)?;
+    file.seek(SeekFrom::Start(0))?;
+
+    let header_length = head.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    match head.as_slice() {
+        [] => Err(Fault::NotACheckpoint("it is empty".to_owned())),
+        [b'P', b'K', 3, 4, ..] => TorchFile::open_zip(file, length).map(Contents::Torch),
+        [0x80, ..] => TorchFile::open_legacy(file, length).map(Contents::Torch),
+        [_, _, _, _, _, _, _, _, b'{', ..] if header_length.is_some_and(|n| n >> 32 == 0) => {
+            SafetensorsFile::open(file, length).map(Contents::Safetensors)
+        }
+        head => Err(Fault::NotACheckpoint(describe_foreign(head))),
+    }
+}
+
+/// Names what people take for a checkpoint most often.
+fn describe_foreign(head: &[u8]) -> String {
+    let text = String::from_utf8_lossy(head);
+    let start = text.trim_start().to_lowercase();
+    let what = if start.starts_with("version https://git-lfs") {
+        "it is a Git LFS pointer: run `git lfs pull` to get the file itself"
+    } else if start.starts_with("<!doctype") || start.starts_with("<html") {
+        "it is a web page: the download gave an error or confirmation page instead of the file"
+    } else if head.get(257..262) == Some(b"ustar") {
+        "it is a tar archive (PyTorch before 0.2, or an archive to unpack)"
+    } else if head.starts_with(&[0x1f, 0x8b]) {
+        "it is a gzip archive to unpack"
+    } else if head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+        "it is a text file"
+    } else {
+        "its first bytes are of no known format"
+    };
+    format!("{what}; supported are .pth (zip and legacy), .safetensors and the checkpoints of these tools")
+}
+
+#[cfg(test)]
+mod tests;

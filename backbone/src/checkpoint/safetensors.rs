@@ -1,0 +1,156 @@
+//! `.safetensors` files, foreign and our own.
+//!
+//! The layout: length of the header (u64, little-endian), the header as JSON (name → type, shape, range of bytes), the bytes. Our own
+//! checkpoints are such files with [`FORMAT_KEY`] in the metadata; averaged weights and attachments lie under reserved prefixes.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::{Mutex, PoisonError};
+
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use super::element::ElementType;
+use super::error::Fault;
+use super::state_dict::{StateDict, StateTensor};
+
+/// Metadata entry that marks our own files; its value is [`FORMAT`].
+pub(super) const FORMAT_KEY: &str = "vmamba.format";
+/// Value of [`FORMAT_KEY`].
+pub(super) const FORMAT: &str = "checkpoint";
+/// Metadata entry with the version of our format.
+pub(super) const VERSION_KEY: &str = "vmamba.version";
+/// The version that is written, and the newest that is read.
+pub(super) const VERSION: u32 = 1;
+/// Prefix of the averaged weights in our own files.
+pub(super) const EMA_PREFIX: &str = "__ema__.";
+/// Prefix of attachments (one-dimensional, u8) in our own files.
+pub(super) const BLOB_PREFIX: &str = "__blob__.";
+
+/// The format's own limit.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// An open `.safetensors` file.
+pub(crate) struct SafetensorsFile {
+    /// `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
+    /// Whether it is one of ours.
+    pub ours: bool,
+    entries: BTreeMap<String, Entry>,
+    file: Mutex<File>,
+}
+
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    start: u64,
+    bytes: u64,
+}
+
+impl SafetensorsFile {
+    /// `length` is the size of the file in bytes.
+    pub(crate) fn open(mut file: File, length: u64) -> Result<Self, Fault> {
+        let mut size = [0; 8];
+        file.read_exact(&mut size)?;
+        let size = u64::from_le_bytes(size);
+        if size > MAX_HEADER || size.saturating_add(8) > length {
+            return Err(Fault::Corrupt(format!("its header claims {size} bytes, the file has {length}")));
+        }
+        let mut header = Vec::new();
+        file.by_ref().take(size).read_to_end(&mut header)?;
+        let header: Metadata = serde_json::from_slice(&header).map_err(|error| Fault::Corrupt(format!("header: {error}")))?;
+        let data = 8 + size;
+        let end = data.saturating_add(header.data_len() as u64);
+        if end != length {
+            return Err(Fault::Corrupt(format!("the file has {length} bytes, its header describes {end}")));
+        }
+        let entry = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+            let (start, end) = info.data_offsets;
+            (name, Entry { dtype: info.dtype, shape: info.shape.clone(), start: data + start as u64, bytes: (end - start) as u64 })
+        };
+        let entries = header.tensors().into_iter().map(entry).collect();
+        let metadata: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let ours = metadata.get(FORMAT_KEY).is_some_and(|format| format == FORMAT);
+        if ours {
+            check_version(metadata.get(VERSION_KEY))?;
+        }
+        Ok(Self { metadata, ours, entries, file: Mutex::new(file) })
+    }
+
+    /// See [`Checkpoint::weight_sets`](super::Checkpoint::weight_sets).
+    pub(crate) fn weight_sets(&self) -> Vec<&str> {
+        if !self.ours {
+            return if self.entries.is_empty() { Vec::new() } else { vec![""] };
+        }
+        let averaged = self.entries.keys().any(|name| name.starts_with(EMA_PREFIX));
+        if averaged { vec!["model", "model_ema"] } else { vec!["model"] }
+    }
+
+    /// Reads the set called `name`, one tensor at a time.
+    pub(crate) fn state_dict(&self, name: &str) -> Result<StateDict, Fault> {
+        let key_in_set = |key: &'_ str| -> Option<String> {
+            match (self.ours, name) {
+                (true, "model_ema") => key.strip_prefix(EMA_PREFIX).map(str::to_owned),
+                (true, _) => (!key.starts_with(EMA_PREFIX) && !key.starts_with(BLOB_PREFIX)).then(|| key.to_owned()),
+                (false, _) => Some(key.to_owned()),
+            }
+        };
+        let mut state = StateDict::new();
+        for (key, entry) in &self.entries {
+            let Some(key) = key_in_set(key) else {
+                continue;
+            };
+            let unsupported = || Fault::Unsupported(format!("tensor `{key}` has elements of type {}", entry.dtype));
+            let element = element_type(entry.dtype).ok_or_else(unsupported)?;
+            let data = element.decode(&self.read(entry)?, false).ok_or_else(unsupported)?;
+            state.insert(key, StateTensor { shape: entry.shape.clone(), data });
+        }
+        Ok(state)
+    }
+
+    /// Names of the attachments.
+    pub(crate) fn blob_names(&self) -> Vec<&str> {
+        if self.ours { self.entries.keys().filter_map(|name| name.strip_prefix(BLOB_PREFIX)).collect() } else { Vec::new() }
+    }
+
+    /// Reads an attachment.
+    pub(crate) fn blob(&self, name: &str) -> Result<Option<Vec<u8>>, Fault> {
+        match self.entries.get(&format!("{BLOB_PREFIX}{name}")).filter(|_| self.ours) {
+            Some(entry) => self.read(entry).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn read(&self, entry: &Entry) -> Result<Vec<u8>, Fault> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(entry.start))?;
+        let mut raw = Vec::new();
+        file.by_ref().take(entry.bytes).read_to_end(&mut raw)?;
+        if raw.len() as u64 == entry.bytes { Ok(raw) } else { Err(Fault::Corrupt("the file became shorter while it was read".to_owned())) }
+    }
+}
+
+fn check_version(version: Option<&String>) -> Result<(), Fault> {
+    match version.map(|version| version.parse::<u32>()) {
+        Some(Ok(1..=VERSION)) => Ok(()),
+        Some(Ok(newer)) => Err(Fault::Unsupported(format!("version {newer} of the checkpoint format; this program knows up to {VERSION}"))),
+        _ => Err(Fault::Corrupt(format!("`{VERSION_KEY}` in its metadata is no number"))),
+    }
+}
+
+fn element_type(dtype: Dtype) -> Option<ElementType> {
+    Some(match dtype {
+        Dtype::F32 => ElementType::F32,
+        Dtype::F16 => ElementType::F16,
+        Dtype::BF16 => ElementType::Bf16,
+        Dtype::F64 => ElementType::F64,
+        Dtype::I64 => ElementType::I64,
+        Dtype::I32 => ElementType::I32,
+        Dtype::I16 => ElementType::I16,
+        Dtype::I8 => ElementType::I8,
+        Dtype::U8 => ElementType::U8,
+        Dtype::BOOL => ElementType::Bool,
+        _ => return None,
+    })
+}

@@ -1,0 +1,139 @@
+//! Writing checkpoints, all or nothing.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::error::{CheckpointError, Fault};
+use super::safetensors::{BLOB_PREFIX, EMA_PREFIX, FORMAT, FORMAT_KEY, VERSION, VERSION_KEY};
+use super::state_dict::{StateDict, StateTensor};
+
+/// Saves a checkpoint that [`Checkpoint::read`](super::Checkpoint::read) opens: a `.safetensors` file with the keys of `model`, the
+/// averaged weights `ema` if there are any, free `metadata` (configuration, class names, iteration, metric) and binary attachments
+/// `blobs` (optimiser state, random generators).
+///
+/// Atomic: a temporary file in the same folder is written, forced to the disk and renamed. After an error the file that was there
+/// before is unchanged and no temporary file is left.
+///
+/// # Errors
+/// [`Fault::Save`], naming the file: the folder is missing or not writable, the disk is full.
+pub fn save_checkpoint(
+    path: impl AsRef<Path>,
+    model: &StateDict,
+    ema: Option<&StateDict>,
+    metadata: &BTreeMap<String, String>,
+    blobs: &BTreeMap<String, Vec<u8>>,
+) -> Result<(), CheckpointError> {
+    let mut metadata = metadata.clone();
+    metadata.insert(FORMAT_KEY.to_owned(), FORMAT.to_owned());
+    metadata.insert(VERSION_KEY.to_owned(), VERSION.to_string());
+    let mut entries: Vec<Entry> = floats(model, "");
+    entries.extend(ema.into_iter().flat_map(|state| floats(state, EMA_PREFIX)));
+    entries.extend(blobs.iter().map(|(name, bytes)| Entry { key: format!("{BLOB_PREFIX}{name}"), data: Data::Bytes(bytes) }));
+    write_atomically(path.as_ref(), |writer| write_safetensors(writer, &entries, &metadata))
+}
+
+/// Writes the weights alone, with the official keys, as a `.safetensors` file that loads into the official model
+/// (`model.load_state_dict(safetensors.torch.load_file(path))`). Atomic as [`save_checkpoint`].
+///
+/// # Errors
+/// [`Fault::Save`], naming the file.
+pub fn export_safetensors(path: impl AsRef<Path>, state: &StateDict) -> Result<(), CheckpointError> {
+    // Libraries on the Python side want to know that the tensors are in PyTorch's layout.
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let entries = floats(state, "");
+    write_atomically(path.as_ref(), |writer| write_safetensors(writer, &entries, &metadata))
+}
+
+struct Entry<'a> {
+    key: String,
+    data: Data<'a>,
+}
+
+enum Data<'a> {
+    Floats(&'a StateTensor),
+    Bytes(&'a [u8]),
+}
+
+fn floats<'a>(state: &'a StateDict, prefix: &str) -> Vec<Entry<'a>> {
+    state.iter().map(|(key, tensor)| Entry { key: format!("{prefix}{key}"), data: Data::Floats(tensor) }).collect()
+}
+
+/// Header, then the entries one after the other; floats first, so that they stay aligned.
+fn write_safetensors(writer: &mut dyn Write, entries: &[Entry], metadata: &BTreeMap<String, String>) -> io::Result<()> {
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!(metadata));
+    let mut end = 0;
+    for Entry { key, data } in entries {
+        let start = end;
+        let (dtype, shape) = match data {
+            Data::Floats(tensor) => ("F32", tensor.shape.clone()),
+            Data::Bytes(bytes) => ("U8", vec![bytes.len()]),
+        };
+        end += match data {
+            Data::Floats(tensor) => 4 * tensor.data.len(),
+            Data::Bytes(bytes) => bytes.len(),
+        };
+        header.insert(key.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
+    }
+    let mut header = serde_json::to_vec(&Value::Object(header))?;
+    // The format wants the data to begin at a multiple of 8 and pads with spaces.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    writer.write_all(&(header.len() as u64).to_le_bytes())?;
+    writer.write_all(&header)?;
+    for Entry { data, .. } in entries {
+        match data {
+            Data::Bytes(bytes) => writer.write_all(bytes)?,
+            Data::Floats(tensor) => {
+                for chunk in tensor.data.chunks(4096) {
+                    let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    writer.write_all(&bytes)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CheckpointError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let save = || -> io::Result<()> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".saving-");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // A temporary file would be private; a checkpoint has the permissions of any new file.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let file = builder.tempfile_in(folder).map_err(|error| {
+            // The temporary file's name would tell nobody anything.
+            io::Error::new(error.kind(), format!("cannot create a file in {}: {}", folder.display(), root_cause(&error)))
+        })?;
+        let mut writer = BufWriter::new(file);
+        write(&mut writer)?;
+        let file = writer.into_inner().map_err(|error| error.into_error())?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        sync_folder(folder)
+    };
+    save().map_err(|error| Fault::Save(error).of(path))
+}
+
+fn root_cause(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code).to_string(),
+        None => error.kind().to_string(),
+    }
+}
+
+/// Makes the rename itself durable, where folders can be opened.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}

@@ -1,0 +1,128 @@
+//! Named float32 tensors.
+
+use std::collections::BTreeMap;
+
+/// A tensor of a state dict, float32, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateTensor {
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Values; as many as the product of `shape`.
+    pub data: Vec<f32>,
+}
+
+/// Weights by key, sorted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StateDict {
+    tensors: BTreeMap<String, StateTensor>,
+    skipped: Vec<String>,
+}
+
+impl StateDict {
+    /// Without tensors.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a tensor or replaces the one of that key.
+    pub fn insert(&mut self, key: impl Into<String>, tensor: StateTensor) {
+        self.tensors.insert(key.into(), tensor);
+    }
+
+    /// The tensor of that key.
+    pub fn get(&self, key: &str) -> Option<&StateTensor> {
+        self.tensors.get(key)
+    }
+
+    /// The tensor of that key, to change its values.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut StateTensor> {
+        self.tensors.get_mut(key)
+    }
+
+    /// Takes the tensor of that key out.
+    pub fn remove(&mut self, key: &str) -> Option<StateTensor> {
+        self.tensors.remove(key)
+    }
+
+    /// Keys and tensors in the order of the keys.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &StateTensor)> {
+        self.tensors.iter().map(|(key, tensor)| (key.as_str(), tensor))
+    }
+
+    /// Keys and tensors in the order of the keys, to change values.
+    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (&str, &mut StateTensor)> {
+        self.tensors.iter_mut().map(|(key, tensor)| (key.as_str(), tensor))
+    }
+
+    /// The keys, sorted.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Number of values of all tensors together.
+    pub fn num_values(&self) -> usize {
+        self.tensors.values().map(|tensor| tensor.data.len()).sum()
+    }
+
+    /// Keys of the file whose values are no tensors, with what they are; they are left out.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
+    pub(super) fn skip(&mut self, entry: String) {
+        self.skipped.push(entry);
+    }
+
+    /// Removes the `module.` that data-parallel wrappers and averaged models put before every key, and the step counter beside it.
+    pub(super) fn without_module_prefix(mut self) -> Self {
+        const PREFIX: &str = "module.";
+        let is_counter = |key: &str| matches!(key, "steps" | "n_averaged");
+        let wrapped = |key: &str| key.starts_with(PREFIX) || is_counter(key);
+        if self.keys().all(wrapped) && self.keys().any(|key| key.starts_with(PREFIX)) {
+            let tensors = std::mem::take(&mut self.tensors);
+            self.tensors = tensors.into_iter().filter_map(|(key, tensor)| Some((key.strip_prefix(PREFIX)?.to_owned(), tensor))).collect();
+        }
+        self
+    }
+}
+
+impl FromIterator<(String, StateTensor)> for StateDict {
+    fn from_iter<I: IntoIterator<Item = (String, StateTensor)>>(iter: I) -> Self {
+        Self { tensors: iter.into_iter().collect(), skipped: Vec::new() }
+    }
+}
+
+impl IntoIterator for StateDict {
+    type Item = (String, StateTensor);
+    type IntoIter = std::collections::btree_map::IntoIter<String, StateTensor>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.tensors.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefix_of_wrapped_models_is_removed_only_when_all_have_it() {
+        let of = |keys: &[&str]| -> StateDict {
+            keys.iter().map(|key| ((*key).to_owned(), StateTensor { shape: vec![1], data: vec![0.0] })).collect()
+        };
+        let keys = |state: StateDict| state.keys().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(keys(of(&["module.a", "module.b", "steps"]).without_module_prefix()), ["a", "b"]);
+        assert_eq!(keys(of(&["module.a", "b"]).without_module_prefix()), ["b", "module.a"]);
+        assert_eq!(keys(of(&["steps"]).without_module_prefix()), ["steps"]);
+    }
+}
