@@ -1,0 +1,263 @@
+//! Reads every file of a data set once and keeps what the rules need: sizes, label values, a fingerprint of the content.
+
+use super::CheckError;
+use crate::image_io;
+use crate::sample::SegmentationDataset;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::fs::File;
+use std::hash::{Hash, Hasher};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+/// Endings of image files that training reads.
+const IMAGE_ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
+
+pub(super) struct FolderScan {
+    pub(super) splits: Vec<SplitScan>,
+    /// Splits that were asked for and are not there.
+    pub(super) missing: Vec<String>,
+    /// Images that lie directly in `images/`, where no split finds them.
+    pub(super) stray_images: usize,
+}
+
+#[derive(Default)]
+pub(super) struct SplitScan {
+    pub(super) name: String,
+    /// Image and label counts, whether or not they belong together.
+    pub(super) images: usize,
+    pub(super) labels: usize,
+    pub(super) pairs: Vec<PairScan>,
+    pub(super) images_without_label: Vec<String>,
+    pub(super) labels_without_image: Vec<String>,
+    /// Stems that several images share.
+    pub(super) ambiguous: Vec<String>,
+    /// Label maps in a format that loses values (JPEG, WebP).
+    pub(super) lossy_labels: Vec<String>,
+    pub(super) other_files: Vec<String>,
+}
+
+pub(super) struct PairScan {
+    pub(super) name: String,
+    pub(super) image: Result<ImageFacts, String>,
+    pub(super) labels: Result<LabelFacts, String>,
+}
+
+pub(super) struct ImageFacts {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) content: u64,
+}
+
+pub(super) struct LabelFacts {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) kind: LabelKind,
+    /// Pixels of each value; all zero for a kind without class indices.
+    pub(super) counts: Box<[u64; 256]>,
+    pub(super) content: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LabelKind {
+    /// Grey, up to 8 bits: the values are the labels.
+    Grey,
+    /// Indices into a table of colours: the indices are the labels.
+    Palette,
+    /// Grey with 16 bits.
+    Grey16,
+    /// Several channels; `true` when all of them are equal everywhere.
+    Colour(bool),
+}
+
+/// Finds the splits below `images/` and reads them.
+pub(super) fn scan_folder(root: &Path, wanted: &[String]) -> Result<FolderScan, CheckError> {
+    list(root)?;
+    let (images, annotations) = (root.join("images"), root.join("annotations"));
+    let entries = if images.is_dir() { list(&images)? } else { Vec::new() };
+    let stray_images = entries.iter().filter(|p| p.is_file() && has_ending(p, &IMAGE_ENDINGS)).count();
+    let mut found: Vec<String> = entries.iter().filter(|p| p.is_dir()).map(|p| file_name(p)).collect();
+    if annotations.is_dir() {
+        found.extend(list(&annotations)?.iter().filter(|p| p.is_dir()).map(|p| file_name(p)));
+    }
+    // In the order of use, whatever else there is behind them.
+    let rank = |name: &str| ["train", "val", "test"].iter().position(|start| name.starts_with(start)).unwrap_or(3);
+    found.sort_by(|a, b| (rank(a), a).cmp(&(rank(b), b)));
+    found.dedup();
+    let missing = wanted.iter().filter(|w| !found.contains(w)).cloned().collect();
+    if !wanted.is_empty() {
+        found.retain(|name| wanted.contains(name));
+    }
+    let splits = found.iter().map(|name| scan_split(name, &images.join(name), &annotations.join(name))).collect::<Result<Vec<_>, _>>()?;
+    Ok(FolderScan { splits, missing, stray_images })
+}
+
+fn scan_split(name: &str, images: &Path, annotations: &Path) -> Result<SplitScan, CheckError> {
+    let mut split = SplitScan { name: name.to_owned(), ..SplitScan::default() };
+    let mut image_files: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for path in list_files(images)? {
+        if has_ending(&path, &IMAGE_ENDINGS) {
+            split.images += 1;
+            image_files.entry(stem(&path)).or_default().push(path);
+        } else {
+            split.other_files.push(file_name(&path));
+        }
+    }
+    let mut label_files: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for path in list_files(annotations)? {
+        if has_ending(&path, &["png"]) {
+            split.labels += 1;
+            label_files.insert(stem(&path), path);
+        } else if has_ending(&path, &IMAGE_ENDINGS) {
+            split.lossy_labels.push(file_name(&path));
+        } else {
+            split.other_files.push(file_name(&path));
+        }
+    }
+    let mut pairs = Vec::new();
+    for (stem, paths) in image_files {
+        if paths.len() > 1 {
+            split.ambiguous.push(paths.iter().map(|p| file_name(p)).collect::<Vec<_>>().join(" and "));
+        }
+        let label = label_files.remove(&stem);
+        for path in paths {
+            match &label {
+                Some(label) => pairs.push((path, label.clone())),
+                None => split.images_without_label.push(file_name(&path)),
+            }
+        }
+    }
+    split.labels_without_image = label_files.values().map(|p| file_name(p)).collect();
+    split.pairs = pairs
+        .par_iter()
+        .map(|(image, label)| PairScan { name: file_name(image), image: image_facts(image), labels: label_facts(label) })
+        .collect();
+    Ok(split)
+}
+
+/// The samples of a data set that is made in memory.
+pub(super) fn scan_dataset(name: &str, dataset: &dyn SegmentationDataset) -> SplitScan {
+    let pairs: Vec<PairScan> = (0..dataset.len())
+        .into_par_iter()
+        .map(|index| match dataset.get(index) {
+            Ok(sample) => {
+                let (width, height) = sample.image.dimensions();
+                let [label_height, label_width] = sample.labels.size();
+                PairScan {
+                    name: sample.name,
+                    image: Ok(ImageFacts { width, height, content: fingerprint(width, height, sample.image.as_raw()) }),
+                    labels: Ok(label_values(label_width as u32, label_height as u32, LabelKind::Grey, sample.labels.as_slice())),
+                }
+            }
+            Err(error) => PairScan { name: format!("sample {index}"), image: Err(error.to_string()), labels: Err(error.to_string()) },
+        })
+        .collect();
+    SplitScan { name: name.to_owned(), images: pairs.len(), labels: pairs.len(), pairs, ..SplitScan::default() }
+}
+
+fn image_facts(path: &Path) -> Result<ImageFacts, String> {
+    let image = image_io::read_rgb(path).map_err(|error| error.to_string())?;
+    let (width, height) = image.dimensions();
+    Ok(ImageFacts { width, height, content: fingerprint(width, height, image.as_raw()) })
+}
+
+/// Reads a label file as it is, without the conversions of an image reader: a table of colours must stay indices.
+fn label_facts(path: &Path) -> Result<LabelFacts, String> {
+    let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let mut decoder = png::Decoder::new(BufReader::new(File::open(path).map_err(|e| fail(&e))?));
+    decoder.set_transformations(png::Transformations::IDENTITY);
+    let mut reader = decoder.read_info().map_err(|e| fail(&e))?;
+    let size = reader.output_buffer_size().ok_or_else(|| fail(&"the picture is larger than memory can address"))?;
+    let mut data = vec![0; size];
+    let frame = reader.next_frame(&mut data).map_err(|e| fail(&e))?;
+    data.truncate(frame.buffer_size());
+    let (width, height) = (frame.width, frame.height);
+    let kind = match (frame.color_type, frame.bit_depth) {
+        (png::ColorType::Grayscale, png::BitDepth::Sixteen) => LabelKind::Grey16,
+        (png::ColorType::Grayscale, _) => LabelKind::Grey,
+        (png::ColorType::Indexed, _) => LabelKind::Palette,
+        (colour, depth) => {
+            let channels = colour.samples();
+            let grey =
+                depth == png::BitDepth::Eight && data.chunks_exact(channels).all(|p| p[..channels.min(3)].iter().all(|&v| v == p[0]));
+            return Ok(LabelFacts {
+                width,
+                height,
+                kind: LabelKind::Colour(grey),
+                counts: Box::new([0; 256]),
+                content: fingerprint(width, height, &data),
+            });
+        }
+    };
+    let values = match frame.bit_depth {
+        png::BitDepth::Eight => data,
+        png::BitDepth::Sixteen => data.chunks_exact(2).map(|v| if v[0] == 0 { v[1] } else { u8::MAX }).collect(),
+        depth => unpack(&data, frame.line_size, width as usize, depth as usize),
+    };
+    Ok(label_values(width, height, kind, &values))
+}
+
+/// Values of 1, 2 or 4 bits, the first in the highest bits; every line begins a new byte.
+fn unpack(data: &[u8], line: usize, width: usize, bits: usize) -> Vec<u8> {
+    let mask = (1u8 << bits) - 1;
+    let per_byte = 8 / bits;
+    data.chunks_exact(line.max(1))
+        .flat_map(|row| (0..width).map(move |x| (row[x / per_byte] >> (8 - bits * (x % per_byte + 1))) & mask))
+        .collect()
+}
+
+fn label_values(width: u32, height: u32, kind: LabelKind, values: &[u8]) -> LabelFacts {
+    let mut counts = Box::new([0; 256]);
+    values.iter().for_each(|&v| counts[usize::from(v)] += 1);
+    LabelFacts { width, height, kind, counts, content: fingerprint(width, height, values) }
+}
+
+/// Equal for equal content. 64 bits: among a million images the chance of a false pair is one in ten million.
+fn fingerprint(width: u32, height: u32, bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (width, height).hash(&mut hasher);
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The entries of a folder in order of their names, without hidden ones.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckError> {
+    let error = |source| CheckError::List { path: folder.to_owned(), source };
+    let mut entries =
+        std::fs::read_dir(folder).map_err(error)?.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(error)?;
+    entries.retain(|path| !file_name(path).starts_with('.'));
+    entries.sort();
+    Ok(entries)
+}
+
+/// The files of a folder; none when it does not exist.
+fn list_files(folder: &Path) -> Result<Vec<PathBuf>, CheckError> {
+    let mut entries = if folder.is_dir() { list(folder)? } else { Vec::new() };
+    entries.retain(|path| path.is_file());
+    Ok(entries)
+}
+
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    path.extension().and_then(|e| e.to_str()).is_some_and(|e| endings.iter().any(|known| e.eq_ignore_ascii_case(known)))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrow_values_are_unpacked_from_the_high_bits() {
+        assert_eq!(unpack(&[0b1010_0000, 0b0100_0000], 1, 3, 1), [1, 0, 1, 0, 1, 0]);
+        assert_eq!(unpack(&[0x12, 0x30], 2, 3, 4), [1, 2, 3]);
+        assert_eq!(unpack(&[0b1101_1000], 1, 3, 2), [3, 1, 2]);
+    }
+}

@@ -1,0 +1,92 @@
+//! The rules on facts made by hand; real files are checked through the command line in `tests/cli_check_data.rs`.
+
+use super::judge::judge;
+use super::scan::{FolderScan, ImageFacts, LabelFacts, LabelKind, PairScan, SplitScan};
+use super::{CheckOptions, CheckReport, FindingKind, Severity};
+
+/// A split of one 64x64 image whose labels have these values in equal shares.
+fn split(name: &str, content: u64, values: &[usize]) -> SplitScan {
+    let mut counts = Box::new([0; 256]);
+    values.iter().for_each(|&v| counts[v] = 64 * 64 / values.len() as u64);
+    let image = Ok(ImageFacts { width: 64, height: 64, content });
+    let labels = Ok(LabelFacts { width: 64, height: 64, kind: LabelKind::Grey, counts, content });
+    SplitScan {
+        name: name.to_owned(),
+        images: 1,
+        labels: 1,
+        pairs: vec![PairScan { name: "a.png".to_owned(), image, labels }],
+        ..SplitScan::default()
+    }
+}
+
+fn check(values: &[usize], num_classes: usize, reduce_zero_label: bool) -> CheckReport {
+    let scan = FolderScan { splits: vec![split("training", 1, values)], missing: Vec::new(), stray_images: 0 };
+    judge(None, scan, &CheckOptions { num_classes: Some(num_classes), reduce_zero_label, ..CheckOptions::default() })
+}
+
+fn found(report: &CheckReport, wanted: FindingKind) -> Option<Severity> {
+    report.findings.iter().find(|f| f.kind == wanted).map(|f| f.severity)
+}
+
+#[test]
+fn every_label_trap_is_told_from_its_neighbours() {
+    use FindingKind::{BinaryMask, LabelsStartAtOne, ReduceZeroDropsClass, ValueOutOfRange, ZeroNeverUsed};
+    let traps = [BinaryMask, LabelsStartAtOne, ValueOutOfRange, ReduceZeroDropsClass, ZeroNeverUsed];
+    let cases: [(&[usize], usize, bool, Option<FindingKind>); 14] = [
+        (&[0, 1, 2], 3, false, None),
+        (&[0, 1, 2, 255], 3, false, None),
+        (&[0, 1, 2, 3], 3, true, None),
+        (&[1, 2, 3], 3, true, None),
+        (&[1, 2, 3, 255], 3, true, None),
+        (&[0, 255], 2, false, Some(BinaryMask)),
+        (&[0, 255], 2, true, Some(BinaryMask)),
+        (&[1, 2, 3], 3, false, Some(LabelsStartAtOne)),
+        (&[0, 1, 2, 3], 3, false, Some(LabelsStartAtOne)),
+        (&[0, 1, 2, 4], 3, false, Some(ValueOutOfRange)),
+        (&[0, 1, 4], 3, true, Some(ValueOutOfRange)),
+        (&[0, 1, 2], 3, true, Some(ReduceZeroDropsClass)),
+        (&[1, 2], 3, false, Some(ZeroNeverUsed)),
+        (&[255], 3, false, None),
+    ];
+    for (values, classes, reduce, expected) in cases {
+        let report = check(values, classes, reduce);
+        let seen: Vec<FindingKind> = traps.into_iter().filter(|&k| found(&report, k).is_some()).collect();
+        assert_eq!(seen, expected.into_iter().collect::<Vec<_>>(), "{values:?} with {classes} classes, reduce_zero_label {reduce}");
+    }
+}
+
+#[test]
+fn counts_are_those_that_training_sees() {
+    let report = check(&[0, 1, 2, 3], 3, true);
+    let split = &report.splits[0];
+    assert_eq!(split.ignored_pixels, 1024);
+    assert_eq!(split.classes.iter().map(|c| c.pixels).collect::<Vec<_>>(), [1024; 3]);
+    assert_eq!(split.raw_values, [(0, 1024), (1, 1024), (2, 1024), (3, 1024)]);
+}
+
+#[test]
+fn errors_come_first_and_strict_counts_warnings() {
+    let report = check(&[0, 1, 2, 9], 4, false);
+    assert!(report.findings.is_sorted_by(|a, b| a.severity >= b.severity));
+    assert!(!report.passes(false));
+    let report = check(&[0, 1, 2], 3, true);
+    assert!(report.passes(false) && !report.passes(true));
+}
+
+#[test]
+fn the_same_image_in_two_splits_is_noticed_once() {
+    let splits = vec![split("training", 7, &[0, 1]), split("validation", 7, &[0, 1])];
+    let scan = FolderScan { splits, missing: Vec::new(), stray_images: 0 };
+    let report = judge(None, scan, &CheckOptions { num_classes: Some(2), ..CheckOptions::default() });
+    assert_eq!(found(&report, FindingKind::DuplicateAcrossSplits), Some(Severity::Warning));
+    assert_eq!(found(&report, FindingKind::DuplicateInSplit), None);
+    assert_eq!(found(&report, FindingKind::ConflictingLabels), None);
+}
+
+#[test]
+fn without_a_class_list_the_labels_decide() {
+    let scan = FolderScan { splits: vec![split("training", 1, &[0, 4, 255])], missing: Vec::new(), stray_images: 0 };
+    let report = judge(None, scan, &CheckOptions::default());
+    assert_eq!(report.num_classes, 5);
+    assert_eq!(found(&report, FindingKind::NoClassList), Some(Severity::Info));
+}

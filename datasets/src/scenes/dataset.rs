@@ -1,0 +1,199 @@
+//! The scenes as a data set of samples.
+
+use super::paint::{NO_THING, paint};
+use super::{SceneConfig, SceneConfigError};
+use crate::sample::{BitMask, ClassList, DataError, InstanceAnnotation, LabelMap, SegmentationDataset, SegmentationSample};
+use image::RgbImage;
+
+/// Names and display colours of the eight classes: three kinds of stuff, then five things.
+const CLASSES: [(&str, [u8; 3]); 8] = [
+    ("sky", [120, 190, 255]),
+    ("hill", [34, 110, 60]),
+    ("ground", [170, 130, 90]),
+    ("ball", [230, 40, 40]),
+    ("crate", [255, 140, 0]),
+    ("star", [250, 230, 50]),
+    ("ring", [230, 60, 220]),
+    ("gem", [0, 220, 220]),
+];
+
+/// The classes of the scenes.
+pub fn scene_classes() -> ClassList {
+    ClassList::new(CLASSES.iter().map(|(name, colour)| ((*name).to_owned(), *colour)))
+}
+
+/// One scene with everything that is known about it; all parts have the same height and width.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// The picture.
+    pub image: RgbImage,
+    /// The class of every pixel, things before stuff.
+    pub labels: LabelMap,
+    /// Every thing with at least one visible pixel, from back to front: box and mask of its visible part.
+    pub instances: Vec<InstanceAnnotation>,
+}
+
+/// The built-in scenes: index -> picture with labels. Makes every scene anew when asked, so it costs no memory.
+#[derive(Clone, Debug)]
+pub struct SceneDataset {
+    config: SceneConfig,
+    classes: ClassList,
+}
+
+impl SceneDataset {
+    /// The scenes `config.first ..` of the world `config.seed`.
+    ///
+    /// # Errors
+    /// When a size or a number of things is out of its range.
+    pub fn new(config: SceneConfig) -> Result<Self, SceneConfigError> {
+        config.validate()?;
+        Ok(Self { config, classes: scene_classes() })
+    }
+
+    /// The configuration it was made from.
+    pub fn config(&self) -> &SceneConfig {
+        &self.config
+    }
+
+    /// Number of scenes.
+    pub fn scene_count(&self) -> usize {
+        self.config.count
+    }
+
+    /// Paints scene `index`, which need not be below the count: the world has 2^64 scenes.
+    pub fn scene(&self, index: u64) -> Scene {
+        let (width, height) = (self.config.width, self.config.height);
+        let canvas = paint(&self.config, self.config.first.wrapping_add(index));
+        let class = |(&stuff, &thing): (&u8, &u8)| if thing == NO_THING { stuff } else { canvas.things[usize::from(thing)] };
+        let labels: Vec<u8> = canvas.stuff.iter().zip(&canvas.thing).map(class).collect();
+        let instances =
+            canvas.things.iter().enumerate().filter_map(|(id, &class)| instance(&canvas.thing, id as u8, class, width, height)).collect();
+        // The painter fills exactly these sizes; `scenes_agree_in_all_their_parts` is the evidence.
+        let image = RgbImage::from_raw(width as u32, height as u32, canvas.rgb).unwrap_or_default();
+        Scene { image, labels: LabelMap::new(height, width, labels), instances }
+    }
+}
+
+/// The visible part of thing `id`, or nothing when later things hide all of it.
+fn instance(things: &[u8], id: u8, class: u8, width: usize, height: usize) -> Option<InstanceAnnotation> {
+    let mask: Vec<bool> = things.iter().map(|&t| t == id).collect();
+    let rows = || (0..height).filter(|&y| mask[y * width..(y + 1) * width].contains(&true));
+    let (top, bottom) = (rows().next()?, rows().next_back()?);
+    let columns = || (0..width).filter(|&x| (top..=bottom).any(|y| mask[y * width + x]));
+    let (left, right) = (columns().next()?, columns().next_back()?);
+    let bbox = [left as f32, top as f32, (right + 1) as f32, (bottom + 1) as f32];
+    Some(InstanceAnnotation { bbox, category: usize::from(class), mask: BitMask::new(height, width, mask) })
+}
+
+impl SegmentationDataset for SceneDataset {
+    fn len(&self) -> usize {
+        self.config.count
+    }
+
+    fn get(&self, index: usize) -> Result<SegmentationSample, DataError> {
+        let Scene { image, labels, .. } = self.scene(index as u64);
+        let original_size = [self.config.height, self.config.width];
+        let name = scene_name(self.config.first.wrapping_add(index as u64));
+        Ok(SegmentationSample { image, labels, name, original_size })
+    }
+
+    fn classes(&self) -> &ClassList {
+        &self.classes
+    }
+}
+
+/// The name of a scene, also that of its file.
+pub(super) fn scene_name(index: u64) -> String {
+    format!("scene_{index:06}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BALL, CRATE, GROUND, SKY};
+    use super::*;
+
+    fn small() -> SceneDataset {
+        SceneDataset::new(SceneConfig { count: 60, height: 64, width: 96, ..SceneConfig::default() }).unwrap()
+    }
+
+    #[test]
+    fn scenes_agree_in_all_their_parts() {
+        for index in 0..60 {
+            let scene = small().scene(index);
+            assert_eq!(scene.image.dimensions(), (96, 64));
+            let labels = scene.labels.as_slice();
+            assert_eq!(labels.len(), 96 * 64);
+            let mut things = vec![false; labels.len()];
+            for instance in &scene.instances {
+                let [x0, y0, x1, y1] = instance.bbox.map(|v| v as usize);
+                for (at, &on) in instance.mask.as_slice().iter().enumerate() {
+                    if on {
+                        assert_eq!(usize::from(labels[at]), instance.category);
+                        assert!(!std::mem::replace(&mut things[at], true), "masks of visible parts do not overlap");
+                        let (x, y) = (at % 96, at / 96);
+                        assert!((x0..x1).contains(&x) && (y0..y1).contains(&y), "the box holds the mask");
+                    }
+                }
+                let on = |x: usize, y: usize| instance.mask.as_slice()[y * 96 + x];
+                assert!((y0..y1).any(|y| on(x0, y)) && (y0..y1).any(|y| on(x1 - 1, y)), "the box is tight");
+                assert!((x0..x1).any(|x| on(x, y0)) && (x0..x1).any(|x| on(x, y1 - 1)), "the box is tight");
+            }
+            for (label, thing) in labels.iter().zip(things) {
+                assert_eq!(thing, *label >= BALL, "every thing has a mask");
+            }
+        }
+    }
+
+    /// A change of the painter changes what seeds mean, so it must be deliberate.
+    #[test]
+    fn a_scene_is_the_same_bytes_on_every_platform() {
+        let world = SceneDataset::new(SceneConfig { seed: 42, ..SceneConfig::default() }).unwrap();
+        // FNV-1a, 64 bits, over ten scenes.
+        let hash = |start: u64, bytes: &[u8]| bytes.iter().fold(start, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3));
+        let (mut image, mut labels) = (0xCBF2_9CE4_8422_2325, 0xCBF2_9CE4_8422_2325);
+        for index in 10..20 {
+            let scene = world.scene(index);
+            image = hash(image, scene.image.as_raw());
+            labels = hash(labels, scene.labels.as_slice());
+        }
+        assert_eq!([image, labels], [IMAGE_HASH, LABEL_HASH]);
+    }
+    const IMAGE_HASH: u64 = 3601192760007868;
+    const LABEL_HASH: u64 = 10723432711233232773;
+
+    #[test]
+    fn a_validation_set_continues_the_training_set() {
+        let world = small();
+        let later = SceneDataset::new(SceneConfig { first: 50, ..world.config().clone() }).unwrap();
+        assert_eq!(world.scene(53).image, later.scene(3).image);
+        assert_ne!(world.scene(3).image, later.scene(3).image);
+        assert_eq!(later.get(3).unwrap().name, "scene_000053");
+    }
+
+    #[test]
+    fn every_class_is_common() {
+        let world = SceneDataset::new(SceneConfig { count: 200, ..SceneConfig::default() }).unwrap();
+        let mut images = [0usize; 8];
+        for index in 0..200 {
+            let labels = world.scene(index).labels;
+            (0..8u8).filter(|c| labels.as_slice().contains(c)).for_each(|c| images[usize::from(c)] += 1);
+        }
+        assert!(images[usize::from(SKY)] > 190 && images[usize::from(GROUND)] > 190, "{images:?}");
+        assert!(images.iter().all(|&n| n > 70), "{images:?}");
+    }
+
+    #[test]
+    fn a_size_out_of_range_is_refused_with_its_name() {
+        let error = SceneDataset::new(SceneConfig { height: 8, ..SceneConfig::default() }).unwrap_err();
+        assert!(error.to_string().contains("height") && error.to_string().contains('8'), "{error}");
+        assert!(SceneDataset::new(SceneConfig { min_objects: 5, max_objects: 4, ..SceneConfig::default() }).is_err());
+    }
+
+    #[test]
+    fn odd_shapes_are_painted() {
+        let config = SceneConfig { height: 17, width: 300, max_objects: 12, ..SceneConfig::default() };
+        let world = SceneDataset::new(config).unwrap();
+        (0..20).for_each(|i| assert_eq!(world.scene(i).image.dimensions(), (300, 17)));
+        assert_eq!(CLASSES[usize::from(CRATE)].0, "crate");
+    }
+}

@@ -1,0 +1,52 @@
+//! Writes scenes as folders of the ADE20K layout, so that they can be looked at, checked, and trained on like any other data.
+
+use super::dataset::{Scene, SceneDataset, scene_name};
+use crate::sample::{DataError, SegmentationDataset};
+use image::GrayImage;
+use rayon::prelude::*;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportSummary {
+    /// Number of scenes.
+    pub scenes: usize,
+    /// The class list, in the objectInfo format of ADE20K.
+    pub class_file: PathBuf,
+}
+
+/// Writes `root/images/<split>/scene_*.png`, `root/annotations/<split>/scene_*.png` and `root/objectInfo.csv`.
+///
+/// Label files follow ADE20K: 0 is "unlabelled" (the scenes have no such pixel) and classes count from 1, so they are read with
+/// `reduce_zero_label` on. Files that exist are overwritten.
+///
+/// # Errors
+/// When a folder or file cannot be written; the error names it.
+pub fn write_ade20k_layout(dataset: &SceneDataset, root: &Path, split: &str) -> Result<ExportSummary, DataError> {
+    let (images, annotations) = (root.join("images").join(split), root.join("annotations").join(split));
+    for folder in [&images, &annotations] {
+        std::fs::create_dir_all(folder).map_err(|source| DataError::io(folder, source))?;
+    }
+    let first = dataset.config().first;
+    (0..dataset.len()).into_par_iter().try_for_each(|index| -> Result<(), DataError> {
+        let Scene { image, labels, .. } = dataset.scene(index as u64);
+        let file = format!("{}.png", scene_name(first.wrapping_add(index as u64)));
+        let path = images.join(&file);
+        image.save(&path).map_err(|source| DataError::image(&path, source))?;
+        let path = annotations.join(&file);
+        let (width, height) = image.dimensions();
+        let values = labels.as_slice().iter().map(|l| l + 1).collect();
+        // Same size as the image, so the buffer always fits.
+        let map = GrayImage::from_raw(width, height, values).unwrap_or_default();
+        map.save(&path).map_err(|source| DataError::image(&path, source))
+    })?;
+    let class_file = root.join("objectInfo.csv");
+    let mut text = String::from("Idx,Name,R,G,B\n");
+    let classes = dataset.classes();
+    for (index, (name, [r, g, b])) in classes.names.iter().zip(&classes.palette).enumerate() {
+        let _ = writeln!(text, "{},{name},{r},{g},{b}", index + 1);
+    }
+    std::fs::write(&class_file, text).map_err(|source| DataError::io(&class_file, source))?;
+    Ok(ExportSummary { scenes: dataset.len(), class_file })
+}

@@ -1,0 +1,340 @@
+//! Looks at a segmentation data set before training: `check_data --data DIR --classes FILE`.
+//!
+//! Exit code 0: nothing in the way of training; 1: errors were found (with `--strict` also warnings), or the check itself failed;
+//! 2: wrong usage.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use image::{Rgb, RgbImage};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tools::report::pictures::{self, Classes};
+use tools::report::tables::{Cell, Table};
+use vision_datasets::check::{CheckOptions, CheckReport, Finding, Severity, check_datasets, check_folder};
+use vision_datasets::sample::{ClassList, SegmentationDataset};
+use vision_datasets::scenes::{SceneConfig, SceneDataset, scene_classes};
+use vision_datasets::{ade20k, image_io};
+
+/// Explain a segmentation data set before training on it.
+///
+/// Reads DIR/images/<split>/* and DIR/annotations/<split>/*.png, counts classes, holds label values against the class list and looks for
+/// the mistakes that make training fail silently. Without --data the built-in scenes are checked.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Folder with images/<split> and annotations/<split>.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Class list: a CSV or text file with one class a line (objectInfo format of ADE20K works), or `ade20k` for its 150 classes.
+    /// Without it, DIR/objectInfo* is taken where there is exactly one.
+    #[arg(long, value_name = "FILE", requires = "data")]
+    classes: Option<PathBuf>,
+    /// Only these splits (repeat or separate by commas).
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "data")]
+    split: Vec<String>,
+    /// Number of classes of the model.
+    #[arg(long, value_name = "N")]
+    num_classes: Option<usize>,
+    /// Treat label 0 as ignored and move all others down by one, as ADE20K training does.
+    #[arg(long, requires = "data")]
+    reduce_zero_label: bool,
+    /// Write the whole report as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a contact sheet: images with their labels laid over them.
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+    /// Images a split on the contact sheet.
+    #[arg(long, value_name = "N", default_value_t = 12, requires = "sheet")]
+    sheet_images: usize,
+    /// List all classes, however many there are.
+    #[arg(long)]
+    all_classes: bool,
+    /// Let warnings fail as well.
+    #[arg(long)]
+    strict: bool,
+    /// Number of built-in scenes to check.
+    #[arg(long, value_name = "N", default_value_t = 400, conflicts_with = "data")]
+    scenes: usize,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the data set passes.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let (report, classes, sheet) = match &arguments.data {
+        Some(root) => check_files(root, arguments)?,
+        None => check_scenes(arguments)?,
+    };
+    print_report(&report, arguments, classes.as_ref());
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write the report {}", path.display()))?;
+    }
+    if let Some(path) = &arguments.sheet {
+        match sheet {
+            Some(sheet) => pictures::save(path, &sheet)?,
+            None => eprintln!("no contact sheet: there is no readable image"),
+        }
+    }
+    Ok(report.passes(arguments.strict))
+}
+
+type Checked = (CheckReport, Option<ClassList>, Option<RgbImage>);
+
+fn check_scenes(arguments: &Arguments) -> Result<Checked> {
+    let world = SceneConfig { count: arguments.scenes, ..SceneConfig::default() };
+    // A fifth of the scenes, behind the others, plays the part of the validation set.
+    let held_out = arguments.scenes / 5;
+    let training = SceneDataset::new(SceneConfig { count: arguments.scenes - held_out, ..world.clone() })?;
+    let validation = SceneDataset::new(SceneConfig { count: held_out, first: (arguments.scenes - held_out) as u64, ..world })?;
+    let splits: [(&str, &dyn SegmentationDataset); 2] = [("training", &training), ("validation", &validation)];
+    let classes = scene_classes();
+    let options = CheckOptions { class_names: classes.names.clone(), num_classes: arguments.num_classes, ..CheckOptions::default() };
+    let report = check_datasets(&splits, &options)?;
+    let sheet = arguments.sheet.is_some().then(|| {
+        let load = |dataset: &dyn SegmentationDataset, index: usize| {
+            let sample = dataset.get(index).ok()?;
+            Some((sample.name, sample.image, Some(sample.labels.as_slice().to_vec())))
+        };
+        let parts = splits.map(|(name, dataset)| {
+            (name.to_owned(), spread(dataset.len(), arguments.sheet_images).filter_map(|i| load(dataset, i)).collect())
+        });
+        contact_sheet(&parts, &classes)
+    });
+    Ok((report, Some(classes), sheet))
+}
+
+fn check_files(root: &Path, arguments: &Arguments) -> Result<Checked> {
+    let classes = class_list(root, arguments)?;
+    let options = CheckOptions {
+        class_names: classes.as_ref().map(|c| c.names.clone()).unwrap_or_default(),
+        num_classes: arguments.num_classes,
+        reduce_zero_label: arguments.reduce_zero_label,
+        splits: arguments.split.clone(),
+    };
+    let report = check_folder(root, &options)?;
+    let sheet = match &arguments.sheet {
+        Some(_) => folder_sheet(root, &report, classes.as_ref(), arguments),
+        None => None,
+    };
+    Ok((report, classes, sheet))
+}
+
+/// The list named on the command line, or the only objectInfo file of the folder.
+fn class_list(root: &Path, arguments: &Arguments) -> Result<Option<ClassList>> {
+    match &arguments.classes {
+        Some(name) if name.as_os_str() == "ade20k" => Ok(Some(ade20k::classes())),
+        Some(path) => Ok(Some(ClassList::read(path).with_context(|| format!("class list {}", path.display()))?)),
+        None => {
+            let Ok(entries) = std::fs::read_dir(root) else { return Ok(None) };
+            let is_list = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("objectInfo"));
+            let found: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(is_list).collect();
+            let [path] = &found[..] else { return Ok(None) };
+            eprintln!("class list: {}", path.display());
+            Ok(Some(ClassList::read(path).with_context(|| format!("class list {}", path.display()))?))
+        }
+    }
+}
+
+fn print_report(report: &CheckReport, arguments: &Arguments, classes: Option<&ClassList>) {
+    match &report.root {
+        Some(root) => println!("{}", root.display()),
+        None => println!("built-in scenes (seed 0)"),
+    }
+    let list = if classes.is_some() { "" } else { ", no class list" };
+    println!("{} classes{list}, reduce_zero_label {}\n", report.num_classes, if report.reduce_zero_label { "on" } else { "off" });
+    if !report.splits.is_empty() {
+        println!("{}", split_table(report));
+        print_classes(report, arguments.all_classes);
+    }
+    for finding in &report.findings {
+        print_finding(finding);
+    }
+    let [errors, warnings] = [Severity::Error, Severity::Warning].map(|s| report.count(s));
+    let verdict = if report.passes(arguments.strict) { "ready for training" } else { "not ready for training" };
+    let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+    println!("{verdict}: {}, {}", plural(errors, "error"), plural(warnings, "warning"));
+}
+
+fn split_table(report: &CheckReport) -> Table {
+    let mut table = Table::new(["split", "images", "label maps", "usable", "width", "height", "ignored %", "label values"]);
+    let range = |[low, high]: [u32; 2]| if low == high { low.to_string() } else { format!("{low}-{high}") };
+    for split in &report.splits {
+        let ignored = split.ignored_pixels as f64 / split.pixels as f64;
+        table.push([
+            split.name.as_str().into(),
+            split.images.into(),
+            split.labels.into(),
+            split.usable.into(),
+            range(split.width).into(),
+            range(split.height).into(),
+            Cell::percent(ignored),
+            value_ranges(&split.raw_values).into(),
+        ]);
+    }
+    table
+}
+
+/// `0-11, 255`: the values that occur, neighbours joined.
+fn value_ranges(values: &[(u8, u64)]) -> String {
+    const MOST: usize = 6;
+    let mut ranges: Vec<[u8; 2]> = Vec::new();
+    for &(value, _) in values {
+        match ranges.last_mut() {
+            Some([_, high]) if u16::from(*high) + 1 == u16::from(value) => *high = value,
+            _ => ranges.push([value, value]),
+        }
+    }
+    let show = |[low, high]: &[u8; 2]| if low == high { low.to_string() } else { format!("{low}-{high}") };
+    if ranges.len() <= MOST {
+        return ranges.iter().map(show).collect::<Vec<_>>().join(", ");
+    }
+    let (low, high) = (ranges[0][0], ranges[ranges.len() - 1][1]);
+    format!("{} values from {low} to {high}", values.len())
+}
+
+fn print_classes(report: &CheckReport, all: bool) {
+    /// Longer lists are cut unless asked for.
+    const MOST: usize = 40;
+    let mut columns = vec!["class".to_owned(), "name".to_owned()];
+    for split in &report.splits {
+        columns.extend([format!("{} %", split.name), "images".to_owned()]);
+    }
+    let totals: Vec<u64> = report.splits.iter().map(|s| s.classes.iter().map(|c| c.pixels).sum()).collect();
+    let mut order: Vec<usize> = (0..report.num_classes).collect();
+    let cut = order.len() > MOST && !all;
+    if cut {
+        order.sort_by_key(|&c| std::cmp::Reverse(report.splits.iter().map(|s| s.classes[c].pixels).sum::<u64>()));
+        order.truncate(MOST);
+    }
+    let mut table = Table::new(columns);
+    for class in order {
+        let name = report.splits.first().map_or("", |s| s.classes[class].name.as_str());
+        let mut row: Vec<Cell> = vec![class.into(), name.into()];
+        for (split, &total) in report.splits.iter().zip(&totals) {
+            let count = &split.classes[class];
+            row.push(Cell::Number(100.0 * count.pixels as f64 / total as f64, 3));
+            row.push(count.images.into());
+        }
+        table.push(row);
+    }
+    println!("{table}");
+    if cut {
+        println!("the {MOST} most frequent of {} classes; --all-classes shows all of them\n", report.num_classes);
+    }
+}
+
+fn print_finding(finding: &Finding) {
+    let severity = match finding.severity {
+        Severity::Error => "ERROR",
+        Severity::Warning => "warning",
+        Severity::Info => "info",
+    };
+    let split = finding.split.as_ref().map(|s| format!(" [{s}]")).unwrap_or_default();
+    println!("{severity}{split}: {}", finding.message);
+    if !finding.examples.is_empty() {
+        let more = finding.count.saturating_sub(finding.examples.len());
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        println!("    {}{more}", finding.examples.join(", "));
+    }
+    println!("    -> {}\n", finding.remedy);
+}
+
+/// Up to `count` indices spread evenly over `0..len`.
+fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
+    let count = count.min(len);
+    (0..count).map(move |i| i * len / count)
+}
+
+/// A picture with its labels as training sees them; no labels where they cannot be shown.
+type Shown = (String, RgbImage, Option<Vec<u8>>);
+
+fn folder_sheet(root: &Path, report: &CheckReport, classes: Option<&ClassList>, arguments: &Arguments) -> Option<RgbImage> {
+    let generated;
+    let classes = match classes {
+        Some(classes) => classes,
+        None => {
+            generated = ClassList::numbered(report.num_classes);
+            &generated
+        }
+    };
+    let mut parts: Vec<(String, Vec<Shown>)> = Vec::new();
+    for split in &report.splits {
+        let folder = root.join("images").join(&split.name);
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(&folder).ok()?.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_file()).collect();
+        files.sort();
+        let load = |index: usize| -> Option<Shown> {
+            let path = &files[index];
+            let image = image_io::read_rgb(path).ok()?;
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            let labels = root.join("annotations").join(&split.name).join(path.with_extension("png").file_name()?);
+            let labels = image_io::read_labels(&labels).ok().filter(|l| l.size() == [image.height() as usize, image.width() as usize]);
+            let labels = labels.map(|l| if arguments.reduce_zero_label { l.reduce_zero_label() } else { l });
+            Some((name, image, labels.map(|l| l.as_slice().to_vec())))
+        };
+        parts.push((split.name.clone(), spread(files.len(), arguments.sheet_images).filter_map(load).collect()));
+    }
+    parts.retain(|(_, shown)| !shown.is_empty());
+    (!parts.is_empty()).then(|| contact_sheet(&parts, classes))
+}
+
+/// For every split a heading and a grid of overlays; below, the legend of everything shown.
+fn contact_sheet(parts: &[(String, Vec<Shown>)], classes: &ClassList) -> RgbImage {
+    const COLUMNS: usize = 4;
+    const CELL: u32 = 300;
+    let mut rows = Vec::new();
+    let mut all_labels = Vec::new();
+    for (name, shown) in parts {
+        let cells: Vec<(String, RgbImage)> = shown
+            .iter()
+            .map(|(title, image, labels)| {
+                let large = pictures::fit(image, CELL);
+                let overlay = labels.as_ref().and_then(|labels| {
+                    all_labels.extend_from_slice(labels);
+                    let labels = resize_labels(labels, image.dimensions(), large.dimensions());
+                    pictures::overlay(&large, &labels, &classes.palette, 0.5).ok()
+                });
+                match overlay {
+                    Some(overlay) => (title.clone(), overlay),
+                    None => (format!("no labels: {title}"), crossed_out(large)),
+                }
+            })
+            .collect();
+        let grid = pictures::contact_sheet(&cells, COLUMNS, CELL);
+        rows.push(pictures::heading(name, grid.width()));
+        rows.push(grid);
+    }
+    let width = rows.iter().map(RgbImage::width).max().unwrap_or(CELL);
+    rows.push(pictures::legend(&all_labels, Classes { names: &classes.names, palette: &classes.palette }, width));
+    pictures::stack(&rows.iter().collect::<Vec<_>>())
+}
+
+/// Nearest neighbour at pixel centres.
+fn resize_labels(labels: &[u8], (width, height): (u32, u32), (new_width, new_height): (u32, u32)) -> Vec<u8> {
+    let source = |i: u32, new: u32, old: u32| ((u64::from(i) * 2 + 1) * u64::from(old) / (2 * u64::from(new))) as usize;
+    (0..new_height)
+        .flat_map(|y| (0..new_width).map(move |x| source(y, new_height, height) * width as usize + source(x, new_width, width)))
+        .map(|at| labels[at])
+        .collect()
+}
+
+/// Marks a picture whose labels could not be shown.
+fn crossed_out(mut image: RgbImage) -> RgbImage {
+    let (w, h) = (image.width() as f32 - 1.0, image.height() as f32 - 1.0);
+    for offset in [-1.0, 0.0, 1.0] {
+        imageproc::drawing::draw_line_segment_mut(&mut image, (offset, 0.0), (w + offset, h), Rgb([220, 0, 0]));
+        imageproc::drawing::draw_line_segment_mut(&mut image, (offset, h), (w + offset, 0.0), Rgb([220, 0, 0]));
+    }
+    image
+}
