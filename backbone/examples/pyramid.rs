@@ -27,14 +27,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     if let Some(path) = arguments.next() {
         // A classification checkpoint has a head the backbone lacks, and lacks the output norms the backbone has.
-        let options = LoadOptions {
-            ignore_unexpected: vec!["classifier.".to_owned()],
-            may_be_missing: vec!["outnorm".to_owned()],
-            ..LoadOptions::default()
-        };
-        let weights = Checkpoint::read(&path)?.state_dict(&Weights::Auto)?;
-        let report = load_into(&mut backbone, &official_key, &weights, &options)?;
-        println!("{path}: {} weights loaded, {} kept as they were", report.loaded.len(), report.kept.len());
+        let options = LoadOptions::new().ignore_unexpected("classifier.").may_be_missing("outnorm");
+        let weights = Checkpoint::read(&path)?.state_dict(Weights::Auto)?;
+        let (loaded, report) = load_into(backbone, &official_key, &weights, &options)?;
+        backbone = loaded;
+        println!("{path}: {} weights loaded, {} kept as they were", report.loaded.len(), report.allowed_missing.len());
     }
 
     // RGB, divided by 255, minus the ImageNet mean, over its deviation; any size.
