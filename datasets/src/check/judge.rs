@@ -109,7 +109,7 @@ fn readable_labels(splits: &[SplitScan]) -> impl Iterator<Item = (&PairScan, &La
 }
 
 fn is_index_map(labels: &LabelFacts) -> bool {
-    !matches!(labels.kind, LabelKind::Colour(_))
+    matches!(labels.kind, LabelKind::Grey | LabelKind::Palette)
 }
 
 fn plural(count: usize, one: &str, many: &str) -> String {
@@ -281,7 +281,7 @@ fn label_formats(findings: &mut Findings, split: &SplitScan) {
         FindingKind::SixteenBitLabel,
         name,
         &of_kind(&|kind| kind == LabelKind::Grey16),
-        |n| format!("{} 16 bits a pixel", plural(n, "label map has", "label maps have")),
+        |n| format!("{} 16 bits a pixel and values above 255", plural(n, "label map has", "label maps have")),
         "save class indices as grey PNG of 8 bits; instance numbers must be turned into classes first",
     );
     findings.add(

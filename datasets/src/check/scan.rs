@@ -61,11 +61,11 @@ pub(super) struct LabelFacts {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LabelKind {
-    /// Grey, up to 8 bits: the values are the labels.
+    /// Grey: the values are the labels.
     Grey,
     /// Indices into a table of colours: the indices are the labels.
     Palette,
-    /// Grey with 16 bits.
+    /// Grey with 16 bits and values above 255.
     Grey16,
     /// Several channels; `true` when all of them are equal everywhere.
     Colour(bool),
@@ -162,49 +162,38 @@ fn image_facts(path: &Path) -> Result<ImageFacts, String> {
     Ok(ImageFacts { width, height, content: fingerprint(width, height, image.as_raw()) })
 }
 
-/// Reads a label file as it is, without the conversions of an image reader: a table of colours must stay indices.
+/// Reads a label file as training does, and where that refuses it, finds out why.
 fn label_facts(path: &Path) -> Result<LabelFacts, String> {
-    let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let mut decoder = png::Decoder::new(BufReader::new(File::open(path).map_err(|e| fail(&e))?));
-    decoder.set_transformations(png::Transformations::IDENTITY);
-    let mut reader = decoder.read_info().map_err(|e| fail(&e))?;
-    let size = reader.output_buffer_size().ok_or_else(|| fail(&"the picture is larger than memory can address"))?;
-    let mut data = vec![0; size];
-    let frame = reader.next_frame(&mut data).map_err(|e| fail(&e))?;
-    data.truncate(frame.buffer_size());
-    let (width, height) = (frame.width, frame.height);
-    let kind = match (frame.color_type, frame.bit_depth) {
-        (png::ColorType::Grayscale, png::BitDepth::Sixteen) => LabelKind::Grey16,
-        (png::ColorType::Grayscale, _) => LabelKind::Grey,
-        (png::ColorType::Indexed, _) => LabelKind::Palette,
-        (colour, depth) => {
-            let channels = colour.samples();
-            let grey =
-                depth == png::BitDepth::Eight && data.chunks_exact(channels).all(|p| p[..channels.min(3)].iter().all(|&v| v == p[0]));
-            return Ok(LabelFacts {
-                width,
-                height,
-                kind: LabelKind::Colour(grey),
-                counts: Box::new([0; 256]),
-                content: fingerprint(width, height, &data),
-            });
+    let (colour, depth) = png_kind(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let without_values = |kind| -> Result<LabelFacts, String> {
+        let image = image::open(path).map_err(|error| format!("{}: {error}", path.display()))?.into_rgb8();
+        let (width, height) = image.dimensions();
+        let kind = match kind {
+            LabelKind::Colour(_) => LabelKind::Colour(image.pixels().all(|p| p.0[0] == p.0[1] && p.0[1] == p.0[2])),
+            other => other,
+        };
+        Ok(LabelFacts { width, height, kind, counts: Box::new([0; 256]), content: fingerprint(width, height, image.as_raw()) })
+    };
+    let kind = match colour {
+        png::ColorType::Grayscale => LabelKind::Grey,
+        png::ColorType::Indexed => LabelKind::Palette,
+        _ => return without_values(LabelKind::Colour(false)),
+    };
+    match image_io::read_labels(path) {
+        Ok(labels) => {
+            let [height, width] = labels.size();
+            Ok(label_values(width as u32, height as u32, kind, labels.as_slice()))
         }
-    };
-    let values = match frame.bit_depth {
-        png::BitDepth::Eight => data,
-        png::BitDepth::Sixteen => data.chunks_exact(2).map(|v| if v[0] == 0 { v[1] } else { u8::MAX }).collect(),
-        depth => unpack(&data, frame.line_size, width as usize, depth as usize),
-    };
-    Ok(label_values(width, height, kind, &values))
+        // A sound picture of 16 bits that is refused has values that no label can have.
+        Err(_) if depth == png::BitDepth::Sixteen => without_values(LabelKind::Grey16),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
-/// Values of 1, 2 or 4 bits, the first in the highest bits; every line begins a new byte.
-fn unpack(data: &[u8], line: usize, width: usize, bits: usize) -> Vec<u8> {
-    let mask = (1u8 << bits) - 1;
-    let per_byte = 8 / bits;
-    data.chunks_exact(line.max(1))
-        .flat_map(|row| (0..width).map(move |x| (row[x / per_byte] >> (8 - bits * (x % per_byte + 1))) & mask))
-        .collect()
+/// What the header of a PNG says about its pixels.
+fn png_kind(path: &Path) -> Result<(png::ColorType, png::BitDepth), png::DecodingError> {
+    let reader = png::Decoder::new(BufReader::new(File::open(path)?)).read_info()?;
+    Ok((reader.info().color_type, reader.info().bit_depth))
 }
 
 fn label_values(width: u32, height: u32, kind: LabelKind, values: &[u8]) -> LabelFacts {
@@ -248,16 +237,4 @@ fn file_name(path: &Path) -> String {
 
 fn stem(path: &Path) -> String {
     path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn narrow_values_are_unpacked_from_the_high_bits() {
-        assert_eq!(unpack(&[0b1010_0000, 0b0100_0000], 1, 3, 1), [1, 0, 1, 0, 1, 0]);
-        assert_eq!(unpack(&[0x12, 0x30], 2, 3, 4), [1, 2, 3]);
-        assert_eq!(unpack(&[0b1101_1000], 1, 3, 2), [3, 1, 2]);
-    }
 }

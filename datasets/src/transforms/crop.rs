@@ -1,0 +1,63 @@
+//! Random crop that avoids one class filling it (mmsegmentation's `RandomCrop`).
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use super::{TransformRng, between};
+use crate::sample::{IGNORE_LABEL, LabelMap};
+
+/// A random crop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CropConfig {
+    /// `[height, width]`; smaller images are padded to it after normalisation.
+    pub size: [usize; 2],
+    /// Another place is tried, up to ten times, while one class covers at least this share of the labelled pixels; 1 takes the first.
+    #[serde(default = "cat_max_ratio")]
+    pub cat_max_ratio: f64,
+}
+
+fn cat_max_ratio() -> f64 {
+    0.75
+}
+
+/// Crops image and labels at the same random place to at most `config.size`.
+pub fn random_crop(image: &RgbImage, labels: &LabelMap, config: &CropConfig, rng: &mut TransformRng) -> (RgbImage, LabelMap) {
+    /// Tries of the reference.
+    const TRIES: usize = 10;
+    let [height, width] = labels.size();
+    let [crop_height, crop_width] = [config.size[0].min(height), config.size[1].min(width)];
+    let mut place = || {
+        let top = between(rng, 0, (height - crop_height) as i64) as usize;
+        let left = between(rng, 0, (width - crop_width) as i64) as usize;
+        (top, left)
+    };
+    let cut = |(top, left): (usize, usize)| {
+        let rows = labels.as_slice().chunks_exact(width.max(1)).skip(top).take(crop_height);
+        LabelMap::new(crop_height, crop_width, rows.flat_map(|row| &row[left..left + crop_width]).copied().collect())
+    };
+    let mut at = place();
+    let mut cropped = cut(at);
+    if config.cat_max_ratio < 1.0 {
+        for _ in 0..TRIES {
+            if is_varied(&cropped, config.cat_max_ratio) {
+                break;
+            }
+            at = place();
+            cropped = cut(at);
+        }
+    }
+    let (top, left) = at;
+    let image = image::imageops::crop_imm(image, left as u32, top as u32, crop_width as u32, crop_height as u32).to_image();
+    (image, cropped)
+}
+
+/// Whether there are several classes and none covers too much.
+fn is_varied(labels: &LabelMap, cat_max_ratio: f64) -> bool {
+    let mut counts = [0_u32; 256];
+    labels.as_slice().iter().for_each(|label| counts[usize::from(*label)] += 1);
+    counts[usize::from(IGNORE_LABEL)] = 0;
+    let (present, total) = (counts.iter().filter(|n| **n > 0).count(), counts.iter().sum::<u32>());
+    let largest = counts.iter().copied().max().unwrap_or(0);
+    present > 1 && f64::from(largest) / f64::from(total) < cat_max_ratio
+}

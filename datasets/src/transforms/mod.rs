@@ -1,0 +1,37 @@
+//! What happens to an image and its labels on the way to the network, as mmsegmentation 1.2.2 does it.
+
+mod crop;
+mod flip;
+mod normalize;
+mod photometric;
+mod pipeline;
+mod resize;
+
+pub use crop::{CropConfig, random_crop};
+pub use flip::{flip_image, flip_labels};
+pub use normalize::{Normalize, NetworkInput};
+pub use photometric::PhotometricConfig;
+pub use pipeline::{RandomResizeConfig, TestPipeline, TrainPipeline, TrainSample};
+pub use resize::{fit_size, resize_bilinear, resize_nearest, scaled_size};
+
+use rand_chacha::ChaCha8Rng;
+
+/// The generator of all random transforms: small, fast, and the same on every platform.
+pub type TransformRng = ChaCha8Rng;
+
+/// A fraction in [0, 1) with 53 random bits.
+pub(crate) fn uniform(rng: &mut TransformRng) -> f64 {
+    use rand::Rng;
+    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// A number in `low..=high`.
+pub(crate) fn between(rng: &mut TransformRng, low: i64, high: i64) -> i64 {
+    let span = (high - low + 1).max(1) as f64;
+    low + (uniform(rng) * span) as i64
+}
+
+/// Heads or tails.
+pub(crate) fn coin(rng: &mut TransformRng) -> bool {
+    uniform(rng) < 0.5
+}

@@ -1,0 +1,175 @@
+//! The transforms in the order of mmsegmentation's pipelines.
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CropConfig, NetworkInput, Normalize, PhotometricConfig, TransformRng, fit_size, flip_image, flip_labels, random_crop, resize_bilinear,
+    resize_nearest, scaled_size, uniform,
+};
+use crate::sample::{IGNORE_LABEL, LabelMap, SegmentationSample};
+
+/// Random scale (mmcv's `RandomResize`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RandomResizeConfig {
+    /// Limits of the long and the short side at ratio 1.
+    pub scale: [usize; 2],
+    /// Lowest and highest factor of the limits.
+    #[serde(default = "ratio")]
+    pub ratio: [f64; 2],
+}
+
+fn ratio() -> [f64; 2] {
+    [0.5, 2.0]
+}
+
+/// What a training image goes through: resize, crop, flip, colour, normalise, pad.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainPipeline {
+    /// Random scale; absent to keep the size of the file.
+    #[serde(default)]
+    pub resize: Option<RandomResizeConfig>,
+    /// Random crop, to whose size smaller images are padded.
+    pub crop: CropConfig,
+    /// Probability of a horizontal flip.
+    #[serde(default = "half")]
+    pub flip: f64,
+    /// Colour distortion; absent for none.
+    #[serde(default)]
+    pub photometric: Option<PhotometricConfig>,
+    /// Mean and standard deviation.
+    #[serde(default)]
+    pub normalize: Normalize,
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+/// A sample ready for training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainSample {
+    /// The image, of the crop's size.
+    pub input: NetworkInput,
+    /// Its labels, padded with 255.
+    pub labels: Vec<u8>,
+    /// Where it comes from.
+    pub name: String,
+}
+
+impl TrainPipeline {
+    /// Transforms a sample.
+    pub fn apply(&self, sample: SegmentationSample, rng: &mut TransformRng) -> TrainSample {
+        let SegmentationSample { mut image, mut labels, name, original_size } = sample;
+        if let Some(resize) = &self.resize {
+            let ratio = resize.ratio[0] + (resize.ratio[1] - resize.ratio[0]) * uniform(rng);
+            // The reference truncates the scaled limits to whole pixels before it fits the image.
+            let size = fit_size(original_size, resize.scale.map(|limit| (limit as f64 * ratio) as usize));
+            image = resize_bilinear(&image, size);
+            labels = resize_nearest(&labels, size);
+        }
+        let (mut image, mut labels) = random_crop(&image, &labels, &self.crop, rng);
+        if uniform(rng) < self.flip {
+            image = flip_image(&image);
+            labels = flip_labels(&labels);
+        }
+        if let Some(photometric) = &self.photometric {
+            photometric.apply(&mut image, rng);
+        }
+        let input = self.normalize.apply(&image, self.crop.size);
+        TrainSample { labels: pad_labels(&labels, input.size), input, name }
+    }
+}
+
+fn pad_labels(labels: &LabelMap, [height, width]: [usize; 2]) -> Vec<u8> {
+    let mut padded = vec![IGNORE_LABEL; height * width];
+    let own_width = labels.size()[1].max(1);
+    for (target, source) in padded.chunks_exact_mut(width.max(1)).zip(labels.as_slice().chunks_exact(own_width)) {
+        target[..own_width].copy_from_slice(source);
+    }
+    padded
+}
+
+/// What an image goes through before prediction: resize and normalise, no padding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestPipeline {
+    /// Limits of the long and the short side, keeping the ratio; absent to keep the size of the file.
+    #[serde(default)]
+    pub resize: Option<[usize; 2]>,
+    /// Mean and standard deviation.
+    #[serde(default)]
+    pub normalize: Normalize,
+}
+
+impl TestPipeline {
+    /// The network's input for an image.
+    pub fn apply(&self, image: &RgbImage) -> NetworkInput {
+        let size = [image.height() as usize, image.width() as usize];
+        let resized = self.resize.map(|limits| resize_bilinear(image, fit_size(size, limits)));
+        self.normalize.apply(resized.as_ref().unwrap_or(image), [0, 0])
+    }
+
+    /// The input for a view of test-time augmentation: the *original* image scaled by `ratio`, as mmsegmentation 1.x does.
+    pub fn apply_scaled(&self, image: &RgbImage, ratio: f64) -> NetworkInput {
+        let size = scaled_size([image.height() as usize, image.width() as usize], ratio);
+        self.normalize.apply(&resize_bilinear(image, size), [0, 0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn sample(height: usize, width: usize) -> SegmentationSample {
+        let image = RgbImage::from_fn(width as u32, height as u32, |x, y| image::Rgb([x as u8, y as u8, 40]));
+        let labels = (0..height * width).map(|i| ((i % width) / 8 % 3) as u8).collect();
+        SegmentationSample { image, labels: LabelMap::new(height, width, labels), name: "s".into(), original_size: [height, width] }
+    }
+
+    fn pipeline() -> TrainPipeline {
+        TrainPipeline {
+            resize: Some(RandomResizeConfig { scale: [128, 64], ratio: [0.5, 2.0] }),
+            crop: CropConfig { size: [48, 56], cat_max_ratio: 0.75 },
+            flip: 0.5,
+            photometric: Some(PhotometricConfig::default()),
+            normalize: Normalize::default(),
+        }
+    }
+
+    #[test]
+    fn every_result_has_the_size_of_the_crop_and_depends_on_the_generator_alone() {
+        for seed in 0..30 {
+            let run = || pipeline().apply(sample(40 + seed as usize, 70), &mut TransformRng::seed_from_u64(seed));
+            let result = run();
+            assert_eq!((result.input.size, result.labels.len(), result.input.values.len()), ([48, 56], 48 * 56, 3 * 48 * 56));
+            assert_eq!(result, run());
+        }
+    }
+
+    #[test]
+    fn small_images_are_padded_with_zeros_and_the_ignored_label() {
+        let pipeline = TrainPipeline { resize: None, photometric: None, flip: 0.0, ..pipeline() };
+        let result = pipeline.apply(sample(20, 30), &mut TransformRng::seed_from_u64(1));
+        assert_eq!(result.labels[30], 255);
+        assert_eq!(result.labels[20 * 56], 255);
+        assert!(result.labels[19 * 56 + 29] != 255);
+        assert_eq!(result.input.values[30], 0.0);
+    }
+
+    #[test]
+    fn image_and_labels_are_cut_and_mirrored_together() {
+        // The label is a function of the column, which the red channel tells.
+        let pipeline = TrainPipeline { resize: None, photometric: None, flip: 1.0, ..pipeline() };
+        let result = pipeline.apply(sample(60, 90), &mut TransformRng::seed_from_u64(5));
+        let normalize = Normalize::default();
+        for (label, red) in result.labels.iter().zip(&result.input.values) {
+            let column = (red * normalize.std[0] + normalize.mean[0]).round() as usize;
+            assert_eq!(usize::from(*label), column / 8 % 3);
+        }
+    }
+}
