@@ -6,13 +6,24 @@
 //! Without a checkpoint the weights are random, which is enough to see the shapes.
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use burn::prelude::*;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, Weights, load_into};
 use vmamba::{FeaturePyramid, Preset, official_key};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let preset: Preset = arguments.next().as_deref().unwrap_or("vmamba_tiny_s1l8").parse()?;
 
