@@ -268,10 +268,15 @@ fn label_maps_with_a_colour_table_are_read_by_index() {
 }
 
 #[test]
-fn label_maps_of_16_bits_are_an_error() {
+fn label_maps_of_16_bits_are_an_error_only_above_255() {
     let set = DataSet::healthy();
-    let map = image::ImageBuffer::<Luma<u16>, _>::from_fn(WIDTH, HEIGHT, |x, _| Luma([(x * 3 / WIDTH) as u16]));
-    map.save(set.path("annotations/training/0.png")).unwrap();
+    let save = |base: u16| {
+        let map = image::ImageBuffer::<Luma<u16>, _>::from_fn(WIDTH, HEIGHT, |x, _| Luma([(x * 3 / WIDTH) as u16 + base]));
+        map.save(set.path("annotations/training/0.png")).unwrap();
+    };
+    save(0);
+    assert_eq!(set.check(&["--strict"]).code(), Some(0));
+    save(1000);
     set.check(&[]).only_error("sixteen_bit_label");
 }
 

@@ -50,3 +50,34 @@ pub fn write_ade20k_layout(dataset: &SceneDataset, root: &Path, split: &str) -> 
     std::fs::write(&class_file, text).map_err(|source| DataError::io(&class_file, source))?;
     Ok(ExportSummary { scenes: dataset.len(), class_file })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ade20k::FolderDataset;
+    use crate::sample::ClassList;
+    use crate::scenes::SceneConfig;
+
+    #[test]
+    fn written_scenes_are_read_back_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let scenes = SceneDataset::new(SceneConfig { count: 3, first: 7, height: 40, width: 56, ..SceneConfig::default() }).unwrap();
+        let summary = write_ade20k_layout(&scenes, folder.path(), "training").unwrap();
+        let classes = ClassList::read(&summary.class_file).unwrap();
+        assert_eq!(&classes, scenes.classes());
+        let files = FolderDataset::open(folder.path(), "training", classes, true).unwrap();
+        assert_eq!((files.len(), summary.scenes), (3, 3));
+        for index in 0..3 {
+            let (read, made) = (files.get(index).unwrap(), scenes.get(index).unwrap());
+            assert_eq!((read.image, read.labels), (made.image, made.labels));
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let scenes = SceneDataset::new(SceneConfig { count: 1, ..SceneConfig::default() }).unwrap();
+        let error = write_ade20k_layout(&scenes, file.path(), "training").unwrap_err();
+        assert!(error.to_string().contains("images"), "{error}");
+    }
+}

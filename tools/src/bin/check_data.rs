@@ -6,6 +6,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use image::{Rgb, RgbImage};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tools::report::pictures::{self, Classes};
@@ -75,7 +76,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
         Some(root) => check_files(root, arguments)?,
         None => check_scenes(arguments)?,
     };
-    print_report(&report, arguments, classes.as_ref());
+    // A reader that has seen enough, such as `head`, is no reason to stop.
+    match std::io::stdout().write_all(report_text(&report, arguments, classes.as_ref()).as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("cannot print the report"),
+        _ => (),
+    }
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, text + "\n").with_context(|| format!("cannot write the report {}", path.display()))?;
@@ -146,24 +151,23 @@ fn class_list(root: &Path, arguments: &Arguments) -> Result<Option<ClassList>> {
     }
 }
 
-fn print_report(report: &CheckReport, arguments: &Arguments, classes: Option<&ClassList>) {
-    match &report.root {
-        Some(root) => println!("{}", root.display()),
-        None => println!("built-in scenes (seed 0)"),
-    }
+/// The report for a person.
+fn report_text(report: &CheckReport, arguments: &Arguments, classes: Option<&ClassList>) -> String {
+    let mut text = match &report.root {
+        Some(root) => format!("{}\n", root.display()),
+        None => "built-in scenes (seed 0)\n".to_owned(),
+    };
     let list = if classes.is_some() { "" } else { ", no class list" };
-    println!("{} classes{list}, reduce_zero_label {}\n", report.num_classes, if report.reduce_zero_label { "on" } else { "off" });
+    let reduce = if report.reduce_zero_label { "on" } else { "off" };
+    text += &format!("{} classes{list}, reduce_zero_label {reduce}\n\n", report.num_classes);
     if !report.splits.is_empty() {
-        println!("{}", split_table(report));
-        print_classes(report, arguments.all_classes);
+        text += &format!("{}\n{}", split_table(report), class_text(report, arguments.all_classes));
     }
-    for finding in &report.findings {
-        print_finding(finding);
-    }
+    text.extend(report.findings.iter().map(finding_text));
     let [errors, warnings] = [Severity::Error, Severity::Warning].map(|s| report.count(s));
     let verdict = if report.passes(arguments.strict) { "ready for training" } else { "not ready for training" };
     let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    println!("{verdict}: {}, {}", plural(errors, "error"), plural(warnings, "warning"));
+    text + &format!("{verdict}: {}, {}\n", plural(errors, "error"), plural(warnings, "warning"))
 }
 
 fn split_table(report: &CheckReport) -> Table {
@@ -203,7 +207,7 @@ fn value_ranges(values: &[(u8, u64)]) -> String {
     format!("{} values from {low} to {high}", values.len())
 }
 
-fn print_classes(report: &CheckReport, all: bool) {
+fn class_text(report: &CheckReport, all: bool) -> String {
     /// Longer lists are cut unless asked for.
     const MOST: usize = 40;
     let mut columns = vec!["class".to_owned(), "name".to_owned()];
@@ -228,26 +232,24 @@ fn print_classes(report: &CheckReport, all: bool) {
         }
         table.push(row);
     }
-    println!("{table}");
-    if cut {
-        println!("the {MOST} most frequent of {} classes; --all-classes shows all of them\n", report.num_classes);
-    }
+    let note = format!("the {MOST} most frequent of {} classes; --all-classes shows all of them\n\n", report.num_classes);
+    format!("{table}\n{}", if cut { &note } else { "" })
 }
 
-fn print_finding(finding: &Finding) {
+fn finding_text(finding: &Finding) -> String {
     let severity = match finding.severity {
         Severity::Error => "ERROR",
         Severity::Warning => "warning",
         Severity::Info => "info",
     };
     let split = finding.split.as_ref().map(|s| format!(" [{s}]")).unwrap_or_default();
-    println!("{severity}{split}: {}", finding.message);
+    let mut text = format!("{severity}{split}: {}\n", finding.message);
     if !finding.examples.is_empty() {
         let more = finding.count.saturating_sub(finding.examples.len());
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        println!("    {}{more}", finding.examples.join(", "));
+        text += &format!("    {}{more}\n", finding.examples.join(", "));
     }
-    println!("    -> {}\n", finding.remedy);
+    text + &format!("    -> {}\n\n", finding.remedy)
 }
 
 /// Up to `count` indices spread evenly over `0..len`.

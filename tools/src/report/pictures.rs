@@ -88,16 +88,26 @@ pub fn save(path: &Path, picture: &RgbImage) -> Result<()> {
 /// A strip with colour, name and share of the pixels of every class that occurs in `labels`, the largest first; `width` pixels wide and
 /// as high as it needs. Pixels without a class come last as "no class". At most 40 classes are named.
 pub fn legend(labels: &[u8], classes: Classes, width: u32) -> RgbImage {
+    legend_with(labels, &[], classes, width)
+}
+
+/// The legend of `labels` that also names the classes that occur in `others` only, with a share of 0 %.
+fn legend_with(labels: &[u8], others: &[u8], classes: Classes, width: u32) -> RgbImage {
     const MOST: usize = 40;
     let mut counts = [0u64; 256];
-    labels.iter().for_each(|&l| counts[usize::from(l)] += 1);
+    let mut occurs = [false; 256];
+    for &label in labels {
+        counts[usize::from(label)] += 1;
+        occurs[usize::from(label)] = true;
+    }
+    others.iter().for_each(|&l| occurs[usize::from(l)] = true);
     let total = labels.len().max(1) as f64;
     let known = classes.palette.len().min(256);
-    let mut present: Vec<usize> = (0..known).filter(|&c| counts[c] > 0).collect();
+    let mut present: Vec<usize> = (0..known).filter(|&c| occurs[c]).collect();
     present.sort_by_key(|&c| std::cmp::Reverse(counts[c]));
     let percent = |count: u64| {
         let share = 100.0 * count as f64 / total;
-        if share < 0.1 { "<0.1%".to_owned() } else { format!("{share:.1}%") }
+        if count > 0 && share < 0.1 { "<0.1%".to_owned() } else { format!("{share:.1}%") }
     };
     let name = |c: usize| classes.names.get(c).cloned().unwrap_or_else(|| format!("class {c}"));
     let mut entries: Vec<(Option<[u8; 3]>, String)> =
@@ -167,8 +177,8 @@ pub fn stack(parts: &[&RgbImage]) -> RgbImage {
     out
 }
 
-/// Image, ground truth (where there is one) and prediction beside each other with titles, and the legend of the prediction below. Small
-/// images are enlarged by a whole factor.
+/// Image, ground truth (where there is one) and prediction beside each other with titles, and a legend with the shares of the
+/// prediction below. Small images are enlarged by a whole factor.
 ///
 /// # Errors
 /// When a label map is not of the image's size.
@@ -180,13 +190,14 @@ pub fn comparison(image: &RgbImage, truth: Option<&[u8]>, prediction: &[u8], cla
         check_size(labels, width, height)?;
         overlay(&large, &enlarge_labels(labels, width, factor), classes.palette, alpha)
     };
+    let others = truth.unwrap_or_default();
     let truth = truth.map(coloured).transpose()?;
     let predicted = coloured(prediction)?;
     let mut panels = vec![("image", &large)];
     panels.extend(truth.as_ref().map(|t| ("ground truth", t)));
     panels.push(("prediction", &predicted));
     let row = side_by_side(&panels);
-    Ok(stack(&[&row, &legend(prediction, classes, row.width())]))
+    Ok(stack(&[&row, &legend_with(prediction, others, classes, row.width())]))
 }
 
 /// Cells with titles in rows of `columns`, each scaled to be `cell_width` wide, as an overview of many images.
