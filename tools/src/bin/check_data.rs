@@ -18,12 +18,12 @@ use vision_datasets::{ade20k, image_io};
 
 /// Explain a segmentation data set before training on it.
 ///
-/// Reads DIR/images/<split>/* and DIR/annotations/<split>/*.png, counts classes, holds label values against the class list and looks for
+/// Reads DIR/images/SPLIT/* and DIR/annotations/SPLIT/*.png, counts classes, holds label values against the class list and looks for
 /// the mistakes that make training fail silently. Without --data the built-in scenes are checked.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Folder with images/<split> and annotations/<split>.
+    /// Folder with images/SPLIT and annotations/SPLIT.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Class list: a CSV or text file with one class a line (objectInfo format of ADE20K works), or `ade20k` for its 150 classes.
