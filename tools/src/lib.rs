@@ -1,1 +1,5 @@
-//! placeholder
+//! What the command-line tools share: the engine that trains and evaluates, the reports a person reads, the published numbers.
+
+pub mod engine;
+pub mod published;
+pub mod report;

@@ -1,0 +1,460 @@
+//! Configuration files: TOML with inheritance, overrides from the command line, and no key that nobody reads.
+//!
+//! `base = "file.toml"` (relative to the file that says so) is read first and overlaid table by table; `--set train.lr=1e-4` comes last.
+//! A key that does not exist is refused with the nearest one that does.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+use upernet::inference::InferenceMode;
+use upernet::{FcnHeadConfig, UperHeadConfig};
+use vision_datasets::scenes::SceneConfig;
+use vision_datasets::transforms::{TestPipeline, TrainPipeline};
+use vmamba::{Preset, VmambaConfig};
+
+use super::optimizer::OptimizerConfig;
+use super::schedule::ScheduleConfig;
+
+/// A semantic segmentation run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentationConfig {
+    /// Name of the configuration; the published row of this name is printed beside one's own result.
+    pub name: String,
+    /// Where training starts from: `"random"`, or a checkpoint (a classifier for the backbone, or a whole segmentor). Without a default.
+    pub init: Init,
+    /// The model.
+    pub model: ModelConfig,
+    /// The data.
+    pub data: DataConfig,
+    /// Training.
+    pub train: TrainConfig,
+    /// Evaluation.
+    #[serde(default)]
+    pub test: TestConfig,
+}
+
+/// Where training starts from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Init {
+    /// Random weights.
+    Random,
+    /// A checkpoint file.
+    Checkpoint(PathBuf),
+}
+
+impl From<String> for Init {
+    fn from(text: String) -> Self {
+        if text == "random" { Self::Random } else { Self::Checkpoint(text.into()) }
+    }
+}
+
+impl From<Init> for String {
+    fn from(init: Init) -> Self {
+        match init {
+            Init::Random => "random".to_owned(),
+            Init::Checkpoint(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// UperNet on VMamba; the number of classes comes from the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The backbone: `preset = "vmamba_tiny_s1l8"` and any option that differs from it.
+    pub backbone: BackboneConfig,
+    /// The decode head.
+    #[serde(default)]
+    pub head: UperHeadConfig,
+    /// The auxiliary head.
+    #[serde(default)]
+    pub auxiliary: AuxiliaryConfig,
+}
+
+/// The auxiliary head, or none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuxiliaryConfig {
+    /// Train without it.
+    pub disabled: bool,
+    /// Its options.
+    #[serde(flatten)]
+    pub head: FcnHeadConfig,
+}
+
+/// A preset with changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Map<String, serde_json::Value>", into = "VmambaConfig")]
+pub struct BackboneConfig(pub VmambaConfig);
+
+impl From<BackboneConfig> for VmambaConfig {
+    fn from(config: BackboneConfig) -> Self {
+        config.0
+    }
+}
+
+impl TryFrom<serde_json::Map<String, serde_json::Value>> for BackboneConfig {
+    type Error = String;
+
+    fn try_from(mut options: serde_json::Map<String, serde_json::Value>) -> Result<Self, String> {
+        let base = match options.remove("preset") {
+            Some(serde_json::Value::String(name)) => VmambaConfig::preset(name.parse::<Preset>().map_err(|error| error.to_string())?),
+            Some(other) => return Err(format!("preset must be a name, not {other}")),
+            None => VmambaConfig::official_defaults(),
+        };
+        let base = serde_json::to_value(base).map_err(|error| error.to_string())?;
+        let mut merged = base.as_object().cloned().unwrap_or_default();
+        merged.extend(options);
+        let config: VmambaConfig = serde_json::from_value(serde_json::Value::Object(merged)).map_err(|error| error.to_string())?;
+        config.validate().map_err(|error| error.to_string())?;
+        Ok(Self(config))
+    }
+}
+
+/// The data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Where it comes from.
+    pub source: DataSource,
+    /// What training images go through.
+    pub train: TrainPipeline,
+    /// What test images go through.
+    pub test: TestPipeline,
+    /// Worker threads.
+    #[serde(default = "workers")]
+    pub workers: usize,
+}
+
+fn workers() -> usize {
+    2
+}
+
+/// Where the data come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
+pub enum DataSource {
+    /// The built-in scenes.
+    Scenes {
+        /// Side of the square scenes in pixels.
+        size: usize,
+        /// Scenes to train on.
+        train: usize,
+        /// Scenes to evaluate on, which follow the others.
+        val: usize,
+        /// Which world.
+        #[serde(default)]
+        seed: u64,
+    },
+    /// A folder of the ADE20K layout.
+    Folder {
+        /// The folder with `images/` and `annotations/`.
+        root: PathBuf,
+        /// Class list file, relative to `root`; absent for ADE20K's 150 classes.
+        #[serde(default)]
+        classes: Option<PathBuf>,
+        /// Ignore label 0 and lower the others by one.
+        #[serde(default)]
+        reduce_zero_label: bool,
+        /// Name of the training split.
+        #[serde(default = "training")]
+        train_split: String,
+        /// Name of the validation split.
+        #[serde(default = "validation")]
+        val_split: String,
+    },
+}
+
+fn training() -> String {
+    "training".to_owned()
+}
+
+fn validation() -> String {
+    "validation".to_owned()
+}
+
+impl DataSource {
+    /// The scenes of a split.
+    pub fn scenes(&self, validation: bool) -> Option<SceneConfig> {
+        let Self::Scenes { size, train, val, seed } = *self else { return None };
+        let (first, count) = if validation { (train as u64, val) } else { (0, train) };
+        Some(SceneConfig { seed, count, first, height: size, width: size, ..SceneConfig::default() })
+    }
+}
+
+/// Training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimiser steps.
+    pub iterations: u64,
+    /// Images of a batch.
+    pub batch_size: usize,
+    /// Batches whose gradients are averaged for one step.
+    #[serde(default = "one")]
+    pub accumulation: u64,
+    /// The optimiser.
+    pub optimizer: OptimizerConfig,
+    /// The learning rate over the iterations.
+    pub schedule: ScheduleConfig,
+    /// Decay of averaged weights; absent for none.
+    #[serde(default)]
+    pub ema: Option<f64>,
+    /// Seed of weights, order, transforms, dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// Iterations between validations.
+    pub val_interval: u64,
+    /// Iterations between checkpoints; absent for that of the validations.
+    #[serde(default)]
+    pub checkpoint_interval: Option<u64>,
+    /// Iterations between lines of the log.
+    #[serde(default = "log_interval")]
+    pub log_interval: u64,
+    /// Validation images that are drawn at the end.
+    #[serde(default = "pictures")]
+    pub pictures: usize,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn log_interval() -> u64 {
+    10
+}
+
+fn pictures() -> usize {
+    8
+}
+
+/// Evaluation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestConfig {
+    /// Whole images or sliding windows.
+    pub mode: InferenceMode,
+    /// Factors of the original size for test-time augmentation, each with and without flip.
+    pub tta_ratios: TtaRatios,
+}
+
+/// Scale factors of test-time augmentation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TtaRatios(pub Vec<f64>);
+
+impl Default for TtaRatios {
+    fn default() -> Self {
+        Self(vec![0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
+    }
+}
+
+impl SegmentationConfig {
+    /// Checks what the types alone do not say.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn validate(&self) -> Result<()> {
+        let train = &self.train;
+        for (field, value) in [
+            ("train.iterations", train.iterations),
+            ("train.batch_size", train.batch_size as u64),
+            ("train.accumulation", train.accumulation),
+            ("train.val_interval", train.val_interval),
+            ("train.checkpoint_interval", train.checkpoint_interval.unwrap_or(1)),
+            ("train.log_interval", train.log_interval),
+            ("data.workers", self.data.workers as u64),
+            ("data.train.crop.size", self.data.train.crop.size[0].min(self.data.train.crop.size[1]) as u64),
+        ] {
+            if value == 0 {
+                bail!("{field} must be at least 1");
+            }
+        }
+        if !(train.optimizer.lr > 0.0 && train.optimizer.lr.is_finite()) {
+            bail!("train.optimizer.lr must be positive, got {}", train.optimizer.lr);
+        }
+        if train.ema.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+            bail!("train.ema must be in [0, 1)");
+        }
+        if self.test.tta_ratios.0.is_empty() || self.test.tta_ratios.0.iter().any(|ratio| *ratio <= 0.0) {
+            bail!("test.tta_ratios must be positive factors");
+        }
+        Ok(())
+    }
+}
+
+/// Reads a configuration file with its bases, applies `overrides` (`key.path=value`) and checks every key.
+///
+/// # Errors
+/// When a file cannot be read or parsed, bases form a circle, an override is malformed, or a key or value is not valid.
+pub fn load<C: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<C> {
+    let table = read_with_bases(path, &mut Vec::new())?;
+    finish(table, overrides, &path.display().to_string())
+}
+
+/// As [`load`], from the text of a built-in configuration.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text<C: DeserializeOwned>(text: &str, overrides: &[String], name: &str) -> Result<C> {
+    finish(text.parse::<Table>().with_context(|| format!("{name} is no TOML"))?, overrides, name)
+}
+
+fn finish<C: DeserializeOwned>(mut table: Table, overrides: &[String], name: &str) -> Result<C> {
+    for text in overrides {
+        apply_override(&mut table, text)?;
+    }
+    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+        let path = error.path().to_string();
+        let place = if path == "." { String::new() } else { format!("{path}: ") };
+        let reason = explain(&error.into_inner().to_string());
+        anyhow!("{name}: {place}{reason}")
+    })
+}
+
+fn read_with_bases(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Table> {
+    let real = path.canonicalize().with_context(|| match chain.last() {
+        Some(from) => format!("cannot read {}, the base of {}", path.display(), from.display()),
+        None => format!("cannot read the configuration {}", path.display()),
+    })?;
+    if chain.contains(&real) {
+        bail!("{}: its bases lead back to itself through {}", real.display(), chain.last().map_or(String::new(), |p| p.display().to_string()));
+    }
+    let text = std::fs::read_to_string(&real).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let mut table: Table = text.parse().with_context(|| format!("{} is no TOML", path.display()))?;
+    let bases = match table.remove("base") {
+        None => Vec::new(),
+        Some(Value::String(base)) => vec![base],
+        Some(Value::Array(bases)) => bases
+            .into_iter()
+            .map(|base| match base {
+                Value::String(base) => Ok(base),
+                other => bail!("{}: base must be file names, not {other}", path.display()),
+            })
+            .collect::<Result<_>>()?,
+        Some(other) => bail!("{}: base must be a file name or a list of them, not {other}", path.display()),
+    };
+    chain.push(real.clone());
+    let mut merged = Table::new();
+    for base in bases {
+        merge(&mut merged, read_with_bases(&real.parent().unwrap_or(Path::new(".")).join(base), chain)?);
+    }
+    chain.pop();
+    merge(&mut merged, table);
+    Ok(merged)
+}
+
+/// Overlays `top` table by table; of two choices with different `kind` or `preset` only the upper one stays.
+fn merge(base: &mut Table, top: Table) {
+    for (key, value) in top {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => {
+                if ["kind", "preset"].iter().any(|tag| above.get(*tag).is_some_and(|own| below.get(*tag) != Some(own))) {
+                    *below = above;
+                } else {
+                    merge(below, above);
+                }
+            }
+            (_, value) => drop(base.insert(key, value)),
+        }
+    }
+}
+
+fn apply_override(table: &mut Table, text: &str) -> Result<()> {
+    let Some((path, value)) = text.split_once('=') else { bail!("--set {text}: expected key.path=value") };
+    // What is no TOML value is a string: `init=weights.pth` needs no quotes.
+    let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut names: Vec<&str> = path.trim().split('.').collect();
+    let Some(last) = names.pop().filter(|name| !name.is_empty()) else { bail!("--set {text}: the key is empty") };
+    let mut place = table;
+    for name in names {
+        let next = place.entry(name).or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(next) = next else { bail!("--set {text}: `{name}` is a value, not a table") };
+        place = next;
+    }
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Adds the nearest valid name to serde's message about an unknown one.
+fn explain(message: &str) -> String {
+    let message = message.trim();
+    let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let names = quoted(message);
+    match names.split_first() {
+        Some((unknown, known)) if message.starts_with("unknown") && !known.is_empty() => {
+            let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
+            let nearest = nearest.filter(|name| strsim::jaro_winkler(unknown, name) > 0.7);
+            let hint = nearest.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+            format!("unknown name `{unknown}`{hint} (possible: {})", known.join(", "))
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Small {
+        name: String,
+        inner: Inner,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        learning_rate: f64,
+        steps: Vec<u64>,
+    }
+
+    #[test]
+    fn bases_are_overlaid_and_overrides_come_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("base.toml", "name = 'a'\n[inner]\nlearning_rate = 1.0\nsteps = [1]\n");
+        write("top.toml", "base = 'base.toml'\n[inner]\nsteps = [2, 3]\n");
+        let overrides = ["inner.learning_rate=0.5".to_owned(), "name=some text".to_owned()];
+        let config: Small = load(&folder.path().join("top.toml"), &overrides).unwrap();
+        assert_eq!(config, Small { name: "some text".into(), inner: Inner { learning_rate: 0.5, steps: vec![2, 3] } });
+
+        write("circle.toml", "base = 'circle.toml'\n");
+        assert!(load::<Small>(&folder.path().join("circle.toml"), &[]).unwrap_err().to_string().contains("back to itself"));
+        write("orphan.toml", "base = 'gone.toml'\n");
+        let error = load::<Small>(&folder.path().join("orphan.toml"), &[]).unwrap_err().to_string();
+        assert!(error.contains("gone.toml") && error.contains("orphan.toml"), "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_key_names_the_place_and_the_nearest_key() {
+        let text = "name = 'a'\n[inner]\nlearning_rte = 1.0\nsteps = []\n";
+        let error = load_text::<Small>(text, &[], "demo.toml").unwrap_err().to_string();
+        assert!(error.contains("demo.toml") && error.contains("inner") && error.contains("did you mean `learning_rate`?"), "{error}");
+        let error = load_text::<Small>("name = 1\n", &[], "demo.toml").unwrap_err().to_string();
+        assert!(error.contains("name"), "{error}");
+    }
+
+    #[test]
+    fn a_preset_can_be_changed_and_an_unknown_option_is_refused() {
+        #[derive(Debug, Deserialize)]
+        struct Holder {
+            backbone: BackboneConfig,
+        }
+        let text = "[backbone]\npreset = 'vmamba_tiny_s1l8'\ndrop_path_rate = 0.3\n";
+        let config = load_text::<Holder>(text, &[], "x").unwrap().backbone.0;
+        assert_eq!(config.drop_path_rate, 0.3);
+        assert_eq!(config.depths, VmambaConfig::preset(Preset::VmambaTinyS1l8).depths);
+        let error = load_text::<Holder>("[backbone]\npreset = 'vmamba_tiny_s1l8'\nembed_dims = 96\n", &[], "x").unwrap_err().to_string();
+        assert!(error.contains("embed_dims"), "{error}");
+        let error = load_text::<Holder>("[backbone]\npreset = 'vmamba_huge'\n", &[], "x").unwrap_err().to_string();
+        assert!(error.contains("vmamba_huge"), "{error}");
+    }
+}

@@ -1,0 +1,105 @@
+//! `--device cpu | cuda[:i] | vulkan[:i]`.
+
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use burn::prelude::*;
+
+/// A device as the user names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The CPU.
+    Cpu,
+    /// An NVIDIA GPU by index.
+    Cuda(usize),
+    /// A GPU with a Vulkan driver by index; without one, the default adapter.
+    Vulkan(Option<usize>),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, index) = text.split_once(':').map_or((text, None), |(kind, index)| (kind, Some(index)));
+        let index = index.map(|index| index.parse::<usize>().map_err(|_| format!("`{index}` is no device number"))).transpose()?;
+        match (kind, index) {
+            ("cpu", None) => Ok(Self::Cpu),
+            ("cuda", index) => Ok(Self::Cuda(index.unwrap_or(0))),
+            ("vulkan", index) => Ok(Self::Vulkan(index)),
+            _ => Err(format!("unknown device `{text}`; possible are cpu, cuda, cuda:<n>, vulkan, vulkan:<n>")),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Opens the device and runs one small operation on it, so that a missing driver is known before anything else happens.
+    ///
+    /// # Errors
+    /// When this program was built without the feature, or the device or its driver is not there.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::flex()),
+            Self::Cuda(index) => open_cuda(index),
+            Self::Vulkan(index) => open_vulkan(index),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(index: usize) -> Result<Device> {
+    probe("CUDA", "an NVIDIA driver and the NVRTC library of the CUDA toolkit", move || Device::cuda(index))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(_index: usize) -> Result<Device> {
+    bail!("this program was built without CUDA; build it with `--features cuda`, or use --device cpu")
+}
+
+#[cfg(feature = "vulkan")]
+fn open_vulkan(index: Option<usize>) -> Result<Device> {
+    use burn::tensor::DeviceKind;
+    let kind = index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
+    probe("Vulkan", "a Vulkan driver", move || Device::vulkan(kind))
+}
+
+#[cfg(not(feature = "vulkan"))]
+fn open_vulkan(_index: Option<usize>) -> Result<Device> {
+    bail!("this program was built without Vulkan; build it with `--features vulkan`, or use --device cpu")
+}
+
+/// Burn panics when a driver is missing; this makes an error of it.
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+fn probe(name: &str, needs: &str, open: impl FnOnce() -> Device + Send + 'static) -> Result<Device> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let result = std::thread::spawn(move || {
+        let device = open();
+        let sum = Tensor::<1>::ones([2], &device).sum().into_scalar::<f32>();
+        (device, sum)
+    })
+    .join();
+    std::panic::set_hook(hook);
+    match result {
+        Ok((device, sum)) if sum == 2.0 => Ok(device),
+        Ok(_) => bail!("the {name} device computes wrong results"),
+        Err(reason) => {
+            let reason = reason.downcast_ref::<String>().cloned().or_else(|| reason.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            bail!("no {name} device: {}; it needs {needs}", reason.unwrap_or_else(|| "it could not be opened".into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_documented() {
+        assert_eq!("cpu".parse(), Ok(DeviceChoice::Cpu));
+        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+        assert_eq!("vulkan".parse(), Ok(DeviceChoice::Vulkan(None)));
+        for wrong in ["gpu", "cuda:x", "cpu:1", ""] {
+            assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
+        }
+    }
+}

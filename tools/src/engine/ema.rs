@@ -1,0 +1,82 @@
+//! Exponential moving average of the weights.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use vmamba::checkpoint::{StateDict, StateTensor, state_dict_of};
+
+use super::parameters::{KeyMap, Walk};
+
+/// The averaged trainable weights of a model; statistics of norms are taken as they are.
+#[derive(Debug)]
+pub struct Ema {
+    decay: f64,
+    keys: KeyMap,
+    /// Flattened.
+    weights: BTreeMap<String, Tensor<1>>,
+}
+
+impl Ema {
+    /// Begins with the weights of a model.
+    pub fn new<M: Module>(decay: f64, keys: KeyMap, model: &M) -> Self {
+        let mut ema = Self { decay, keys, weights: BTreeMap::new() };
+        ema.update(model);
+        ema
+    }
+
+    /// Continues from saved weights, on `device`.
+    pub fn restore(decay: f64, keys: KeyMap, saved: &StateDict, device: &Device) -> Self {
+        let tensor = |t: &StateTensor| Tensor::from_data(TensorData::new(t.data.clone(), [t.data.len()]), device);
+        Self { decay, keys, weights: saved.iter().map(|(key, t)| (key.to_owned(), tensor(t))).collect() }
+    }
+
+    /// `average = decay * average + (1 - decay) * weight`.
+    pub fn update<M: Module>(&mut self, model: &M) {
+        let mut visitor = Average { ema: self, walk: Walk::default() };
+        model.visit(&mut visitor);
+    }
+
+    /// The averaged weights with everything else of the model.
+    pub fn state_dict<M: Module>(&self, model: &M) -> StateDict {
+        let keys = self.keys;
+        let mut state = state_dict_of(model, &keys);
+        for (key, tensor) in state.iter_mut() {
+            if let Some(average) = self.weights.get(key) {
+                tensor.data = average.to_data().iter::<f32>().collect();
+            }
+        }
+        state
+    }
+}
+
+struct Average<'a> {
+    ema: &'a mut Ema,
+    walk: Walk,
+}
+
+impl ModuleVisitor for Average<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.walk.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.walk.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.is_require_grad() {
+            return;
+        }
+        let key = self.walk.key(self.ema.keys);
+        let weight = param.val().inner();
+        let count = weight.shape().num_elements();
+        let weight = weight.reshape([count]);
+        let average = match self.ema.weights.remove(&key) {
+            Some(average) => average * self.ema.decay + weight * (1.0 - self.ema.decay),
+            None => weight,
+        };
+        self.ema.weights.insert(key, average);
+    }
+}

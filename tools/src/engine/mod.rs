@@ -1,0 +1,19 @@
+//! The engine behind the tools: configuration, training, evaluation.
+//!
+//! ```text
+//! config (TOML, inheritance, --set) ─> segmentation (data, model, weights) ─> trainer ─> run folder
+//!                                          └─ evaluate ─> table, pictures          ├─ optimizer (AdamW, groups), schedule, ema
+//!                                                                                  └─ logging, checkpoints, resume, signals
+//! ```
+
+pub mod config;
+pub mod device;
+pub mod ema;
+pub mod evaluate;
+pub mod logging;
+pub mod optimizer;
+pub mod parameters;
+pub mod process;
+pub mod schedule;
+pub mod segmentation;
+pub mod trainer;

@@ -1,0 +1,223 @@
+//! Semantic segmentation: data, model, starting weights, and the task the trainer runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use upernet::{UperNet, UperNetConfig, official_key};
+use vision_datasets::ade20k::{self, FolderDataset};
+use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
+use vision_datasets::sample::{ClassList, DataError, SegmentationDataset};
+use vision_datasets::scenes::SceneDataset;
+use vmamba::Vmamba;
+use vmamba::checkpoint::{Checkpoint, LoadOptions, LoadReport, Weights, load_into};
+
+use super::config::{DataSource, Init, ModelConfig, SegmentationConfig};
+use super::evaluate::{Evaluation, evaluate};
+use super::logging::Scalars;
+use super::parameters::KeyMap;
+use super::trainer::{StepLoss, Task};
+
+/// What a segmentation checkpoint calls itself in its metadata.
+pub const TASK: &str = "segmentation";
+
+/// Opens a split of the configured data.
+///
+/// # Errors
+/// When a folder or class list is missing or wrong.
+pub fn open_data(source: &DataSource, validation: bool) -> Result<Arc<dyn SegmentationDataset>> {
+    if let Some(scenes) = source.scenes(validation) {
+        return Ok(Arc::new(SceneDataset::new(scenes)?));
+    }
+    match source {
+        DataSource::Folder { root, reduce_zero_label, train_split, val_split, .. } => {
+            let split = if validation { val_split } else { train_split };
+            Ok(Arc::new(FolderDataset::open(root, split, read_classes(source)?, *reduce_zero_label)?))
+        }
+        DataSource::Scenes { .. } => bail!("data.source: no scenes"),
+    }
+}
+
+/// The classes of a folder.
+fn read_classes(source: &DataSource) -> Result<ClassList> {
+    match source {
+        DataSource::Folder { root, classes: Some(file), .. } => Ok(ClassList::read(&root.join(file))?),
+        _ => Ok(ade20k::classes()),
+    }
+}
+
+/// The configuration of the whole model for a number of classes.
+pub fn model_config(model: &ModelConfig, num_classes: usize) -> UperNetConfig {
+    UperNetConfig {
+        backbone: model.backbone.0.clone(),
+        num_classes,
+        head: model.head.clone(),
+        auxiliary: (!model.auxiliary.disabled).then(|| model.auxiliary.head.clone()),
+    }
+}
+
+/// Builds the model with the weights the configuration starts from. Random weights are drawn with `seed`.
+///
+/// # Errors
+/// When the checkpoint is missing or does not fit: training never starts from other weights than were asked for.
+pub fn initial_model(config: &UperNetConfig, init: &Init, seed: u64, device: &Device) -> Result<(UperNet<Vmamba>, Option<LoadReport>)> {
+    device.seed(seed);
+    let model = config.try_init(device).context("model")?;
+    let Init::Checkpoint(path) = init else { return Ok((model, None)) };
+    let checkpoint = Checkpoint::read(path).context("init")?;
+    let state = checkpoint.state_dict(Weights::Auto).context("init")?;
+    let whole = state.keys().any(|key| key.starts_with("decode_head."));
+    let context = || format!("init = \"{}\"", path.display());
+    if whole {
+        // A segmentor for other classes: everything but the last layers.
+        let options = LoadOptions::new()
+            .may_be_missing("decode_head.conv_seg.")
+            .may_be_missing("auxiliary_head.conv_seg.")
+            .ignore_unexpected("auxiliary_head.");
+        let (model, report) = load_into(model, &official_key, &state, &options).with_context(context)?;
+        return Ok((model, Some(report)));
+    }
+    // A classifier: its head is of no use here, and it has no norms on the outputs of its stages.
+    let options = LoadOptions::new().ignore_unexpected("classifier.").ignore_unexpected("head.").ignore_unexpected("norm.").may_be_missing("outnorm");
+    let UperNet { backbone, decode_head, auxiliary_head } = model;
+    let (backbone, report) = load_into(backbone, &vmamba::official_key, &state, &options).with_context(context)?;
+    Ok((UperNet { backbone, decode_head, auxiliary_head }, Some(report)))
+}
+
+/// Training of a segmentor.
+pub struct SegmentationTask {
+    config: SegmentationConfig,
+    train: Arc<dyn SegmentationDataset>,
+    val: Arc<dyn SegmentationDataset>,
+}
+
+impl SegmentationTask {
+    /// Opens the data.
+    ///
+    /// # Errors
+    /// When they are missing or wrong.
+    pub fn new(config: &SegmentationConfig) -> Result<Self> {
+        let (train, val) = (open_data(&config.data.source, false)?, open_data(&config.data.source, true)?);
+        Ok(Self { config: config.clone(), train, val })
+    }
+
+    /// The configuration of the model for these data.
+    pub fn model_config(&self) -> UperNetConfig {
+        model_config(&self.config.model, self.train.classes().len())
+    }
+
+    /// The validation set.
+    pub fn validation(&self) -> &Arc<dyn SegmentationDataset> {
+        &self.val
+    }
+
+    /// Evaluates a model on the validation set.
+    ///
+    /// # Errors
+    /// When a sample cannot be read.
+    pub fn evaluate(&self, model: &UperNet<Vmamba>, device: &Device) -> Result<Evaluation> {
+        evaluate(model, device, &self.val, &self.config.data.test, &self.config.test, false, self.config.data.workers, |_, _, _| Ok(()))
+    }
+}
+
+impl Task for SegmentationTask {
+    type Model = UperNet<Vmamba>;
+
+    fn batches(&self, first: u64) -> Box<dyn Iterator<Item = Result<Batch, DataError>>> {
+        let loader = LoaderConfig {
+            batch_size: self.config.train.batch_size,
+            seed: self.config.train.seed,
+            workers: self.config.data.workers,
+            ahead: 2 * self.config.data.workers,
+        };
+        Box::new(TrainLoader::new(Arc::clone(&self.train), self.config.data.train.clone(), loader, first))
+    }
+
+    fn loss(&self, model: &UperNet<Vmamba>, batch: &Batch, device: &Device) -> StepLoss {
+        let [height, width] = batch.size;
+        let images = Tensor::<4>::from_data(TensorData::new(batch.images.clone(), [batch.len, 3, height, width]), device);
+        let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
+        let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [batch.len, height, width]), device);
+        let loss = model.loss(images, labels);
+        let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
+        let mut parts = vec![("decode.loss_ce".to_owned(), scalar(&loss.decode_ce)), ("decode.acc_seg".to_owned(), loss.decode_accuracy)];
+        if let (Some(ce), Some(accuracy)) = (&loss.auxiliary_ce, loss.auxiliary_accuracy) {
+            parts.extend([("aux.loss_ce".to_owned(), scalar(ce)), ("aux.acc_seg".to_owned(), accuracy)]);
+        }
+        StepLoss { total: loss.total, parts }
+    }
+
+    fn validate(&self, model: &UperNet<Vmamba>, device: &Device) -> Result<Scalars> {
+        let report = self.evaluate(model, device)?.report;
+        let figures = [("mIoU", report.mean_iou), ("mAcc", report.mean_accuracy), ("aAcc", report.all_accuracy)];
+        Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    fn keys(&self) -> KeyMap {
+        official_key
+    }
+
+    fn plotted(&self) -> &'static [&'static str] {
+        &["loss", "decode.loss_ce", "aux.loss_ce"]
+    }
+
+    fn metadata(&self) -> Result<BTreeMap<String, String>> {
+        Ok(BTreeMap::from([
+            ("task".to_owned(), TASK.to_owned()),
+            ("metric".to_owned(), "mIoU".to_owned()),
+            ("config".to_owned(), serde_json::to_string(&self.config)?),
+            ("classes".to_owned(), serde_json::to_string(self.train.classes())?),
+        ]))
+    }
+}
+
+/// A segmentor from a checkpoint, ready to predict.
+pub struct LoadedSegmentor {
+    /// The model, without gradients.
+    pub model: UperNet<Vmamba>,
+    /// How it was trained.
+    pub config: SegmentationConfig,
+    /// Its classes.
+    pub classes: ClassList,
+    /// The iteration of the checkpoint, if it says so.
+    pub iteration: Option<u64>,
+}
+
+/// Loads a segmentor. A checkpoint of these tools carries its configuration and classes; for an official one, `config` says what the model
+/// is and its data give the classes.
+///
+/// # Errors
+/// When the file is no segmentation checkpoint, does not fit, or needs a configuration.
+pub fn load_segmentor(path: &std::path::Path, config: Option<SegmentationConfig>, device: &Device) -> Result<LoadedSegmentor> {
+    let checkpoint = Checkpoint::read(path)?;
+    let metadata = checkpoint.metadata().clone();
+    let own = checkpoint.is_ours();
+    if let Some(task) = metadata.get("task").filter(|task| own && *task != TASK) {
+        bail!("{} is a checkpoint for {task}, not for {TASK}", path.display());
+    }
+    let field = |name: &str| metadata.get(name).filter(|_| own);
+    let config = match (config, field("config")) {
+        (Some(config), _) => config,
+        (None, Some(text)) => serde_json::from_str(text).with_context(|| format!("{}: its configuration", path.display()))?,
+        (None, None) => bail!("{} does not say what model it is; name its configuration with --config", path.display()),
+    };
+    let classes: ClassList = match field("classes") {
+        Some(text) => serde_json::from_str(text).with_context(|| format!("{}: its classes", path.display()))?,
+        None => match &config.data.source {
+            DataSource::Folder { .. } => read_classes(&config.data.source)?,
+            DataSource::Scenes { .. } => vision_datasets::scenes::scene_classes(),
+        },
+    };
+    let weights = if checkpoint.weight_sets().contains(&"model_ema") { Weights::Ema } else { Weights::Auto };
+    let state = checkpoint.state_dict(if own { weights } else { Weights::Auto })?;
+    let model = model_config(&config.model, classes.len()).try_init(device).context("model")?;
+    // Prediction does not need the auxiliary head.
+    let options = LoadOptions::new().may_be_missing("auxiliary_head.").ignore_unexpected("auxiliary_head.");
+    let (model, _) = load_into(model, &official_key, &state, &options).with_context(|| path.display().to_string())?;
+    let iteration = field("iteration").and_then(|text| text.parse().ok());
+    Ok(LoadedSegmentor { model: model.valid(), config, classes, iteration })
+}
+
+use burn::module::Module;

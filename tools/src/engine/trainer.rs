@@ -1,0 +1,331 @@
+//! The training loop, the same for every task.
+//!
+//! One iteration is one optimiser step. Everything random in it is drawn from generators seeded by `(seed, iteration)`, so that a resumed
+//! run takes exactly the steps the uninterrupted one would have taken.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::prelude::*;
+use vision_datasets::loader::Batch;
+use vision_datasets::sample::DataError;
+use vmamba::checkpoint::{Checkpoint, LoadOptions, Weights, load_into, save_checkpoint, state_dict_of};
+
+use super::config::TrainConfig;
+use super::ema::Ema;
+use super::logging::{RunLog, Scalars};
+use super::optimizer::AdamW;
+use super::parameters::KeyMap;
+use super::process::interrupted;
+
+/// Loss of a batch: what is minimised, and figures for the log.
+pub struct StepLoss {
+    /// `[1]`
+    pub total: Tensor<1>,
+    /// Named parts.
+    pub parts: Scalars,
+}
+
+/// What distinguishes one task from another.
+pub trait Task {
+    /// The model.
+    type Model: Module + 'static;
+
+    /// Batches from batch `first` on.
+    fn batches(&self, first: u64) -> Box<dyn Iterator<Item = Result<Batch, DataError>>>;
+
+    /// Loss of a batch on `device`.
+    fn loss(&self, model: &Self::Model, batch: &Batch, device: &Device) -> StepLoss;
+
+    /// Figures on the validation set; the first is the one that is maximised.
+    ///
+    /// # Errors
+    /// When a sample cannot be read.
+    fn validate(&self, model: &Self::Model, device: &Device) -> Result<Scalars>;
+
+    /// Official keys of the model's parameters.
+    fn keys(&self) -> KeyMap;
+
+    /// Names of the loss parts that are plotted.
+    fn plotted(&self) -> &'static [&'static str];
+
+    /// What a checkpoint says about itself: everything needed to use it without other files.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written down.
+    fn metadata(&self) -> Result<BTreeMap<String, String>>;
+}
+
+/// A training run.
+pub struct Trainer<'a, T: Task> {
+    task: &'a T,
+    config: &'a TrainConfig,
+    folder: PathBuf,
+    /// With gradients.
+    device: Device,
+    model: T::Model,
+    optimizer: AdamW,
+    ema: Option<Ema>,
+    iteration: u64,
+    best: Option<(u64, f64)>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All iterations are done.
+    Finished,
+    /// A signal ended it; `--resume` continues.
+    Interrupted,
+}
+
+/// The checkpoint of the newest step.
+pub const LAST: &str = "last.safetensors";
+/// The checkpoint of the best validation.
+pub const BEST: &str = "best.safetensors";
+
+impl<'a, T: Task> Trainer<'a, T> {
+    /// A new run with `model`, which must be on `device`, in `folder`.
+    pub fn new(task: &'a T, config: &'a TrainConfig, model: T::Model, device: Device, folder: &Path) -> Self {
+        let optimizer = AdamW::new(config.optimizer.clone(), task.keys());
+        let ema = config.ema.map(|decay| Ema::new(decay, task.keys(), &model));
+        Self { task, config, folder: folder.to_owned(), device, model, optimizer, ema, iteration: 0, best: None }
+    }
+
+    /// Continues from the newest checkpoint of the folder.
+    ///
+    /// # Errors
+    /// When there is none, or it is not of this run's model.
+    pub fn resume(&mut self) -> Result<()> {
+        let path = self.folder.join(LAST);
+        let checkpoint = Checkpoint::read(&path).context("cannot resume")?;
+        let keys = self.task.keys();
+        let state = checkpoint.state_dict(Weights::Model)?;
+        let (model, _) = load_into(self.model.clone(), &keys, &state, &LoadOptions::new()).with_context(|| format!("cannot resume from {}", path.display()))?;
+        self.model = model;
+        let metadata = checkpoint.metadata();
+        let number = |name: &str| metadata.get(name).and_then(|text| text.parse::<f64>().ok());
+        self.iteration = number("iteration").with_context(|| format!("{} does not say its iteration", path.display()))? as u64;
+        self.best = number("best_iteration").map(|iteration| iteration as u64).zip(number("best_metric"));
+        let plain = self.device.clone().inner();
+        self.optimizer
+            .restore(&self.model, &plain, |name| Ok(checkpoint.blob(name)?))
+            .with_context(|| format!("cannot resume from {}", path.display()))?;
+        if let Some(decay) = self.config.ema {
+            self.ema = Some(Ema::restore(decay, keys, &checkpoint.state_dict(Weights::Ema)?, &plain));
+        }
+        Ok(())
+    }
+
+    /// Steps done so far.
+    pub fn iteration(&self) -> u64 {
+        self.iteration
+    }
+
+    /// The best validation so far: iteration and figure.
+    pub fn best(&self) -> Option<(u64, f64)> {
+        self.best
+    }
+
+    /// The parameter groups, for inspection.
+    pub fn describe_groups(&self) -> String {
+        self.optimizer.describe(&self.model)
+    }
+
+    /// The model as it is evaluated: without gradients, with averaged weights where the run keeps them.
+    ///
+    /// # Errors
+    /// Never in practice: the averaged weights are the model's own.
+    pub fn evaluated_model(&self) -> Result<T::Model> {
+        let model = self.model.valid();
+        match &self.ema {
+            Some(ema) => Ok(load_into(model, &self.task.keys(), &ema.state_dict(&self.model), &LoadOptions::new())?.0),
+            None => Ok(model),
+        }
+    }
+
+    /// Trains to the end, or until a signal arrives.
+    ///
+    /// # Errors
+    /// When data cannot be read, a loss is not finite, or something cannot be written. The newest checkpoint is intact.
+    pub fn run(&mut self) -> Result<Outcome> {
+        let config = self.config;
+        let mut log = RunLog::open(&self.folder, self.iteration, config.iterations)?;
+        let mut batches = self.task.batches(self.iteration * config.accumulation);
+        let (started, first) = (Instant::now(), self.iteration);
+        let mut times = Times::default();
+        let mut validation_time = Duration::ZERO;
+        let interrupted = interrupted();
+        while self.iteration < config.iterations {
+            let (parts, lr, norm) = self.step(&mut *batches, &mut times)?;
+            let done = self.iteration - first;
+            let pace = (started.elapsed() - validation_time).as_secs_f64() / done as f64;
+            let left = Duration::from_secs_f64(pace * (config.iterations - self.iteration) as f64);
+            let rate = (config.batch_size as u64 * config.accumulation) as f64 / pace;
+            let due = self.iteration.is_multiple_of(config.log_interval) || self.iteration == config.iterations;
+            let loss = parts.first().map_or(f64::NAN, |(_, loss)| *loss);
+            log.progress(self.iteration, &format!("loss {loss:.4}  lr {lr:.2e}  {rate:.1} img/s"), Some(left), due);
+
+            // Every step is in the file: the loss trace is the evidence that a resumed run is the same run.
+            let mut scalars = parts;
+            scalars.extend([("lr".to_owned(), lr), ("gradient_norm".to_owned(), norm), ("images_per_second".to_owned(), rate)]);
+            if due {
+                scalars.extend(times.take());
+            }
+            log.record("train", self.iteration, &scalars)?;
+
+            let stop = interrupted.load(Ordering::SeqCst);
+            let finished = self.iteration == config.iterations;
+            let mut save = stop || finished || self.iteration.is_multiple_of(config.checkpoint_interval.unwrap_or(config.val_interval));
+            if !stop && (finished || self.iteration.is_multiple_of(config.val_interval)) {
+                let begin = Instant::now();
+                save |= self.validate(&mut log)?;
+                validation_time += begin.elapsed();
+            }
+            if save {
+                self.save(LAST)?;
+            }
+            if stop {
+                log.say(&format!("interrupted after iteration {}; continue with --resume", self.iteration));
+                return Ok(Outcome::Interrupted);
+            }
+        }
+        let metric = self.metric_name().unwrap_or_default();
+        log.plot(&self.folder.display().to_string(), self.task.plotted(), &metric)?;
+        Ok(Outcome::Finished)
+    }
+
+    fn step(
+        &mut self,
+        batches: &mut dyn Iterator<Item = Result<Batch, DataError>>,
+        times: &mut Times,
+    ) -> Result<(Scalars, f64, f64)> {
+        let config = self.config;
+        let lr = config.schedule.learning_rate(config.optimizer.lr, self.iteration, config.iterations);
+        // Burn's generator lives in the device; seeded here, it does not depend on what came before.
+        self.device.seed(config.seed ^ (self.iteration + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut accumulator = GradientsAccumulator::new();
+        let mut parts: Scalars = Vec::new();
+        for _ in 0..config.accumulation {
+            let begin = Instant::now();
+            let batch = batches.next().context("the training data ended")??;
+            times.data += begin.elapsed();
+
+            let begin = Instant::now();
+            let StepLoss { total, parts: own } = self.task.loss(&self.model, &batch, &self.device);
+            let value = f64::from(total.clone().into_scalar::<f32>());
+            times.forward += begin.elapsed();
+            if !value.is_finite() {
+                self.refuse(&batch, &own, value)?;
+            }
+            let begin = Instant::now();
+            let gradients = (total / config.accumulation as f64).backward();
+            accumulator.accumulate(&self.model, GradientsParams::from_grads(gradients, &self.model));
+            times.backward += begin.elapsed();
+
+            let own = std::iter::once(("loss".to_owned(), value)).chain(own);
+            for (index, (name, value)) in own.enumerate() {
+                let share = value / config.accumulation as f64;
+                match parts.get_mut(index) {
+                    Some(part) => part.1 += share,
+                    None => parts.push((name, share)),
+                }
+            }
+        }
+        let begin = Instant::now();
+        let (model, norm) = self.optimizer.step(self.model.clone(), accumulator.grads(), lr);
+        if !norm.is_finite() {
+            bail!(
+                "the gradients of iteration {} are not finite although the loss is; the model is as it was before this step, and the \
+                 newest checkpoint is {}",
+                self.iteration + 1,
+                self.folder.join(LAST).display()
+            );
+        }
+        self.model = model;
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.model);
+        }
+        times.optimizer += begin.elapsed();
+        times.steps += 1;
+        self.iteration += 1;
+        Ok((parts, lr, norm))
+    }
+
+    /// Ends the run because of a loss that is no number, and writes down what led to it.
+    fn refuse(&self, batch: &Batch, parts: &Scalars, value: f64) -> Result<()> {
+        let report = self.folder.join("non_finite_loss.json");
+        let parts: BTreeMap<&str, String> = parts.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect();
+        let text = serde_json::json!({"iteration": self.iteration + 1, "loss": value.to_string(), "parts": parts, "images": batch.names});
+        std::fs::write(&report, format!("{text:#}\n")).with_context(|| format!("cannot write {}", report.display()))?;
+        bail!(
+            "the loss of iteration {} is {value} on the images {}; details are in {}, the newest good checkpoint is {}",
+            self.iteration + 1,
+            batch.names.join(", "),
+            report.display(),
+            self.folder.join(LAST).display()
+        )
+    }
+
+    /// Evaluates; returns whether it was the best so far.
+    fn validate(&mut self, log: &mut RunLog) -> Result<bool> {
+        let scalars = self.task.validate(&self.evaluated_model()?, &self.device.clone().inner())?;
+        let text: Vec<String> = scalars.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        log.say(&format!("iteration {}: validation {}", self.iteration, text.join("  ")));
+        log.record("val", self.iteration, &scalars)?;
+        let Some((name, value)) = scalars.first().cloned() else { return Ok(false) };
+        let better = self.best.is_none_or(|(_, best)| value > best);
+        if better {
+            self.best = Some((self.iteration, value));
+            self.save(BEST)?;
+        }
+        log.plot(&self.folder.display().to_string(), self.task.plotted(), &name)?;
+        Ok(better)
+    }
+
+    fn metric_name(&self) -> Option<String> {
+        self.task.metadata().ok()?.get("metric").cloned()
+    }
+
+    fn save(&self, name: &str) -> Result<()> {
+        let keys = self.task.keys();
+        let mut metadata = self.task.metadata()?;
+        metadata.insert("iteration".to_owned(), self.iteration.to_string());
+        if let Some((iteration, metric)) = self.best {
+            metadata.insert("best_iteration".to_owned(), iteration.to_string());
+            metadata.insert("best_metric".to_owned(), metric.to_string());
+        }
+        let ema = self.ema.as_ref().map(|ema| ema.state_dict(&self.model));
+        // Only the newest checkpoint is resumed from; the best one is smaller without the optimiser.
+        let blobs = if name == LAST { self.optimizer.to_blobs() } else { BTreeMap::new() };
+        save_checkpoint(self.folder.join(name), &state_dict_of(&self.model, &keys), ema.as_ref(), &metadata, &blobs)?;
+        Ok(())
+    }
+}
+
+/// Where the time of the steps since the last line went.
+#[derive(Default)]
+struct Times {
+    data: Duration,
+    forward: Duration,
+    backward: Duration,
+    optimizer: Duration,
+    steps: u32,
+}
+
+impl Times {
+    /// Seconds a step, and begins anew.
+    fn take(&mut self) -> Scalars {
+        let Self { data, forward, backward, optimizer, steps } = std::mem::take(self);
+        let mean = |time: Duration| time.as_secs_f64() / f64::from(steps.max(1));
+        [("data_seconds", data), ("forward_seconds", forward), ("backward_seconds", backward), ("optimizer_seconds", optimizer)]
+            .into_iter()
+            .map(|(name, time)| (name.to_owned(), mean(time)))
+            .collect()
+    }
+}
