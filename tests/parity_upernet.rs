@@ -7,7 +7,7 @@ use burn::prelude::*;
 use burn::tensor::Gradients;
 use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, GRADIENT_TOLERANCE, cases, fixtures_root};
-use upernet::inference::{InferenceMode, View, label_map, predict, predict_augmented};
+use upernet::inference::{InferenceMode, View, label_map, predict, predict_augmented, predict_labels};
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig, official_key};
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
 use vmamba::{FeaturePyramid, OfficialConfig, Vmamba, VmambaConfig};
@@ -113,7 +113,8 @@ fn a_training_step_has_the_official_losses_gradients_and_statistics() {
     // The batch is that of `stages_eval`.
     let source = Fixture::read("upernet", "stages_eval");
     let labels = source.tensor("batch_gt");
-    let labels = FixtureTensor { shape: [&labels.shape[..1], &labels.shape[labels.shape.len() - 2..]].concat(), values: labels.values.clone() };
+    let labels =
+        FixtureTensor { shape: [&labels.shape[..1], &labels.shape[labels.shape.len() - 2..]].concat(), values: labels.values.clone() };
     let loss = model.loss(source.tensor("batch_input").to_tensor(&device), labels.to_int(&device));
     let mut comparison = Comparison::new("upernet/train");
     check_losses(&mut comparison, &loss, &case.manifest["losses"]);
@@ -172,13 +173,17 @@ fn whole_flipped_and_sliding_prediction_equal_the_official_ones() {
     let slide = &case.manifest["slide"];
     let slide = InferenceMode::Slide { crop: pair(&slide["crop_size"]), stride: pair(&slide["stride"]) };
     let mut comparison = Comparison::new("upernet/predict");
-    for (name, mode, flipped) in [("whole", InferenceMode::Whole, false), ("whole_flip", InferenceMode::Whole, true), ("slide", slide, false)] {
+    for (name, mode, flipped) in
+        [("whole", InferenceMode::Whole, false), ("whole_flip", InferenceMode::Whole, true), ("slide", slide, false)]
+    {
         let view = View { input: case.tensor("input").to_tensor(&device), flipped };
-        let logits = predict(&model, view, mode, original);
+        let logits = predict(&model, view.clone(), mode, original);
         let expected = case.tensor(&format!("{name}_logits"));
         let [_, classes, height, width] = logits.dims();
         if let Some(labels) = case.get(&format!("{name}_pred")) {
-            let predicted: Vec<f64> = label_map(logits.clone()).into_iter().map(f64::from).collect();
+            let fused = predict_labels(&model, view, mode, original);
+            assert_eq!(fused, label_map(logits.clone()), "{name}: labels without the logits");
+            let predicted: Vec<f64> = fused.into_iter().map(f64::from).collect();
             let different = predicted.iter().zip(&labels.values).filter(|(a, b)| a != b).count();
             // Pixels where two classes tie to the last digit may fall either way.
             assert!(different * 1000 <= predicted.len(), "{name}: {different} of {} labels differ", predicted.len());

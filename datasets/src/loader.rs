@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn batches_do_not_depend_on_the_number_of_workers_or_on_where_a_run_begins() {
-        let batches = |workers: usize, first: u64, count: usize| loader(workers, first, None).take(count).map(Result::unwrap).collect::<Vec<_>>();
+        let batches =
+            |workers: usize, first: u64, count: usize| loader(workers, first, None).take(count).map(Result::unwrap).collect::<Vec<_>>();
         let expected = batches(1, 0, 12);
         for workers in [0, 2, 3, 16] {
             assert_eq!(batches(workers, 0, 12), expected, "{workers} workers");

@@ -252,7 +252,7 @@ impl ClassList {
         let column = |name: &str| head.iter().position(|field| field == name);
         let Some(name_column) = column("name") else {
             let names = std::iter::once((first_number, first)).chain(lines).map(|(_, line)| synonym(line).to_owned());
-            return Ok(Self::named(names));
+            return Self::named(names).checked(path);
         };
         let colours = [column("r"), column("g"), column("b")];
         let mut classes = Vec::new();
@@ -274,13 +274,18 @@ impl ClassList {
             };
             classes.push((name.to_owned(), colour));
         }
-        if classes.is_empty() {
-            return Err(DataError::layout(path, "the class list has a head line but no class"));
+        Self::new(classes).checked(path)
+    }
+
+    /// The list, if label maps can tell its classes apart.
+    fn checked(self, path: &Path) -> Result<Self, DataError> {
+        match self.len() {
+            0 => Err(DataError::layout(path, "the class list has a head line but no class")),
+            count if count > usize::from(IGNORE_LABEL) => {
+                Err(DataError::layout(path, format!("{count} classes; label maps of 8 bits hold 255 and the ignored label")))
+            }
+            _ => Ok(self),
         }
-        if classes.len() > usize::from(IGNORE_LABEL) {
-            return Err(DataError::layout(path, format!("{} classes; label maps of 8 bits hold 255 and the ignored label", classes.len())));
-        }
-        Ok(Self::new(classes))
     }
 }
 
@@ -326,7 +331,9 @@ mod tests {
 
     #[test]
     fn broken_class_lists_name_the_line() {
-        for (text, part) in [("", "empty"), ("Idx,Name\n", "no class"), ("Idx,Name,R,G,B\n1,sky,300,0,0\n", "line 2"), ("Name,R\n,1\n", "line 2")] {
+        for (text, part) in
+            [("", "empty"), ("Idx,Name\n", "no class"), ("Idx,Name,R,G,B\n1,sky,300,0,0\n", "line 2"), ("Name,R\n,1\n", "line 2")]
+        {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }

@@ -128,7 +128,6 @@ fn a_route_is_the_order_in_which_pixels_are_unfolded() {
     let raster: Vec<f32> = (0..height * width).map(|i| i as f32).collect();
     let image = Tensor::<4>::from_data(TensorData::new(raster, [1, 1, height, width]), &device);
     let order: Vec<usize> = cross_scan(image, ScanPattern::Cross).into_data().iter::<f32>().map(|v| v as usize).collect();
-    let routes: Vec<usize> =
-        Route::CROSS.iter().flat_map(|route| (0..height * width).map(|t| route.pixel(t, height, width))).collect();
+    let routes: Vec<usize> = Route::CROSS.iter().flat_map(|route| (0..height * width).map(|t| route.pixel(t, height, width))).collect();
     assert_eq!(order, routes);
 }

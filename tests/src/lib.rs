@@ -4,6 +4,8 @@
 //! it that holds its configuration, so that another fixture set of the same layout runs unchanged. The folder is
 //! `$VMAMBA_SHARED/fixtures` when that variable is set, otherwise the small copy in `tests/fixtures`.
 
+pub mod tool;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -50,8 +52,8 @@ impl Fixture {
     pub fn read(folder: &str, name: &str) -> Self {
         let path = fixtures_root().join(folder).join(format!("{name}.safetensors"));
         let manifest_path = path.with_extension("json");
-        let manifest = serde_json::from_slice(&read_bytes(&manifest_path))
-            .unwrap_or_else(|error| panic!("{}: {error}", manifest_path.display()));
+        let manifest =
+            serde_json::from_slice(&read_bytes(&manifest_path)).unwrap_or_else(|error| panic!("{}: {error}", manifest_path.display()));
         let bytes = read_bytes(&path);
         let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let tensors = file

@@ -14,7 +14,7 @@
 //! | [`gelu`], [`silu`], [`softplus`] | any | activations |
 //! | [`channel_norm()`] | `[.., channels]` | LayerNorm over channels |
 //! | [`linear()`], [`conv2d()`], [`depthwise_conv2d`] | `[batch, height, width, channels]` | projections and convolutions |
-//! | [`resize_bilinear`], [`softmax_channels`], [`cross_entropy_map`] | `[batch, channels, height, width]` | segmentation heads |
+//! | [`resize_bilinear`], [`argmax_resized`], [`softmax_channels`], [`cross_entropy_map`] | `[batch, channels, height, width]` | segmentation heads |
 
 mod activation;
 mod channel_norm;
@@ -35,7 +35,7 @@ pub use conv2d::conv2d;
 pub use cross_scan::{ScanPattern, cross_merge, cross_scan};
 pub use depthwise_conv::depthwise_conv2d;
 pub use linear::linear;
-pub use resize::resize_bilinear;
+pub use resize::{argmax_resized, resize_bilinear};
 pub use selective_scan::{Route, selective_scan, selective_scan_2d};
 pub use softmax::{argmax_channels, cross_entropy_map, softmax_channels};
 

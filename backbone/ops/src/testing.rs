@@ -57,10 +57,8 @@ pub(crate) fn assert_same_gradients<const D: usize>(
 ) {
     let device = cpu().autodiff();
     let run = |f: &dyn Fn(&[Tensor<1>]) -> Tensor<D>| {
-        let leaves: Vec<Tensor<1>> = inputs
-            .iter()
-            .map(|(_, v)| Tensor::from_data(TensorData::new(v.clone(), [v.len()]), &device).require_grad())
-            .collect();
+        let leaves: Vec<Tensor<1>> =
+            inputs.iter().map(|(_, v)| Tensor::from_data(TensorData::new(v.clone(), [v.len()]), &device).require_grad()).collect();
         let y = f(&leaves);
         let weight = random_tensor(y.dims(), 999, &device);
         let gradients = (y.clone() * weight).sum().backward();

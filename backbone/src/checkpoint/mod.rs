@@ -180,7 +180,10 @@ impl Checkpoint {
         if let Contents::Torch(file) = &self.contents
             && !file.others.is_empty()
         {
-            text.push_str(&format!(" (and no weights in {})", quoted(&mut file.others.iter().map(|(name, what)| format!("`{name}`: {what}")))));
+            text.push_str(&format!(
+                " (and no weights in {})",
+                quoted(&mut file.others.iter().map(|(name, what)| format!("`{name}`: {what}")))
+            ));
         }
         text
     }

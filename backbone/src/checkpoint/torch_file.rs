@@ -123,9 +123,8 @@ impl TorchFile {
             }
             match heap.mapping(*value) {
                 Some(entries) if has_tensors(heap, entries) => sets.push(WeightSet::new(heap, name, entries)),
-                Some(entries) if name == "meta" => scalars.extend(entries.iter().filter_map(|(key, value)| {
-                    Some((format!("meta.{}", heap.text(*key)?), heap.scalar(*value)?))
-                })),
+                Some(entries) if name == "meta" => scalars
+                    .extend(entries.iter().filter_map(|(key, value)| Some((format!("meta.{}", heap.text(*key)?), heap.scalar(*value)?)))),
                 Some(_) => others.push((name.to_owned(), heap.describe(*value))),
                 None => {}
             }
@@ -181,9 +180,9 @@ impl TorchFile {
             };
             let raw = source.read(&first.storage)?;
             for (key, tensor) in tensors {
-                let data = tensor.gather(&raw, self.big_endian).ok_or_else(|| {
-                    Fault::Unsupported(format!("tensor `{key}` has elements of type {:?}", tensor.storage.element))
-                })?;
+                let data = tensor
+                    .gather(&raw, self.big_endian)
+                    .ok_or_else(|| Fault::Unsupported(format!("tensor `{key}` has elements of type {:?}", tensor.storage.element)))?;
                 state.insert(key, StateTensor { shape: tensor.shape.iter().map(|n| *n as usize).collect(), data });
             }
         }
@@ -213,9 +212,11 @@ impl TensorRef {
         if elements == 0 {
             return Ok(0);
         }
-        let last = self.shape.iter().zip(&self.strides).try_fold(self.offset, |last, (size, stride)| {
-            last.checked_add((size - 1).checked_mul(*stride)?)
-        });
+        let last = self
+            .shape
+            .iter()
+            .zip(&self.strides)
+            .try_fold(self.offset, |last, (size, stride)| last.checked_add((size - 1).checked_mul(*stride)?));
         let available = self.storage.view.end - self.storage.view.start;
         match last {
             Some(last) if last < available => Ok(elements),
@@ -340,11 +341,7 @@ fn read_entry(archive: &mut ZipArchive<BufReader<File>>, name: &str, expected: O
     // One byte more than expected: the end, where the checksum is compared, must be reached.
     let mut bytes = Vec::new();
     entry.take(size.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| Fault::Corrupt(format!("{name}: {error}")))?;
-    if bytes.len() as u64 == size {
-        Ok(bytes)
-    } else {
-        Err(Fault::Corrupt(format!("{name} has {} bytes instead of {size}", bytes.len())))
-    }
+    if bytes.len() as u64 == size { Ok(bytes) } else { Err(Fault::Corrupt(format!("{name} has {} bytes instead of {size}", bytes.len()))) }
 }
 
 fn read_exactly(reader: &mut impl Read, bytes: u64, key: &str) -> Result<Vec<u8>, Fault> {
@@ -383,8 +380,7 @@ fn index_legacy_storages(
     objects: &Pickle,
     keys: &Pickle,
 ) -> Result<HashMap<String, LegacyStorage>, Fault> {
-    let sizes: HashMap<&str, ElementType> =
-        objects.heap.storages().map(|storage| (storage.key.as_str(), storage.element)).collect();
+    let sizes: HashMap<&str, ElementType> = objects.heap.storages().map(|storage| (storage.key.as_str(), storage.element)).collect();
     let keys = keys.heap.sequence(keys.root).map(|ids| ids.iter().map(|id| keys.heap.text(*id)).collect::<Option<Vec<_>>>());
     let Some(Some(keys)) = keys else {
         return Err(Fault::Corrupt("the list of storages is no list of names".to_owned()));

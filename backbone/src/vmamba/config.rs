@@ -76,7 +76,7 @@ pub struct VmambaConfig {
 
 /// Channels of the stages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number of channels or a list of them, one a stage")]
 pub enum Dims {
     /// Channels of the first stage, doubled from stage to stage.
     Doubling(usize),
@@ -324,7 +324,7 @@ impl VmambaConfig {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a rank or \"auto\"")]
 enum RankNumberOrWord {
     Number(usize),
     Word(String),

@@ -184,7 +184,11 @@ mod tests {
         folder.labels("a.png", 4, 4, 0);
         assert!(folder.error().contains("4x3") && folder.error().contains("4x4"), "{}", folder.error());
         folder.labels("a.png", 4, 3, 3);
-        assert!(folder.error().contains("label 3 at column 0, row 0") && folder.error().contains("reduce_zero_label"), "{}", folder.error());
+        assert!(
+            folder.error().contains("label 3 at column 0, row 0") && folder.error().contains("reduce_zero_label"),
+            "{}",
+            folder.error()
+        );
         let missing = FolderDataset::open(folder.0.path(), "validation", ClassList::numbered(3), false).unwrap_err().to_string();
         assert!(missing.contains("images/validation"), "{missing}");
     }

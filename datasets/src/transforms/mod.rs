@@ -9,7 +9,7 @@ mod resize;
 
 pub use crop::{CropConfig, random_crop};
 pub use flip::{flip_image, flip_labels};
-pub use normalize::{Normalize, NetworkInput};
+pub use normalize::{NetworkInput, Normalize};
 pub use photometric::PhotometricConfig;
 pub use pipeline::{RandomResizeConfig, TestPipeline, TrainPipeline, TrainSample};
 pub use resize::{fit_size, resize_bilinear, resize_nearest, scaled_size};

@@ -88,7 +88,8 @@ fn to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
     let [r, g, b] = [r, g, b].map(i32::from);
     let v = r.max(g).max(b);
     let diff = v - r.min(g).min(b);
-    let divide = |numerator: f64, by: i32| if by == 0 { 0 } else { (numerator * f64::from(1 << SHIFT) / f64::from(by)).round_ties_even() as i32 };
+    let divide =
+        |numerator: f64, by: i32| if by == 0 { 0 } else { (numerator * f64::from(1 << SHIFT) / f64::from(by)).round_ties_even() as i32 };
     let s = (diff * divide(255.0, v) + (1 << (SHIFT - 1))) >> SHIFT;
     let sector = if v == r {
         g - b

@@ -6,7 +6,7 @@
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
-use vision_ops::{resize_bilinear, softmax_channels};
+use vision_ops::{argmax_resized, resize_bilinear, softmax_channels};
 use vmamba::FeaturePyramid;
 
 use crate::model::UperNet;
@@ -50,13 +50,24 @@ pub fn logits<P: FeaturePyramid>(model: &UperNet<P>, input: Tensor<4>, mode: Inf
     }
 }
 
+/// The class of every pixel at the original size, in raster order: the argmax of [`predict`], without holding the logits at that size.
+/// For one image.
+///
+/// # Panics
+/// As [`logits`], or when there is not exactly one image.
+pub fn predict_labels<P: FeaturePyramid>(model: &UperNet<P>, view: View, mode: InferenceMode, original: [usize; 2]) -> Vec<u32> {
+    argmax_resized(view_logits(model, view, mode), original)
+}
+
 /// Logits at the original size: `original` is `[height, width]` of the image before it was resized for the network.
 pub fn predict<P: FeaturePyramid>(model: &UperNet<P>, view: View, mode: InferenceMode, original: [usize; 2]) -> Tensor<4> {
-    let mut logits = logits(model, view.input, mode);
-    if view.flipped {
-        logits = logits.flip([3]);
-    }
-    resize_bilinear(logits, original, false)
+    resize_bilinear(view_logits(model, view, mode), original, false)
+}
+
+/// Logits at the size of the view, flipped back.
+fn view_logits<P: FeaturePyramid>(model: &UperNet<P>, view: View, mode: InferenceMode) -> Tensor<4> {
+    let logits = logits(model, view.input, mode);
+    if view.flipped { logits.flip([3]) } else { logits }
 }
 
 /// Mean over the views of the softmax of their logits at the original size, `[1, classes, height, width]`; `None` without views.

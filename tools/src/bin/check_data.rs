@@ -9,6 +9,7 @@ use image::{Rgb, RgbImage};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use tools::engine::process;
 use tools::report::pictures::{self, Classes};
 use tools::report::tables::{Cell, Table};
 use vision_datasets::check::{CheckOptions, CheckReport, Finding, Severity, check_datasets, check_folder};
@@ -60,14 +61,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    process::run_tool(|| run(&arguments))
 }
 
 /// Whether the data set passes.

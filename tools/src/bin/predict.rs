@@ -1,5 +1,6 @@
 //! Segments photos: `predict best.safetensors photos/ --out predictions`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -7,10 +8,11 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tools::engine::config::{self, SegmentationConfig};
 use tools::engine::device::DeviceChoice;
-use tools::engine::evaluate::{default_slide, predict_labels, read_photo};
+use tools::engine::evaluate::{Predictor, default_slide};
 use tools::engine::process;
 use tools::engine::segmentation::load_segmentor;
 use tools::report::pictures::{self, Classes};
+use vision_datasets::image_io::read_rgb;
 
 /// Segment photos with a trained model: for each, an overlay with legend and a PNG of class indices.
 #[derive(Parser)]
@@ -34,7 +36,7 @@ struct Arguments {
     #[arg(long)]
     slide: bool,
     /// Opacity of the overlay, 0 to 1.
-    #[arg(long, default_value_t = 0.6)]
+    #[arg(long, default_value_t = 0.6, value_parser = opacity)]
     alpha: f32,
     /// cpu, cuda[:n] or vulkan[:n].
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
@@ -45,15 +47,8 @@ struct Arguments {
 const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
 
 fn main() -> ExitCode {
-    process::keep_large_blocks();
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    process::run_tool(|| run(&arguments))
 }
 
 /// Whether every photo was segmented.
@@ -67,19 +62,20 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write to {}", arguments.out.display()))?;
     let classes = Classes { names: &segmentor.classes.names, palette: &segmentor.classes.palette };
+    let SegmentationConfig { data, test, .. } = &segmentor.config;
+    let predictor = Predictor { model: &segmentor.model, device: &device, pipeline: &data.test, test, augment: arguments.tta };
     let mut failed = 0;
-    for photo in &photos {
+    for (photo, name) in photos.iter().zip(result_names(&photos)) {
         // One damaged photo must not cost the others.
-        let image = match read_photo(photo) {
+        let image = match read_rgb(photo) {
             Ok(image) => image,
             Err(error) => {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {error}");
                 failed += 1;
                 continue;
             }
         };
-        let labels = predict_labels(&segmentor.model, &device, &image, &segmentor.config.data.test, &segmentor.config.test, arguments.tta)?;
-        let name = photo.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let labels = predictor.labels(&image)?;
         let picture = pictures::comparison(&image, None, &labels, classes, arguments.alpha)?;
         pictures::save(&arguments.out.join(format!("{name}_overlay.png")), &picture)?;
         pictures::save_labels(&arguments.out.join(format!("{name}_labels.png")), &labels, image.width(), image.height())?;
@@ -87,6 +83,26 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     println!("{} of {} photos segmented, results in {}", photos.len() - failed, photos.len(), arguments.out.display());
     Ok(failed == 0)
+}
+
+fn opacity(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|alpha| (0.0..=1.0).contains(alpha)).ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+/// The names of the results: those of the photos without ending, numbered where two photos share one.
+fn result_names(photos: &[PathBuf]) -> Vec<String> {
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    let unused = |photo: &PathBuf| {
+        let stem = photo.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut name = stem.clone();
+        let mut number = 2;
+        while !seen.insert(name.clone()) {
+            name = format!("{stem}_{number}");
+            number += 1;
+        }
+        name
+    };
+    photos.iter().map(unused).collect()
 }
 
 fn find_photos(inputs: &[String]) -> Result<Vec<PathBuf>> {

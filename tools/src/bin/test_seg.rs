@@ -6,15 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use indicatif::ProgressBar;
 use serde_json::json;
 use tools::engine::config::{self, DataSource, SegmentationConfig};
 use tools::engine::device::DeviceChoice;
-use tools::engine::evaluate::{class_table, default_slide, evaluate};
+use tools::engine::evaluate::{Predictor, class_table, default_slide, summary};
 use tools::engine::process;
 use tools::engine::segmentation::{load_segmentor, open_data};
 use tools::published::{Measured, segmentation_row};
 use tools::report::pictures::{self, Classes};
-use vision_datasets::sample::SegmentationDataset;
 
 /// Evaluate a semantic segmentor on its validation data.
 #[derive(Parser)]
@@ -52,14 +52,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    process::keep_large_blocks();
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    process::run_tool(|| run(&arguments).map(|()| true))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -89,41 +83,27 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let folders = arguments.out.as_deref().map(output_folders).transpose()?;
     let classes = Classes { names: &segmentor.classes.names, palette: &segmentor.classes.palette };
-    let total = data.len();
-    let evaluation = evaluate(
-        &segmentor.model,
-        &device,
-        &data,
-        &config.data.test,
-        &config.test,
-        arguments.tta,
-        config.data.workers,
-        |index, sample, labels| {
-            if let Some((drawn, maps)) = &folders {
-                let picture = pictures::comparison(&sample.image, Some(sample.labels.as_slice()), labels, classes, 0.6)?;
-                pictures::save(&drawn.join(format!("{}.png", sample.name)), &picture)?;
-                pictures::save_labels(&maps.join(format!("{}.png", sample.name)), labels, sample.image.width(), sample.image.height())?;
-            }
-            if (index + 1) % 50 == 0 {
-                eprintln!("{}/{total} images", index + 1);
-            }
-            Ok(())
-        },
-    )?;
+    let predictor =
+        Predictor { model: &segmentor.model, device: &device, pipeline: &config.data.test, test: &config.test, augment: arguments.tta };
+    let bar = ProgressBar::new(data.len() as u64);
+    let evaluation = predictor.evaluate(&data, config.data.workers, |_, sample, labels| {
+        if let Some((drawn, maps)) = &folders {
+            let picture = pictures::comparison(&sample.image, Some(sample.labels.as_slice()), labels, classes, 0.6)?;
+            pictures::save(&drawn.join(format!("{}.png", sample.name)), &picture)?;
+            pictures::save_labels(&maps.join(format!("{}.png", sample.name)), labels, sample.image.width(), sample.image.height())?;
+        }
+        bar.inc(1);
+        Ok(())
+    })?;
+    bar.finish_and_clear();
 
     let report = &evaluation.report;
     print!("{}", class_table(report, &segmentor.classes).text());
-    println!(
-        "aAcc {:.2}  mIoU {:.2}  mAcc {:.2}  ({} images, {:.2} images/s)",
-        report.all_accuracy * 100.0,
-        report.mean_iou * 100.0,
-        report.mean_accuracy * 100.0,
-        evaluation.images,
-        evaluation.images_per_second
-    );
+    println!("{}  ({} images, {:.2} images/s)", summary(report), evaluation.images, evaluation.images_per_second);
     if let Some(row) = segmentation_row(&config.name)? {
         let own = Some(report.mean_iou * 100.0);
-        let measured = if arguments.tta { Measured { miou_ms: own, ..Measured::default() } } else { Measured { miou_ss: own, ..Measured::default() } };
+        let measured =
+            if arguments.tta { Measured { miou_ms: own, ..Measured::default() } } else { Measured { miou_ss: own, ..Measured::default() } };
         print!("{}", row.compare(measured).text());
         println!("source: {}", row.source);
     }

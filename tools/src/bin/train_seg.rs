@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use burn::prelude::Device;
 use clap::Parser;
 use tools::engine::config::{self, DataSource, SegmentationConfig};
 use tools::engine::device::DeviceChoice;
-use tools::engine::evaluate::class_table;
-use tools::engine::logging::human;
+use tools::engine::evaluate::{class_table, summary};
+use tools::engine::logging::{METRICS_FILE, human};
 use tools::engine::process;
 use tools::engine::segmentation::{SegmentationTask, initial_model};
 use tools::engine::trainer::{BEST, LAST, Outcome, Trainer};
 use tools::report::pictures::{self, Classes};
-use vision_datasets::sample::SegmentationDataset;
 
 /// The configuration that runs without arguments.
 const DEMO: &str = include_str!("../../../configs/demo/scenes_seg.toml");
+
+/// Where a run writes down its configuration.
+const SNAPSHOT: &str = "config.toml";
 
 /// Train a semantic segmentor (UperNet on VMamba).
 ///
@@ -37,7 +40,7 @@ struct Arguments {
     /// Folder for checkpoints, logs and pictures [default: runs/<name of the configuration>].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Continue the run in the folder from its newest checkpoint.
+    /// Continue the run in the folder from its newest checkpoint; without --config, with the configuration it was started with.
     #[arg(long)]
     resume: bool,
     /// Begin anew in a folder that holds a run.
@@ -52,14 +55,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    process::keep_large_blocks();
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    process::run_tool(|| run(&arguments).map(|()| true))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -67,15 +64,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(data) = &arguments.data {
         overrides.push(format!("data.source.root={}", toml::Value::String(data.to_string_lossy().into_owned())));
     }
-    let config: SegmentationConfig = match &arguments.config {
-        Some(path) => config::load(path, &overrides)?,
-        None => config::load_text(DEMO, &overrides, "the built-in demo configuration")?,
-    };
+    let (config, folder) = read_config(arguments, &overrides)?;
     config.validate()?;
     let device = arguments.device.open()?.autodiff();
     let task = SegmentationTask::new(&config)?;
     let (model, report) = initial_model(&task.model_config(), &config.init, config.train.seed, &device)?;
-    let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
     if arguments.show_groups {
         print!("{}", Trainer::new(&task, &config.train, model, device, &folder).describe_groups());
         return Ok(());
@@ -83,7 +76,12 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     prepare_folder(&folder, arguments)?;
     let text = toml::to_string(&config).context("the configuration cannot be written down")?;
-    let snapshot = folder.join("config.toml");
+    let snapshot = folder.join(SNAPSHOT);
+    if arguments.resume {
+        for difference in config::differences(&snapshot, &text)? {
+            println!("changed since the run began: {difference}");
+        }
+    }
     std::fs::write(&snapshot, text).with_context(|| format!("cannot write {}", snapshot.display()))?;
     announce(&config, &task, report.as_ref().map(ToString::to_string));
 
@@ -97,13 +95,25 @@ fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     println!("trained for {}", human(begin.elapsed()));
-    finish(&config, &task, &trainer, &device.inner(), &folder)
+    finish(&task, &trainer, &device.inner(), &folder, config.train.pictures)
+}
+
+/// The configuration and the folder of the run. One that is resumed by its folder alone goes on with its own configuration.
+fn read_config(arguments: &Arguments, overrides: &[String]) -> Result<(SegmentationConfig, PathBuf)> {
+    let own = arguments.out.as_ref().filter(|_| arguments.resume).map(|folder| folder.join(SNAPSHOT));
+    let config: SegmentationConfig = match (&arguments.config, own) {
+        (Some(path), _) => config::load(path, overrides)?,
+        (None, Some(own)) if own.exists() => config::load(&own, overrides)?,
+        (None, _) => config::load_text(DEMO, overrides, "the built-in demo configuration")?,
+    };
+    let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
+    Ok((config, folder))
 }
 
 /// Makes the folder; one that holds a run is not touched without being asked to.
 fn prepare_folder(folder: &Path, arguments: &Arguments) -> Result<()> {
     let context = || format!("cannot write to the folder {}", folder.display());
-    let holds_run = folder.join(LAST).exists() || folder.join("config.toml").exists();
+    let holds_run = folder.join(LAST).exists() || folder.join(SNAPSHOT).exists();
     if holds_run && !arguments.resume && !arguments.overwrite {
         bail!("{} holds a run already; --resume continues it, --overwrite begins anew", folder.display());
     }
@@ -112,8 +122,10 @@ fn prepare_folder(folder: &Path, arguments: &Arguments) -> Result<()> {
     }
     std::fs::create_dir_all(folder).with_context(context)?;
     if arguments.overwrite {
-        for name in [LAST, BEST, "metrics.jsonl", "non_finite_loss.json"] {
-            match std::fs::remove_file(folder.join(name)) {
+        let events = glob::glob(&folder.join("tensorboard/events.out.tfevents.*").to_string_lossy()).with_context(context)?;
+        let files = [LAST, BEST, METRICS_FILE, "non_finite_loss.json"].into_iter().map(|name| folder.join(name));
+        for file in files.chain(events.filter_map(Result::ok)) {
+            match std::fs::remove_file(file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(context),
                 _ => (),
             }
@@ -146,42 +158,29 @@ fn announce(config: &SegmentationConfig, task: &SegmentationTask, loaded: Option
     }
 }
 
-/// Evaluates the trained model, prints its table and draws predictions.
-fn finish(
-    config: &SegmentationConfig,
-    task: &SegmentationTask,
-    trainer: &Trainer<SegmentationTask>,
-    device: &burn::prelude::Device,
-    folder: &Path,
-) -> Result<()> {
-    let model = trainer.evaluated_model()?;
+/// Prints the table of the last validation and draws predictions.
+fn finish(task: &SegmentationTask, trainer: &Trainer<SegmentationTask>, device: &Device, folder: &Path, count: usize) -> Result<()> {
     let data = task.validation();
     let classes = data.classes();
     let drawn = folder.join("pictures");
     std::fs::create_dir_all(&drawn).with_context(|| format!("cannot write to {}", drawn.display()))?;
-    let every = (data.len() / config.train.pictures.max(1)).max(1);
-    let evaluation = tools::engine::evaluate::evaluate(
-        &model,
-        device,
-        data,
-        &config.data.test,
-        &config.test,
-        false,
-        config.data.workers,
-        |index, sample, labels| {
-            if index % every == 0 && index / every < config.train.pictures {
-                let colours = Classes { names: &classes.names, palette: &classes.palette };
-                let picture = pictures::comparison(&sample.image, Some(sample.labels.as_slice()), labels, colours, 0.6)?;
-                pictures::save(&drawn.join(format!("{}.png", sample.name)), &picture)?;
-            }
-            Ok(())
-        },
-    )?;
-    print!("{}", class_table(&evaluation.report, classes).text());
-    println!("mIoU {:.4}  mAcc {:.4}  aAcc {:.4}", evaluation.report.mean_iou, evaluation.report.mean_accuracy, evaluation.report.all_accuracy);
-    if let Some((iteration, best)) = trainer.best() {
-        println!("best mIoU {best:.4} after iteration {iteration}: {}", folder.join(BEST).display());
+    let model = trainer.evaluated_model()?;
+    let predictor = task.predictor(&model, device);
+    let count = count.min(data.len());
+    for position in 0..count {
+        let sample = data.get(position * data.len() / count)?;
+        let labels = predictor.labels(&sample.image)?;
+        let colours = Classes { names: &classes.names, palette: &classes.palette };
+        let picture = pictures::comparison(&sample.image, Some(sample.labels.as_slice()), &labels, colours, 0.6)?;
+        pictures::save(&drawn.join(format!("{}.png", sample.name)), &picture)?;
     }
-    println!("curves, checkpoints and {} pictures are in {}", config.train.pictures.min(data.len()), folder.display());
+    if let Some(report) = task.newest_report() {
+        print!("{}", class_table(&report, classes).text());
+        println!("{}", summary(&report));
+    }
+    if let Some((iteration, best)) = trainer.best() {
+        println!("best mIoU {:.2} after iteration {iteration}: {}", best * 100.0, folder.join(BEST).display());
+    }
+    println!("curves, checkpoints and {count} pictures are in {}", folder.display());
     Ok(())
 }

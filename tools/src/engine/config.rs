@@ -71,20 +71,9 @@ pub struct ModelConfig {
     /// The decode head.
     #[serde(default)]
     pub head: UperHeadConfig,
-    /// The auxiliary head.
+    /// The auxiliary head; absent to train without it.
     #[serde(default)]
-    pub auxiliary: AuxiliaryConfig,
-}
-
-/// The auxiliary head, or none.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuxiliaryConfig {
-    /// Train without it.
-    pub disabled: bool,
-    /// Its options.
-    #[serde(flatten)]
-    pub head: FcnHeadConfig,
+    pub auxiliary: Option<FcnHeadConfig>,
 }
 
 /// A preset with changes.
@@ -110,7 +99,11 @@ impl TryFrom<serde_json::Map<String, serde_json::Value>> for BackboneConfig {
         let base = serde_json::to_value(base).map_err(|error| error.to_string())?;
         let mut merged = base.as_object().cloned().unwrap_or_default();
         merged.extend(options);
-        let config: VmambaConfig = serde_json::from_value(serde_json::Value::Object(merged)).map_err(|error| error.to_string())?;
+        let config: VmambaConfig = serde_path_to_error::deserialize(serde_json::Value::Object(merged)).map_err(|error| {
+            let path = error.path().to_string();
+            let reason = explain(&error.into_inner().to_string());
+            if path == "." || reason.starts_with("unknown name") { reason } else { format!("{path}: {reason}") }
+        })?;
         config.validate().map_err(|error| error.to_string())?;
         Ok(Self(config))
     }
@@ -323,7 +316,11 @@ fn read_with_bases(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Table> {
         None => format!("cannot read the configuration {}", path.display()),
     })?;
     if chain.contains(&real) {
-        bail!("{}: its bases lead back to itself through {}", real.display(), chain.last().map_or(String::new(), |p| p.display().to_string()));
+        bail!(
+            "{}: its bases lead back to itself through {}",
+            real.display(),
+            chain.last().map_or(String::new(), |p| p.display().to_string())
+        );
     }
     let text = std::fs::read_to_string(&real).with_context(|| format!("cannot read the configuration {}", path.display()))?;
     let mut table: Table = text.parse().with_context(|| format!("{} is no TOML", path.display()))?;
@@ -380,6 +377,37 @@ fn apply_override(table: &mut Table, text: &str) -> Result<()> {
     }
     place.insert(last.to_owned(), value);
     Ok(())
+}
+
+/// What differs between the configuration a run wrote down in `snapshot` and `text`, one line a key.
+///
+/// # Errors
+/// When the file cannot be read or one of them is no TOML.
+pub fn differences(snapshot: &Path, text: &str) -> Result<Vec<String>> {
+    let old = std::fs::read_to_string(snapshot).with_context(|| format!("cannot read {}", snapshot.display()))?;
+    let old = old.parse().with_context(|| format!("{} is no TOML", snapshot.display()))?;
+    let mut lines = Vec::new();
+    collect_differences("", &Value::Table(old), &Value::Table(text.parse()?), &mut lines);
+    Ok(lines)
+}
+
+fn collect_differences(path: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
+    let (Value::Table(old_table), Value::Table(new_table)) = (old, new) else {
+        if old != new {
+            lines.push(format!("{path} was {old}, is {new}"));
+        }
+        return;
+    };
+    let own = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    for (key, value) in old_table {
+        match new_table.get(key) {
+            Some(new) => collect_differences(&own(key), value, new, lines),
+            None => lines.push(format!("{} was {value}, is not set", own(key))),
+        }
+    }
+    for (key, value) in new_table.iter().filter(|(key, _)| !old_table.contains_key(*key)) {
+        lines.push(format!("{} was not set, is {value}", own(key)));
+    }
 }
 
 /// Adds the nearest valid name to serde's message about an unknown one.

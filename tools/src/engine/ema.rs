@@ -7,7 +7,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use vmamba::checkpoint::{StateDict, StateTensor, state_dict_of};
 
-use super::parameters::{KeyMap, Walk};
+use super::parameters::{KeyMap, Walk, trainable};
 
 /// The averaged trainable weights of a model; statistics of norms are taken as they are.
 #[derive(Debug)]
@@ -26,10 +26,12 @@ impl Ema {
         ema
     }
 
-    /// Continues from saved weights, on `device`.
-    pub fn restore(decay: f64, keys: KeyMap, saved: &StateDict, device: &Device) -> Self {
+    /// Continues from the saved weights of a model, on `device`.
+    pub fn restore<M: Module>(decay: f64, keys: KeyMap, model: &M, saved: &StateDict, device: &Device) -> Self {
         let tensor = |t: &StateTensor| Tensor::from_data(TensorData::new(t.data.clone(), [t.data.len()]), device);
-        Self { decay, keys, weights: saved.iter().map(|(key, t)| (key.to_owned(), tensor(t))).collect() }
+        // The saved weights hold the statistics of norms too, which are the model's and not averaged.
+        let averaged = trainable(model, keys).into_keys().filter_map(|key| Some((tensor(saved.get(&key)?), key)));
+        Self { decay, keys, weights: averaged.map(|(tensor, key)| (key, tensor)).collect() }
     }
 
     /// `average = decay * average + (1 - decay) * weight`.

@@ -38,11 +38,13 @@ impl RunLog {
         let context = || format!("cannot write {}", path.display());
         if first > 0 && path.exists() {
             // A killed run may have logged steps after its last checkpoint; they will come again.
-            let kept: Vec<String> = read_lines(&path)?.into_iter().filter(|v| v["iteration"].as_u64() <= Some(first)).map(|v| v.to_string()).collect();
+            let kept: Vec<String> =
+                read_lines(&path)?.into_iter().filter(|v| v["iteration"].as_u64() <= Some(first)).map(|v| v.to_string()).collect();
             std::fs::write(&path, kept.join("\n") + if kept.is_empty() { "" } else { "\n" }).with_context(context)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).with_context(context)?;
-        let events = EventWriter::create(folder.join("tensorboard")).with_context(|| format!("cannot write TensorBoard events in {}", folder.display()))?;
+        let events = EventWriter::create(folder.join("tensorboard"))
+            .with_context(|| format!("cannot write TensorBoard events in {}", folder.display()))?;
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total);
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}<{eta}");

@@ -60,9 +60,7 @@ impl DecayRule {
     /// Whether the parameter of this official key and shape is decayed.
     pub fn decays(self, key: &str, shape: &[usize]) -> bool {
         match self {
-            Self::VmambaSubstring => {
-                !["absolute_pos_embed", "relative_position_bias_table", "norm"].iter().any(|part| key.contains(part))
-            }
+            Self::VmambaSubstring => !["absolute_pos_embed", "relative_position_bias_table", "norm"].iter().any(|part| key.contains(part)),
             Self::ByDimension => {
                 let exempt = key.ends_with("bias") || key.ends_with("pos_embed") || key.ends_with("A_logs") || key.ends_with("Ds");
                 shape.len() > 1 && !exempt
@@ -268,7 +266,8 @@ mod tests {
     #[test]
     fn steps_equal_the_formula_and_a_restored_state_continues_it() {
         let device = Device::flex().autodiff();
-        let config = OptimizerConfig { lr: 0.1, betas: betas(), eps: 1e-8, weight_decay: 0.5, decay_rule: DecayRule::default(), clip_norm: None };
+        let config =
+            OptimizerConfig { lr: 0.1, betas: betas(), eps: 1e-8, weight_decay: 0.5, decay_rule: DecayRule::default(), clip_norm: None };
         let start = || Two {
             weight: Param::from_tensor(Tensor::from_floats([[1.0, -2.0]], &device)),
             norm: Param::from_tensor(Tensor::from_floats([3.0], &device)),
@@ -295,9 +294,11 @@ mod tests {
         let norm = model.norm.val().into_scalar::<f32>();
         let g: Vec<f64> = factors.iter().map(|a| f64::from(*a)).collect();
         let doubled: Vec<f64> = g.iter().map(|g| g * 2.0).collect();
-        for (actual, expected) in
-            [(weight[0], reference(1.0, &g, 0.1, 0.5)), (weight[1], reference(-2.0, &g, 0.1, 0.5)), (norm, reference(3.0, &doubled, 0.1, 0.0))]
-        {
+        for (actual, expected) in [
+            (weight[0], reference(1.0, &g, 0.1, 0.5)),
+            (weight[1], reference(-2.0, &g, 0.1, 0.5)),
+            (norm, reference(3.0, &doubled, 0.1, 0.0)),
+        ] {
             assert!((f64::from(actual) - expected).abs() < 1e-5, "{actual} against {expected}");
         }
     }

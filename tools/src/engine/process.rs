@@ -1,11 +1,26 @@
-//! The process around a run: memory allocation, signals.
+//! The process around a run: exit codes, memory allocation, signals.
 
+use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The `main` of a tool that computes: exit code 0 when `run` returns true, 1 when it returns false or fails, with the error on one line.
+/// Wrong usage ends with 2 before that.
+pub fn run_tool(run: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {
+    keep_large_blocks();
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Tells glibc's allocator to keep large blocks instead of returning them to the system after every tensor: fresh pages cost up to 3.5
-/// times the time of the operation that fills them. Call it first in `main`; other allocators are left alone.
-pub fn keep_large_blocks() {
+/// times the time of the operation that fills them. Other allocators are left alone.
+fn keep_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `mallopt` only sets parameters of the allocator, and no other thread runs yet.
     unsafe {

@@ -1,13 +1,15 @@
 //! Semantic segmentation: data, model, starting weights, and the task the trainer runs.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use upernet::{UperNet, UperNetConfig, official_key};
-use vision_datasets::ade20k::{self, FolderDataset};
+use vision_datasets::ade20k::{self, FolderDataset, IouReport};
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
 use vision_datasets::sample::{ClassList, DataError, SegmentationDataset};
 use vision_datasets::scenes::SceneDataset;
@@ -15,7 +17,7 @@ use vmamba::Vmamba;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, LoadReport, Weights, load_into};
 
 use super::config::{DataSource, Init, ModelConfig, SegmentationConfig};
-use super::evaluate::{Evaluation, evaluate};
+use super::evaluate::Predictor;
 use super::logging::Scalars;
 use super::parameters::KeyMap;
 use super::trainer::{StepLoss, Task};
@@ -50,12 +52,7 @@ fn read_classes(source: &DataSource) -> Result<ClassList> {
 
 /// The configuration of the whole model for a number of classes.
 pub fn model_config(model: &ModelConfig, num_classes: usize) -> UperNetConfig {
-    UperNetConfig {
-        backbone: model.backbone.0.clone(),
-        num_classes,
-        head: model.head.clone(),
-        auxiliary: (!model.auxiliary.disabled).then(|| model.auxiliary.head.clone()),
-    }
+    UperNetConfig { backbone: model.backbone.0.clone(), num_classes, head: model.head.clone(), auxiliary: model.auxiliary.clone() }
 }
 
 /// Builds the model with the weights the configuration starts from. Random weights are drawn with `seed`.
@@ -80,7 +77,8 @@ pub fn initial_model(config: &UperNetConfig, init: &Init, seed: u64, device: &De
         return Ok((model, Some(report)));
     }
     // A classifier: its head is of no use here, and it has no norms on the outputs of its stages.
-    let options = LoadOptions::new().ignore_unexpected("classifier.").ignore_unexpected("head.").ignore_unexpected("norm.").may_be_missing("outnorm");
+    let options =
+        LoadOptions::new().ignore_unexpected("classifier.").ignore_unexpected("head.").ignore_unexpected("norm.").may_be_missing("outnorm");
     let UperNet { backbone, decode_head, auxiliary_head } = model;
     let (backbone, report) = load_into(backbone, &vmamba::official_key, &state, &options).with_context(context)?;
     Ok((UperNet { backbone, decode_head, auxiliary_head }, Some(report)))
@@ -91,6 +89,7 @@ pub struct SegmentationTask {
     config: SegmentationConfig,
     train: Arc<dyn SegmentationDataset>,
     val: Arc<dyn SegmentationDataset>,
+    report: RefCell<Option<IouReport>>,
 }
 
 impl SegmentationTask {
@@ -100,7 +99,7 @@ impl SegmentationTask {
     /// When they are missing or wrong.
     pub fn new(config: &SegmentationConfig) -> Result<Self> {
         let (train, val) = (open_data(&config.data.source, false)?, open_data(&config.data.source, true)?);
-        Ok(Self { config: config.clone(), train, val })
+        Ok(Self { config: config.clone(), train, val, report: RefCell::new(None) })
     }
 
     /// The configuration of the model for these data.
@@ -113,12 +112,14 @@ impl SegmentationTask {
         &self.val
     }
 
-    /// Evaluates a model on the validation set.
-    ///
-    /// # Errors
-    /// When a sample cannot be read.
-    pub fn evaluate(&self, model: &UperNet<Vmamba>, device: &Device) -> Result<Evaluation> {
-        evaluate(model, device, &self.val, &self.config.data.test, &self.config.test, false, self.config.data.workers, |_, _, _| Ok(()))
+    /// What the newest validation found.
+    pub fn newest_report(&self) -> Option<IouReport> {
+        self.report.borrow().clone()
+    }
+
+    /// Predicts as the validation does.
+    pub fn predictor<'a>(&'a self, model: &'a UperNet<Vmamba>, device: &'a Device) -> Predictor<'a> {
+        Predictor { model, device, pipeline: &self.config.data.test, test: &self.config.test, augment: false }
     }
 }
 
@@ -150,13 +151,18 @@ impl Task for SegmentationTask {
     }
 
     fn validate(&self, model: &UperNet<Vmamba>, device: &Device) -> Result<Scalars> {
-        let report = self.evaluate(model, device)?.report;
+        let report = self.predictor(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?.report;
         let figures = [("mIoU", report.mean_iou), ("mAcc", report.mean_accuracy), ("aAcc", report.all_accuracy)];
+        *self.report.borrow_mut() = Some(report);
         Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
     fn keys(&self) -> KeyMap {
         official_key
+    }
+
+    fn name(&self) -> String {
+        self.config.name.clone()
     }
 
     fn plotted(&self) -> &'static [&'static str] {
@@ -219,5 +225,3 @@ pub fn load_segmentor(path: &std::path::Path, config: Option<SegmentationConfig>
     let iteration = field("iteration").and_then(|text| text.parse().ok());
     Ok(LoadedSegmentor { model: model.valid(), config, classes, iteration })
 }
-
-use burn::module::Module;

@@ -42,7 +42,7 @@ pub trait Task {
     /// Loss of a batch on `device`.
     fn loss(&self, model: &Self::Model, batch: &Batch, device: &Device) -> StepLoss;
 
-    /// Figures on the validation set; the first is the one that is maximised.
+    /// Shares of 1 on the validation set; the first is the one that is maximised.
     ///
     /// # Errors
     /// When a sample cannot be read.
@@ -50,6 +50,9 @@ pub trait Task {
 
     /// Official keys of the model's parameters.
     fn keys(&self) -> KeyMap;
+
+    /// Name of the run, over its plots.
+    fn name(&self) -> String;
 
     /// Names of the loss parts that are plotted.
     fn plotted(&self) -> &'static [&'static str];
@@ -73,6 +76,8 @@ pub struct Trainer<'a, T: Task> {
     ema: Option<Ema>,
     iteration: u64,
     best: Option<(u64, f64)>,
+    /// The iteration after which the model was last validated.
+    validated: Option<u64>,
 }
 
 /// How a run ended.
@@ -94,7 +99,7 @@ impl<'a, T: Task> Trainer<'a, T> {
     pub fn new(task: &'a T, config: &'a TrainConfig, model: T::Model, device: Device, folder: &Path) -> Self {
         let optimizer = AdamW::new(config.optimizer.clone(), task.keys());
         let ema = config.ema.map(|decay| Ema::new(decay, task.keys(), &model));
-        Self { task, config, folder: folder.to_owned(), device, model, optimizer, ema, iteration: 0, best: None }
+        Self { task, config, folder: folder.to_owned(), device, model, optimizer, ema, iteration: 0, best: None, validated: None }
     }
 
     /// Continues from the newest checkpoint of the folder.
@@ -106,18 +111,20 @@ impl<'a, T: Task> Trainer<'a, T> {
         let checkpoint = Checkpoint::read(&path).context("cannot resume")?;
         let keys = self.task.keys();
         let state = checkpoint.state_dict(Weights::Model)?;
-        let (model, _) = load_into(self.model.clone(), &keys, &state, &LoadOptions::new()).with_context(|| format!("cannot resume from {}", path.display()))?;
+        let (model, _) = load_into(self.model.clone(), &keys, &state, &LoadOptions::new())
+            .with_context(|| format!("cannot resume from {}", path.display()))?;
         self.model = model;
         let metadata = checkpoint.metadata();
         let number = |name: &str| metadata.get(name).and_then(|text| text.parse::<f64>().ok());
         self.iteration = number("iteration").with_context(|| format!("{} does not say its iteration", path.display()))? as u64;
+        self.validated = number("validated_iteration").map(|iteration| iteration as u64);
         self.best = number("best_iteration").map(|iteration| iteration as u64).zip(number("best_metric"));
         let plain = self.device.clone().inner();
         self.optimizer
             .restore(&self.model, &plain, |name| Ok(checkpoint.blob(name)?))
             .with_context(|| format!("cannot resume from {}", path.display()))?;
         if let Some(decay) = self.config.ema {
-            self.ema = Some(Ema::restore(decay, keys, &checkpoint.state_dict(Weights::Ema)?, &plain));
+            self.ema = Some(Ema::restore(decay, keys, &self.model, &checkpoint.state_dict(Weights::Ema)?, &plain));
         }
         Ok(())
     }
@@ -157,10 +164,15 @@ impl<'a, T: Task> Trainer<'a, T> {
         let config = self.config;
         let mut log = RunLog::open(&self.folder, self.iteration, config.iterations)?;
         let mut batches = self.task.batches(self.iteration * config.accumulation);
-        let (started, first) = (Instant::now(), self.iteration);
         let mut times = Times::default();
-        let mut validation_time = Duration::ZERO;
         let interrupted = interrupted();
+        if self.iteration > 0 && self.validation_is_due() {
+            // The signal that ended the run before left no time for it.
+            self.validate(&mut log)?;
+            self.save(LAST)?;
+        }
+        let (started, first) = (Instant::now(), self.iteration);
+        let mut validation_time = Duration::ZERO;
         while self.iteration < config.iterations {
             let (parts, lr, norm) = self.step(&mut *batches, &mut times)?;
             let done = self.iteration - first;
@@ -182,7 +194,7 @@ impl<'a, T: Task> Trainer<'a, T> {
             let stop = interrupted.load(Ordering::SeqCst);
             let finished = self.iteration == config.iterations;
             let mut save = stop || finished || self.iteration.is_multiple_of(config.checkpoint_interval.unwrap_or(config.val_interval));
-            if !stop && (finished || self.iteration.is_multiple_of(config.val_interval)) {
+            if !stop && self.validation_is_due() {
                 let begin = Instant::now();
                 save |= self.validate(&mut log)?;
                 validation_time += begin.elapsed();
@@ -195,16 +207,10 @@ impl<'a, T: Task> Trainer<'a, T> {
                 return Ok(Outcome::Interrupted);
             }
         }
-        let metric = self.metric_name().unwrap_or_default();
-        log.plot(&self.folder.display().to_string(), self.task.plotted(), &metric)?;
         Ok(Outcome::Finished)
     }
 
-    fn step(
-        &mut self,
-        batches: &mut dyn Iterator<Item = Result<Batch, DataError>>,
-        times: &mut Times,
-    ) -> Result<(Scalars, f64, f64)> {
+    fn step(&mut self, batches: &mut dyn Iterator<Item = Result<Batch, DataError>>, times: &mut Times) -> Result<(Scalars, f64, f64)> {
         let config = self.config;
         let lr = config.schedule.learning_rate(config.optimizer.lr, self.iteration, config.iterations);
         // Burn's generator lives in the device; seeded here, it does not depend on what came before.
@@ -272,30 +278,36 @@ impl<'a, T: Task> Trainer<'a, T> {
         )
     }
 
+    fn validation_is_due(&self) -> bool {
+        let due = self.iteration == self.config.iterations || self.iteration.is_multiple_of(self.config.val_interval);
+        due && self.validated != Some(self.iteration)
+    }
+
     /// Evaluates; returns whether it was the best so far.
     fn validate(&mut self, log: &mut RunLog) -> Result<bool> {
         let scalars = self.task.validate(&self.evaluated_model()?, &self.device.clone().inner())?;
-        let text: Vec<String> = scalars.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        // Shares are shown in percent, as the field's tables do.
+        let text: Vec<String> = scalars.iter().map(|(name, share)| format!("{name} {:.2}", share * 100.0)).collect();
         log.say(&format!("iteration {}: validation {}", self.iteration, text.join("  ")));
         log.record("val", self.iteration, &scalars)?;
+        self.validated = Some(self.iteration);
         let Some((name, value)) = scalars.first().cloned() else { return Ok(false) };
         let better = self.best.is_none_or(|(_, best)| value > best);
         if better {
             self.best = Some((self.iteration, value));
             self.save(BEST)?;
         }
-        log.plot(&self.folder.display().to_string(), self.task.plotted(), &name)?;
+        log.plot(&self.task.name(), self.task.plotted(), &name)?;
         Ok(better)
-    }
-
-    fn metric_name(&self) -> Option<String> {
-        self.task.metadata().ok()?.get("metric").cloned()
     }
 
     fn save(&self, name: &str) -> Result<()> {
         let keys = self.task.keys();
         let mut metadata = self.task.metadata()?;
         metadata.insert("iteration".to_owned(), self.iteration.to_string());
+        if let Some(iteration) = self.validated {
+            metadata.insert("validated_iteration".to_owned(), iteration.to_string());
+        }
         if let Some((iteration, metric)) = self.best {
             metadata.insert("best_iteration".to_owned(), iteration.to_string());
             metadata.insert("best_metric".to_owned(), metric.to_string());

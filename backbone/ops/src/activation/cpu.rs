@@ -15,10 +15,7 @@ impl ActivationOps for Flex {
     fn activation(x: FloatTensor<Self>, kind: Activation) -> FloatTensor<Self> {
         let x = contiguous(x);
         let mut output = vec![0.0; values(&x).len()];
-        output
-            .par_chunks_mut(BLOCK)
-            .zip(values(&x).par_chunks(BLOCK))
-            .for_each(|(output, x)| dispatch(Forward { output, x, kind }));
+        output.par_chunks_mut(BLOCK).zip(values(&x).par_chunks(BLOCK)).for_each(|(output, x)| dispatch(Forward { output, x, kind }));
         tensor(output, x.layout().shape().clone())
     }
 }

@@ -102,7 +102,9 @@ impl Kernel for Backward<'_> {
         for (dx, (x, grad)) in rows {
             let (mean, scale) = statistics::<FMA>(x, self.eps);
             // With n the normalised row and g the gradient that reaches it: dx = scale * (g - mean(g) - n * mean(g n)).
-            for ((((dx, x), grad), dweight), dbias) in dx.iter_mut().zip(x).zip(grad).zip(self.dweight.iter_mut()).zip(self.dbias.iter_mut()) {
+            for ((((dx, x), grad), dweight), dbias) in
+                dx.iter_mut().zip(x).zip(grad).zip(self.dweight.iter_mut()).zip(self.dbias.iter_mut())
+            {
                 let normal = (x - mean) * scale;
                 *dweight = fma::<FMA>(*grad, normal, *dweight);
                 *dbias += grad;

@@ -60,11 +60,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: 
     }
     let size = kernel_height * kernel_width * channels;
     let pointwise = window == Window { kernel: [1, 1], stride: [1, 1], padding: [0, 0] };
-    let patches = if pointwise {
-        x
-    } else {
-        Tensor::from_dispatch(<Dispatch as PatchOps>::patches(x.into_dispatch(), window))
-    };
+    let patches = if pointwise { x } else { Tensor::from_dispatch(<Dispatch as PatchOps>::patches(x.into_dispatch(), window)) };
     let weight = weight.permute([0, 2, 3, 1]).reshape([out, size]);
     crate::linear(patches.reshape([batch, rows, columns, size]), weight, bias)
 }

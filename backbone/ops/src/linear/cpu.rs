@@ -49,7 +49,11 @@ impl LinearGradOps for Flex {
         } else {
             vec![0.0; values(&contiguous(bias.clone())).len()]
         };
-        LinearGrads { x: tensor(dx, [rows, inner]), weight: tensor(dweight, [out, inner]), bias: tensor(dbias, bias.layout().shape().clone()) }
+        LinearGrads {
+            x: tensor(dx, [rows, inner]),
+            weight: tensor(dweight, [out, inner]),
+            bias: tensor(dbias, bias.layout().shape().clone()),
+        }
     }
 }
 
@@ -86,16 +90,32 @@ fn product(y: &mut [f32], a: &[f32], b: &[f32], sizes: Sizes, layouts: Layouts, 
     };
     let (a_column, a_row) = strides(layouts.a, rows, inner);
     let (b_column, b_row) = strides(layouts.b, inner, columns);
-    let parallelism =
-        if rows * columns * inner < PARALLEL_FROM { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(rayon::current_num_threads()) };
+    let parallelism = if rows * columns * inner < PARALLEL_FROM {
+        gemm::Parallelism::None
+    } else {
+        gemm::Parallelism::Rayon(rayon::current_num_threads())
+    };
     // SAFETY: the three slices hold exactly the elements that sizes and strides address (asserted above), and `y` is not aliased.
     unsafe {
         gemm::gemm(
-            rows, columns, inner,
-            y.as_mut_ptr(), 1, columns as isize, accumulate,
-            a.as_ptr(), a_column, a_row,
-            b.as_ptr(), b_column, b_row,
-            1.0_f32, 1.0_f32, false, false, false,
+            rows,
+            columns,
+            inner,
+            y.as_mut_ptr(),
+            1,
+            columns as isize,
+            accumulate,
+            a.as_ptr(),
+            a_column,
+            a_row,
+            b.as_ptr(),
+            b_column,
+            b_row,
+            1.0_f32,
+            1.0_f32,
+            false,
+            false,
+            false,
             parallelism,
         );
     }

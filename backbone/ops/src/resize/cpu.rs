@@ -34,6 +34,57 @@ impl ResizeGradOps for Flex {
     }
 }
 
+/// Resize and argmax, one task a row.
+pub(super) fn argmax_resized(scores: &[f32], [channels, height, width]: [usize; 3], size: [usize; 2]) -> Vec<u32> {
+    let (rows, columns) = (taps(height, size[0], false), taps(width, size[1], false));
+    let mut labels = vec![0; size[0] * size[1]];
+    labels
+        .par_chunks_mut(size[1])
+        .zip(&rows)
+        .for_each(|(labels, row)| dispatch(ArgmaxRow { labels, scores, channels, height, width, row, columns: &columns }));
+    labels
+}
+
+struct ArgmaxRow<'a> {
+    labels: &'a mut [u32],
+    scores: &'a [f32],
+    channels: usize,
+    height: usize,
+    width: usize,
+    row: &'a Tap,
+    columns: &'a [Tap],
+}
+
+impl Kernel for ArgmaxRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Self { labels, scores, channels, height, width, row, columns } = self;
+        let (mut mixed, mut best) = (vec![0.0; width], vec![f32::NEG_INFINITY; columns.len()]);
+        for channel in 0..channels {
+            mix_rows::<FMA>(&mut mixed, &scores[channel * height * width..][..height * width], width, row);
+            for (((label, best), tap), channel) in labels.iter_mut().zip(&mut best).zip(columns).zip(std::iter::repeat(channel as u32)) {
+                let (low, high) = (mixed[tap.low], mixed[tap.high]);
+                let score = fma::<FMA>(tap.weight, high - low, low);
+                if score > *best {
+                    *best = score;
+                    *label = channel;
+                }
+            }
+        }
+    }
+}
+
+/// The interpolation between two rows of a plane.
+#[inline(always)]
+fn mix_rows<const FMA: bool>(mixed: &mut [f32], plane: &[f32], width: usize, row: &Tap) {
+    let (low, high) = (&plane[row.low * width..][..width], &plane[row.high * width..][..width]);
+    for ((mixed, low), high) in mixed.iter_mut().zip(low).zip(high) {
+        *mixed = fma::<FMA>(row.weight, high - low, *low);
+    }
+}
+
 struct Forward<'a> {
     y: &'a mut [f32],
     x: &'a [f32],
@@ -50,10 +101,7 @@ impl Kernel for Forward<'_> {
         let Self { y, x, width, rows, columns } = self;
         let mut mixed = vec![0.0; width];
         for (row, y) in rows.iter().zip(y.chunks_exact_mut(columns.len())) {
-            let (low, high) = (&x[row.low * width..][..width], &x[row.high * width..][..width]);
-            for ((mixed, low), high) in mixed.iter_mut().zip(low).zip(high) {
-                *mixed = fma::<FMA>(row.weight, high - low, *low);
-            }
+            mix_rows::<FMA>(&mut mixed, x, width, row);
             for (y, tap) in y.iter_mut().zip(columns) {
                 let (low, high) = (mixed[tap.low], mixed[tap.high]);
                 *y = fma::<FMA>(tap.weight, high - low, low);

@@ -14,6 +14,7 @@ use burn::prelude::*;
 
 use crate::flex::is_native;
 use crate::operation::operation;
+use crate::softmax::argmax_channels;
 
 operation! {
     ResizeOps::resize => ResizeGradOps::resize_backward -> ResizeGrads by ResizeNode,
@@ -37,6 +38,28 @@ pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> T
         Tensor::from_dispatch(<Dispatch as ResizeOps>::resize(x.into_dispatch(), size, align_corners))
     } else {
         reference::resize_bilinear(x, size, align_corners)
+    }
+}
+
+/// The channel with the largest score at every pixel of `scores: [1, channels, height, width]` resized to `size` (as
+/// [`resize_bilinear`] without aligned corners): `size[0] * size[1]` indices in raster order, the first of equal ones.
+///
+/// The resized scores are never held at once. For 150 classes and a photo of 12 megapixels they would take 7 GB.
+///
+/// # Panics
+/// When there is not exactly one image, or the input or the output has no pixel.
+pub fn argmax_resized(scores: Tensor<4>, size: [usize; 2]) -> Vec<u32> {
+    let [batch, channels, height, width] = scores.dims();
+    assert!(batch == 1, "argmax_resized: one image at a time, got {batch}");
+    assert!(height * width * size[0] * size[1] > 0, "argmax_resized: {height} x {width} to {size:?}: an image without pixels");
+    if [height, width] == size || !is_native(&scores) {
+        return argmax_channels(resize_bilinear(scores, size, false));
+    }
+    let data = scores.detach().into_data();
+    // Float32 is all the CPU kernels know; anything else is converted.
+    match data.as_slice::<f32>() {
+        Ok(values) => cpu::argmax_resized(values, [channels, height, width], size),
+        Err(_) => cpu::argmax_resized(&data.iter::<f32>().collect::<Vec<_>>(), [channels, height, width], size),
     }
 }
 

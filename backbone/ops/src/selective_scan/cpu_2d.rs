@@ -56,8 +56,7 @@ impl Scan2dGradOps for Flex {
         d: FloatTensor<Self>,
         routes: Vec<Route>,
     ) -> Scan2dGrads<Self> {
-        let [grad, x, projections, dt_weight, dt_bias, a_logs, d] =
-            [grad, x, projections, dt_weight, dt_bias, a_logs, d].map(contiguous);
+        let [grad, x, projections, dt_weight, dt_bias, a_logs, d] = [grad, x, projections, dt_weight, dt_bias, a_logs, d].map(contiguous);
         let shape = Shape2d::new(dims(&x), dims(&dt_weight), dims(&a_logs));
         let inputs = Inputs {
             shape,

@@ -54,16 +54,7 @@ fn native_scan_equals_the_composed_one_with_its_gradients() {
             (&[], random(rows, 7)),
         ];
         for softplus in [true, false] {
-            type Scan = fn(
-                Tensor<3>,
-                Tensor<3>,
-                Tensor<2>,
-                Tensor<4>,
-                Tensor<4>,
-                Option<Tensor<1>>,
-                Option<Tensor<1>>,
-                bool,
-            ) -> Tensor<3>;
+            type Scan = fn(Tensor<3>, Tensor<3>, Tensor<2>, Tensor<4>, Tensor<4>, Option<Tensor<1>>, Option<Tensor<1>>, bool) -> Tensor<3>;
             let run = |scan: Scan| {
                 move |t: &[Tensor<1>]| {
                     let t = |i: usize| t[i].clone();
@@ -158,7 +149,8 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
                 &Route::CROSS,
             );
             let grads = y.clone().square().sum().backward();
-            [y.into_data(), x.grad(&grads).unwrap().into_data(), p.grad(&grads).unwrap().into_data()].map(|d| d.iter::<f32>().collect::<Vec<_>>())
+            [y.into_data(), x.grad(&grads).unwrap().into_data(), p.grad(&grads).unwrap().into_data()]
+                .map(|d| d.iter::<f32>().collect::<Vec<_>>())
         })
     };
     assert_eq!(run(1), run(3));

@@ -259,7 +259,8 @@ impl Heap {
         let Value::Storage(storage) = self.get(*storage) else {
             return Err(malformed);
         };
-        let (Some(offset), Some(shape), Some(strides)) = (self.unsigned(*offset), self.dimensions(*shape), self.dimensions(*strides)) else {
+        let (Some(offset), Some(shape), Some(strides)) = (self.unsigned(*offset), self.dimensions(*shape), self.dimensions(*strides))
+        else {
             return Err(malformed);
         };
         if shape.len() != strides.len() || shape.len() > MAX_RANK {

@@ -1,0 +1,239 @@
+//! Everything that can be wrong with the input of the segmentation tools: each gives one error that names the file and what is wrong
+//! with it, exit code 1, and loses nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use tempfile::TempDir;
+use tests::tool::{Ran, run, write_config, write_data};
+
+const TRAIN: &str = env!("CARGO_BIN_EXE_train_seg");
+const TEST: &str = env!("CARGO_BIN_EXE_test_seg");
+
+struct Place {
+    folder: TempDir,
+    config: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path().join("data");
+        write_data(&data, 4, 2);
+        let config = write_config(folder.path(), &data, 2);
+        Self { folder, config }
+    }
+
+    fn path(&self, inner: &str) -> String {
+        self.folder.path().join(inner).to_string_lossy().into_owned()
+    }
+
+    fn train(&self, more: &[&str]) -> Ran {
+        let (config, out) = (self.config.to_string_lossy().into_owned(), self.path("run"));
+        run(TRAIN, &[&["--config", &config, "--out", &out], more].concat())
+    }
+
+    /// Name of a training picture and its label map.
+    fn sample(&self) -> (String, String) {
+        (self.path("data/images/training/scene_000001.png"), self.path("data/annotations/training/scene_000001.png"))
+    }
+}
+
+#[test]
+fn a_missing_image_or_label_map() {
+    let place = Place::new();
+    let (image, labels) = place.sample();
+    let kept = fs::read(&labels).expect("labels");
+    fs::remove_file(&labels).expect("labels");
+    place.train(&[]).failed(&["scene_000001.png", "no label map"]);
+    fs::write(&labels, kept).expect("labels");
+    fs::remove_file(&image).expect("an image");
+    fs::create_dir(&image).expect("a folder in its place");
+    // Neither is a folder called like a picture one.
+    place.train(&[]).succeeded();
+}
+
+#[test]
+fn an_unreadable_image() {
+    let place = Place::new();
+    fs::write(place.sample().0, b"<html>404</html>").expect("an image");
+    place.train(&[]).failed(&["scene_000001.png"]);
+}
+
+#[test]
+fn a_truncated_jpeg() {
+    let place = Place::new();
+    let (image, _) = place.sample();
+    let jpeg = image.replace(".png", ".jpg");
+    image::open(&image).expect("an image").save(&jpeg).expect("a JPEG");
+    fs::remove_file(&image).expect("an image");
+    let bytes = fs::read(&jpeg).expect("a JPEG");
+    fs::write(&jpeg, &bytes[..bytes.len() * 2 / 3]).expect("a shorter JPEG");
+    place.train(&[]).failed(&["scene_000001.jpg", "truncated"]);
+}
+
+#[test]
+fn an_image_and_a_label_map_of_different_size() {
+    let place = Place::new();
+    RgbImage::from_pixel(30, 32, Rgb([1, 2, 3])).save(place.sample().0).expect("an image");
+    place.train(&[]).failed(&["scene_000001.png", "30x32", "32x32"]);
+}
+
+#[test]
+fn a_label_outside_the_class_range() {
+    let place = Place::new();
+    let mut labels = GrayImage::from_pixel(32, 32, Luma([1]));
+    labels.put_pixel(5, 7, Luma([99]));
+    labels.save(place.sample().1).expect("labels");
+    place.train(&[]).failed(&["annotations/training/scene_000001.png", "label 98", "column 5, row 7", "8 classes"]);
+}
+
+#[test]
+fn an_empty_folder_and_a_missing_one() {
+    let place = Place::new();
+    fs::remove_dir_all(place.path("data/images/training")).expect("images");
+    place.train(&[]).failed(&["images/training", "no such folder"]);
+    fs::create_dir(place.path("data/images/training")).expect("a folder");
+    place.train(&[]).failed(&["images/training", "no image"]);
+    place.train(&["--data", &place.path("nowhere")]).failed(&["nowhere"]);
+}
+
+#[test]
+fn a_missing_class_list() {
+    let place = Place::new();
+    fs::remove_file(place.path("data/objectInfo.csv")).expect("the class list");
+    place.train(&[]).failed(&["objectInfo.csv"]);
+}
+
+#[test]
+fn a_missing_pretrained_file_stops_the_run() {
+    let place = Place::new();
+    place.train(&["--set", "init=checkpoints/none.pth"]).failed(&["init", "checkpoints/none.pth"]);
+    assert!(!Path::new(&place.path("run")).exists(), "nothing was begun");
+}
+
+#[test]
+fn a_checkpoint_of_another_model_stops_the_run_and_the_evaluation() {
+    let place = Place::new();
+    place.train(&[]).succeeded();
+    let checkpoint = place.path("run/last.safetensors");
+    let init = format!("init={checkpoint}");
+    let other = place.path("other");
+    let config = place.config.to_string_lossy().into_owned();
+    let ran = run(TRAIN, &["--config", &config, "--out", &other, "--set", &init, "--set", "model.backbone.dims=16"]);
+    // The first of the wrong shapes, ours and theirs.
+    ran.failed(&["last.safetensors", "[8", "[16"]);
+    let text = fs::read_to_string(&config).expect("the configuration").replace("dims = 8", "dims = 16");
+    fs::write(&config, text).expect("the configuration");
+    run(TEST, &["--config", &config, &checkpoint]).failed(&["last.safetensors", "[8", "[16"]);
+}
+
+#[test]
+fn a_run_of_another_model_is_not_resumed() {
+    let place = Place::new();
+    place.train(&[]).succeeded();
+    place.train(&["--resume", "--set", "model.backbone.dims=16"]).failed(&["last.safetensors", "[8", "[16"]);
+    // What was there still works.
+    run(TEST, &[place.path("run/last.safetensors")]).succeeded();
+}
+
+#[test]
+fn a_corrupt_checkpoint() {
+    let place = Place::new();
+    place.train(&[]).succeeded();
+    let checkpoint = place.path("run/last.safetensors");
+    let bytes = fs::read(&checkpoint).expect("a checkpoint");
+    let cut = place.path("cut.safetensors");
+    for length in [0, 3, 100, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&cut, &bytes[..length]).expect("a shorter checkpoint");
+        run(TEST, &[&cut]).failed(&["cut.safetensors"]);
+    }
+    let mut wrong = bytes.clone();
+    wrong[0..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    fs::write(&cut, wrong).expect("a wrong checkpoint");
+    run(TEST, &[&cut]).failed(&["cut.safetensors"]);
+    fs::write(&cut, "a text").expect("a text");
+    run(TEST, &[&cut]).failed(&["cut.safetensors"]);
+    run(TEST, &[place.path("none.safetensors")]).failed(&["none.safetensors"]);
+    run(TEST, &[place.path("data")]).failed(&["data"]);
+}
+
+#[test]
+fn a_configuration_with_a_typo() {
+    let place = Place::new();
+    let text = fs::read_to_string(&place.config).expect("the configuration");
+    for (right, wrong, parts) in [
+        ("batch_size", "batchsize", ["train", "`batchsize`", "`batch_size`"]),
+        ("[train.optimizer]\nlr", "[train.optimizer]\nlearning_rate", ["train.optimizer", "`learning_rate`", "lr"]),
+        ("forward_type", "forwardtype", ["model.backbone", "`forwardtype`", "`forward_type`"]),
+        ("[model.auxiliary]\nchannels", "[model.auxiliary]\nchanels", ["model.auxiliary", "`chanels`", "`channels`"]),
+        ("kind = \"folder\"", "kind = \"foldr\"", ["data.source", "`foldr`", "`folder`"]),
+        ("\"v05_noz\"", "\"v05noz\"", ["model.backbone", "v05noz", "v05"]),
+        ("dims = 8", "dims = \"eight\"", ["model.backbone", "dims", "number of channels"]),
+        ("[train.schedule]", "[train.schedul]", ["train", "`schedul`", "`schedule`"]),
+    ] {
+        assert!(text.contains(right), "{right}");
+        fs::write(&place.config, text.replacen(right, wrong, 1)).expect("the configuration");
+        place.train(&[]).failed(&[&["tiny.toml"][..], &parts].concat());
+    }
+    fs::write(&place.config, text.replace("[train]", "[train")).expect("the configuration");
+    place.train(&[]).failed(&["tiny.toml", "TOML"]);
+    fs::write(&place.config, text.replace("init = \"random\"\n", "")).expect("the configuration");
+    place.train(&[]).failed(&["tiny.toml", "init"]);
+    fs::write(&place.config, format!("base = \"tiny.toml\"\n{text}")).expect("the configuration");
+    place.train(&[]).failed(&["tiny.toml", "lead back"]);
+    fs::write(&place.config, format!("base = \"gone.toml\"\n{text}")).expect("the configuration");
+    place.train(&[]).failed(&["gone.toml", "tiny.toml"]);
+    fs::write(&place.config, text).expect("the configuration");
+    place.train(&["--set", "train.batch_sise=2"]).failed(&["`batch_sise`", "`batch_size`"]);
+    place.train(&["--set", "train.batch_size"]).failed(&["--set", "key.path=value"]);
+    place.train(&["--set", "train.batch_size=0"]).failed(&["train.batch_size", "at least 1"]);
+}
+
+#[test]
+fn an_output_folder_that_is_not_writable() {
+    let place = Place::new();
+    let file = place.path("file");
+    fs::write(&file, "in the way").expect("a file");
+    let config = place.config.to_string_lossy().into_owned();
+    run(TRAIN, &["--config", &config, "--out", &file]).failed(&["cannot write", "file"]);
+    run(TRAIN, &["--config", &config, "--out", &format!("{file}/inside")]).failed(&["cannot write", "inside"]);
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "in the way");
+}
+
+/// Runs `train_seg` where no file may grow beyond some KiB, which fails a write as a full disk does.
+#[cfg(target_os = "linux")]
+fn train_with_little_space(place: &Place, kib: u64, more: &str) -> Ran {
+    let (config, out) = (place.config.to_string_lossy().into_owned(), place.path("run"));
+    let script = format!("trap '' XFSZ; ulimit -f {kib}; exec {TRAIN} --config {config} --out {out} {more}");
+    Command::new("bash").args(["-c", &script]).output().expect("bash").into()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_while_saving_keeps_the_checkpoint_that_was_there() {
+    let place = Place::new();
+    place.train(&[]).succeeded();
+    let checkpoint = place.path("run/last.safetensors");
+    let before = fs::read(&checkpoint).expect("a checkpoint");
+    let three_quarters = before.len() as u64 * 3 / 4 / 1024;
+    let ran = train_with_little_space(&place, three_quarters, "--resume --set train.iterations=4");
+    ran.failed(&["last.safetensors"]);
+    assert!(fs::read(&checkpoint).expect("the checkpoint") == before, "it is as it was");
+    let left = fs::read_dir(place.path("run")).expect("the run").filter_map(Result::ok).map(|entry| entry.file_name());
+    let left: Vec<String> = left.filter_map(|name| name.into_string().ok()).filter(|name| name.contains(".saving")).collect();
+    assert!(left.is_empty(), "no half-written file stays: {left:?}");
+    // With space again, the run goes on from there.
+    assert!(place.train(&["--resume", "--set", "train.iterations=4"]).succeeded().contains("resumed after iteration 2"));
+}
+
+#[test]
+fn data_for_another_number_of_classes_are_refused_by_test_seg() {
+    let place = Place::new();
+    place.train(&[]).succeeded();
+    let list = fs::read_to_string(place.path("data/objectInfo.csv")).expect("the class list");
+    fs::write(place.path("data/objectInfo.csv"), list + "9,unseen,1,2,3\n").expect("the class list");
+    run(TEST, &[place.path("run/last.safetensors")]).failed(&["8 classes", "9"]);
+}

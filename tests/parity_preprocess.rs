@@ -1,0 +1,176 @@
+//! Pictures against OpenCV and mmcv: resizing bit by bit, the size rule, flips, and the whole test pipeline on a photo.
+
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+use tests::{Comparison, Fixture, FixtureTensor, fixtures_root, shared_root};
+use vision_datasets::image_io::read_rgb;
+use vision_datasets::sample::LabelMap;
+use vision_datasets::transforms::{Normalize, TestPipeline, fit_size, flip_image, resize_bilinear, resize_nearest, scaled_size};
+
+/// Normalised values are `(x - mean) / std` in float32 on both sides; the reference multiplies by no reciprocal, so only the last bits
+/// may differ.
+const NORMALIZED_TOLERANCE: f64 = 1e-6;
+
+/// A JPEG decoder may round its inverse transform and its chroma interpolation as it likes. libjpeg-turbo, behind OpenCV, and the pure
+/// Rust decoder agree within a few levels of 255.
+const JPEG_LEVELS: f64 = 6.0;
+
+/// On average over a picture they agree to a small part of a level.
+const JPEG_MEAN_LEVELS: f64 = 0.5;
+
+/// An image stored as `[height, width, channels]`.
+fn interleaved(tensor: &FixtureTensor) -> RgbImage {
+    let [height, width, 3] = tensor.shape[..] else { panic!("no picture: {:?}", tensor.shape) };
+    RgbImage::from_raw(width as u32, height as u32, tensor.to_u8()).expect("the buffer has the picture's size")
+}
+
+fn size_in_name(name: &str) -> [usize; 2] {
+    let (_, size) = name.rsplit_once('_').expect("name_<height>x<width>");
+    let (height, width) = size.split_once('x').expect("<height>x<width>");
+    [height.parse().expect("height"), width.parse().expect("width")]
+}
+
+#[test]
+fn resizing_is_opencvs_bit_by_bit() {
+    let case = Fixture::read("preprocess", "resize_small");
+    let mut compared = 0;
+    for name in case.keys() {
+        let source = if name.starts_with("even_") { "src_even" } else { "src" };
+        if name.contains("bilinear_") {
+            let resized = resize_bilinear(&interleaved(case.tensor(source)), size_in_name(name));
+            assert_eq!(resized.into_raw(), case.tensor(name).to_u8(), "{name}");
+        } else if name.contains("nearest_") {
+            let source = case.tensor(source);
+            let labels = source.to_u8().into_iter().step_by(3).collect();
+            let resized = resize_nearest(&LabelMap::new(source.shape[0], source.shape[1], labels), size_in_name(name));
+            assert_eq!(resized.as_slice(), case.tensor(name).to_u8(), "{name}");
+        } else {
+            continue;
+        }
+        compared += 1;
+    }
+    println!("preprocess/resize_small: {compared} sizes, all equal");
+    assert!(compared > 0, "the fixture names no resized picture");
+}
+
+#[test]
+fn flipping_is_opencvs() {
+    let case = Fixture::read("preprocess", "resize_small");
+    assert_eq!(flip_image(&interleaved(case.tensor("src"))).into_raw(), case.tensor("flip_h").to_u8());
+}
+
+#[test]
+fn sizes_are_fitted_and_scaled_as_mmcv_does() {
+    let case = Fixture::read("preprocess", "resize_small");
+    let cases = case.manifest["rescale_size_cases"].as_array().expect("a list of cases");
+    for entry in cases {
+        let number = |value: &Value| value.as_u64().expect("a whole number") as usize;
+        let (size, expected) = ([number(&entry[1]), number(&entry[0])], [number(&entry[3][1]), number(&entry[3][0])]);
+        let actual = match &entry[2] {
+            Value::Array(limits) => fit_size(size, [number(&limits[0]), number(&limits[1])]),
+            factor => scaled_size(size, factor.as_f64().expect("a factor")),
+        };
+        assert_eq!(actual, expected, "{entry}");
+    }
+    println!("preprocess/resize_small: {} sizes by mmcv's rule, all equal", cases.len());
+    assert!(!cases.is_empty());
+}
+
+/// The pictures themselves are not copied into the repository.
+#[test]
+fn photos_go_through_the_official_test_pipelines() {
+    let Some(_) = shared_root() else {
+        println!("skipped: the photos lie in $VMAMBA_SHARED/fixtures, which is not set");
+        return;
+    };
+    for (name, exact) in [("image_png", true), ("image_jpg", false)] {
+        check_photo(name, exact);
+    }
+}
+
+fn check_photo(name: &str, exact: bool) {
+    let case = Fixture::read("preprocess", name);
+    let path = fixtures_root().join("preprocess").join(name.replace('_', "."));
+    let image = read_rgb(&path).expect("the photo is readable");
+    let whole = |value: &Value| value.as_u64().expect("a whole number") as usize;
+    let floats = |value: &Value| std::array::from_fn(|channel| value[channel].as_f64().expect("a number") as f32);
+    assert_eq!([image.height() as usize, image.width() as usize], [0, 1].map(|axis| whole(&case.manifest["image_hw"][axis])));
+
+    let at = [0, 1].map(|axis| whole(&case.manifest["decoded_at"][axis]));
+    let decoded = Levels::of(case.tensor("decoded_bgr_patch"), &image, at);
+    decoded.check(&format!("{name}: decoded"), exact);
+
+    let normalize = Normalize { mean: floats(&case.manifest["mean"]), std: floats(&case.manifest["std"]) };
+    for (framework, limits, multiple) in [("mmdet", [1333, 800], 32), ("mmseg", [2048, 512], 1)] {
+        let info = &case.manifest["info"][framework];
+        let expected = [1, 2].map(|axis| whole(&info["resized_shape"][axis]));
+        let size = fit_size([image.height() as usize, image.width() as usize], limits);
+        assert_eq!(size, expected, "{name} {framework}: size");
+        let resized = resize_bilinear(&image, size);
+        let at = [0, 1].map(|axis| whole(&info["patch_yx"][axis]));
+        Levels::of(case.tensor(&format!("{framework}_resized_u8_patch")), &resized, at)
+            .check(&format!("{name} {framework}: resized"), exact);
+        let sums = [2, 1, 0].map(|channel| resized.pixels().map(|pixel| u64::from(pixel.0[channel])).sum::<u64>());
+        for (channel, sum) in sums.into_iter().enumerate() {
+            let expected = info["resized_sum_per_channel_bgr"][channel].as_u64().expect("a sum");
+            let difference = sum.abs_diff(expected) as f64 / (size[0] * size[1]) as f64;
+            assert!(
+                if exact { difference == 0.0 } else { difference <= JPEG_MEAN_LEVELS },
+                "{name} {framework}: mean of channel {channel}"
+            );
+        }
+
+        let padded = size.map(|side| side.next_multiple_of(multiple));
+        let input = normalize.apply(&resized, padded);
+        assert_eq!(input.size, [1, 2].map(|axis| whole(&info["tensor_shape"][axis])), "{name} {framework}: padded size");
+        if multiple == 1 {
+            assert_eq!(TestPipeline { resize: Some(limits), normalize: normalize.clone() }.apply(&image), input);
+        }
+        let mut comparison = Comparison::new(format!("preprocess/{name} {framework}"));
+        for (key, at) in [("patch", at), ("corner", input.size.map(|side| side - 40))] {
+            let expected = case.tensor(&format!("{framework}_tensor_{key}"));
+            let [channels, height, width] = expected.shape[..] else { panic!("no patch: {:?}", expected.shape) };
+            let values: Vec<f64> = (0..channels * height * width)
+                .map(|i| {
+                    let (channel, y, x) = (i / (height * width), i / width % height, i % width);
+                    f64::from(input.values[(channel * input.size[0] + at[0] + y) * input.size[1] + at[1] + x])
+                })
+                .collect();
+            let scale = expected.values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+            let smallest_std = f64::from(normalize.std.into_iter().fold(f32::INFINITY, f32::min));
+            let tolerance = if exact { NORMALIZED_TOLERANCE } else { JPEG_LEVELS / smallest_std / scale };
+            comparison.check_values(key, &expected.shape, &values, expected, tolerance);
+        }
+        comparison.finish();
+    }
+}
+
+/// Differences between a patch of the reference (`[3, height, width]`, BGR) and the same place of a picture.
+struct Levels {
+    worst: f64,
+    mean: f64,
+}
+
+impl Levels {
+    fn of(patch: &FixtureTensor, image: &RgbImage, [top, left]: [usize; 2]) -> Self {
+        let [3, height, width] = patch.shape[..] else { panic!("no BGR patch: {:?}", patch.shape) };
+        let mut levels = Self { worst: 0.0, mean: 0.0 };
+        for (i, expected) in patch.values.iter().enumerate() {
+            let (channel, y, x) = (2 - i / (height * width), i / width % height, i % width);
+            let Rgb(pixel) = image.get_pixel((left + x) as u32, (top + y) as u32);
+            let difference = (f64::from(pixel[channel]) - expected).abs();
+            levels.worst = levels.worst.max(difference);
+            levels.mean += difference / patch.values.len() as f64;
+        }
+        levels
+    }
+
+    fn check(&self, name: &str, exact: bool) {
+        println!("preprocess/{name:<28} worst {} levels, mean {:.4}", self.worst, self.mean);
+        if exact {
+            assert!(self.worst == 0.0, "{name}: differs by {} levels", self.worst);
+        } else {
+            assert!(self.worst <= JPEG_LEVELS && self.mean <= JPEG_MEAN_LEVELS, "{name}: {} levels, mean {}", self.worst, self.mean);
+        }
+    }
+}

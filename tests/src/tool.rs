@@ -1,0 +1,131 @@
+//! What the tests of the command-line tools share: small data, a small model, and running a program.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use vision_datasets::scenes::{SceneConfig, SceneDataset, write_ade20k_layout};
+
+/// What a program did.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl Ran {
+    /// The program succeeded; returns what it printed.
+    #[track_caller]
+    pub fn succeeded(&self) -> &str {
+        assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
+        &self.stdout
+    }
+
+    /// The program failed with exit code 1 and one line of error that names all of `parts`; nothing panicked.
+    #[track_caller]
+    pub fn failed(&self, parts: &[&str]) {
+        assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);
+        let errors: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "one error, got: {}", self.stderr);
+        for part in parts {
+            assert!(self.stderr.contains(part), "the error does not name `{part}`: {}", self.stderr);
+        }
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+    }
+}
+
+/// Runs a program to its end.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Ran {
+    Command::new(program).args(arguments).stdin(Stdio::null()).output().expect("the program can be started").into()
+}
+
+/// A folder of the ADE20K layout with `training` and `validation` scenes of 32 pixels, its class list being `objectInfo.csv`.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_data(root: &Path, training: usize, validation: usize) {
+    let world = SceneConfig { count: training, height: 32, width: 32, ..SceneConfig::default() };
+    let rest = SceneConfig { count: validation, first: training as u64, ..world.clone() };
+    for (split, config) in [("training", world), ("validation", rest)] {
+        let scenes = SceneDataset::new(config).expect("the scenes are possible");
+        write_ade20k_layout(&scenes, root, split).expect("the folder can be written");
+    }
+}
+
+/// Writes a configuration that trains a tiny model for some iterations on the folder `data`; returns its path.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_config(folder: &Path, data: &Path, iterations: u64) -> PathBuf {
+    let root = toml::Value::String(data.to_string_lossy().into_owned());
+    let text = format!(
+        r#"name = "tiny"
+init = "random"
+
+[model.backbone]
+depths = [1, 1, 1, 1]
+dims = 8
+ssm_d_state = 1
+ssm_ratio = 1.0
+forward_type = "v05_noz"
+mlp_ratio = 1.0
+patchembed_version = "v2"
+downsample_version = "v3"
+norm_layer = "ln2d"
+drop_path_rate = 0.1
+
+[model.head]
+channels = 8
+
+[model.auxiliary]
+channels = 8
+
+[data.source]
+kind = "folder"
+root = {root}
+classes = "objectInfo.csv"
+reduce_zero_label = true
+
+[data.train]
+resize = {{ scale = [40, 32], ratio = [0.75, 1.5] }}
+crop = {{ size = [32, 32], cat_max_ratio = 0.75 }}
+photometric = {{}}
+
+[data.test]
+
+[train]
+iterations = {iterations}
+batch_size = 2
+accumulation = 2
+ema = 0.9
+val_interval = 3
+log_interval = 1
+pictures = 2
+
+[train.optimizer]
+lr = 1e-3
+weight_decay = 0.01
+clip_norm = 1.0
+
+[train.schedule]
+warmup_iterations = 2
+"#
+    );
+    let path = folder.join("tiny.toml");
+    std::fs::write(&path, text).expect("the configuration can be written");
+    path
+}
