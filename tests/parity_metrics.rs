@@ -123,6 +123,9 @@ fn assert_same(report: &IouReport, slow: &(Vec<f64>, Vec<f64>, f64)) {
 }
 
 proptest! {
+    // A failing case is printed whole; it is small.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_streamed_figures_are_the_definition(
         pixels in prop::collection::vec((prop_oneof![4 => 0_u8..6, 1 => Just(IGNORE_LABEL)], 0_u8..6), 1..400),

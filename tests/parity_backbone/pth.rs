@@ -59,7 +59,7 @@ fn every_checkpoint_holds_the_weights_of_its_model() {
         let expected = Fixture::read(case.0, case.1).with_prefix(case.2);
         let tolerance = if name.contains("half") { HALF_TOLERANCE } else { 0.0 };
         compare(&name, &state, &expected, 1.0, tolerance);
-        if checkpoint.weight_sets().iter().any(|set| *set == "model_ema") {
+        if checkpoint.weight_sets().contains(&"model_ema") {
             compare(&format!("{name} model_ema"), &checkpoint.state_dict(Weights::Ema).unwrap(), &expected, 0.5, tolerance);
         }
     }
@@ -147,7 +147,7 @@ fn files_that_are_no_checkpoint_name_themselves_and_the_fault() {
     for keep in [30, 1000, whole.len() / 2, whole.len() - 1] {
         let path = folder.path().join("truncated.pth");
         std::fs::write(&path, &whole[..keep]).unwrap();
-        let error = Checkpoint::read(&path).and_then(|checkpoint| checkpoint.state_dict(Weights::Auto)).err().expect("it is truncated");
+        let error = Checkpoint::read(&path).and_then(|checkpoint| checkpoint.state_dict(Weights::Auto)).expect_err("it is truncated");
         assert!(error.to_string().contains("truncated.pth"), "{error}");
     }
 }

@@ -116,7 +116,7 @@ pub(crate) fn ln<const FMA: bool>(x: f32) -> f32 {
     let p = fma::<FMA>(p, m, -1.666_805_8e-1);
     let p = fma::<FMA>(p, m, 2.000_071_5e-1);
     let p = fma::<FMA>(p, m, -2.499_999_4e-1);
-    let p = fma::<FMA>(p, m, 3.333_333_2e-1);
+    let p = fma::<FMA>(p, m, 3.333_333e-1);
     let m2 = m * m;
     let y = fma::<FMA>(p * m, m2, exponent * -2.121_944_4e-4);
     let y = fma::<FMA>(m2, -0.5, y);
@@ -149,7 +149,7 @@ pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
     let p = fma::<FMA>(p, s, -2.101_024e-6);
     let p = fma::<FMA>(p, s, -5.692_506_5e-5);
     let p = fma::<FMA>(p, s, -7.349_906e-4);
-    let p = fma::<FMA>(p, s, -2.954_599_8e-3);
+    let p = fma::<FMA>(p, s, -2.954_6e-3);
     let p = fma::<FMA>(p, s, -1.609_603_3e-2) * x;
     let q = fma::<FMA>(s, -1.456_607_2e-5, -2.133_740_6e-4);
     let q = fma::<FMA>(q, s, -1.682_827e-3);

@@ -168,7 +168,7 @@ impl TorchFile {
             }
             state.skip(format!("{key} ({what})"));
         }
-        let mut by_storage: BTreeMap<(&str, ElementType, u64), Vec<(&String, &TensorRef)>> = BTreeMap::new();
+        let mut by_storage: BTreeMap<_, Vec<(&String, &TensorRef)>> = BTreeMap::new();
         for (key, tensor) in &set.tensors {
             let StorageRef { key: storage, element, elements, .. } = &tensor.storage;
             by_storage.entry((storage, *element, *elements)).or_default().push((key, tensor));

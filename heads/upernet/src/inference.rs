@@ -116,7 +116,7 @@ fn slide<P: FeaturePyramid>(model: &UperNet<P>, input: Tensor<4>, crop: [usize; 
 /// Start and end of the windows along an axis.
 fn windows(extent: usize, crop: usize, stride: usize) -> Vec<(usize, usize)> {
     assert!(crop > 0 && stride > 0, "slide inference: crop and stride must be at least 1");
-    let count = (extent.saturating_sub(crop) + stride - 1) / stride + 1;
+    let count = extent.saturating_sub(crop).div_ceil(stride) + 1;
     (0..count)
         .map(|index| {
             let end = (index * stride + crop).min(extent);

@@ -139,7 +139,7 @@ impl<R: BufRead> Machine<'_, R> {
                 b'N' | 0x88 | 0x89 | b'I' | b'J' | b'K' | b'M' | b'L' | 0x8a | 0x8b | b'F' | b'G' => self.number(op)?,
                 b'S' | b'T' | b'U' | b'V' | b'X' | 0x8c | 0x8d | b'B' | b'C' | 0x8e | 0x96 => self.string(op)?,
                 b')' | b't' | 0x85..=0x87 | b']' | b'l' | b'}' | b'd' | 0x8f | 0x91 | b'a' | b'e' | b's' | b'u' | 0x90 => {
-                    self.container(op)?
+                    self.container(op)?;
                 }
                 b'p' | b'q' | b'r' | b'g' | b'h' | b'j' | 0x94 => self.memo(op)?,
                 b'c' | 0x93 | b'P' | b'Q' | b'R' | b'i' | b'o' | 0x81 | 0x92 | b'b' => self.object(op)?,

@@ -287,7 +287,7 @@ impl StorageRef {
             return Some(self);
         }
         let size = element.bytes()?;
-        let in_elements = |bytes: u64| (bytes % size == 0).then_some(bytes / size);
+        let in_elements = |bytes: u64| bytes.is_multiple_of(size).then_some(bytes / size);
         let view = Range64 { start: in_elements(self.view.start)?, end: in_elements(self.view.end)? };
         Some(Self { element, elements: in_elements(self.elements)?, view, key: self.key })
     }
