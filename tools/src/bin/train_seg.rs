@@ -37,7 +37,7 @@ struct Arguments {
     /// Folder of the data, instead of the configuration's.
     #[arg(long, value_name = "DIR", requires = "config")]
     data: Option<PathBuf>,
-    /// Folder for checkpoints, logs and pictures [default: runs/<name of the configuration>].
+    /// Folder for checkpoints, logs and pictures; without it runs/NAME, after the name of the configuration.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Continue the run in the folder from its newest checkpoint; without --config, with the configuration it was started with.
