@@ -38,7 +38,7 @@ struct Arguments {
     /// Opacity of the overlay, 0 to 1.
     #[arg(long, default_value_t = 0.6, value_parser = opacity)]
     alpha: f32,
-    /// cpu, cuda[:n] or vulkan[:n].
+    /// cpu, cuda, cuda:N, vulkan or vulkan:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
 }

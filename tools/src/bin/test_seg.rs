@@ -46,7 +46,7 @@ struct Arguments {
     /// Folder for pictures of image, ground truth and prediction, and label PNGs.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// cpu, cuda[:n] or vulkan[:n].
+    /// cpu, cuda, cuda:N, vulkan or vulkan:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
 }

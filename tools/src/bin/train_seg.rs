@@ -46,7 +46,7 @@ struct Arguments {
     /// Begin anew in a folder that holds a run.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
-    /// cpu, cuda[:n] or vulkan[:n].
+    /// cpu, cuda, cuda:N, vulkan or vulkan:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
     /// Print which parameters have weight decay, and stop.

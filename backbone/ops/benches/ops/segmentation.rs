@@ -5,7 +5,7 @@ use burn::tensor::activation;
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use divan::Bencher;
-use vision_ops::{argmax_channels, cross_entropy_map, resize_bilinear, softmax_channels};
+use vision_ops::{argmax_channels, argmax_resized, cross_entropy_map, resize_bilinear, softmax_channels};
 
 use super::{backward, cpu, parameter, random, training};
 
@@ -50,14 +50,18 @@ fn softmax_forward_of_burn(bencher: Bencher) {
 
 #[divan::bench(sample_count = 11)]
 fn argmax_forward(bencher: Bencher) {
-    let x = logits(FINE);
-    bencher.bench_local(|| argmax_channels(x.clone()));
+    bencher.with_inputs(|| logits(FINE)).bench_local_values(argmax_channels);
 }
 
 #[divan::bench(sample_count = 5)]
 fn argmax_forward_of_burn(bencher: Bencher) {
-    let x = logits(FINE);
-    bencher.bench_local(|| x.clone().argmax(1).into_data());
+    bencher.with_inputs(|| logits(FINE)).bench_local_values(|x| x.argmax(1).into_data());
+}
+
+/// Labels of a 12-megapixel photo from the logits of the network's input.
+#[divan::bench(sample_count = 5)]
+fn argmax_of_a_large_photo(bencher: Bencher) {
+    bencher.with_inputs(|| logits(FINE)).bench_local_values(|x| argmax_resized(x, [3000, 4000]));
 }
 
 #[divan::bench(sample_count = 11)]

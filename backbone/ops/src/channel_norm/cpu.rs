@@ -110,9 +110,9 @@ impl Kernel for Backward<'_> {
                 *dbias += grad;
                 *dx = normal;
             }
-            let gradient = |i: usize| grad[i] * self.weight[i];
-            let mean_g = sum::<FMA>(channels, gradient) / channels as f32;
-            let mean_gn = sum::<FMA>(channels, |i| gradient(i) * dx[i]) / channels as f32;
+            let count = channels as f32;
+            let mean_g = sum::<FMA, 2>([grad, self.weight], |[grad, weight]| grad * weight) / count;
+            let mean_gn = sum::<FMA, 3>([grad, self.weight, dx], |[grad, weight, normal]| grad * weight * normal) / count;
             for ((dx, grad), weight) in dx.iter_mut().zip(grad).zip(self.weight) {
                 *dx = scale * (grad * weight - mean_g - *dx * mean_gn);
             }
@@ -123,25 +123,28 @@ impl Kernel for Backward<'_> {
 /// Mean and `1 / sqrt(variance + eps)` of a row, in two passes: the one-pass formula loses the variance of data with a large mean.
 #[inline(always)]
 fn statistics<const FMA: bool>(x: &[f32], eps: f32) -> (f32, f32) {
-    let mean = sum::<FMA>(x.len(), |i| x[i]) / x.len() as f32;
-    let variance = sum::<FMA>(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / x.len() as f32;
+    let count = x.len() as f32;
+    let mean = sum::<FMA, 1>([x], |[x]| x) / count;
+    let variance = sum::<FMA, 1>([x], |[x]| (x - mean) * (x - mean)) / count;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
-/// Sum of `term(0..count)` with one accumulator a lane.
+/// Sum of `term` over the elements of slices of the same length, with one accumulator a lane.
 #[inline(always)]
-fn sum<const FMA: bool>(count: usize, term: impl Fn(usize) -> f32) -> f32 {
+fn sum<const FMA: bool, const N: usize>(slices: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
     let mut lanes: Lanes = [0.0; LANES];
-    let whole = count - count % LANES;
-    let mut base = 0;
-    while base < whole {
+    let parts = slices.map(|slice| slice.as_chunks::<LANES>());
+    let blocks = parts.iter().map(|(blocks, _)| blocks.len()).min().unwrap_or(0);
+    for block in 0..blocks {
+        // The same number of blocks in every slice, so this check is one a block and not one an element.
+        let values = parts.map(|(blocks, _)| blocks[block]);
         for lane in 0..LANES {
-            lanes[lane] += term(base + lane);
+            lanes[lane] += term(std::array::from_fn(|slice| values[slice][lane]));
         }
-        base += LANES;
     }
-    for lane in 0..count - whole {
-        lanes[lane] += term(whole + lane);
+    let rest = parts.iter().map(|(_, rest)| rest.len()).min().unwrap_or(0);
+    for lane in 0..rest {
+        lanes[lane] += term(parts.map(|(_, rest)| rest[lane]));
     }
     lane_sum(&lanes)
 }
