@@ -6,6 +6,7 @@ use std::path::Path;
 use image::{Rgb, RgbImage};
 use tempfile::TempDir;
 use tests::tool::{run, write_config, write_data};
+use vmamba::checkpoint::{Checkpoint, Weights};
 
 const PREDICT: &str = env!("CARGO_BIN_EXE_predict");
 
@@ -47,6 +48,21 @@ fn files_folders_and_patterns_give_overlays_and_label_maps_of_the_photos_size() 
         assert!(Path::new(&out).join("a_overlay.png").is_file());
         assert_eq!(Path::new(&out).join("b_labels.png").is_file(), count == 2);
     }
+}
+
+#[test]
+fn exported_weights_have_the_official_keys_and_the_trained_values() {
+    let place = place();
+    let (checkpoint, file) = (path(&place, "run/last.safetensors"), path(&place, "weights.safetensors"));
+    let export = |more: &[&str]| run(env!("CARGO_BIN_EXE_export_weights"), &[&[checkpoint.as_str(), &file], more].concat());
+    let read = |path: &str, weights| Checkpoint::read(path).and_then(|checkpoint| checkpoint.state_dict(weights)).expect("readable");
+    export(&[]).succeeded();
+    assert_eq!(read(&file, Weights::Auto), read(&checkpoint, Weights::Model));
+    export(&["--weights", "ema", "--prefix", "backbone."]).succeeded();
+    let (exported, averaged) = (read(&file, Weights::Auto), read(&checkpoint, Weights::Ema));
+    assert_eq!(exported.get("patch_embed.0.weight"), averaged.get("backbone.patch_embed.0.weight"));
+    assert!(exported.keys().all(|key| !key.starts_with("decode_head.")), "only the backbone");
+    export(&["--prefix", "spine."]).failed(&["last.safetensors", "`spine.`"]);
 }
 
 #[test]
