@@ -4,40 +4,31 @@ use std::fs;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
-use tempfile::TempDir;
-use tests::tool::{run, write_config, write_data};
+use tests::tool::{Place, run};
 use vmamba::checkpoint::{Checkpoint, Weights};
 
 const PREDICT: &str = env!("CARGO_BIN_EXE_predict");
 
 /// A trained checkpoint and three photos of different sizes and formats.
-fn place() -> TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let data = folder.path().join("data");
-    write_data(&data, 2, 1);
-    let config = write_config(folder.path(), &data, 1);
-    let (config, out) = (config.to_string_lossy().into_owned(), path(&folder, "run"));
-    run(env!("CARGO_BIN_EXE_train_seg"), &["--config", &config, "--out", &out]).succeeded();
-    fs::create_dir_all(folder.path().join("photos/deeper")).expect("a folder");
+fn place() -> Place {
+    let place = Place::new(1);
+    place.train_with(env!("CARGO_BIN_EXE_train_seg"), "run", &[]).succeeded();
+    let photos = place.folder.path().join("photos");
+    fs::create_dir_all(photos.join("deeper")).expect("a folder");
     for (name, width, height) in [("a.png", 60, 34), ("b.jpg", 33, 47), ("deeper/a.png", 32, 32)] {
         let photo = RgbImage::from_fn(width, height, |x, y| Rgb([(x * 4) as u8, (y * 5) as u8, 90]));
-        photo.save(folder.path().join("photos").join(name)).expect("a photo");
+        photo.save(photos.join(name)).expect("a photo");
     }
-    folder
-}
-
-fn path(folder: &TempDir, inner: &str) -> String {
-    folder.path().join(inner).to_string_lossy().into_owned()
+    place
 }
 
 #[test]
 fn files_folders_and_patterns_give_overlays_and_label_maps_of_the_photos_size() {
     let place = place();
-    let checkpoint = path(&place, "run/last.safetensors");
-    for (index, inputs) in
-        [vec![path(&place, "photos/a.png")], vec![path(&place, "photos")], vec![path(&place, "photos/*.*")]].iter().enumerate()
+    let checkpoint = place.path("run/last.safetensors");
+    for (index, inputs) in [vec![place.path("photos/a.png")], vec![place.path("photos")], vec![place.path("photos/*.*")]].iter().enumerate()
     {
-        let out = path(&place, &format!("out{index}"));
+        let out = place.path(&format!("out{index}"));
         let mut arguments = vec![checkpoint.clone(), "--out".to_owned(), out.clone()];
         arguments.extend(inputs.iter().cloned());
         let ran = run(PREDICT, &arguments);
@@ -53,7 +44,7 @@ fn files_folders_and_patterns_give_overlays_and_label_maps_of_the_photos_size() 
 #[test]
 fn exported_weights_have_the_official_keys_and_the_trained_values() {
     let place = place();
-    let (checkpoint, file) = (path(&place, "run/last.safetensors"), path(&place, "weights.safetensors"));
+    let (checkpoint, file) = (place.path("run/last.safetensors"), place.path("weights.safetensors"));
     let export = |more: &[&str]| run(env!("CARGO_BIN_EXE_export_weights"), &[&[checkpoint.as_str(), &file], more].concat());
     let read = |path: &str, weights| Checkpoint::read(path).and_then(|checkpoint| checkpoint.state_dict(weights)).expect("readable");
     export(&[]).succeeded();
@@ -68,9 +59,9 @@ fn exported_weights_have_the_official_keys_and_the_trained_values() {
 #[test]
 fn photos_of_the_same_name_do_not_overwrite_each_other() {
     let place = place();
-    let out = path(&place, "out");
-    let (first, second) = (path(&place, "photos/a.png"), path(&place, "photos/deeper/a.png"));
-    run(PREDICT, &[path(&place, "run/last.safetensors"), first, second, "--out".to_owned(), out.clone()]).succeeded();
+    let out = place.path("out");
+    let (first, second) = (place.path("photos/a.png"), place.path("photos/deeper/a.png"));
+    run(PREDICT, &[place.path("run/last.safetensors"), first, second, "--out".to_owned(), out.clone()]).succeeded();
     let size = |name: &str| image::open(Path::new(&out).join(name)).expect(name).into_luma8().dimensions();
     assert_eq!((size("a_labels.png"), size("a_2_labels.png")), ((60, 34), (32, 32)));
 }
@@ -78,11 +69,11 @@ fn photos_of_the_same_name_do_not_overwrite_each_other() {
 #[test]
 fn a_damaged_photo_is_named_and_the_others_are_still_segmented() {
     let place = place();
-    let photo = place.path().join("photos/b.jpg");
+    let photo = place.folder.path().join("photos/b.jpg");
     let bytes = fs::read(&photo).expect("a photo");
     fs::write(&photo, &bytes[..bytes.len() / 2]).expect("a shorter photo");
-    let out = path(&place, "out");
-    let ran = run(PREDICT, &[path(&place, "run/last.safetensors"), path(&place, "photos"), "--out".to_owned(), out.clone()]);
+    let out = place.path("out");
+    let ran = run(PREDICT, &[place.path("run/last.safetensors"), place.path("photos"), "--out".to_owned(), out.clone()]);
     ran.failed(&["b.jpg", "truncated"]);
     assert!(ran.stdout.contains("1 of 2 photos"), "{ran:?}");
     assert!(Path::new(&out).join("a_labels.png").is_file());
@@ -91,13 +82,13 @@ fn a_damaged_photo_is_named_and_the_others_are_still_segmented() {
 #[test]
 fn wrong_inputs_are_explained() {
     let place = place();
-    let checkpoint = path(&place, "run/last.safetensors");
-    run(PREDICT, &[&checkpoint, &path(&place, "none.jpg")]).failed(&["none.jpg", "no such file"]);
-    fs::create_dir(place.path().join("empty")).expect("a folder");
-    run(PREDICT, &[&checkpoint, &path(&place, "empty")]).failed(&["empty", "no photo"]);
-    let ran = run(PREDICT, &[checkpoint.as_str(), &path(&place, "photos"), "--alpha", "2"]);
+    let checkpoint = place.path("run/last.safetensors");
+    run(PREDICT, &[&checkpoint, &place.path("none.jpg")]).failed(&["none.jpg", "no such file"]);
+    fs::create_dir(place.folder.path().join("empty")).expect("a folder");
+    run(PREDICT, &[&checkpoint, &place.path("empty")]).failed(&["empty", "no photo"]);
+    let ran = run(PREDICT, &[checkpoint.as_str(), &place.path("photos"), "--alpha", "2"]);
     assert_eq!(ran.code, Some(2), "wrong usage: {ran:?}");
-    let ran = run(PREDICT, &[checkpoint.as_str(), &path(&place, "photos"), "--device", "cuda"]);
+    let ran = run(PREDICT, &[checkpoint.as_str(), &place.path("photos"), "--device", "cuda"]);
     if cfg!(not(feature = "cuda")) {
         ran.failed(&["--features cuda"]);
     }

@@ -1,58 +1,36 @@
 //! `train_seg` and `test_seg` from data to figures, and training that was interrupted.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
-use tests::tool::{Ran, run, write_config, write_data};
+use tests::tool::{Place, Ran, run};
 
 const TRAIN: &str = env!("CARGO_BIN_EXE_train_seg");
 const TEST: &str = env!("CARGO_BIN_EXE_test_seg");
 
-/// Data and configuration in a temporary folder.
-struct Place {
-    folder: TempDir,
-    config: PathBuf,
+fn train(place: &Place, out: &str, more: &[&str]) -> Ran {
+    place.train_with(TRAIN, out, more)
 }
 
-impl Place {
-    fn new(iterations: u64) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let data = folder.path().join("data");
-        write_data(&data, 6, 4);
-        let config = write_config(folder.path(), &data, iterations);
-        Self { folder, config }
-    }
-
-    fn path(&self, inner: &str) -> String {
-        self.folder.path().join(inner).to_string_lossy().into_owned()
-    }
-
-    fn train(&self, out: &str, more: &[&str]) -> Ran {
-        let (config, out) = (self.config.to_string_lossy().into_owned(), self.path(out));
-        run(TRAIN, &[&["--config", &config, "--out", &out], more].concat())
-    }
-
-    /// What a run must repeat: every figure of every step and validation except those that are times.
-    fn trace(&self, out: &str) -> Vec<String> {
-        let text = fs::read_to_string(Path::new(&self.path(out)).join("metrics.jsonl")).expect("the run has a log");
-        let line = |line: &str| {
-            let mut value: Value = serde_json::from_str(line).expect("a JSON object a line");
-            let fields = value.as_object_mut().expect("a JSON object");
-            fields.retain(|name, _| !name.ends_with("_second") && !name.ends_with("_seconds"));
-            value.to_string()
-        };
-        text.lines().map(line).collect()
-    }
+/// What a run must repeat: every figure of every step and validation except those that are times.
+fn trace(place: &Place, out: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(&place.path(out)).join("metrics.jsonl")).expect("the run has a log");
+    let line = |line: &str| {
+        let mut value: Value = serde_json::from_str(line).expect("a JSON object a line");
+        let fields = value.as_object_mut().expect("a JSON object");
+        fields.retain(|name, _| !name.ends_with("_second") && !name.ends_with("_seconds"));
+        value.to_string()
+    };
+    text.lines().map(line).collect()
 }
 
 #[test]
 fn a_run_leaves_checkpoints_curves_pictures_and_figures() {
     let place = Place::new(4);
-    let ran = place.train("run", &[]);
+    let ran = train(&place, "run", &[]);
     let text = ran.succeeded();
     assert!(text.contains("starting from random weights"), "{text}");
     assert!(text.contains("mIoU"), "{text}");
@@ -61,7 +39,7 @@ fn a_run_leaves_checkpoints_curves_pictures_and_figures() {
     }
     let count = |folder: &str| fs::read_dir(place.path(folder)).expect(folder).count();
     assert_eq!((count("run/pictures"), count("run/tensorboard")), (2, 1));
-    let trace = place.trace("run");
+    let trace = trace(&place, "run");
     // Four steps; validations after step 3 and at the end.
     assert_eq!(trace.len(), 6, "{trace:?}");
     let first: Value = serde_json::from_str(&trace[0]).expect("JSON");
@@ -72,7 +50,7 @@ fn a_run_leaves_checkpoints_curves_pictures_and_figures() {
 #[test]
 fn a_checkpoint_and_the_data_are_all_that_test_seg_needs() {
     let place = Place::new(3);
-    place.train("run", &[]).succeeded();
+    train(&place, "run", &[]).succeeded();
     fs::remove_file(&place.config).expect("the configuration is there");
     let (checkpoint, json, out) = (place.path("run/best.safetensors"), place.path("figures.json"), place.path("out"));
     let ran = run(TEST, &[&checkpoint, "--json", &json, "--out", &out]);
@@ -81,7 +59,7 @@ fn a_checkpoint_and_the_data_are_all_that_test_seg_needs() {
     let figures: Value = serde_json::from_slice(&fs::read(&json).expect("figures")).expect("JSON");
     assert_eq!(figures["images"], 4);
     // The same weights on the same images as the validation of the run.
-    let logged: Value = serde_json::from_str(place.trace("run").last().expect("a validation")).expect("JSON");
+    let logged: Value = serde_json::from_str(trace(&place, "run").last().expect("a validation")).expect("JSON");
     for name in ["mIoU", "mAcc", "aAcc"] {
         assert_eq!(figures["metrics"][name], logged[name], "{name}");
     }
@@ -98,15 +76,15 @@ fn a_checkpoint_and_the_data_are_all_that_test_seg_needs() {
 #[test]
 fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one_bit_by_bit() {
     let place = Place::new(40);
-    place.train("whole", &[]).succeeded();
-    place.train("workers", &["--set", "train.checkpoint_interval=5", "--set", "data.workers=3"]).succeeded();
+    train(&place, "whole", &[]).succeeded();
+    train(&place, "workers", &["--set", "train.checkpoint_interval=5", "--set", "data.workers=3"]).succeeded();
 
     let interrupted = interrupt(&place, "cut");
     assert!(interrupted.succeeded().contains("interrupted after iteration"), "{interrupted:?}");
-    assert!(place.trace("cut").len() < place.trace("whole").len(), "it was interrupted before its end");
-    let resumed = place.train("cut", &["--resume"]);
+    assert!(trace(&place, "cut").len() < trace(&place, "whole").len(), "it was interrupted before its end");
+    let resumed = train(&place, "cut", &["--resume"]);
     assert!(resumed.succeeded().contains("resumed after iteration"), "{resumed:?}");
-    let only = |out: &str, kind: &str| -> Vec<String> { place.trace(out).into_iter().filter(|line| line.contains(kind)).collect() };
+    let only = |out: &str, kind: &str| -> Vec<String> { trace(&place, out).into_iter().filter(|line| line.contains(kind)).collect() };
     assert_eq!(only("cut", "\"train\""), only("whole", "\"train\""));
     assert_eq!(only("workers", "\"train\""), only("whole", "\"train\""), "the number of workers changes nothing");
     assert_eq!(only("cut", "\"val\""), only("whole", "\"val\""));
@@ -136,19 +114,19 @@ fn interrupt(place: &Place, out: &str) -> Ran {
 #[test]
 fn a_folder_with_a_run_is_not_touched_without_being_asked_to() {
     let place = Place::new(1);
-    place.train("run", &[]).succeeded();
-    let before = place.trace("run");
-    place.train("run", &[]).failed(&["--resume", "--overwrite"]);
-    assert_eq!(place.trace("run"), before);
-    place.train("run", &["--overwrite", "--set", "train.seed=1"]).succeeded();
-    assert_ne!(place.trace("run"), before, "another seed, another run");
-    place.train("none", &["--resume"]).failed(&["nothing to resume", "last.safetensors"]);
+    train(&place, "run", &[]).succeeded();
+    let before = trace(&place, "run");
+    train(&place, "run", &[]).failed(&["--resume", "--overwrite"]);
+    assert_eq!(trace(&place, "run"), before);
+    train(&place, "run", &["--overwrite", "--set", "train.seed=1"]).succeeded();
+    assert_ne!(trace(&place, "run"), before, "another seed, another run");
+    train(&place, "none", &["--resume"]).failed(&["nothing to resume", "last.safetensors"]);
 }
 
 #[test]
 fn a_run_resumed_by_its_folder_alone_keeps_its_configuration() {
     let place = Place::new(2);
-    place.train("run", &[]).succeeded();
+    train(&place, "run", &[]).succeeded();
     let ran = run(TRAIN, &["--out", &place.path("run"), "--resume", "--set", "train.iterations=3"]);
     let text = ran.succeeded();
     assert!(text.contains("changed since the run began: train.iterations was 2, is 3"), "{text}");
@@ -158,11 +136,11 @@ fn a_run_resumed_by_its_folder_alone_keeps_its_configuration() {
 #[test]
 fn a_trained_segmentor_starts_one_for_other_classes() {
     let place = Place::new(1);
-    place.train("run", &[]).succeeded();
+    train(&place, "run", &[]).succeeded();
     let list = fs::read_to_string(place.path("data/objectInfo.csv")).expect("the class list");
     fs::write(place.path("data/objectInfo.csv"), list + "9,unseen,1,2,3\n").expect("the class list is writable");
     let init = format!("init={}", place.path("run/last.safetensors"));
-    let ran = place.train("more", &["--set", &init]);
+    let ran = train(&place, "more", &["--set", &init]);
     let text = ran.succeeded();
     assert!(text.contains("loaded") && text.contains("conv_seg"), "the report names what begins anew: {text}");
 }
@@ -170,7 +148,7 @@ fn a_trained_segmentor_starts_one_for_other_classes() {
 #[test]
 fn groups_are_shown_without_training() {
     let place = Place::new(1);
-    let ran = place.train("run", &["--show-groups"]);
+    let ran = train(&place, "run", &["--show-groups"]);
     let text = ran.succeeded();
     let decay = |key: &str| text.lines().find(|line| line.contains(key)).and_then(|line| line.split_whitespace().nth(2)).map(str::to_owned);
     assert_eq!(decay("backbone.layers.0.blocks.0.norm.weight").as_deref(), Some("0"));

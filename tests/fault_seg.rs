@@ -2,122 +2,101 @@
 //! with it, exit code 1, and loses nothing.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use tempfile::TempDir;
-use tests::tool::{Ran, run, write_config, write_data};
+use tests::tool::{Place, Ran, run};
 
 const TRAIN: &str = env!("CARGO_BIN_EXE_train_seg");
 const TEST: &str = env!("CARGO_BIN_EXE_test_seg");
 
-struct Place {
-    folder: TempDir,
-    config: PathBuf,
+fn train(place: &Place, more: &[&str]) -> Ran {
+    place.train_with(TRAIN, "run", more)
 }
 
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let data = folder.path().join("data");
-        write_data(&data, 4, 2);
-        let config = write_config(folder.path(), &data, 2);
-        Self { folder, config }
-    }
-
-    fn path(&self, inner: &str) -> String {
-        self.folder.path().join(inner).to_string_lossy().into_owned()
-    }
-
-    fn train(&self, more: &[&str]) -> Ran {
-        let (config, out) = (self.config.to_string_lossy().into_owned(), self.path("run"));
-        run(TRAIN, &[&["--config", &config, "--out", &out], more].concat())
-    }
-
-    /// Name of a training picture and its label map.
-    fn sample(&self) -> (String, String) {
-        (self.path("data/images/training/scene_000001.png"), self.path("data/annotations/training/scene_000001.png"))
-    }
+/// Name of a training picture and its label map.
+fn sample(place: &Place) -> (String, String) {
+    (place.path("data/images/training/scene_000001.png"), place.path("data/annotations/training/scene_000001.png"))
 }
 
 #[test]
 fn a_missing_image_or_label_map() {
-    let place = Place::new();
-    let (image, labels) = place.sample();
+    let place = Place::new(2);
+    let (image, labels) = sample(&place);
     let kept = fs::read(&labels).expect("labels");
     fs::remove_file(&labels).expect("labels");
-    place.train(&[]).failed(&["scene_000001.png", "no label map"]);
+    train(&place, &[]).failed(&["scene_000001.png", "no label map"]);
     fs::write(&labels, kept).expect("labels");
     fs::remove_file(&image).expect("an image");
     fs::create_dir(&image).expect("a folder in its place");
     // Neither is a folder called like a picture one.
-    place.train(&[]).succeeded();
+    train(&place, &[]).succeeded();
 }
 
 #[test]
 fn an_unreadable_image() {
-    let place = Place::new();
-    fs::write(place.sample().0, b"<html>404</html>").expect("an image");
-    place.train(&[]).failed(&["scene_000001.png"]);
+    let place = Place::new(2);
+    fs::write(sample(&place).0, b"<html>404</html>").expect("an image");
+    train(&place, &[]).failed(&["scene_000001.png"]);
 }
 
 #[test]
 fn a_truncated_jpeg() {
-    let place = Place::new();
-    let (image, _) = place.sample();
+    let place = Place::new(2);
+    let (image, _) = sample(&place);
     let jpeg = image.replace(".png", ".jpg");
     image::open(&image).expect("an image").save(&jpeg).expect("a JPEG");
     fs::remove_file(&image).expect("an image");
     let bytes = fs::read(&jpeg).expect("a JPEG");
     fs::write(&jpeg, &bytes[..bytes.len() * 2 / 3]).expect("a shorter JPEG");
-    place.train(&[]).failed(&["scene_000001.jpg", "truncated"]);
+    train(&place, &[]).failed(&["scene_000001.jpg", "truncated"]);
 }
 
 #[test]
 fn an_image_and_a_label_map_of_different_size() {
-    let place = Place::new();
-    RgbImage::from_pixel(30, 32, Rgb([1, 2, 3])).save(place.sample().0).expect("an image");
-    place.train(&[]).failed(&["scene_000001.png", "30x32", "32x32"]);
+    let place = Place::new(2);
+    RgbImage::from_pixel(30, 32, Rgb([1, 2, 3])).save(sample(&place).0).expect("an image");
+    train(&place, &[]).failed(&["scene_000001.png", "30x32", "32x32"]);
 }
 
 #[test]
 fn a_label_outside_the_class_range() {
-    let place = Place::new();
+    let place = Place::new(2);
     let mut labels = GrayImage::from_pixel(32, 32, Luma([1]));
     labels.put_pixel(5, 7, Luma([99]));
-    labels.save(place.sample().1).expect("labels");
-    place.train(&[]).failed(&["annotations/training/scene_000001.png", "label 98", "column 5, row 7", "8 classes"]);
+    labels.save(sample(&place).1).expect("labels");
+    train(&place, &[]).failed(&["annotations/training/scene_000001.png", "label 98", "column 5, row 7", "8 classes"]);
 }
 
 #[test]
 fn an_empty_folder_and_a_missing_one() {
-    let place = Place::new();
+    let place = Place::new(2);
     fs::remove_dir_all(place.path("data/images/training")).expect("images");
-    place.train(&[]).failed(&["images/training", "no such folder"]);
+    train(&place, &[]).failed(&["images/training", "no such folder"]);
     fs::create_dir(place.path("data/images/training")).expect("a folder");
-    place.train(&[]).failed(&["images/training", "no image"]);
-    place.train(&["--data", &place.path("nowhere")]).failed(&["nowhere"]);
+    train(&place, &[]).failed(&["images/training", "no image"]);
+    train(&place, &["--data", &place.path("nowhere")]).failed(&["nowhere"]);
 }
 
 #[test]
 fn a_missing_class_list() {
-    let place = Place::new();
+    let place = Place::new(2);
     fs::remove_file(place.path("data/objectInfo.csv")).expect("the class list");
-    place.train(&[]).failed(&["objectInfo.csv"]);
+    train(&place, &[]).failed(&["objectInfo.csv"]);
 }
 
 #[test]
 fn a_missing_pretrained_file_stops_the_run() {
-    let place = Place::new();
-    place.train(&["--set", "init=checkpoints/none.pth"]).failed(&["init", "checkpoints/none.pth"]);
+    let place = Place::new(2);
+    train(&place, &["--set", "init=checkpoints/none.pth"]).failed(&["init", "checkpoints/none.pth"]);
     assert!(!Path::new(&place.path("run")).exists(), "nothing was begun");
 }
 
 #[test]
 fn a_checkpoint_of_another_model_stops_the_run_and_the_evaluation() {
-    let place = Place::new();
-    place.train(&[]).succeeded();
+    let place = Place::new(2);
+    train(&place, &[]).succeeded();
     let checkpoint = place.path("run/last.safetensors");
     let init = format!("init={checkpoint}");
     let other = place.path("other");
@@ -132,17 +111,17 @@ fn a_checkpoint_of_another_model_stops_the_run_and_the_evaluation() {
 
 #[test]
 fn a_run_of_another_model_is_not_resumed() {
-    let place = Place::new();
-    place.train(&[]).succeeded();
-    place.train(&["--resume", "--set", "model.backbone.dims=16"]).failed(&["last.safetensors", "[8", "[16"]);
+    let place = Place::new(2);
+    train(&place, &[]).succeeded();
+    train(&place, &["--resume", "--set", "model.backbone.dims=16"]).failed(&["last.safetensors", "[8", "[16"]);
     // What was there still works.
     run(TEST, &[place.path("run/last.safetensors")]).succeeded();
 }
 
 #[test]
 fn a_corrupt_checkpoint() {
-    let place = Place::new();
-    place.train(&[]).succeeded();
+    let place = Place::new(2);
+    train(&place, &[]).succeeded();
     let checkpoint = place.path("run/last.safetensors");
     let bytes = fs::read(&checkpoint).expect("a checkpoint");
     let cut = place.path("cut.safetensors");
@@ -162,7 +141,7 @@ fn a_corrupt_checkpoint() {
 
 #[test]
 fn a_configuration_with_a_typo() {
-    let place = Place::new();
+    let place = Place::new(2);
     let text = fs::read_to_string(&place.config).expect("the configuration");
     for (right, wrong, parts) in [
         ("batch_size", "batchsize", ["train", "`batchsize`", "`batch_size`"]),
@@ -176,25 +155,25 @@ fn a_configuration_with_a_typo() {
     ] {
         assert!(text.contains(right), "{right}");
         fs::write(&place.config, text.replacen(right, wrong, 1)).expect("the configuration");
-        place.train(&[]).failed(&[&["tiny.toml"][..], &parts].concat());
+        train(&place, &[]).failed(&[&["tiny.toml"][..], &parts].concat());
     }
     fs::write(&place.config, text.replace("[train]", "[train")).expect("the configuration");
-    place.train(&[]).failed(&["tiny.toml", "TOML"]);
+    train(&place, &[]).failed(&["tiny.toml", "TOML"]);
     fs::write(&place.config, text.replace("init = \"random\"\n", "")).expect("the configuration");
-    place.train(&[]).failed(&["tiny.toml", "init"]);
+    train(&place, &[]).failed(&["tiny.toml", "init"]);
     fs::write(&place.config, format!("base = \"tiny.toml\"\n{text}")).expect("the configuration");
-    place.train(&[]).failed(&["tiny.toml", "lead back"]);
+    train(&place, &[]).failed(&["tiny.toml", "lead back"]);
     fs::write(&place.config, format!("base = \"gone.toml\"\n{text}")).expect("the configuration");
-    place.train(&[]).failed(&["gone.toml", "tiny.toml"]);
+    train(&place, &[]).failed(&["gone.toml", "tiny.toml"]);
     fs::write(&place.config, text).expect("the configuration");
-    place.train(&["--set", "train.batch_sise=2"]).failed(&["`batch_sise`", "`batch_size`"]);
-    place.train(&["--set", "train.batch_size"]).failed(&["--set", "key.path=value"]);
-    place.train(&["--set", "train.batch_size=0"]).failed(&["train.batch_size", "at least 1"]);
+    train(&place, &["--set", "train.batch_sise=2"]).failed(&["`batch_sise`", "`batch_size`"]);
+    train(&place, &["--set", "train.batch_size"]).failed(&["--set", "key.path=value"]);
+    train(&place, &["--set", "train.batch_size=0"]).failed(&["train.batch_size", "at least 1"]);
 }
 
 #[test]
 fn an_output_folder_that_is_not_writable() {
-    let place = Place::new();
+    let place = Place::new(2);
     let file = place.path("file");
     fs::write(&file, "in the way").expect("a file");
     let config = place.config.to_string_lossy().into_owned();
@@ -214,8 +193,8 @@ fn train_with_little_space(place: &Place, kib: u64, more: &str) -> Ran {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_while_saving_keeps_the_checkpoint_that_was_there() {
-    let place = Place::new();
-    place.train(&[]).succeeded();
+    let place = Place::new(2);
+    train(&place, &[]).succeeded();
     let checkpoint = place.path("run/last.safetensors");
     let before = fs::read(&checkpoint).expect("a checkpoint");
     let three_quarters = before.len() as u64 * 3 / 4 / 1024;
@@ -226,13 +205,13 @@ fn a_full_disk_while_saving_keeps_the_checkpoint_that_was_there() {
     let left: Vec<String> = left.filter_map(|name| name.into_string().ok()).filter(|name| name.contains(".saving")).collect();
     assert!(left.is_empty(), "no half-written file stays: {left:?}");
     // With space again, the run goes on from there.
-    assert!(place.train(&["--resume", "--set", "train.iterations=4"]).succeeded().contains("resumed after iteration 2"));
+    assert!(train(&place, &["--resume", "--set", "train.iterations=4"]).succeeded().contains("resumed after iteration 2"));
 }
 
 #[test]
 fn data_for_another_number_of_classes_are_refused_by_test_seg() {
-    let place = Place::new();
-    place.train(&[]).succeeded();
+    let place = Place::new(2);
+    train(&place, &[]).succeeded();
     let list = fs::read_to_string(place.path("data/objectInfo.csv")).expect("the class list");
     fs::write(place.path("data/objectInfo.csv"), list + "9,unseen,1,2,3\n").expect("the class list");
     run(TEST, &[place.path("run/last.safetensors")]).failed(&["8 classes", "9"]);

@@ -1,6 +1,7 @@
 //! Pictures against OpenCV and mmcv: resizing bit by bit, the size rule, flips, and the whole test pipeline on a photo.
 
 use image::{Rgb, RgbImage};
+use proptest::prelude::*;
 use serde_json::Value;
 use tests::{Comparison, Fixture, FixtureTensor, fixtures_root, shared_root};
 use vision_datasets::image_io::read_rgb;
@@ -171,6 +172,68 @@ impl Levels {
             assert!(self.worst == 0.0, "{name}: differs by {} levels", self.worst);
         } else {
             assert!(self.worst <= JPEG_LEVELS && self.mean <= JPEG_MEAN_LEVELS, "{name}: {} levels, mean {}", self.worst, self.mean);
+        }
+    }
+}
+
+/// The definition in float64: centres of pixels correspond, positions outside take the border.
+fn slow_bilinear(image: &RgbImage, [height, width]: [usize; 2]) -> Vec<f64> {
+    let (old_width, old_height) = (image.width() as usize, image.height() as usize);
+    let position = |index: usize, from: usize, to: usize| {
+        let at = ((index as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, (from - 1) as f64);
+        (at.floor() as usize, (at.floor() as usize + 1).min(from - 1), at.fract())
+    };
+    let level = |x: usize, y: usize, channel: usize| f64::from(image.get_pixel(x as u32, y as u32).0[channel]);
+    let mut values = Vec::new();
+    for y in 0..height {
+        let (top, bottom, down) = position(y, old_height, height);
+        for x in 0..width {
+            let (left, right, along) = position(x, old_width, width);
+            values.extend((0..3).map(|channel| {
+                let row = |y: usize| level(left, y, channel) * (1.0 - along) + level(right, y, channel) * along;
+                row(top) * (1.0 - down) + row(bottom) * down
+            }));
+        }
+    }
+    values
+}
+
+/// Fixed-point weights of 11 bits, twice, and the final rounding.
+const FIXED_POINT_LEVELS: f64 = 1.0;
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn resizing_is_bilinear_interpolation_at_every_size(
+        from in (1_usize..24, 1_usize..24),
+        to in (1_usize..40, 1_usize..40),
+        seed in any::<u32>(),
+    ) {
+        let level = |x: u32, y: u32, c: u32| (x.wrapping_mul(73) ^ y.wrapping_mul(151) ^ c.wrapping_mul(29) ^ seed).wrapping_mul(2_654_435_761) >> 24;
+        let image = RgbImage::from_fn(from.1 as u32, from.0 as u32, |x, y| Rgb([0, 1, 2].map(|c| level(x, y, c) as u8)));
+        let resized = resize_bilinear(&image, [to.0, to.1]);
+        prop_assert_eq!([resized.height() as usize, resized.width() as usize], [to.0, to.1]);
+        for (actual, expected) in resized.as_raw().iter().zip(slow_bilinear(&image, [to.0, to.1])) {
+            prop_assert!((f64::from(*actual) - expected).abs() <= FIXED_POINT_LEVELS, "{} instead of {}", actual, expected);
+        }
+    }
+
+    #[test]
+    fn labels_are_never_mixed(from in (1_usize..24, 1_usize..24), to in (1_usize..40, 1_usize..40)) {
+        let labels: Vec<u8> = (0..from.0 * from.1).map(|i| (i * 37 % 251) as u8).collect();
+        let resized = resize_nearest(&LabelMap::new(from.0, from.1, labels.clone()), [to.0, to.1]);
+        prop_assert_eq!(resized.size(), [to.0, to.1]);
+        // Where the exact position is a whole number, OpenCV's float64 product may fall just below it, to the label before.
+        let positions = |index: usize, from: usize, to: usize| {
+            let exact = index * from / to;
+            let rounded = exact.saturating_sub(usize::from((index * from).is_multiple_of(to)));
+            [exact, rounded]
+        };
+        for (index, label) in resized.as_slice().iter().enumerate() {
+            let (ys, xs) = (positions(index / to.1, from.0, to.0), positions(index % to.1, from.1, to.1));
+            let possible = ys.iter().flat_map(|y| xs.map(|x| labels[y * from.1 + x])).collect::<Vec<_>>();
+            prop_assert!(possible.contains(label), "{} at {}, {:?}", label, index, possible);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use tempfile::TempDir;
 use vision_datasets::scenes::{SceneConfig, SceneDataset, write_ade20k_layout};
 
 /// What a program did.
@@ -53,11 +54,41 @@ pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Ran {
     Command::new(program).args(arguments).stdin(Stdio::null()).output().expect("the program can be started").into()
 }
 
+/// Data and the configuration of a tiny run in a temporary folder.
+pub struct Place {
+    /// Removed in the end.
+    pub folder: TempDir,
+    /// The configuration; the data it names lie in `data`.
+    pub config: PathBuf,
+}
+
+impl Place {
+    /// For a run of some iterations on six training and four validation images.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn new(iterations: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path().join("data");
+        write_data(&data, 6, 4);
+        let config = write_config(folder.path(), &data, iterations);
+        Self { folder, config }
+    }
+
+    /// A path below the folder.
+    pub fn path(&self, inner: &str) -> String {
+        self.folder.path().join(inner).to_string_lossy().into_owned()
+    }
+
+    /// Runs `program`, which is `train_seg`, with the configuration and the output folder `out` of this place.
+    pub fn train_with(&self, program: &str, out: &str, more: &[&str]) -> Ran {
+        let (config, out) = (self.config.to_string_lossy().into_owned(), self.path(out));
+        run(program, &[&["--config", &config, "--out", &out], more].concat())
+    }
+}
+
 /// A folder of the ADE20K layout with `training` and `validation` scenes of 32 pixels, its class list being `objectInfo.csv`.
-///
-/// # Panics
-/// When it cannot be written.
-pub fn write_data(root: &Path, training: usize, validation: usize) {
+fn write_data(root: &Path, training: usize, validation: usize) {
     let world = SceneConfig { count: training, height: 32, width: 32, ..SceneConfig::default() };
     let rest = SceneConfig { count: validation, first: training as u64, ..world.clone() };
     for (split, config) in [("training", world), ("validation", rest)] {
@@ -67,10 +98,7 @@ pub fn write_data(root: &Path, training: usize, validation: usize) {
 }
 
 /// Writes a configuration that trains a tiny model for some iterations on the folder `data`; returns its path.
-///
-/// # Panics
-/// When it cannot be written.
-pub fn write_config(folder: &Path, data: &Path, iterations: u64) -> PathBuf {
+fn write_config(folder: &Path, data: &Path, iterations: u64) -> PathBuf {
     let root = toml::Value::String(data.to_string_lossy().into_owned());
     let text = format!(
         r#"name = "tiny"

@@ -196,7 +196,10 @@ impl<'a, T: Task> Trainer<'a, T> {
             let mut save = stop || finished || self.iteration.is_multiple_of(config.checkpoint_interval.unwrap_or(config.val_interval));
             if !stop && self.validation_is_due() {
                 let begin = Instant::now();
-                save |= self.validate(&mut log)?;
+                // A validation may take longer than the steps before it, and may be cut short.
+                self.save(LAST)?;
+                self.validate(&mut log)?;
+                save = true;
                 validation_time += begin.elapsed();
             }
             if save {
@@ -283,22 +286,20 @@ impl<'a, T: Task> Trainer<'a, T> {
         due && self.validated != Some(self.iteration)
     }
 
-    /// Evaluates; returns whether it was the best so far.
-    fn validate(&mut self, log: &mut RunLog) -> Result<bool> {
+    /// Evaluates, and keeps the model when it is the best so far.
+    fn validate(&mut self, log: &mut RunLog) -> Result<()> {
         let scalars = self.task.validate(&self.evaluated_model()?, &self.device.clone().inner())?;
         // Shares are shown in percent, as the field's tables do.
         let text: Vec<String> = scalars.iter().map(|(name, share)| format!("{name} {:.2}", share * 100.0)).collect();
         log.say(&format!("iteration {}: validation {}", self.iteration, text.join("  ")));
         log.record("val", self.iteration, &scalars)?;
         self.validated = Some(self.iteration);
-        let Some((name, value)) = scalars.first().cloned() else { return Ok(false) };
-        let better = self.best.is_none_or(|(_, best)| value > best);
-        if better {
+        let Some((name, value)) = scalars.first().cloned() else { return Ok(()) };
+        if self.best.is_none_or(|(_, best)| value > best) {
             self.best = Some((self.iteration, value));
             self.save(BEST)?;
         }
-        log.plot(&self.task.name(), self.task.plotted(), &name)?;
-        Ok(better)
+        log.plot(&self.task.name(), self.task.plotted(), &name)
     }
 
     fn save(&self, name: &str) -> Result<()> {
