@@ -57,7 +57,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             chosen.insert(key, tensor.clone());
         }
     }
-    if chosen.len() == 0 {
+    if chosen.is_empty() {
         bail!(
             "{}: no key begins with `{}`; the first is `{}`",
             arguments.checkpoint.display(),
