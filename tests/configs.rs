@@ -7,9 +7,12 @@ use tools::engine::config::{self, Init, SegmentationConfig};
 use tools::engine::segmentation::model_config;
 use tools::published::{published, segmentation_row};
 
-/// The official repository's comments were counted on an older state of its code: they are 3e-6 off what its present code gives, which
-/// `parity_upernet` holds ours equal to.
+/// The exact counts in the official repository's comments come from an older state of its code: they are 3e-6 off what its present code
+/// gives, which `parity_upernet` holds ours equal to.
 const PUBLISHED_FLOPS: f64 = 1e-5;
+
+/// Rows of the paper without such a comment are published in whole GFLOPs.
+const ROUNDED_GFLOPS: f64 = 0.5;
 
 fn configs() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
@@ -52,7 +55,8 @@ fn every_published_row_has_a_configuration_of_its_size_and_cost() {
         }
         if let Some(gflops) = row.gflops {
             let own = cost.flops() as f64 / 1e9;
-            assert!((own - gflops).abs() <= PUBLISHED_FLOPS * gflops, "{}: {own} GFLOPs, published {gflops}", row.id);
+            let allowed = if gflops.fract() == 0.0 { ROUNDED_GFLOPS } else { PUBLISHED_FLOPS * gflops };
+            assert!((own - gflops).abs() <= allowed, "{}: {own} GFLOPs, published {gflops}", row.id);
         }
     }
 }
