@@ -46,7 +46,7 @@ fn every_published_row_has_a_configuration_of_its_size_and_cost() {
         let config = read(configs.iter().find(named).unwrap_or_else(|| panic!("no configuration {}.toml", row.id)));
         let SegmentationConfig { model, data, train, init, .. } = &config;
         assert_eq!(data.train.crop.size, [row.crop; 2], "{}: crop", row.id);
-        assert_eq!((train.iterations, train.batch_size as u64 * train.accumulation), (160_000, 16), "{}: schedule", row.id);
+        assert_eq!((train.iterations, train.step_size()), (Some(160_000), 16), "{}: schedule", row.id);
         assert!(matches!(init, Init::Checkpoint(_)), "{}: published runs start from a classifier", row.id);
         let size = row.flops_input.unwrap_or([512, 2048]);
         let cost = model_config(model, 150).complexity(size);

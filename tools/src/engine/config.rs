@@ -184,8 +184,12 @@ impl DataSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Optimiser steps.
-    pub iterations: u64,
+    /// Optimiser steps; or else `epochs`.
+    #[serde(default)]
+    pub iterations: Option<u64>,
+    /// Passes over the training set; or else `iterations`.
+    #[serde(default)]
+    pub epochs: Option<u64>,
     /// Images of a batch.
     pub batch_size: usize,
     /// Batches whose gradients are averaged for one step.
@@ -201,8 +205,9 @@ pub struct TrainConfig {
     /// Seed of weights, order, transforms, dropout.
     #[serde(default)]
     pub seed: u64,
-    /// Iterations between validations.
-    pub val_interval: u64,
+    /// Iterations between validations; absent for one an epoch.
+    #[serde(default)]
+    pub val_interval: Option<u64>,
     /// Iterations between checkpoints; absent for that of the validations.
     #[serde(default)]
     pub checkpoint_interval: Option<u64>,
@@ -212,6 +217,90 @@ pub struct TrainConfig {
     /// Validation images that are drawn at the end.
     #[serde(default = "pictures")]
     pub pictures: usize,
+    /// Parameters whose official name contains one of these texts keep their values.
+    #[serde(default)]
+    pub freeze: Vec<String>,
+    /// Norm layers, unnamed ones included, keep their weights and statistics.
+    #[serde(default)]
+    pub freeze_norms: bool,
+    /// What happens when a loss or a gradient is no number.
+    #[serde(default)]
+    pub non_finite: NonFinite,
+}
+
+/// What happens when a loss or a gradient is no number. Either way what led to it is written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonFinite {
+    /// The run ends with the newest checkpoint intact.
+    #[default]
+    Stop,
+    /// The step is left out.
+    Skip,
+}
+
+/// How long a run is, in optimiser steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Length {
+    /// All of them.
+    pub iterations: u64,
+    /// Those of a pass over the training set.
+    pub epoch: u64,
+    /// Between validations.
+    pub val_interval: u64,
+    /// Between checkpoints.
+    pub checkpoint_interval: u64,
+}
+
+impl TrainConfig {
+    /// Images of an optimiser step.
+    pub fn step_size(&self) -> u64 {
+        self.batch_size as u64 * self.accumulation
+    }
+
+    /// The length of a run over so many training images.
+    ///
+    /// # Errors
+    /// When not exactly one of `iterations` and `epochs` is set.
+    pub fn length(&self, samples: usize) -> Result<Length> {
+        let epoch = (samples as u64).div_ceil(self.step_size().max(1)).max(1);
+        let iterations = match (self.iterations, self.epochs) {
+            (Some(iterations), None) => iterations,
+            (None, Some(epochs)) => epochs * epoch,
+            (None, None) => bail!("train.iterations or train.epochs must be set"),
+            (Some(_), Some(_)) => bail!("train.iterations and train.epochs are both set; one of them must go (--set cannot remove it)"),
+        };
+        let val_interval = self.val_interval.unwrap_or(epoch);
+        Ok(Length { iterations, epoch, val_interval, checkpoint_interval: self.checkpoint_interval.unwrap_or(val_interval) })
+    }
+
+    /// Checks what the types alone do not say.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn validate(&self) -> Result<()> {
+        self.length(1)?;
+        for (field, value) in [
+            ("train.iterations", self.iterations.unwrap_or(1)),
+            ("train.epochs", self.epochs.unwrap_or(1)),
+            ("train.batch_size", self.batch_size as u64),
+            ("train.accumulation", self.accumulation),
+            ("train.val_interval", self.val_interval.unwrap_or(1)),
+            ("train.checkpoint_interval", self.checkpoint_interval.unwrap_or(1)),
+            ("train.log_interval", self.log_interval),
+        ] {
+            if value == 0 {
+                bail!("{field} must be at least 1");
+            }
+        }
+        if !(self.optimizer.lr > 0.0 && self.optimizer.lr.is_finite()) {
+            bail!("train.optimizer.lr must be positive, got {}", self.optimizer.lr);
+        }
+        if self.ema.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+            bail!("train.ema must be in [0, 1)");
+        }
+        Ok(())
+    }
 }
 
 fn one() -> u64 {
@@ -253,26 +342,13 @@ impl SegmentationConfig {
     /// # Errors
     /// Names the field.
     pub fn validate(&self) -> Result<()> {
-        let train = &self.train;
-        for (field, value) in [
-            ("train.iterations", train.iterations),
-            ("train.batch_size", train.batch_size as u64),
-            ("train.accumulation", train.accumulation),
-            ("train.val_interval", train.val_interval),
-            ("train.checkpoint_interval", train.checkpoint_interval.unwrap_or(1)),
-            ("train.log_interval", train.log_interval),
-            ("data.workers", self.data.workers as u64),
-            ("data.train.crop.size", self.data.train.crop.size[0].min(self.data.train.crop.size[1]) as u64),
-        ] {
+        self.train.validate()?;
+        for (field, value) in
+            [("data.workers", self.data.workers), ("data.train.crop.size", self.data.train.crop.size[0].min(self.data.train.crop.size[1]))]
+        {
             if value == 0 {
                 bail!("{field} must be at least 1");
             }
-        }
-        if !(train.optimizer.lr > 0.0 && train.optimizer.lr.is_finite()) {
-            bail!("train.optimizer.lr must be positive, got {}", train.optimizer.lr);
-        }
-        if train.ema.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
-            bail!("train.ema must be in [0, 1)");
         }
         if self.test.tta_ratios.0.is_empty() || self.test.tta_ratios.0.iter().any(|ratio| *ratio <= 0.0) {
             bail!("test.tta_ratios must be positive factors");

@@ -89,16 +89,20 @@ impl AdamW {
         Self { config, keys, steps: 0, moments: BTreeMap::new() }
     }
 
-    /// One step of the parameters that have a gradient. Returns the model and the norm of the gradients before clipping.
-    pub fn step<M: Module>(&mut self, model: M, mut gradients: GradientsParams, lr: f64) -> (M, f64) {
-        let mut squares = SquareSum { gradients: &gradients, sum: None };
+    /// The norm of all gradients together.
+    pub fn norm<M: Module>(&self, model: &M, gradients: &GradientsParams) -> f64 {
+        let mut squares = SquareSum { gradients, sum: None };
         model.visit(&mut squares);
-        let norm = squares.sum.map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>())).sqrt();
+        squares.sum.map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>())).sqrt()
+    }
+
+    /// One step of the parameters that have a gradient; `norm` is that of the gradients, before clipping.
+    pub fn step<M: Module>(&mut self, model: M, mut gradients: GradientsParams, norm: f64, lr: f64) -> M {
         // PyTorch's clip_grad_norm_ adds 1e-6 to the norm it divides by.
         let scale = self.config.clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
         self.steps += 1;
         let mut update = Update { optimizer: self, gradients: &mut gradients, walk: Walk::default(), lr, scale };
-        (model.map(&mut update), norm)
+        model.map(&mut update)
     }
 
     /// The parameters with and without weight decay, one a line.
@@ -286,9 +290,9 @@ mod tests {
                 optimizer.restore(&model, &device.clone().inner(), |name| Ok(blobs.get(name).cloned())).unwrap();
             }
             let g = gradients(&model, *a);
-            let (next, norm) = optimizer.step(model, g, 0.1);
+            let norm = optimizer.norm(&model, &g);
             assert!((norm - f64::from(a.abs()) * 6.0_f64.sqrt()).abs() < 1e-5);
-            model = next;
+            model = optimizer.step(model, g, norm, 0.1);
         }
         let weight: Vec<f32> = model.weight.val().into_data().iter::<f32>().collect();
         let norm = model.norm.val().into_scalar::<f32>();

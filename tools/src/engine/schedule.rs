@@ -34,16 +34,30 @@ pub enum Decay {
         #[serde(default)]
         min_lr: f64,
     },
-    /// By a factor at given iterations.
+    /// By a factor after given iterations or epochs.
     Steps {
-        /// Iterations at which it falls.
+        /// After how many of them it falls.
         at: Vec<u64>,
+        /// What `at` counts.
+        #[serde(default)]
+        unit: Unit,
         /// The factor.
         #[serde(default = "tenth")]
         factor: f64,
     },
     /// Not at all.
     Constant,
+}
+
+/// What a schedule counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Optimiser steps.
+    #[default]
+    Iterations,
+    /// Passes over the training set.
+    Epochs,
 }
 
 fn one() -> f64 {
@@ -61,13 +75,29 @@ impl Default for Decay {
 }
 
 impl ScheduleConfig {
-    /// The learning rate of an iteration, counted from 0, of a run of `total` iterations whose base learning rate is `base`.
-    pub fn learning_rate(&self, base: f64, iteration: u64, total: u64) -> f64 {
+    /// The learning rate of an iteration, counted from 0, of a run of `total` iterations, `epoch` of them a pass over the training set,
+    /// whose base learning rate is `base`.
+    pub fn learning_rate(&self, base: f64, iteration: u64, total: u64, epoch: u64) -> f64 {
+        base * self.factor_of_steps(iteration, epoch) * self.relative(base, iteration, total)
+    }
+
+    /// Steps act during the warm-up too, as mmengine multiplies its schedulers.
+    fn factor_of_steps(&self, iteration: u64, epoch: u64) -> f64 {
+        let Decay::Steps { at, unit, factor } = &self.decay else { return 1.0 };
+        let length = match unit {
+            Unit::Iterations => 1,
+            Unit::Epochs => epoch,
+        };
+        factor.powi(at.iter().filter(|step| iteration >= **step * length).count() as i32)
+    }
+
+    /// Warm-up and polynomial decay, as a share of the base.
+    fn relative(&self, base: f64, iteration: u64, total: u64) -> f64 {
         if iteration < self.warmup_iterations {
             // LinearLR reaches factor 1 at its last iteration.
             let last = self.warmup_iterations.saturating_sub(1).max(1);
             let progress = iteration.min(last) as f64 / last as f64;
-            return base * (self.warmup_factor + (1.0 - self.warmup_factor) * progress);
+            return self.warmup_factor + (1.0 - self.warmup_factor) * progress;
         }
         match &self.decay {
             Decay::Poly { power, min_lr } => {
@@ -75,10 +105,9 @@ impl ScheduleConfig {
                 let begin = self.warmup_iterations;
                 let last = (total.saturating_sub(begin)).saturating_sub(1).max(1);
                 let progress = (iteration - begin).min(last) as f64 / last as f64;
-                (base - min_lr) * (1.0 - progress).powf(*power) + min_lr
+                ((base - min_lr) * (1.0 - progress).powf(*power) + min_lr) / base
             }
-            Decay::Steps { at, factor } => base * factor.powi(at.iter().filter(|step| iteration >= **step).count() as i32),
-            Decay::Constant => base,
+            Decay::Steps { .. } | Decay::Constant => 1.0,
         }
     }
 }
@@ -113,7 +142,7 @@ mod tests {
         for (total, warmup, factor, power, min_lr) in [(160, 15, 1e-6, 1.0, 0.0), (50, 10, 1e-3, 0.9, 1e-5)] {
             let schedule = ScheduleConfig { warmup_iterations: warmup, warmup_factor: factor, decay: Decay::Poly { power, min_lr } };
             for (i, expected) in mmengine(6e-5, total, warmup, factor, power, min_lr).into_iter().enumerate() {
-                let actual = schedule.learning_rate(6e-5, i as u64, total);
+                let actual = schedule.learning_rate(6e-5, i as u64, total, 1);
                 assert!((actual - expected).abs() <= 1e-9 * 6e-5 + 1e-6 * expected, "iteration {i}: {actual} against {expected}");
             }
         }
@@ -121,10 +150,19 @@ mod tests {
 
     #[test]
     fn steps_and_constant_do_what_they_say() {
-        let steps = ScheduleConfig { warmup_iterations: 0, warmup_factor: 0.1, decay: Decay::Steps { at: vec![8, 11], factor: 0.1 } };
-        let rates: Vec<f64> = [0, 7, 8, 11].map(|i| steps.learning_rate(1.0, i, 12)).to_vec();
-        assert!(rates.iter().zip([1.0, 1.0, 0.1, 0.01]).all(|(a, b)| (a - b).abs() < 1e-12), "{rates:?}");
+        for (unit, epoch) in [(Unit::Iterations, 99), (Unit::Epochs, 5)] {
+            let decay = Decay::Steps { at: vec![8, 11], unit, factor: 0.1 };
+            let steps = ScheduleConfig { warmup_iterations: 0, warmup_factor: 0.1, decay };
+            let length = if unit == Unit::Epochs { epoch } else { 1 };
+            let at = [0, 8 * length - 1, 8 * length, 11 * length];
+            let rates: Vec<f64> = at.map(|i| steps.learning_rate(1.0, i, 12 * length, epoch)).to_vec();
+            assert!(rates.iter().zip([1.0, 1.0, 0.1, 0.01]).all(|(a, b)| (a - b).abs() < 1e-12), "{rates:?}");
+        }
+        // A drop inside the warm-up multiplies it.
+        let decay = Decay::Steps { at: vec![1], unit: Unit::Iterations, factor: 0.1 };
+        let both = ScheduleConfig { warmup_iterations: 3, warmup_factor: 0.5, decay };
+        assert!((both.learning_rate(1.0, 1, 9, 1) - 0.075).abs() < 1e-12);
         let constant = ScheduleConfig { warmup_iterations: 0, warmup_factor: 0.1, decay: Decay::Constant };
-        assert_eq!(constant.learning_rate(0.5, 99, 100), 0.5);
+        assert_eq!(constant.learning_rate(0.5, 99, 100, 1), 0.5);
     }
 }

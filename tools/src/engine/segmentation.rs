@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -13,14 +14,18 @@ use vision_datasets::ade20k::{self, FolderDataset, IouReport};
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
 use vision_datasets::sample::{ClassList, DataError, SegmentationDataset};
 use vision_datasets::scenes::SceneDataset;
-use vmamba::Vmamba;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, LoadReport, Weights, load_into};
+use vmamba::complexity::Complexity;
+use vmamba::{FeaturePyramid, Vmamba};
 
-use super::config::{DataSource, Init, ModelConfig, SegmentationConfig};
-use super::evaluate::Predictor;
+use super::config::{DataSource, Init, ModelConfig, SegmentationConfig, TrainConfig};
+use super::evaluate::{Predictor, class_table, summary};
+use super::guard::is_finite;
 use super::logging::Scalars;
 use super::parameters::KeyMap;
+use super::run::Training;
 use super::trainer::{StepLoss, Task};
+use crate::report::pictures::{self, Classes};
 
 /// What a segmentation checkpoint calls itself in its metadata.
 pub const TASK: &str = "segmentation";
@@ -125,6 +130,11 @@ impl SegmentationTask {
 
 impl Task for SegmentationTask {
     type Model = UperNet<Vmamba>;
+    type Batch = Batch;
+
+    fn samples(&self) -> usize {
+        self.train.len()
+    }
 
     fn batches(&self, first: u64) -> Box<dyn Iterator<Item = Result<Batch, DataError>>> {
         let loader = LoaderConfig {
@@ -136,9 +146,31 @@ impl Task for SegmentationTask {
         Box::new(TrainLoader::new(Arc::clone(&self.train), self.config.data.train.clone(), loader, first))
     }
 
-    fn loss(&self, model: &UperNet<Vmamba>, batch: &Batch, device: &Device) -> StepLoss {
+    fn names(&self, batch: &Batch) -> Vec<String> {
+        batch.names.clone()
+    }
+
+    fn diagnose(&self, model: &UperNet<Vmamba>, batch: &Batch, device: &Device) -> Option<String> {
+        let images = images(batch, device);
+        if !is_finite(&images) {
+            return Some("the images".to_owned());
+        }
+        let features = model.backbone.forward_features(images);
+        if let Some(level) = features.iter().position(|level| !is_finite(level)) {
+            return Some(format!("backbone, output {level}"));
+        }
+        let mut first = None;
+        let logits = model.decode_head.forward_observed(features, |name, x| {
+            if first.is_none() && !is_finite(x) {
+                first = Some(format!("decode_head.{name}"));
+            }
+        });
+        first.or_else(|| (!is_finite(&logits)).then(|| "decode_head.conv_seg".to_owned()))
+    }
+
+    fn loss(&self, model: &UperNet<Vmamba>, batch: &Batch, device: &Device, _seed: u64) -> StepLoss {
         let [height, width] = batch.size;
-        let images = Tensor::<4>::from_data(TensorData::new(batch.images.clone(), [batch.len, 3, height, width]), device);
+        let images = images(batch, device);
         let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
         let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [batch.len, height, width]), device);
         let loss = model.loss(images, labels);
@@ -165,6 +197,10 @@ impl Task for SegmentationTask {
         self.config.name.clone()
     }
 
+    fn metric(&self) -> &'static str {
+        "mIoU"
+    }
+
     fn plotted(&self) -> &'static [&'static str] {
         &["loss", "decode.loss_ce", "aux.loss_ce"]
     }
@@ -172,11 +208,88 @@ impl Task for SegmentationTask {
     fn metadata(&self) -> Result<BTreeMap<String, String>> {
         Ok(BTreeMap::from([
             ("task".to_owned(), TASK.to_owned()),
-            ("metric".to_owned(), "mIoU".to_owned()),
+            ("metric".to_owned(), self.metric().to_owned()),
             ("config".to_owned(), serde_json::to_string(&self.config)?),
             ("classes".to_owned(), serde_json::to_string(self.train.classes())?),
         ]))
     }
+}
+
+/// What `train_seg` trains.
+pub struct SegmentationTraining;
+
+impl Training for SegmentationTraining {
+    type Config = SegmentationConfig;
+    type Task = SegmentationTask;
+
+    const DEMO: &'static str = include_str!("../../../configs/demo/scenes_seg.toml");
+
+    fn validate(config: &SegmentationConfig) -> Result<()> {
+        config.validate()
+    }
+
+    fn name(config: &SegmentationConfig) -> &str {
+        &config.name
+    }
+
+    fn init(config: &SegmentationConfig) -> &Init {
+        &config.init
+    }
+
+    fn train(config: &SegmentationConfig) -> &TrainConfig {
+        &config.train
+    }
+
+    fn open(config: &SegmentationConfig) -> Result<SegmentationTask> {
+        SegmentationTask::new(config)
+    }
+
+    fn initial_model(
+        task: &SegmentationTask,
+        config: &SegmentationConfig,
+        device: &Device,
+    ) -> Result<(UperNet<Vmamba>, Option<LoadReport>)> {
+        initial_model(&task.model_config(), &config.init, config.train.seed, device)
+    }
+
+    fn complexity(task: &SegmentationTask, config: &SegmentationConfig) -> (Complexity, [usize; 2]) {
+        let size = config.data.train.crop.size;
+        (task.model_config().complexity(size), size)
+    }
+
+    fn describe_data(task: &SegmentationTask, config: &SegmentationConfig) -> String {
+        let from = match &config.data.source {
+            DataSource::Folder { root, .. } => root.display().to_string(),
+            DataSource::Scenes { .. } => "built-in scenes".to_owned(),
+        };
+        let (train, val) = (task.train.len(), task.val.len());
+        format!("data: {from}, {} classes, {train} training and {val} validation images", task.train.classes().len())
+    }
+
+    fn finish(task: &SegmentationTask, model: &UperNet<Vmamba>, device: &Device, folder: &Path, count: usize) -> Result<usize> {
+        let data = task.validation();
+        let classes = data.classes();
+        let predictor = task.predictor(model, device);
+        let count = count.min(data.len());
+        for position in 0..count {
+            let sample = data.get(position * data.len() / count)?;
+            let labels = predictor.labels(&sample.image)?;
+            let colours = Classes { names: &classes.names, palette: &classes.palette };
+            let picture = pictures::comparison(&sample.image, Some(sample.labels.as_slice()), &labels, colours, 0.6)?;
+            pictures::save(&folder.join(format!("{}.png", sample.name)), &picture)?;
+        }
+        if let Some(report) = task.newest_report() {
+            print!("{}", class_table(&report, classes).text());
+            println!("{}", summary(&report));
+        }
+        Ok(count)
+    }
+}
+
+/// The images of a batch, `[batch, 3, height, width]`.
+fn images(batch: &Batch, device: &Device) -> Tensor<4> {
+    let [height, width] = batch.size;
+    Tensor::from_data(TensorData::new(batch.images.clone(), [batch.len, 3, height, width]), device)
 }
 
 /// A segmentor from a checkpoint, ready to predict.
@@ -196,7 +309,7 @@ pub struct LoadedSegmentor {
 ///
 /// # Errors
 /// When the file is no segmentation checkpoint, does not fit, or needs a configuration.
-pub fn load_segmentor(path: &std::path::Path, config: Option<SegmentationConfig>, device: &Device) -> Result<LoadedSegmentor> {
+pub fn load_segmentor(path: &Path, config: Option<SegmentationConfig>, device: &Device) -> Result<LoadedSegmentor> {
     let checkpoint = Checkpoint::read(path)?;
     let metadata = checkpoint.metadata().clone();
     let own = checkpoint.is_ours();

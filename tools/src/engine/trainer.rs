@@ -12,12 +12,13 @@ use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::prelude::*;
-use vision_datasets::loader::Batch;
 use vision_datasets::sample::DataError;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, Weights, load_into, save_checkpoint, state_dict_of};
 
-use super::config::TrainConfig;
+use super::config::{Length, NonFinite, TrainConfig};
 use super::ema::Ema;
+use super::freeze::freeze;
+use super::guard::{Incident, REPORT_FILE, first_bad_gradient, first_bad_weight};
 use super::logging::{RunLog, Scalars};
 use super::optimizer::AdamW;
 use super::parameters::KeyMap;
@@ -35,12 +36,23 @@ pub struct StepLoss {
 pub trait Task {
     /// The model.
     type Model: Module + 'static;
+    /// A batch of training images.
+    type Batch;
+
+    /// Number of training images.
+    fn samples(&self) -> usize;
 
     /// Batches from batch `first` on.
-    fn batches(&self, first: u64) -> Box<dyn Iterator<Item = Result<Batch, DataError>>>;
+    fn batches(&self, first: u64) -> Box<dyn Iterator<Item = Result<Self::Batch, DataError>>>;
 
-    /// Loss of a batch on `device`.
-    fn loss(&self, model: &Self::Model, batch: &Batch, device: &Device) -> StepLoss;
+    /// Names of the images of a batch.
+    fn names(&self, batch: &Self::Batch) -> Vec<String>;
+
+    /// Loss of a batch on `device`; what the loss draws at random comes from `seed`.
+    fn loss(&self, model: &Self::Model, batch: &Self::Batch, device: &Device, seed: u64) -> StepLoss;
+
+    /// The first module of the forward pass over a batch whose output is no number.
+    fn diagnose(&self, model: &Self::Model, batch: &Self::Batch, device: &Device) -> Option<String>;
 
     /// Shares of 1 on the validation set; the first is the one that is maximised.
     ///
@@ -53,6 +65,9 @@ pub trait Task {
 
     /// Name of the run, over its plots.
     fn name(&self) -> String;
+
+    /// Name of the figure that is maximised.
+    fn metric(&self) -> &'static str;
 
     /// Names of the loss parts that are plotted.
     fn plotted(&self) -> &'static [&'static str];
@@ -68,6 +83,7 @@ pub trait Task {
 pub struct Trainer<'a, T: Task> {
     task: &'a T,
     config: &'a TrainConfig,
+    length: Length,
     folder: PathBuf,
     /// With gradients.
     device: Device,
@@ -96,10 +112,16 @@ pub const BEST: &str = "best.safetensors";
 
 impl<'a, T: Task> Trainer<'a, T> {
     /// A new run with `model`, which must be on `device`, in `folder`.
-    pub fn new(task: &'a T, config: &'a TrainConfig, model: T::Model, device: Device, folder: &Path) -> Self {
+    ///
+    /// # Errors
+    /// When the configuration does not say how long it is, or freezes what does not exist.
+    pub fn new(task: &'a T, config: &'a TrainConfig, model: T::Model, device: Device, folder: &Path) -> Result<Self> {
+        let length = config.length(task.samples())?;
+        let (model, _) = freeze(model, config, task.keys())?;
         let optimizer = AdamW::new(config.optimizer.clone(), task.keys());
         let ema = config.ema.map(|decay| Ema::new(decay, task.keys(), &model));
-        Self { task, config, folder: folder.to_owned(), device, model, optimizer, ema, iteration: 0, best: None, validated: None }
+        let folder = folder.to_owned();
+        Ok(Self { task, config, length, folder, device, model, optimizer, ema, iteration: 0, best: None, validated: None })
     }
 
     /// Continues from the newest checkpoint of the folder.
@@ -127,6 +149,11 @@ impl<'a, T: Task> Trainer<'a, T> {
             self.ema = Some(Ema::restore(decay, keys, &self.model, &checkpoint.state_dict(Weights::Ema)?, &plain));
         }
         Ok(())
+    }
+
+    /// How long the run is.
+    pub fn length(&self) -> Length {
+        self.length
     }
 
     /// Steps done so far.
@@ -161,8 +188,8 @@ impl<'a, T: Task> Trainer<'a, T> {
     /// # Errors
     /// When data cannot be read, a loss is not finite, or something cannot be written. The newest checkpoint is intact.
     pub fn run(&mut self) -> Result<Outcome> {
-        let config = self.config;
-        let mut log = RunLog::open(&self.folder, self.iteration, config.iterations)?;
+        let (config, Length { iterations, checkpoint_interval, .. }) = (self.config, self.length);
+        let mut log = RunLog::open(&self.folder, self.iteration, iterations)?;
         let mut batches = self.task.batches(self.iteration * config.accumulation);
         let mut times = Times::default();
         let interrupted = interrupted();
@@ -173,13 +200,16 @@ impl<'a, T: Task> Trainer<'a, T> {
         }
         let (started, first) = (Instant::now(), self.iteration);
         let mut validation_time = Duration::ZERO;
-        while self.iteration < config.iterations {
-            let (parts, lr, norm) = self.step(&mut *batches, &mut times)?;
+        while self.iteration < iterations {
+            let Step { parts, lr, norm, skipped } = self.step(&mut *batches, &mut times)?;
+            if let Some(incident) = &skipped {
+                log.say(&format!("left out: {incident}"));
+            }
             let done = self.iteration - first;
             let pace = (started.elapsed() - validation_time).as_secs_f64() / done as f64;
-            let left = Duration::from_secs_f64(pace * (config.iterations - self.iteration) as f64);
-            let rate = (config.batch_size as u64 * config.accumulation) as f64 / pace;
-            let due = self.iteration.is_multiple_of(config.log_interval) || self.iteration == config.iterations;
+            let left = Duration::from_secs_f64(pace * (iterations - self.iteration) as f64);
+            let rate = config.step_size() as f64 / pace;
+            let due = self.iteration.is_multiple_of(config.log_interval) || self.iteration == iterations;
             let loss = parts.first().map_or(f64::NAN, |(_, loss)| *loss);
             log.progress(self.iteration, &format!("loss {loss:.4}  lr {lr:.2e}  {rate:.1} img/s"), Some(left), due);
 
@@ -192,8 +222,8 @@ impl<'a, T: Task> Trainer<'a, T> {
             log.record("train", self.iteration, &scalars)?;
 
             let stop = interrupted.load(Ordering::SeqCst);
-            let finished = self.iteration == config.iterations;
-            let mut save = stop || finished || self.iteration.is_multiple_of(config.checkpoint_interval.unwrap_or(config.val_interval));
+            let finished = self.iteration == iterations;
+            let mut save = stop || finished || self.iteration.is_multiple_of(checkpoint_interval);
             if !stop && self.validation_is_due() {
                 let begin = Instant::now();
                 // A validation may take longer than the steps before it, and may be cut short.
@@ -213,24 +243,37 @@ impl<'a, T: Task> Trainer<'a, T> {
         Ok(Outcome::Finished)
     }
 
-    fn step(&mut self, batches: &mut dyn Iterator<Item = Result<Batch, DataError>>, times: &mut Times) -> Result<(Scalars, f64, f64)> {
-        let config = self.config;
-        let lr = config.schedule.learning_rate(config.optimizer.lr, self.iteration, config.iterations);
+    fn step(&mut self, batches: &mut dyn Iterator<Item = Result<T::Batch, DataError>>, times: &mut Times) -> Result<Step> {
+        let (config, Length { iterations, epoch, .. }) = (self.config, self.length);
+        let lr = config.schedule.learning_rate(config.optimizer.lr, self.iteration, iterations, epoch);
         // Burn's generator lives in the device; seeded here, it does not depend on what came before.
-        self.device.seed(config.seed ^ (self.iteration + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let seed = config.seed ^ (self.iteration + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.device.seed(seed);
         let mut accumulator = GradientsAccumulator::new();
         let mut parts: Scalars = Vec::new();
-        for _ in 0..config.accumulation {
+        let mut images = Vec::new();
+        let mut incident = None;
+        for micro_batch in 0..config.accumulation {
             let begin = Instant::now();
             let batch = batches.next().context("the training data ended")??;
             times.data += begin.elapsed();
+            if incident.is_some() {
+                // The step is left out, but its batches are used up.
+                continue;
+            }
 
             let begin = Instant::now();
-            let StepLoss { total, parts: own } = self.task.loss(&self.model, &batch, &self.device);
+            let StepLoss { total, parts: own } = self.task.loss(&self.model, &batch, &self.device, seed.wrapping_add(micro_batch));
             let value = f64::from(total.clone().into_scalar::<f32>());
             times.forward += begin.elapsed();
+            images.extend(self.task.names(&batch));
             if !value.is_finite() {
-                self.refuse(&batch, &own, value)?;
+                let place = first_bad_weight(&self.model, self.task.keys())
+                    .or_else(|| self.task.diagnose(&self.model, &batch, &self.device))
+                    .unwrap_or_else(|| "the loss itself".to_owned());
+                let images = self.task.names(&batch);
+                incident = Some(Incident { iteration: self.iteration + 1, images, what: "loss", place, parts: own });
+                continue;
             }
             let begin = Instant::now();
             let gradients = (total / config.accumulation as f64).backward();
@@ -247,42 +290,45 @@ impl<'a, T: Task> Trainer<'a, T> {
             }
         }
         let begin = Instant::now();
-        let (model, norm) = self.optimizer.step(self.model.clone(), accumulator.grads(), lr);
-        if !norm.is_finite() {
-            bail!(
-                "the gradients of iteration {} are not finite although the loss is; the model is as it was before this step, and the \
-                 newest checkpoint is {}",
-                self.iteration + 1,
-                self.folder.join(LAST).display()
-            );
+        let gradients = accumulator.grads();
+        let norm = self.optimizer.norm(&self.model, &gradients);
+        if incident.is_none() && !norm.is_finite() {
+            let place = first_bad_gradient(&self.model, &gradients, self.task.keys());
+            let place = place.unwrap_or_else(|| "the norm over all parameters, which overflows".to_owned());
+            incident = Some(Incident { iteration: self.iteration + 1, images, what: "gradient", place, parts: parts.clone() });
         }
-        self.model = model;
-        if let Some(ema) = &mut self.ema {
-            ema.update(&self.model);
-        }
+        let skipped = match incident {
+            Some(incident) => Some(self.refuse(&incident)?),
+            None => {
+                self.model = self.optimizer.step(self.model.clone(), gradients, norm, lr);
+                if let Some(ema) = &mut self.ema {
+                    ema.update(&self.model);
+                }
+                None
+            }
+        };
         times.optimizer += begin.elapsed();
         times.steps += 1;
         self.iteration += 1;
-        Ok((parts, lr, norm))
+        Ok(Step { parts, lr, norm, skipped })
     }
 
-    /// Ends the run because of a loss that is no number, and writes down what led to it.
-    fn refuse(&self, batch: &Batch, parts: &Scalars, value: f64) -> Result<()> {
-        let report = self.folder.join("non_finite_loss.json");
-        let parts: BTreeMap<&str, String> = parts.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect();
-        let text = serde_json::json!({"iteration": self.iteration + 1, "loss": value.to_string(), "parts": parts, "images": batch.names});
-        std::fs::write(&report, format!("{text:#}\n")).with_context(|| format!("cannot write {}", report.display()))?;
-        bail!(
-            "the loss of iteration {} is {value} on the images {}; details are in {}, the newest good checkpoint is {}",
-            self.iteration + 1,
-            batch.names.join(", "),
-            report.display(),
-            self.folder.join(LAST).display()
-        )
+    /// Writes down what led to a step that cannot be taken; ends the run unless it is to go on.
+    fn refuse(&self, incident: &Incident) -> Result<String> {
+        incident.write(&self.folder)?;
+        match self.config.non_finite {
+            NonFinite::Skip => Ok(incident.summary()),
+            NonFinite::Stop => bail!(
+                "{}; details are in {}, the newest good checkpoint is {}",
+                incident.summary(),
+                self.folder.join(REPORT_FILE).display(),
+                self.folder.join(LAST).display()
+            ),
+        }
     }
 
     fn validation_is_due(&self) -> bool {
-        let due = self.iteration == self.config.iterations || self.iteration.is_multiple_of(self.config.val_interval);
+        let due = self.iteration == self.length.iterations || self.iteration.is_multiple_of(self.length.val_interval);
         due && self.validated != Some(self.iteration)
     }
 
@@ -319,6 +365,15 @@ impl<'a, T: Task> Trainer<'a, T> {
         save_checkpoint(self.folder.join(name), &state_dict_of(&self.model, &keys), ema.as_ref(), &metadata, &blobs)?;
         Ok(())
     }
+}
+
+/// What a step did.
+struct Step {
+    parts: Scalars,
+    lr: f64,
+    norm: f64,
+    /// Why it was left out.
+    skipped: Option<String>,
 }
 
 /// Where the time of the steps since the last line went.
