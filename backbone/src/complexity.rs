@@ -39,6 +39,8 @@ pub enum OpKind {
     AdaptiveAvgPool,
     /// Bilinear upsampling.
     UpsampleBilinear,
+    /// Nearest upsampling.
+    UpsampleNearest,
 }
 
 impl OpKind {
@@ -53,6 +55,7 @@ impl OpKind {
             Self::SelectiveScan => "PythonOp.SelectiveScanCuda",
             Self::AdaptiveAvgPool => "adaptive_avg_pool2d",
             Self::UpsampleBilinear => "upsample_bilinear2d",
+            Self::UpsampleNearest => "upsample_nearest2d",
         }
     }
 }

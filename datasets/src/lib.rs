@@ -10,6 +10,8 @@
 //! * [`sample`]: the types that travel: images, label maps, boxes, masks, class lists.
 //! * [`image_io`]: pictures and label maps from files.
 //! * [`ade20k`]: folders with images and label maps, the 150 classes, mIoU by mmsegmentation's conventions.
+//! * [`coco`]: COCO annotations, results, average precision.
+//! * [`mask`]: masks of instances in compact form.
 //! * [`scenes`]: labelled pictures painted on demand, for demos and tests.
 //! * [`transforms`]: resize as OpenCV does it, crops, flips, colour, normalisation.
 //! * [`loader`]: the same batches for the same seed whatever the number of workers.
@@ -17,8 +19,10 @@
 
 pub mod ade20k;
 pub mod check;
+pub mod coco;
 pub mod image_io;
 pub mod loader;
+pub mod mask;
 pub mod sample;
 pub mod scenes;
 pub mod transforms;

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use crate::coco::{CocoError, GroundTruth};
+use crate::mask::{InstanceMask, Rle};
+
 /// The label of pixels that take no part in training and evaluation.
 pub const IGNORE_LABEL: u8 = 255;
 
@@ -55,6 +58,9 @@ pub enum DataError {
         /// What may be the cause.
         hint: &'static str,
     },
+    /// Annotations are wrong.
+    #[error(transparent)]
+    Coco(#[from] CocoError),
     /// A folder or class list is not as expected.
     #[error("{}: {message}", path.display())]
     Layout {
@@ -161,15 +167,70 @@ impl BitMask {
     }
 }
 
-/// One object of an image.
+/// One object of an image, or a crowd of them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct InstanceAnnotation {
+pub struct Instance {
     /// `[x0, y0, x1, y1]` in pixels of the image, the far corner outside the object.
     pub bbox: [f32; 4],
     /// Class index.
     pub category: usize,
-    /// Its visible pixels.
-    pub mask: BitMask,
+    /// Whether it is a crowd that nobody counted: no object to learn, and finding it is no mistake.
+    pub crowd: bool,
+    /// Its pixels; none where only boxes were annotated.
+    pub mask: Option<InstanceMask>,
+}
+
+/// An object that a model found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detection {
+    /// `[x0, y0, x1, y1]` in pixels of the image file.
+    pub bbox: [f32; 4],
+    /// Probability.
+    pub score: f32,
+    /// Class index.
+    pub category: usize,
+    /// Its pixels, of the size of the image file.
+    pub mask: Option<Rle>,
+}
+
+/// An image with its objects.
+#[derive(Clone, Debug)]
+pub struct DetectionSample {
+    /// The picture, 8 bits a channel.
+    pub image: RgbImage,
+    /// Its objects and crowds.
+    pub instances: Vec<Instance>,
+    /// What to call it in messages and file names.
+    pub name: String,
+    /// Its number in the annotations, which results refer to.
+    pub image_id: i64,
+    /// `[height, width]` before any transform.
+    pub original_size: [usize; 2],
+}
+
+/// A set of images with objects. Samples are read when asked for, possibly from several threads at once.
+#[expect(clippy::len_without_is_empty, reason = "an empty data set cannot be opened")]
+pub trait DetectionDataset: Send + Sync {
+    /// Number of images.
+    fn len(&self) -> usize;
+
+    /// Reads image `index`, below [`DetectionDataset::len`].
+    ///
+    /// # Errors
+    /// When a file is missing, damaged, or does not fit its annotations.
+    fn get(&self, index: usize) -> Result<DetectionSample, DataError>;
+
+    /// The classes.
+    fn classes(&self) -> &ClassList;
+
+    /// `[height, width]` of image `index` by its annotations, without reading the file.
+    fn size(&self, index: usize) -> [usize; 2];
+
+    /// The ground truth of the whole set, for the evaluator.
+    ///
+    /// # Errors
+    /// When it cannot be put together.
+    fn truth(&self) -> Result<GroundTruth, DataError>;
 }
 
 /// An image with a label for every pixel.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use burn::prelude::*;
-use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, fixtures_root};
+use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, fixtures_root, present};
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, export_safetensors, load_into, state_dict_of};
 use vmamba::{OfficialConfig, VmambaClassifier, official_key};
 
@@ -56,6 +56,10 @@ fn every_checkpoint_holds_the_weights_of_its_model() {
             "cls_v0_oldkeys.pth" => continue,
             _ => ("classifier_s1", "data", "w."),
         };
+        // Where the weights themselves are left out, `parity_mask_rcnn` computes with those of the checkpoint.
+        if !present(&format!("{}/{}.safetensors", case.0, case.1)) {
+            continue;
+        }
         let expected = Fixture::read(case.0, case.1).with_prefix(case.2);
         let tolerance = if name.contains("half") { HALF_TOLERANCE } else { 0.0 };
         compare(&name, &state, &expected, 1.0, tolerance);
@@ -86,6 +90,9 @@ fn classification_checkpoints_load_strictly_and_give_the_official_logits() {
 
 #[test]
 fn a_classification_checkpoint_becomes_a_backbone_when_the_caller_allows_what_differs() {
+    if !present("classifier_s1") {
+        return;
+    }
     let name = files().into_iter().find(|name| name.starts_with("cls_s1")).expect("a classification checkpoint");
     let state = Checkpoint::read(file(&name)).unwrap().state_dict(Weights::Auto).unwrap();
     let config = OfficialConfig::parse(Fixture::read("classifier_s1", "data").config()).unwrap().config;
@@ -103,6 +110,9 @@ fn a_classification_checkpoint_becomes_a_backbone_when_the_caller_allows_what_di
 
 #[test]
 fn a_checkpoint_of_another_model_is_refused_and_the_model_stays_as_it_was() {
+    if !present("classifier_s1") {
+        return;
+    }
     let case = Fixture::read("classifier_s1", "data");
     let mut config = OfficialConfig::parse(case.config()).unwrap().config;
     config.ssm_ratio = 2.0;
@@ -120,12 +130,13 @@ fn a_checkpoint_of_another_model_is_refused_and_the_model_stays_as_it_was() {
 
 #[test]
 fn exported_weights_come_back_unchanged_under_the_official_keys() {
-    let case = Fixture::read("classifier_s1", "data");
+    let case = Fixture::read("backbone_ds2pe1", "weights");
     let mut expected = StateDict::new();
-    for (key, tensor) in case.with_prefix("w.") {
+    for (key, tensor) in case.with_prefix("") {
         expected.insert(key, StateTensor { shape: tensor.shape.clone(), data: tensor.to_f32() });
     }
-    let (model, _) = load_into(classifier(&case), &official_key, &expected, &LoadOptions::new()).unwrap();
+    let backbone = OfficialConfig::parse(case.config()).unwrap().config.init(&Device::flex());
+    let (model, _) = load_into(backbone, &official_key, &expected, &LoadOptions::new()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     export_safetensors(&path, &state_dict_of(&model, &official_key)).unwrap();

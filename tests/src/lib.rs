@@ -29,6 +29,26 @@ pub fn fixtures_root() -> PathBuf {
     shared_root().map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"), |root| root.join("fixtures"))
 }
 
+/// Whether the fixture set has a file or folder. The small copy in the repository leaves large ones out; a test that needs one says so and
+/// ends.
+///
+/// # Panics
+/// When the full set lacks it: a silent skip would look like a pass.
+pub fn present(path: &str) -> bool {
+    let found = fixtures_root().join(path).exists();
+    assert!(found || shared_root().is_none(), "the full fixture set lacks {path}");
+    if !found {
+        println!("not run: {path} is only in the full fixture set ($VMAMBA_SHARED)");
+    }
+    found
+}
+
+/// The manifest of a case, without its tensors.
+pub fn manifest(folder: &str, name: &str) -> Value {
+    let path = fixtures_root().join(folder).join(format!("{name}.json"));
+    serde_json::from_slice(&read_bytes(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// One fixture case: the manifest and the tensors it describes.
 pub struct Fixture {
     /// File stem, e.g. `n16`.
@@ -51,9 +71,7 @@ impl Fixture {
     /// Reads `<folder>/<name>.safetensors` and its manifest, `folder` being relative to [`fixtures_root`].
     pub fn read(folder: &str, name: &str) -> Self {
         let path = fixtures_root().join(folder).join(format!("{name}.safetensors"));
-        let manifest_path = path.with_extension("json");
-        let manifest =
-            serde_json::from_slice(&read_bytes(&manifest_path)).unwrap_or_else(|error| panic!("{}: {error}", manifest_path.display()));
+        let manifest = manifest(folder, name);
         let bytes = read_bytes(&path);
         let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let tensors = file

@@ -15,6 +15,8 @@
 //! | [`channel_norm()`] | `[.., channels]` | LayerNorm over channels |
 //! | [`linear()`], [`conv2d()`], [`depthwise_conv2d`] | `[batch, height, width, channels]` | projections and convolutions |
 //! | [`resize_bilinear`], [`argmax_resized`], [`softmax_channels`], [`cross_entropy_map`] | `[batch, channels, height, width]` | segmentation heads |
+//! | [`roi_align()`] | `[batch, channels, height, width]` | features of boxes |
+//! | [`nms()`], [`batched_nms`], [`paste_mask()`] | plain numbers | boxes and masks behind the network |
 
 mod activation;
 mod channel_norm;
@@ -23,8 +25,11 @@ mod cross_scan;
 mod depthwise_conv;
 mod flex;
 mod linear;
+mod nms;
 mod operation;
+mod paste_mask;
 mod resize;
+mod roi_align;
 mod selective_scan;
 mod simd;
 mod softmax;
@@ -35,7 +40,10 @@ pub use conv2d::conv2d;
 pub use cross_scan::{ScanPattern, cross_merge, cross_scan};
 pub use depthwise_conv::depthwise_conv2d;
 pub use linear::linear;
+pub use nms::{batched_nms, nms};
+pub use paste_mask::paste_mask;
 pub use resize::{argmax_resized, resize_bilinear};
+pub use roi_align::{Roi, RoiSampling, roi_align};
 pub use selective_scan::{Route, selective_scan, selective_scan_2d};
 pub use softmax::{argmax_channels, cross_entropy_map, softmax_channels};
 

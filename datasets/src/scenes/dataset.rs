@@ -2,7 +2,8 @@
 
 use super::paint::{NO_THING, paint};
 use super::{SceneConfig, SceneConfigError};
-use crate::sample::{BitMask, ClassList, DataError, InstanceAnnotation, LabelMap, SegmentationDataset, SegmentationSample};
+use crate::mask::{InstanceMask, Rle};
+use crate::sample::{BitMask, ClassList, DataError, Instance, LabelMap, SegmentationDataset, SegmentationSample};
 use image::RgbImage;
 
 /// Names and display colours of the eight classes: three kinds of stuff, then five things.
@@ -30,7 +31,7 @@ pub struct Scene {
     /// The class of every pixel, things before stuff.
     pub labels: LabelMap,
     /// Every thing with at least one visible pixel, from back to front: box and mask of its visible part.
-    pub instances: Vec<InstanceAnnotation>,
+    pub instances: Vec<Instance>,
 }
 
 /// The built-in scenes: index -> picture with labels. Makes every scene anew when asked, so it costs no memory.
@@ -75,14 +76,15 @@ impl SceneDataset {
 }
 
 /// The visible part of thing `id`, or nothing when later things hide all of it.
-fn instance(things: &[u8], id: u8, class: u8, width: usize, height: usize) -> Option<InstanceAnnotation> {
+fn instance(things: &[u8], id: u8, class: u8, width: usize, height: usize) -> Option<Instance> {
     let mask: Vec<bool> = things.iter().map(|&t| t == id).collect();
     let rows = || (0..height).filter(|&y| mask[y * width..(y + 1) * width].contains(&true));
     let (top, bottom) = (rows().next()?, rows().next_back()?);
     let columns = || (0..width).filter(|&x| (top..=bottom).any(|y| mask[y * width + x]));
     let (left, right) = (columns().next()?, columns().next_back()?);
     let bbox = [left as f32, top as f32, (right + 1) as f32, (bottom + 1) as f32];
-    Some(InstanceAnnotation { bbox, category: usize::from(class), mask: BitMask::new(height, width, mask) })
+    let mask = Some(InstanceMask::from_rle(Rle::from_bits(&BitMask::new(height, width, mask))));
+    Some(Instance { bbox, category: usize::from(class), crowd: false, mask })
 }
 
 impl SegmentationDataset for SceneDataset {
@@ -126,7 +128,8 @@ mod tests {
             let mut things = vec![false; labels.len()];
             for instance in &scene.instances {
                 let [x0, y0, x1, y1] = instance.bbox.map(|v| v as usize);
-                for (at, &on) in instance.mask.as_slice().iter().enumerate() {
+                let mask = instance.mask.as_ref().unwrap().rle().to_bits();
+                for (at, &on) in mask.as_slice().iter().enumerate() {
                     if on {
                         assert_eq!(usize::from(labels[at]), instance.category);
                         assert!(!std::mem::replace(&mut things[at], true), "masks of visible parts do not overlap");
@@ -134,7 +137,7 @@ mod tests {
                         assert!((x0..x1).contains(&x) && (y0..y1).contains(&y), "the box holds the mask");
                     }
                 }
-                let on = |x: usize, y: usize| instance.mask.as_slice()[y * 96 + x];
+                let on = |x: usize, y: usize| mask.as_slice()[y * 96 + x];
                 assert!((y0..y1).any(|y| on(x0, y)) && (y0..y1).any(|y| on(x1 - 1, y)), "the box is tight");
                 assert!((x0..x1).any(|x| on(x, y0)) && (x0..x1).any(|x| on(x, y1 - 1)), "the box is tight");
             }

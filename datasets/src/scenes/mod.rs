@@ -14,6 +14,7 @@
 //! must look at neighbourhoods and not at single pixels.
 
 mod dataset;
+mod detection;
 mod export;
 mod paint;
 mod random;
@@ -21,6 +22,7 @@ mod shape;
 mod texture;
 
 pub use dataset::{Scene, SceneDataset, scene_classes};
+pub use detection::SceneObjects;
 pub use export::{ExportSummary, write_ade20k_layout};
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,8 @@ pub(crate) const SKY: u8 = 0;
 pub(crate) const HILL: u8 = 1;
 pub(crate) const GROUND: u8 = 2;
 pub(crate) const BALL: u8 = 3;
+/// Classes from here on are things.
+pub(crate) const FIRST_THING: u8 = BALL;
 pub(crate) const CRATE: u8 = 4;
 pub(crate) const STAR: u8 = 5;
 pub(crate) const RING: u8 = 6;

@@ -12,6 +12,7 @@ pub use flip::{flip_image, flip_labels};
 pub use normalize::{NetworkInput, Normalize};
 pub use photometric::PhotometricConfig;
 pub use pipeline::{RandomResizeConfig, TestPipeline, TrainPipeline, TrainSample};
+pub(crate) use resize::nearest_positions;
 pub use resize::{fit_size, resize_bilinear, resize_nearest, scaled_size};
 
 use rand_chacha::ChaCha8Rng;

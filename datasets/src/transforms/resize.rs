@@ -125,12 +125,14 @@ fn interpolate(source: &[u8], [old_height, old_width]: [usize; 2], pixels: &mut 
 /// Resizes labels to `[height, width]` with OpenCV's `INTER_NEAREST`.
 pub fn resize_nearest(labels: &LabelMap, [height, width]: [usize; 2]) -> LabelMap {
     let [old_height, old_width] = labels.size();
-    let positions = |old: usize, new: usize| -> Vec<usize> {
-        let scale = 1.0 / (new as f64 / old as f64);
-        (0..new).map(|index| ((index as f64 * scale) as usize).min(old.saturating_sub(1))).collect()
-    };
-    let columns = positions(old_width, width);
+    let columns = nearest_positions(old_width, width);
     let source = labels.as_slice();
     let pick = |y: usize| columns.iter().map(move |x| source[y * old_width + x]);
-    LabelMap::new(height, width, positions(old_height, height).into_iter().flat_map(pick).collect())
+    LabelMap::new(height, width, nearest_positions(old_height, height).into_iter().flat_map(pick).collect())
+}
+
+/// Where OpenCV's `INTER_NEAREST` reads along an axis that goes from `old` to `new` pixels.
+pub(crate) fn nearest_positions(old: usize, new: usize) -> Vec<usize> {
+    let scale = 1.0 / (new as f64 / old as f64);
+    (0..new).map(|index| ((index as f64 * scale) as usize).min(old.saturating_sub(1))).collect()
 }

@@ -1,0 +1,56 @@
+use super::{batched_nms, cpu, nms, reference};
+use crate::testing::random;
+
+/// Boxes in clusters, so that many overlap.
+fn boxes(count: usize, seed: u64) -> Vec<[f32; 4]> {
+    let centres = random(40, seed + 1);
+    random(count * 4, seed)
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .enumerate()
+        .map(|(index, r)| {
+            let (x, y) = (centres[index * 2 % 40] * 200.0 + r[0] * 6.0, centres[(index * 2 + 1) % 40] * 200.0 + r[1] * 6.0);
+            let (w, h) = (20.0 + r[2] * 10.0, 20.0 + r[3] * 10.0);
+            [x, y, x + w, y + h]
+        })
+        .collect()
+}
+
+#[test]
+fn the_kernel_suppresses_what_the_rule_does() {
+    for (count, seed) in [(0, 1), (1, 2), (17, 3), (500, 4), (1000, 5)] {
+        for threshold in [0.3, 0.5, 0.7] {
+            let boxes = boxes(count, seed);
+            assert_eq!(cpu::stays(&boxes, threshold), reference::stays(&boxes, threshold), "{count} boxes, {threshold}");
+        }
+    }
+}
+
+#[test]
+fn boxes_stay_by_falling_score_and_equal_ones_in_their_order() {
+    let boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.1], [50.0, 50.0, 60.0, 60.0], [50.0, 50.0, 60.0, 60.0]];
+    assert_eq!(nms(&boxes, &[0.3, 0.9, 0.5, 0.5], 0.5), [1, 2]);
+    // Exactly at the threshold both stay: half of either box is common, a third of their union.
+    let halves = [[0.0, 0.0, 8.0, 2.0], [4.0, 0.0, 12.0, 2.0]];
+    assert_eq!(nms(&halves, &[0.9, 0.8], 4.0 / 12.0), [0, 1]);
+    assert_eq!(nms(&halves, &[0.9, 0.8], 0.33), [0]);
+    // A box without area suppresses nothing and is not suppressed.
+    let empty = [[3.0, 3.0, 3.0, 3.0]; 2];
+    assert_eq!(nms(&empty, &[0.9, 0.8], 0.5), [0, 1]);
+}
+
+#[test]
+fn groups_do_not_suppress_each_other() {
+    let boxes = boxes(400, 9);
+    let scores = random(400, 10);
+    let groups: Vec<usize> = (0..400).map(|i| i * 7 % 5).collect();
+    let kept = batched_nms(&boxes, &scores, &groups, 0.5);
+    assert!(kept.windows(2).all(|pair| scores[pair[0]] >= scores[pair[1]]));
+    for group in 0..5 {
+        let members: Vec<usize> = (0..400).filter(|i| groups[*i] == group).collect();
+        let own = nms(&members.iter().map(|i| boxes[*i]).collect::<Vec<_>>(), &members.iter().map(|i| scores[*i]).collect::<Vec<_>>(), 0.5);
+        let own: Vec<usize> = own.into_iter().map(|i| members[i]).collect();
+        assert_eq!(kept.iter().copied().filter(|i| groups[*i] == group).collect::<Vec<_>>(), own);
+    }
+}

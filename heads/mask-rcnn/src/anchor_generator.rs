@@ -1,0 +1,102 @@
+//! Anchors: boxes of fixed sizes and shapes at every cell of every level (mmdetection's `AnchorGenerator`, with centres on the top left
+//! corner of the cells).
+
+use serde::{Deserialize, Serialize};
+
+/// Sizes and shapes of the anchors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AnchorConfig {
+    /// Side of the square anchor in strides of its level.
+    pub scales: Vec<f32>,
+    /// Height over width.
+    pub ratios: Vec<f32>,
+}
+
+impl Default for AnchorConfig {
+    fn default() -> Self {
+        Self { scales: vec![8.0], ratios: vec![0.5, 1.0, 2.0] }
+    }
+}
+
+/// The anchors of all levels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnchorGenerator {
+    strides: Vec<usize>,
+    base: Vec<Vec<[f32; 4]>>,
+}
+
+impl AnchorConfig {
+    /// Anchors a cell.
+    pub fn per_cell(&self) -> usize {
+        self.scales.len() * self.ratios.len()
+    }
+
+    /// Anchors for levels of the given strides.
+    pub fn init(&self, strides: &[usize]) -> AnchorGenerator {
+        let base = strides.iter().map(|stride| self.base_anchors(*stride as f32)).collect();
+        AnchorGenerator { strides: strides.to_vec(), base }
+    }
+
+    /// The anchors of the cell whose corner is the origin, for all scales of the first ratio, then the next.
+    fn base_anchors(&self, stride: f32) -> Vec<[f32; 4]> {
+        let shape = |ratio: f32| {
+            let height = ratio.sqrt();
+            self.scales.iter().map(move |scale| {
+                let (half_width, half_height) = (0.5 * (stride * (1.0 / height) * scale), 0.5 * (stride * height * scale));
+                [-half_width, -half_height, half_width, half_height]
+            })
+        };
+        self.ratios.iter().flat_map(|ratio| shape(*ratio)).collect()
+    }
+}
+
+impl AnchorGenerator {
+    /// Number of levels.
+    pub fn levels(&self) -> usize {
+        self.strides.len()
+    }
+
+    /// The anchors `[x0, y0, x1, y1]` of the cell at the origin, for every level.
+    pub fn base(&self) -> &[Vec<[f32; 4]>] {
+        &self.base
+    }
+
+    /// Anchors a cell.
+    pub fn per_cell(&self) -> usize {
+        self.base.first().map_or(0, Vec::len)
+    }
+
+    /// Anchor `index` of a level whose maps are `width` cells wide, in pixels of the network's input. Anchors count along the rows of
+    /// cells, those of one cell being neighbours.
+    ///
+    /// # Panics
+    /// When the level does not exist.
+    pub fn anchor(&self, level: usize, width: usize, index: usize) -> [f32; 4] {
+        let base = &self.base[level];
+        let (cell, own) = (index / base.len(), index % base.len());
+        let stride = self.strides[level] as f32;
+        let (x, y) = ((cell % width) as f32 * stride, (cell / width) as f32 * stride);
+        let [x0, y0, x1, y1] = base[own];
+        [x0 + x, y0 + y, x1 + x, y1 + y]
+    }
+
+    /// All anchors of a level whose maps are `[height, width]` cells.
+    ///
+    /// # Panics
+    /// When the level does not exist.
+    pub fn grid(&self, level: usize, [height, width]: [usize; 2]) -> Vec<[f32; 4]> {
+        (0..height * width * self.per_cell()).map(|index| self.anchor(level, width, index)).collect()
+    }
+
+    /// Which anchors of [`AnchorGenerator::grid`] lie in cells of the image, `padded: [height, width]` pixels after padding to the stride;
+    /// a batch may be larger than one of its images.
+    ///
+    /// # Panics
+    /// When the level does not exist.
+    pub fn valid(&self, level: usize, [height, width]: [usize; 2], padded: [usize; 2]) -> Vec<bool> {
+        let [rows, columns] = padded.map(|side| side.div_ceil(self.strides[level]));
+        let per_cell = self.per_cell();
+        (0..height * width).flat_map(|cell| std::iter::repeat_n(cell / width < rows && cell % width < columns, per_cell)).collect()
+    }
+}

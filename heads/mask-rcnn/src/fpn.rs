@@ -1,0 +1,114 @@
+//! Feature pyramid network (Lin et al. 2017; mmdetection's `FPN`): all levels get the same number of channels, coarse levels are added to
+//! finer ones, and a last level is every second cell of the coarsest.
+
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Initializer, PaddingConfig2d};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use serde::{Deserialize, Serialize};
+
+/// The pyramid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FpnConfig {
+    /// Channels of every level.
+    pub channels: usize,
+    /// Levels; those beyond the backbone's are subsampled from the coarsest.
+    pub levels: usize,
+}
+
+impl Default for FpnConfig {
+    fn default() -> Self {
+        Self { channels: 256, levels: 5 }
+    }
+}
+
+/// A convolution under the name mmdetection gives it.
+#[derive(Module, Debug)]
+pub struct NamedConv {
+    /// `[out, in, kernel, kernel]` with bias.
+    pub conv: Conv2d,
+}
+
+impl NamedConv {
+    pub(crate) fn new(inputs: usize, outputs: usize, kernel: usize, initializer: Initializer, device: &Device) -> Self {
+        Self { conv: conv2d(inputs, outputs, kernel, initializer, device) }
+    }
+}
+
+/// A convolution with stride 1, "same" padding and bias 0.
+pub(crate) fn conv2d(inputs: usize, outputs: usize, kernel: usize, initializer: Initializer, device: &Device) -> Conv2d {
+    let half = kernel / 2;
+    let mut conv = Conv2dConfig::new([inputs, outputs], [kernel, kernel])
+        .with_padding(PaddingConfig2d::Explicit(half, half, half, half))
+        .with_initializer(initializer)
+        .init(device);
+    conv.bias = Some(Initializer::Zeros.init([outputs], device));
+    conv
+}
+
+/// The pyramid network.
+#[derive(Module, Debug)]
+pub struct Fpn {
+    lateral_convs: Vec<NamedConv>,
+    fpn_convs: Vec<NamedConv>,
+    levels: usize,
+}
+
+impl FpnConfig {
+    /// A pyramid over levels of `inputs` channels, with Xavier weights.
+    pub fn init(&self, inputs: &[usize], device: &Device) -> Fpn {
+        let xavier = || Initializer::XavierUniform { gain: 1.0 };
+        Fpn {
+            lateral_convs: inputs.iter().map(|inputs| NamedConv::new(*inputs, self.channels, 1, xavier(), device)).collect(),
+            fpn_convs: inputs.iter().map(|_| NamedConv::new(self.channels, self.channels, 3, xavier(), device)).collect(),
+            levels: self.levels,
+        }
+    }
+}
+
+impl Fpn {
+    /// Features `[batch, channels, height, width]`, the finest first, to the levels of the pyramid, the finest first.
+    pub fn forward(&self, features: Vec<Tensor<4>>) -> Vec<Tensor<4>> {
+        let laterals: Vec<Tensor<4>> = features.into_iter().zip(&self.lateral_convs).map(|(x, lateral)| lateral.conv.forward(x)).collect();
+        let mut merged: Vec<Tensor<4>> = Vec::with_capacity(self.levels);
+        for lateral in laterals.into_iter().rev() {
+            let [_, _, height, width] = lateral.dims();
+            merged.push(match merged.last() {
+                Some(coarser) => lateral + enlarge(coarser.clone(), [height, width]),
+                None => lateral,
+            });
+        }
+        let mut levels: Vec<Tensor<4>> = merged.into_iter().rev().zip(&self.fpn_convs).map(|(x, conv)| conv.conv.forward(x)).collect();
+        while levels.len() < self.levels {
+            let Some(coarsest) = levels.last() else { break };
+            levels.push(every_second(coarsest.clone()));
+        }
+        levels
+    }
+}
+
+/// Nearest upsampling to a size that need not be a multiple.
+fn enlarge(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    // PyTorch takes the floor of the position scaled in float32.
+    let source = |old: usize, new: usize, device: &Device| {
+        let scale = old as f32 / new as f32;
+        let rows: Vec<i64> = (0..new).map(|index| ((index as f32 * scale) as i64).min(old as i64 - 1)).collect();
+        Tensor::<1, Int>::from_data(TensorData::new(rows, [new]), device)
+    };
+    let device = x.device();
+    x.select(2, source(height, size[0], &device)).select(3, source(width, size[1], &device))
+}
+
+/// A max pool with kernel 1 and stride 2.
+fn every_second(x: Tensor<4>) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    let device = x.device();
+    let kept = |side: usize| {
+        let kept: Vec<i64> = (0..side as i64).step_by(2).collect();
+        let count = kept.len();
+        Tensor::<1, Int>::from_data(TensorData::new(kept, [count]), &device)
+    };
+    x.select(2, kept(height)).select(3, kept(width))
+}

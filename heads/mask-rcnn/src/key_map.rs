@@ -1,0 +1,14 @@
+//! From paths in our modules to the keys of mmdetection's state_dict.
+
+/// The official key of the parameter at `path` in a [`MaskRcnn`](crate::MaskRcnn) on VMamba. Behind the backbone the names are the same.
+///
+/// ```
+/// assert_eq!(mask_rcnn::official_key("backbone.outnorm.0.weight"), "backbone.outnorm0.weight");
+/// assert_eq!(mask_rcnn::official_key("neck.fpn_convs.3.conv.bias"), "neck.fpn_convs.3.conv.bias");
+/// ```
+pub fn official_key(path: &str) -> String {
+    match path.strip_prefix("backbone.") {
+        Some(path) => format!("backbone.{}", vmamba::official_key(path)),
+        None => path.to_owned(),
+    }
+}

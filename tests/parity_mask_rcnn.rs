@@ -1,0 +1,801 @@
+//! Mask R-CNN against numbers of mmdetection: its parts one by one, every stage of prediction, and a training step with its gradients.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::prelude::*;
+use burn::tensor::Gradients;
+use mask_rcnn::loss::{binary_cross_entropy, cross_entropy, l1, mask_cross_entropy};
+use mask_rcnn::{
+    AnchorConfig, Assignment, BoxCoder, Choose, HeadsConfig, ImageInfo, ImageTruth, MaskRcnn, MaskRcnnConfig, MaxIouAssigner,
+    RandomSampler, SIZE_DIVISOR, ScoredBox, TestConfig, giou, iof, iou, mask_target, multiclass_nms, official_key, roi_level,
+};
+use serde_json::Value;
+use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, GRADIENT_TOLERANCE, fixtures_root, manifest, present};
+use vision_datasets::mask::{InstanceMask, Rle};
+use vision_datasets::sample::{BitMask, Instance};
+use vision_ops::{Roi, RoiSampling, batched_nms, nms, paste_mask, roi_align};
+use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
+use vmamba::{FeaturePyramid, OfficialConfig, Vmamba, VmambaConfig};
+
+/// Boxes and scores that come out of exponentials and sums of float32 in another order; sizes are hundreds of pixels.
+const BOX_TOLERANCE: f64 = 1e-5;
+
+/// Share of mask pixels that may fall on the other side of a threshold by the last bit of their probability.
+const FLIPPED_PIXELS: f64 = 1e-3;
+
+fn size(value: &Value) -> usize {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no size")) as usize
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn pair(value: &Value) -> [usize; 2] {
+    [size(&value[0]), size(&value[1])]
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap_or_else(|| panic!("{value} is no list")).iter().map(|v| number(v) as f32).collect()
+}
+
+/// The rows of `[n, 4]`.
+fn boxes(tensor: &FixtureTensor) -> Vec<[f32; 4]> {
+    tensor.to_f32().as_chunks::<4>().0.to_vec()
+}
+
+/// The rows of `[n, 5]`: image, then box.
+fn rois(tensor: &FixtureTensor) -> Vec<Roi> {
+    let row = |row: &[f32; 5]| Roi { image: row[0] as usize, bbox: [row[1], row[2], row[3], row[4]] };
+    tensor.to_f32().as_chunks::<5>().0.iter().map(row).collect()
+}
+
+fn indices(tensor: &FixtureTensor) -> Vec<usize> {
+    tensor.values.iter().map(|v| *v as usize).collect()
+}
+
+fn flat(boxes: &[[f32; 4]]) -> Vec<f64> {
+    boxes.iter().flatten().map(|v| f64::from(*v)).collect()
+}
+
+fn check_boxes(comparison: &mut Comparison, name: &str, actual: &[[f32; 4]], expected: &FixtureTensor) {
+    comparison.check_values(name, &[actual.len(), 4], &flat(actual), expected, BOX_TOLERANCE);
+}
+
+fn assert_equal(name: &str, actual: &[f64], expected: &FixtureTensor) {
+    assert_eq!(actual.len(), expected.values.len(), "{name}: length");
+    let different = actual.iter().zip(&expected.values).position(|(a, e)| a != e);
+    assert!(different.is_none(), "{name}: element {different:?} differs");
+}
+
+// ---- parts ----
+
+#[test]
+fn anchors_are_mmdetections() {
+    let case = Fixture::read("det_ops", "anchors");
+    let config = weights_manifest()["model_config"]["rpn_head"]["anchor_generator"].clone();
+    let strides: Vec<usize> = config["strides"].as_array().unwrap().iter().map(size).collect();
+    let anchors = anchor_config(&config).init(&strides);
+    let sizes: Vec<[usize; 2]> = case.manifest["feat_sizes"].as_array().unwrap().iter().map(pair).collect();
+    let padded: Vec<usize> = case.manifest["what"]
+        .as_str()
+        .and_then(|what| what.split("pad_shape (").nth(1)?.split(')').next())
+        .map(|text| text.split(',').filter_map(|side| side.trim().parse().ok()).collect())
+        .unwrap();
+    let mut comparison = Comparison::new("det_ops/anchors");
+    for (level, cells) in sizes.iter().enumerate() {
+        check_boxes(&mut comparison, &format!("base{level}"), &anchors.base()[level], case.tensor(&format!("base{level}")));
+        let grid = anchors.grid(level, *cells);
+        if let Some(expected) = case.get(&format!("level{level}")) {
+            check_boxes(&mut comparison, &format!("level{level}"), &grid, expected);
+        }
+        if let Some(expected) = case.get(&format!("level{level}_head")) {
+            check_boxes(&mut comparison, &format!("level{level}_head"), &grid[..expected.shape[0]], expected);
+        }
+        let valid: Vec<f64> = anchors.valid(level, *cells, [padded[0], padded[1]]).into_iter().map(|v| f64::from(u8::from(v))).collect();
+        assert_equal(&format!("valid{level}"), &valid, case.tensor(&format!("valid{level}")));
+    }
+    comparison.finish();
+}
+
+#[test]
+fn overlaps_and_assignments_are_mmdetections() {
+    let case = Fixture::read("det_ops", "assigner");
+    let (priors, objects) = (boxes(case.tensor("priors")), boxes(case.tensor("gt_boxes")));
+    let mut comparison = Comparison::new("det_ops/assigner");
+    for (name, overlap) in [("iou", iou as fn(&[f32; 4], &[f32; 4]) -> f32), ("iof", iof), ("giou", giou)] {
+        let values: Vec<f64> = objects.iter().flat_map(|a| priors.iter().map(move |b| f64::from(overlap(a, b)))).collect();
+        comparison.check_values(name, &[objects.len(), priors.len()], &values, case.tensor(name), BOX_TOLERANCE);
+    }
+    let highest: Vec<f64> =
+        priors.iter().map(|prior| objects.iter().map(|object| f64::from(iou(object, prior))).fold(0.0, f64::max)).collect();
+    let labels = indices(case.tensor("gt_labels"));
+    let crowds = boxes(case.tensor("ignore_boxes"));
+    let roi = MaxIouAssigner::ROI;
+    for (name, assigner, objects) in [
+        ("rpn", MaxIouAssigner::RPN, &objects),
+        ("rcnn", roi, &objects),
+        ("rcnn_nolow", MaxIouAssigner { match_low_quality: false, ..roi }, &objects),
+        ("rpn_ignore", MaxIouAssigner { ignore_crowd: Some(0.5), ..MaxIouAssigner::RPN }, &objects),
+        ("nogt", MaxIouAssigner::RPN, &Vec::new()),
+    ] {
+        let assigned = assigner.assign(&priors, objects, &crowds);
+        let codes: Vec<f64> = assigned
+            .iter()
+            .map(|assignment| match assignment {
+                Assignment::Ignored => -1.0,
+                Assignment::Negative => 0.0,
+                Assignment::Object(index) => *index as f64 + 1.0,
+            })
+            .collect();
+        assert_equal(&format!("{name}_gt_inds"), &codes, case.tensor(&format!("{name}_gt_inds")));
+        if let Some(expected) = case.get(&format!("{name}_max_overlaps")) {
+            comparison.check_values(&format!("{name}_max_overlaps"), &[priors.len()], &highest, expected, BOX_TOLERANCE);
+        }
+        if let Some(expected) = case.get(&format!("{name}_labels")) {
+            let classes: Vec<f64> = assigned
+                .iter()
+                .map(|assignment| match assignment {
+                    Assignment::Object(index) => labels[*index] as f64,
+                    _ => -1.0,
+                })
+                .collect();
+            assert_equal(&format!("{name}_labels"), &classes, expected);
+        }
+    }
+    comparison.finish();
+}
+
+#[test]
+fn box_offsets_are_mmdetections() {
+    let case = Fixture::read("det_ops", "bbox_coder");
+    let text = case.manifest["what"].as_str().unwrap();
+    let side = |name: &str| -> usize {
+        let rest = text.split(&format!("{name}=")).nth(1).unwrap();
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    };
+    let image = Some([side("H"), side("W")]);
+    let mut comparison = Comparison::new("det_ops/bbox_coder");
+    for (name, coder) in [("rpn", BoxCoder::RPN), ("rcnn", BoxCoder::BOX_HEAD)] {
+        let tensor = |part: &str| boxes(case.tensor(&format!("{name}_{part}")));
+        let (priors, targets, deltas) = (tensor("priors"), tensor("gt"), tensor("deltas"));
+        let encoded: Vec<[f32; 4]> = priors.iter().zip(&targets).map(|(prior, target)| coder.encode(*prior, *target)).collect();
+        check_boxes(&mut comparison, &format!("{name}_encoded"), &encoded, case.tensor(&format!("{name}_encoded")));
+        for (part, clip) in [("decoded_clip", image), ("decoded_noclip", None)] {
+            let decoded: Vec<[f32; 4]> = priors.iter().zip(&deltas).map(|(prior, delta)| coder.decode(*prior, *delta, clip)).collect();
+            check_boxes(&mut comparison, &format!("{name}_{part}"), &decoded, case.tensor(&format!("{name}_{part}")));
+        }
+    }
+    // One prior, a box for each class.
+    let (priors, deltas, expected) =
+        (boxes(case.tensor("rcnn_priors")), case.tensor("rcnn_multi_deltas"), case.tensor("rcnn_multi_decoded"));
+    let classes = deltas.shape[1] / 4;
+    let decoded: Vec<[f32; 4]> =
+        boxes(deltas).into_iter().enumerate().map(|(row, delta)| BoxCoder::BOX_HEAD.decode(priors[row / classes], delta, image)).collect();
+    comparison.check_values("rcnn_multi_decoded", &expected.shape, &flat(&decoded), expected, BOX_TOLERANCE);
+    comparison.finish();
+}
+
+#[test]
+fn loss_terms_are_mmdetections() {
+    if !present("det_ops/losses.safetensors") {
+        return;
+    }
+    let case = Fixture::read("det_ops", "losses");
+    let device = Device::flex();
+    let scalar = |t: Tensor<1>| f64::from(t.into_scalar::<f32>());
+    let weighed = |name: &str| -> Vec<usize> {
+        let weights = &case.tensor(name).values;
+        assert!(weights.iter().all(|w| *w == 0.0 || *w == 1.0), "{name}: sampling weights are 0 or 1");
+        (0..weights.len()).filter(|i| weights[*i] == 1.0).collect()
+    };
+    let select = |values: &[f32], kept: &[usize]| -> Vec<f32> { kept.iter().map(|i| values[*i]).collect() };
+    let vector = |values: Vec<f32>| Tensor::<1>::from_floats(values.as_slice(), &device);
+    // The factor an average is taken over stands in the description: "avg_factor 37".
+    let text = case.manifest["what"].as_str().unwrap().to_owned();
+    let factor = |before: &str| -> f64 {
+        let rest = text.split(before).nth(1).and_then(|rest| rest.split("avg_factor ").nth(1)).unwrap();
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    };
+
+    let mut comparison = Comparison::new("det_ops/losses");
+    let expected = |name: &str| number(&case.manifest[name]);
+    let kept = weighed("label_weights");
+    let (scores, labels) = (case.tensor("cls_score"), indices(case.tensor("labels")));
+    let logits: Tensor<2> = scores.to_tensor(&device);
+    let rows = Tensor::<1, Int>::from_ints(kept.iter().map(|i| *i as i64).collect::<Vec<_>>().as_slice(), &device);
+    let (loss, _) = cross_entropy(logits.clone().select(0, rows), &kept.iter().map(|i| labels[*i]).collect::<Vec<_>>());
+    comparison.check_scalar("softmax", scalar(loss), expected("softmax"), FORWARD_TOLERANCE);
+    comparison.check_scalar("acc", cross_entropy(logits, &labels).1, expected("acc"), FORWARD_TOLERANCE);
+
+    let (masks, classes) = (case.tensor("mask_pred"), indices(case.tensor("mask_labels")));
+    let [count, channels, height, width] = masks.shape[..] else { panic!("mask_pred") };
+    let own: Vec<f32> = classes
+        .iter()
+        .enumerate()
+        .flat_map(|(mask, class)| masks.to_f32()[(mask * channels + class) * height * width..][..height * width].to_vec())
+        .collect();
+    let own = Tensor::<3>::from_data(TensorData::new(own, [count, height, width]), &device);
+    comparison.check_scalar(
+        "mask",
+        scalar(mask_cross_entropy(own, case.tensor("mask_target").to_f32())),
+        expected("mask"),
+        FORWARD_TOLERANCE,
+    );
+
+    let kept = weighed("rpn_weights");
+    // There 0 is the object and 1 the background.
+    let targets: Vec<f32> = kept.iter().map(|i| 1.0 - case.tensor("rpn_labels").to_f32()[*i]).collect();
+    let loss = binary_cross_entropy(vector(select(&case.tensor("rpn_score").to_f32(), &kept)), &targets) / factor("use_sigmoid");
+    comparison.check_scalar("sigmoid", scalar(loss), expected("sigmoid"), FORWARD_TOLERANCE);
+
+    let kept = weighed("box_weight");
+    let targets = select(&case.tensor("box_target").to_f32(), &kept);
+    let loss = l1(vector(select(&case.tensor("box_pred").to_f32(), &kept)), &targets) / factor("L1Loss");
+    comparison.check_scalar("l1", scalar(loss), expected("l1"), FORWARD_TOLERANCE);
+    comparison.finish();
+}
+
+/// A mask whose pixels are given, as an annotation would be.
+fn instance_mask(bits: &[u8], [height, width]: [usize; 2]) -> InstanceMask {
+    let bits = BitMask::new(height, width, bits.iter().map(|bit| *bit != 0).collect());
+    InstanceMask::from_rle(Rle::from_bits(&bits))
+}
+
+#[test]
+fn mask_targets_are_mmdetections() {
+    if !present("det_ops/masks.safetensors") {
+        return;
+    }
+    let case = Fixture::read("det_ops", "masks");
+    let bitmaps = case.tensor("bitmaps");
+    let [_, height, width] = bitmaps.shape[..] else { panic!("bitmaps") };
+    let all = bitmaps.to_u8();
+    let expected = case.tensor("target_bitmap");
+    let side = expected.shape[1];
+    let targets: Vec<f64> = boxes(case.tensor("boxes"))
+        .into_iter()
+        .zip(indices(case.tensor("inds")))
+        .flat_map(|(bbox, object)| {
+            let mask = instance_mask(&all[object * height * width..][..height * width], [height, width]);
+            mask_target(&mask.patch(), bbox, side)
+        })
+        .map(f64::from)
+        .collect();
+    assert_equal("target_bitmap", &targets, expected);
+    println!("det_ops/masks: {} targets, all equal", expected.shape[0]);
+}
+
+#[test]
+fn roi_levels_are_mmdetections() {
+    let case = Fixture::read("det_ops", "roi_levels");
+    let levels: Vec<f64> = rois(case.tensor("rois")).iter().map(|roi| roi_level(roi.bbox, 4) as f64).collect();
+    assert_equal("levels", &levels, case.tensor("levels"));
+}
+
+#[test]
+fn detections_of_several_classes_are_mmdetections() {
+    let case = Fixture::read("det_ops", "nms");
+    let (all, scores, expected) = (case.tensor("mc_boxes"), case.tensor("mc_scores"), case.tensor("mc_dets"));
+    // The last score of a row is the background's.
+    let (classes, columns) = (all.shape[1] / 4, scores.shape[1]);
+    let config = TestConfig { max_per_image: expected.shape[0], ..TestConfig::default() };
+    let (mut candidates, mut places) = (Vec::new(), Vec::new());
+    for (place, bbox) in boxes(all).into_iter().enumerate() {
+        let (row, category) = (place / classes, place % classes);
+        let score = scores.to_f32()[row * columns + category];
+        if score > config.score_threshold {
+            candidates.push(ScoredBox { bbox, score, category });
+            places.push(place as f64);
+        }
+    }
+    let kept = multiclass_nms(&candidates, &config);
+    let rows: Vec<f64> =
+        kept.iter().flat_map(|index| candidates[*index].bbox.into_iter().chain([candidates[*index].score])).map(f64::from).collect();
+    assert_equal("mc_dets", &rows, expected);
+    let labels: Vec<f64> = kept.iter().map(|index| candidates[*index].category as f64).collect();
+    assert_equal("mc_labels", &labels, case.tensor("mc_labels"));
+    assert_equal("mc_inds", &kept.iter().map(|index| places[*index]).collect::<Vec<_>>(), case.tensor("mc_inds"));
+    println!("det_ops/nms: {} detections of several classes, all equal", kept.len());
+}
+
+#[test]
+fn suppression_is_mmcvs() {
+    let case = Fixture::read("det_ops", "nms");
+    let (boxes, scores, groups) = (boxes(case.tensor("boxes")), case.tensor("scores").to_f32(), indices(case.tensor("idxs")));
+    for (name, threshold) in [("05", 0.5), ("07", 0.7)] {
+        let kept: Vec<f64> = nms(&boxes, &scores, threshold).into_iter().map(|index| index as f64).collect();
+        assert_equal(&format!("keep_{name}"), &kept, case.tensor(&format!("keep_{name}")));
+    }
+    let kept = batched_nms(&boxes, &scores, &groups, 0.5);
+    assert_equal("batched_keep_05", &kept.iter().map(|index| *index as f64).collect::<Vec<_>>(), case.tensor("batched_keep_05"));
+    let rows: Vec<f64> = kept.iter().flat_map(|index| boxes[*index].into_iter().chain([scores[*index]])).map(f64::from).collect();
+    assert_equal("batched_dets", &rows, case.tensor("batched_dets"));
+}
+
+#[test]
+fn roi_align_and_its_gradient_are_mmcvs() {
+    if !present("det_ops/roi_align.safetensors") {
+        return;
+    }
+    let case = Fixture::read("det_ops", "roi_align");
+    let text = case.manifest["what"].as_str().unwrap();
+    let scale: f32 = text.split("spatial_scale ").nth(1).and_then(|rest| rest.split([',', ' ']).next()?.parse().ok()).unwrap();
+    let rois = rois(case.tensor("rois"));
+    let device = Device::flex().autodiff();
+    let mut comparison = Comparison::new("det_ops/roi_align");
+    // The side of the output, and how it was sampled, stand in the names: out7, out5_sr2, out5_unaligned.
+    for name in case.keys().into_iter().filter(|name| name.starts_with("out")) {
+        let expected = case.tensor(name);
+        let ratio = name.split("_sr").nth(1).map_or(0, |ratio| ratio.parse().unwrap());
+        let output = [expected.shape[2], expected.shape[3]];
+        let sampling = RoiSampling { spatial_scale: scale, output, sampling_ratio: ratio, aligned: !name.contains("unaligned") };
+        let features = case.tensor("feat").to_tensor::<4>(&device).require_grad();
+        let read = roi_align(features.clone(), &rois, sampling);
+        comparison.check(name, read.clone(), expected, FORWARD_TOLERANCE);
+        if let Some(weights) = case.get(&name.replace("out", "grad_out")) {
+            let gradients = (read * weights.to_tensor(&device)).sum().backward();
+            let gradient = features.grad(&gradients).expect("the features have a gradient");
+            comparison.check(&name.replace("out", "dfeat"), gradient, case.tensor(&name.replace("out", "dfeat")), GRADIENT_TOLERANCE);
+        }
+    }
+    comparison.finish();
+}
+
+#[test]
+fn pasted_masks_are_mmdetections() {
+    if !present("det_ops/masks.safetensors") {
+        return;
+    }
+    let case = Fixture::read("det_ops", "masks");
+    let (masks, expected) = (case.tensor("paste_masks"), case.tensor("paste_bin"));
+    let side = masks.shape[masks.shape.len() - 1];
+    let size = pair(&case.manifest["paste_hw"]);
+    let threshold = 0.5;
+    let values = masks.to_f32();
+    let pasted: Vec<f64> = boxes(case.tensor("paste_boxes"))
+        .into_iter()
+        .zip(values.chunks_exact(side * side))
+        .flat_map(|(bbox, mask)| Rle { size, counts: paste_mask(mask, side, bbox, size, threshold) }.to_bits().as_slice().to_vec())
+        .map(|bit| f64::from(u8::from(bit)))
+        .collect();
+    let soft = &case.tensor("paste_skip").values;
+    for (index, ((actual, expected), soft)) in pasted.iter().zip(&expected.values).zip(soft).enumerate() {
+        // On the threshold the last bit of a sum decides.
+        assert!(actual == expected || (soft - f64::from(threshold)).abs() < 1e-6, "pixel {index}: {actual}, reference {expected} ({soft})");
+    }
+    let flipped = pasted.iter().zip(&expected.values).filter(|(a, e)| a != e).count();
+    println!("det_ops/masks: {} pasted masks, {flipped} pixels differ", expected.shape[0]);
+}
+
+// ---- the whole model ----
+
+fn weights_manifest() -> Value {
+    manifest("maskrcnn", "weights")
+}
+
+fn anchor_config(generator: &Value) -> AnchorConfig {
+    AnchorConfig { scales: numbers(&generator["scales"]), ratios: numbers(&generator["ratios"]) }
+}
+
+fn assigner(config: &Value) -> MaxIouAssigner {
+    MaxIouAssigner {
+        positive: number(&config["pos_iou_thr"]) as f32,
+        negative: number(&config["neg_iou_thr"]) as f32,
+        minimum: number(&config["min_pos_iou"]) as f32,
+        match_low_quality: config["match_low_quality"].as_bool().unwrap(),
+        ignore_crowd: Some(number(&config["ignore_iof_thr"]) as f32).filter(|share| *share > 0.0),
+    }
+}
+
+fn sampler(config: &Value) -> RandomSampler {
+    RandomSampler { num: size(&config["num"]), positive_fraction: number(&config["pos_fraction"]) }
+}
+
+fn proposals(config: &Value) -> mask_rcnn::ProposalConfig {
+    mask_rcnn::ProposalConfig {
+        nms_pre: size(&config["nms_pre"]),
+        max_per_image: size(&config["max_per_img"]),
+        nms_threshold: number(&config["nms"]["iou_threshold"]) as f32,
+        min_size: number(&config["min_bbox_size"]) as f32,
+    }
+}
+
+/// The model of the fixture set, without stochastic depth, as all cases were made.
+fn config() -> MaskRcnnConfig {
+    let document = weights_manifest();
+    let model = &document["model_config"];
+    // The official configuration carries leftovers of Swin's that its model swallows; ours refuses them, so only what it knows goes in.
+    let known = serde_json::to_value(VmambaConfig::official_defaults()).unwrap();
+    let mut arguments = model["backbone"].as_object().unwrap().clone();
+    arguments.retain(|key, _| key == "forward_type" || known.get(key).is_some());
+    let mut backbone = OfficialConfig::parse(&Value::Object(arguments)).unwrap_or_else(|error| panic!("{error}")).config;
+    backbone.drop_path_rate = 0.0;
+
+    let (neck, rpn, roi) = (&model["neck"], &model["rpn_head"], &model["roi_head"]);
+    let (bbox_head, mask_head) = (&roi["bbox_head"], &roi["mask_head"]);
+    let train = manifest("maskrcnn", "train")["train_cfg"].clone();
+    let test = manifest("maskrcnn", "detections")["test_cfg"].clone();
+    let mut heads = HeadsConfig::default();
+    heads.fpn.channels = size(&neck["out_channels"]);
+    heads.fpn.levels = size(&neck["num_outs"]);
+    heads.anchors = anchor_config(&rpn["anchor_generator"]);
+    heads.rpn.channels = size(&rpn["feat_channels"]);
+    heads.rpn.assigner = assigner(&train["rpn"]["assigner"]);
+    heads.rpn.sampler = sampler(&train["rpn"]["sampler"]);
+    heads.rpn.train = proposals(&train["rpn_proposal"]);
+    heads.rpn.test = proposals(&test["rpn"]);
+    heads.roi.assigner = assigner(&train["rcnn"]["assigner"]);
+    heads.roi.sampler = sampler(&train["rcnn"]["sampler"]);
+    heads.box_head.channels = size(&bbox_head["fc_out_channels"]);
+    heads.box_head.roi_size = size(&bbox_head["roi_feat_size"]);
+    heads.mask_head.num_convs = size(&mask_head["num_convs"]);
+    heads.mask_head.channels = size(&mask_head["conv_out_channels"]);
+    heads.mask_head.roi_size = size(&roi["mask_roi_extractor"]["roi_layer"]["output_size"]);
+    heads.test.score_threshold = number(&test["rcnn"]["score_thr"]) as f32;
+    heads.test.nms_threshold = number(&test["rcnn"]["nms"]["iou_threshold"]) as f32;
+    heads.test.max_per_image = size(&test["rcnn"]["max_per_img"]);
+    heads.test.mask_threshold = number(&test["rcnn"]["mask_thr_binary"]) as f32;
+    MaskRcnnConfig { backbone, num_classes: size(&bbox_head["num_classes"]), heads }
+}
+
+fn load(state: &StateDict, device: &Device) -> MaskRcnn<Vmamba> {
+    load_into(config().init(device), &official_key, state, &LoadOptions::new()).unwrap_or_else(|error| panic!("{error}")).0
+}
+
+/// The official weights: the tensors, or, where they are left out, the checkpoint that holds the same.
+fn model(device: &Device) -> MaskRcnn<Vmamba> {
+    if !fixtures_root().join("maskrcnn/weights.safetensors").exists() {
+        return load(&checkpoint(), device);
+    }
+    let mut state = StateDict::new();
+    for (key, tensor) in Fixture::read("maskrcnn", "weights").with_prefix("") {
+        state.insert(key, StateTensor { shape: tensor.shape.clone(), data: tensor.to_f32() });
+    }
+    load(&state, device)
+}
+
+fn checkpoint() -> StateDict {
+    Checkpoint::read(fixtures_root().join("pth/maskrcnn_mmdet.pth")).and_then(|file| file.state_dict(Weights::Auto)).unwrap()
+}
+
+fn infos(document: &Value) -> Vec<ImageInfo> {
+    let sizes = document["sizes"].as_array().unwrap().iter().map(pair);
+    let originals = document["ori_shapes"].as_array().unwrap().iter().map(pair);
+    sizes
+        .zip(originals)
+        .zip(document["metas"].as_array().unwrap())
+        .map(|((size, original), meta)| {
+            let scale = numbers(&meta["scale_factor"]);
+            assert_eq!(pair(&meta["pad_shape"]), size.map(|side: usize| side.next_multiple_of(SIZE_DIVISOR)));
+            ImageInfo { size, original, scale: [scale[0], scale[1]] }
+        })
+        .collect()
+}
+
+#[test]
+fn every_stage_of_prediction_equals_the_official_one() {
+    if !present("maskrcnn/stages.safetensors") {
+        return;
+    }
+    let case = Fixture::read("maskrcnn", "stages");
+    let device = Device::flex();
+    let model = model(&device);
+    let infos = infos(&case.manifest);
+    let mut comparison = Comparison::new("maskrcnn/stages");
+    let images: Tensor<4> = case.tensor("batch_input").to_tensor(&device);
+    let features = model.backbone.forward_features(images);
+    for (level, feature) in features.iter().enumerate() {
+        comparison.check(&format!("feat{level}"), feature.clone(), case.tensor(&format!("feat{level}")), FORWARD_TOLERANCE);
+    }
+    let levels = model.neck.forward(features);
+    let rpn = model.rpn_head.forward(&levels);
+    for (level, map) in levels.iter().enumerate() {
+        comparison.check(&format!("fpn{level}"), map.clone(), case.tensor(&format!("fpn{level}")), FORWARD_TOLERANCE);
+        let (scores, deltas) = (rpn.objectness[level].clone(), rpn.deltas[level].clone());
+        let grid = model.anchors().grid(level, rpn.sizes()[level]);
+        comparison.check(&format!("rpn_cls{level}"), scores, case.tensor(&format!("rpn_cls{level}")), FORWARD_TOLERANCE);
+        comparison.check(&format!("rpn_bbox{level}"), deltas, case.tensor(&format!("rpn_bbox{level}")), FORWARD_TOLERANCE);
+        check_boxes(&mut comparison, &format!("anchors{level}"), &grid, case.tensor(&format!("anchors{level}")));
+    }
+    let proposals = model.test_proposals(&rpn, &infos);
+    for (image, own) in proposals.iter().enumerate() {
+        let expected = case.tensor(&format!("proposals{image}"));
+        comparison.check_values(&format!("proposals{image}"), &[own.boxes.len(), 4], &flat(&own.boxes), expected, FORWARD_TOLERANCE);
+        let scores: Vec<f64> = own.scores.iter().map(|s| f64::from(*s)).collect();
+        let name = format!("proposal_scores{image}");
+        comparison.check_values(&name, &[scores.len()], &scores, case.tensor(&name), FORWARD_TOLERANCE);
+    }
+
+    // From here on with the reference's boxes, so that what is compared is one stage at a time.
+    let all = rois(case.tensor("rois"));
+    let level_of = |rois: &[Roi]| rois.iter().map(|roi| roi_level(roi.bbox, 4) as f64).collect::<Vec<_>>();
+    assert_equal("roi_levels", &level_of(&all), case.tensor("roi_levels"));
+    let output = model.roi_head.boxes(&levels, &all);
+    comparison.check("bbox_cls_score", output.logits, case.tensor("bbox_cls_score"), FORWARD_TOLERANCE);
+    comparison.check("bbox_pred", output.deltas, case.tensor("bbox_pred"), FORWARD_TOLERANCE);
+    let selected: Vec<Roi> = indices(case.tensor("sel_rois_index")).into_iter().map(|index| all[index]).collect();
+    comparison.check("bbox_feats_sel", model.roi_head.box_features(&levels, &selected), case.tensor("bbox_feats_sel"), FORWARD_TOLERANCE);
+    let expected = case.tensor("mask_feats_sel");
+    let features = model.roi_head.mask_features(&levels, &selected[..expected.shape[0]]);
+    comparison.check("mask_feats_sel", features.clone(), expected, FORWARD_TOLERANCE);
+    comparison.check("mask_logits_sel", model.roi_head.mask_head.forward(features), case.tensor("mask_logits_sel"), FORWARD_TOLERANCE);
+
+    // Boxes that reach every level.
+    let fixed = rois(case.tensor("fixed_rois"));
+    assert_equal("fixed_levels", &level_of(&fixed), case.tensor("fixed_levels"));
+    let features = model.roi_head.box_features(&levels, &fixed);
+    comparison.check("fixed_bbox_feats", features.clone(), case.tensor("fixed_bbox_feats"), FORWARD_TOLERANCE);
+    let output = model.roi_head.bbox_head.forward(features);
+    comparison.check("fixed_cls_score", output.logits, case.tensor("fixed_cls_score"), FORWARD_TOLERANCE);
+    comparison.check("fixed_bbox_pred", output.deltas, case.tensor("fixed_bbox_pred"), FORWARD_TOLERANCE);
+    let features = model.roi_head.mask_features(&levels, &fixed);
+    comparison.check("fixed_mask_feats", features.clone(), case.tensor("fixed_mask_feats"), FORWARD_TOLERANCE);
+    let logits = model.roi_head.mask_head.forward(features.clone());
+    comparison.check("fixed_mask_logits", logits.clone(), case.tensor("fixed_mask_logits"), FORWARD_TOLERANCE);
+
+    // The shortcut for one class a RoI says the same as all classes.
+    let [count, classes, height, width] = logits.dims();
+    let chosen: Vec<usize> = (0..count).map(|roi| (roi * 3 + 1) % classes).collect();
+    let all: Vec<f64> = logits.into_data().iter::<f64>().collect();
+    let plane = height * width;
+    let own = chosen.iter().enumerate().flat_map(|(roi, class)| all[(roi * classes + class) * plane..][..plane].to_vec()).collect();
+    let own = FixtureTensor { shape: vec![count, height, width], values: own };
+    comparison.check("forward_of_class", model.roi_head.mask_head.forward_of_class(features, &chosen), &own, FORWARD_TOLERANCE);
+    comparison.finish();
+}
+
+#[test]
+fn detections_equal_the_official_ones() {
+    // The batch of the training case is that of the stages.
+    let batch = Fixture::read("maskrcnn", "train");
+    let case = Fixture::read("maskrcnn", "detections");
+    let device = Device::flex();
+    let model = model(&device);
+    let infos = infos(&manifest("maskrcnn", "stages"));
+    let levels = model.pyramid(batch.tensor("batch_input").to_tensor(&device));
+    let rpn = model.rpn_head.forward(&levels);
+    let found = model.detect_boxes(&levels, &model.test_proposals(&rpn, &infos), &infos);
+    let mut comparison = Comparison::new("maskrcnn/detections");
+
+    // RoIs of the masks are in pixels of the network's input.
+    let mask_rois: Vec<Roi> =
+        found.iter().enumerate().flat_map(|(image, own)| own.iter().map(move |found| Roi { image, bbox: found.bbox })).collect();
+    let rows: Vec<f64> = mask_rois.iter().flat_map(|roi| std::iter::once(roi.image as f64).chain(roi.bbox.map(f64::from))).collect();
+    comparison.check_values("mask_rois", &[mask_rois.len(), 5], &rows, case.tensor("mask_rois"), FORWARD_TOLERANCE);
+    let classes: Vec<usize> = found.iter().flatten().map(|found| found.category).collect();
+    let logits = model.roi_head.masks(&levels, &mask_rois, &classes);
+    let expected: Vec<FixtureTensor> = (0..infos.len()).map(|image| case.tensor(&format!("det_mask_logits{image}")).clone()).collect();
+    let joined = FixtureTensor {
+        shape: [&[mask_rois.len()], &expected[0].shape[1..]].concat(),
+        values: expected.iter().flat_map(|own| own.values.clone()).collect(),
+    };
+    comparison.check("det_mask_logits", logits, &joined, FORWARD_TOLERANCE);
+
+    for (image, own) in model.predict(batch.tensor("batch_input").to_tensor(&device), &infos).into_iter().enumerate() {
+        let tensor = |name: &str| case.tensor(&format!("{name}{image}"));
+        let boxes: Vec<[f32; 4]> = own.iter().map(|found| found.bbox).collect();
+        comparison.check_values(&format!("det_boxes{image}"), &[boxes.len(), 4], &flat(&boxes), tensor("det_boxes"), FORWARD_TOLERANCE);
+        let scores: Vec<f64> = own.iter().map(|found| f64::from(found.score)).collect();
+        comparison.check_values(&format!("det_scores{image}"), &[scores.len()], &scores, tensor("det_scores"), FORWARD_TOLERANCE);
+        let labels: Vec<f64> = own.iter().map(|found| found.category as f64).collect();
+        assert_equal(&format!("det_labels{image}"), &labels, tensor("det_labels"));
+        let pasted: Vec<f64> = own
+            .iter()
+            .flat_map(|found| found.mask.as_ref().expect("every detection has a mask").to_bits().as_slice().to_vec())
+            .map(|bit| f64::from(u8::from(bit)))
+            .collect();
+        let expected = tensor("det_masks");
+        assert_eq!(expected.shape[1..], infos[image].original, "masks have the size of the file");
+        let flipped = pasted.iter().zip(&expected.values).filter(|(a, e)| a != e).count();
+        println!("maskrcnn/detections image {image}: {flipped} of {} mask pixels differ", pasted.len());
+        assert!(pasted.len() == expected.values.len() && flipped as f64 <= FLIPPED_PIXELS * pasted.len() as f64, "det_masks{image}");
+    }
+    comparison.finish();
+}
+
+/// The sampler of the manifest: evenly strided over the candidates.
+struct Strided;
+
+impl Choose for Strided {
+    fn choose(&mut self, candidates: &[usize], count: usize) -> Vec<usize> {
+        (0..count).map(|i| candidates[i * candidates.len() / count]).collect()
+    }
+}
+
+fn truths(case: &Fixture) -> Vec<ImageTruth> {
+    (0..)
+        .map_while(|image| {
+            let objects = boxes(case.get(&format!("gt_boxes{image}"))?);
+            let bitmaps = case.tensor(&format!("gt_bitmaps{image}"));
+            let [_, height, width] = bitmaps.shape[..] else { panic!("gt_bitmaps{image}") };
+            let bits = bitmaps.to_u8();
+            let labels = indices(case.tensor(&format!("gt_labels{image}")));
+            let instances = objects.into_iter().zip(labels).zip(bits.chunks_exact(height * width)).map(|((bbox, category), bits)| {
+                Instance { bbox, category, crowd: false, mask: Some(instance_mask(bits, [height, width])) }
+            });
+            Some(ImageTruth { size: [height, width], instances: instances.collect(), crowds: Vec::new() })
+        })
+        .collect()
+}
+
+#[test]
+fn what_a_training_step_samples_is_what_mmdetection_samples() {
+    let case = Fixture::read("maskrcnn", "train");
+    let device = Device::flex();
+    let model = model(&device);
+    let truth = truths(&case);
+    let levels = model.pyramid(case.tensor("batch_input").to_tensor(&device));
+    let rpn = model.rpn_head.forward(&levels);
+    let mut comparison = Comparison::new("maskrcnn/train (sampling)");
+
+    let targets = model.rpn_targets(&rpn, &truth, &mut Strided);
+    let sampled: usize = targets.iter().map(Vec::len).sum();
+    assert_eq!(sampled as f64, number(&case.manifest["rpn_avg_factor"]), "sampled anchors");
+    for (level, [height, width]) in rpn.sizes().into_iter().enumerate() {
+        let count = height * width * model.anchors().per_cell();
+        let tensor = |part: &str| case.tensor(&format!("rpn_{part}{level}"));
+        let (mut labels, mut weights) = (vec![1.0; truth.len() * count], vec![0.0; truth.len() * count]);
+        let (mut offsets, mut offset_weights) = (vec![0.0; truth.len() * count * 4], vec![0.0; truth.len() * count * 4]);
+        for (image, anchors) in targets.iter().enumerate() {
+            for anchor in anchors.iter().filter(|anchor| anchor.level == level) {
+                let at = image * count + anchor.index;
+                weights[at] = 1.0;
+                if let Some(target) = anchor.target {
+                    labels[at] = 0.0;
+                    for part in 0..4 {
+                        offsets[at * 4 + part] = f64::from(target[part]);
+                        offset_weights[at * 4 + part] = 1.0;
+                    }
+                }
+            }
+        }
+        assert_equal(&format!("rpn_labels{level}"), &labels, tensor("labels"));
+        assert_equal(&format!("rpn_label_weights{level}"), &weights, tensor("label_weights"));
+        assert_equal(&format!("rpn_bbox_weights{level}"), &offset_weights, tensor("bbox_weights"));
+        let expected = tensor("bbox_targets");
+        comparison.check_values(&format!("rpn_bbox_targets{level}"), &expected.shape, &offsets, expected, FORWARD_TOLERANCE);
+    }
+
+    let proposals = model.train_proposals(&rpn, &truth);
+    let samples = model.sample_rois(&proposals, &truth, &mut Strided);
+    let (mut rois, mut labels, mut offsets, mut offset_weights, mut masks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let background = model.roi_head.bbox_head.num_classes() as f64;
+    let canvas = [case.tensor("batch_input").shape[2], case.tensor("batch_input").shape[3]];
+    let side = case.tensor("mask_targets").shape[1];
+    for (image, (sample, truth)) in samples.iter().zip(&truth).enumerate() {
+        let own = &proposals[image];
+        let name = format!("train_proposals{image}");
+        comparison.check_values(&name, &[own.boxes.len(), 4], &flat(&own.boxes), case.tensor(&name), FORWARD_TOLERANCE);
+        let scores: Vec<f64> = own.scores.iter().map(|s| f64::from(*s)).collect();
+        let name = format!("train_proposal_scores{image}");
+        comparison.check_values(&name, &[scores.len()], &scores, case.tensor(&name), FORWARD_TOLERANCE);
+        let same = |name: &str, values: &[usize]| {
+            let values: Vec<f64> = values.iter().map(|v| *v as f64).collect();
+            assert_equal(&format!("{name}{image}"), &values, case.tensor(&format!("{name}{image}")));
+        };
+        same("roi_pos_inds", &sample.sampled.positives);
+        same("roi_neg_inds", &sample.sampled.negatives);
+        same("roi_pos_gt", &sample.objects);
+        let name = format!("roi_priors{image}");
+        comparison.check_values(&name, &[sample.rois.len(), 4], &flat(&sample.rois), case.tensor(&name), FORWARD_TOLERANCE);
+        for (index, bbox) in sample.rois.iter().enumerate() {
+            rois.push(Roi { image, bbox: *bbox });
+            match sample.objects.get(index).map(|object| &truth.instances[*object]) {
+                Some(instance) => {
+                    labels.push(instance.category as f64);
+                    offsets.extend(BoxCoder::BOX_HEAD.encode(*bbox, instance.bbox).map(f64::from));
+                    offset_weights.extend([1.0; 4]);
+                    let mut patch = instance.mask.as_ref().unwrap().patch();
+                    patch.canvas = canvas;
+                    masks.extend(mask_target(&patch, *bbox, side).into_iter().map(f64::from));
+                }
+                None => {
+                    labels.push(background);
+                    offsets.extend([0.0; 4]);
+                    offset_weights.extend([0.0; 4]);
+                }
+            }
+        }
+    }
+    assert_equal("roi_labels", &labels, case.tensor("roi_labels"));
+    assert_equal("roi_label_weights", &vec![1.0; labels.len()], case.tensor("roi_label_weights"));
+    assert_equal("roi_bbox_weights", &offset_weights, case.tensor("roi_bbox_weights"));
+    let expected = case.tensor("roi_bbox_targets");
+    comparison.check_values("roi_bbox_targets", &expected.shape, &offsets, expected, FORWARD_TOLERANCE);
+    let expected = case.tensor("mask_targets");
+    let flipped = masks.iter().zip(&expected.values).filter(|(a, e)| a != e).count();
+    println!("maskrcnn/train: {flipped} of {} pixels of the mask targets differ", expected.values.len());
+    assert!(masks.len() == expected.values.len() && flipped as f64 <= FLIPPED_PIXELS * masks.len() as f64, "mask_targets");
+    let output = model.roi_head.boxes(&levels, &rois);
+    comparison.check("train_cls_score", output.logits, case.tensor("train_cls_score"), FORWARD_TOLERANCE);
+    comparison.check("train_bbox_pred", output.deltas, case.tensor("train_bbox_pred"), FORWARD_TOLERANCE);
+    comparison.finish();
+}
+
+#[test]
+fn a_training_step_has_the_official_losses_and_gradients() {
+    let case = Fixture::read("maskrcnn", "train");
+    let device = Device::flex().autodiff();
+    let model = model(&device);
+    let loss = model.loss(case.tensor("batch_input").to_tensor(&device), &truths(&case), &mut Strided);
+    let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
+    let mut comparison = Comparison::new("maskrcnn/train");
+    let (expected, levels) = (&case.manifest["losses"], &case.manifest["losses_per_level"]);
+    for (name, terms) in [("loss_rpn_cls", &loss.rpn_cls), ("loss_rpn_bbox", &loss.rpn_bbox)] {
+        for (level, (term, expected)) in terms.iter().zip(levels[name].as_array().unwrap()).enumerate() {
+            comparison.check_scalar(&format!("{name} of level {level}"), scalar(term), number(expected), FORWARD_TOLERANCE);
+        }
+        let sum: f64 = terms.iter().map(scalar).sum();
+        comparison.check_scalar(name, sum, number(&expected[name]), FORWARD_TOLERANCE);
+    }
+    for (name, term) in [("loss", &loss.total), ("loss_cls", &loss.cls), ("loss_bbox", &loss.bbox), ("loss_mask", &loss.mask)] {
+        comparison.check_scalar(name, scalar(term), number(&expected[name]), FORWARD_TOLERANCE);
+    }
+    comparison.check_scalar("acc", loss.accuracy, number(&expected["acc"]), FORWARD_TOLERANCE);
+    let gradients = loss.total.backward();
+    let expected = case.with_prefix("g.");
+    let mut visitor = GradientCheck { comparison: &mut comparison, gradients: &gradients, expected: &expected, path: Vec::new(), seen: 0 };
+    model.visit(&mut visitor);
+    assert_eq!(visitor.seen, expected.len(), "every stored gradient belongs to a parameter");
+    comparison.finish();
+}
+
+struct GradientCheck<'a> {
+    comparison: &'a mut Comparison,
+    gradients: &'a Gradients,
+    expected: &'a BTreeMap<String, FixtureTensor>,
+    path: Vec<String>,
+    seen: usize,
+}
+
+impl ModuleVisitor for GradientCheck<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let key = official_key(&self.path.join("."));
+        if let Some(expected) = self.expected.get(&key) {
+            let gradient = param.val().grad(self.gradients).unwrap_or_else(|| panic!("{key} received no gradient"));
+            self.comparison.check(&format!("g.{key}"), gradient, expected, GRADIENT_TOLERANCE);
+            self.seen += 1;
+        }
+    }
+}
+
+#[test]
+fn an_mmdetection_checkpoint_loads_strictly() {
+    let device = Device::flex();
+    assert_eq!(state_dict_of(&load(&checkpoint(), &device), &official_key), state_dict_of(&model(&device), &official_key));
+}
+
+#[test]
+fn complexity_equals_the_official_count_for_every_published_model() {
+    let path = fixtures_root().join("complexity.json");
+    let document: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut compared = 0;
+    for (name, expected) in document["detection_1280x800"].as_object().unwrap() {
+        let preset = match (name.split('/').next(), name.rsplit('_').next()) {
+            (Some("vssm1"), Some("tiny")) => "vmamba_tiny_s1l8",
+            (Some("vssm1"), Some("tiny1")) => "vmamba_tiny_s2l5",
+            (Some("vssm1"), Some("small")) => "vmamba_small_s2l15",
+            (Some("vssm1"), Some("base")) => "vmamba_base_s2l15",
+            (Some("vssm"), Some("tiny")) => "vanilla_vmamba_tiny",
+            (Some("vssm"), Some("small")) => "vanilla_vmamba_small",
+            (Some("vssm"), Some("base")) => "vanilla_vmamba_base",
+            // Other backbones.
+            _ => continue,
+        };
+        let cost = MaskRcnnConfig::new(VmambaConfig::preset(preset.parse().unwrap()), 80).complexity([800, 1280]);
+        assert_eq!(cost.params, expected["params"].as_u64().unwrap(), "{name}: parameters");
+        assert_eq!(cost.flops(), expected["flops"].as_u64().unwrap(), "{name}: FLOPs, by operation {:?}", cost.by_op);
+        compared += 1;
+    }
+    assert!(compared >= 7, "only {compared} models were compared");
+}
