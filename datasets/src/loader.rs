@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 
 use rand::SeedableRng;
 
-use crate::sample::{DataError, SegmentationDataset};
-use crate::transforms::{TrainPipeline, TransformRng, between};
+use crate::sample::{DataError, DetectionDataset, Instance, SegmentationDataset};
+use crate::transforms::{DetectionTrainPipeline, TrainPipeline, TransformRng, between, padded_size};
 
 /// Items made ahead by worker threads, bounded in number, in order.
 #[derive(Debug)]
@@ -99,20 +99,8 @@ pub struct TrainLoader(Prefetch<Result<Batch, DataError>>);
 impl TrainLoader {
     /// Loads from batch `first` on.
     pub fn new(dataset: Arc<dyn SegmentationDataset>, pipeline: TrainPipeline, config: LoaderConfig, first: u64) -> Self {
-        // The order of the newest epochs; several workers may be in different ones.
-        let orders: Mutex<Vec<(u64, Arc<Vec<usize>>)>> = Mutex::new(Vec::new());
-        let order = move |epoch: u64, len: usize| {
-            let mut orders = orders.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let Some((_, order)) = orders.iter().find(|(known, _)| *known == epoch) {
-                return Arc::clone(order);
-            }
-            let order = Arc::new(shuffled(len, config.seed, epoch));
-            orders.push((epoch, Arc::clone(&order)));
-            if orders.len() > 8 {
-                orders.remove(0);
-            }
-            order
-        };
+        let orders = Epochs::default();
+        let order = move |epoch: u64, len: usize| orders.of(epoch, || shuffled(len, config.seed, epoch));
         let make = move |batch: u64| {
             let len = dataset.len().max(1) as u64;
             let samples = (0..config.batch_size as u64).map(|position| {
@@ -141,6 +129,107 @@ impl Iterator for TrainLoader {
     fn next(&mut self) -> Option<Self::Item> {
         self.0.next()
     }
+}
+
+/// What the newest epochs look like; several workers may be in different ones.
+#[derive(Debug)]
+struct Epochs<T>(Mutex<Vec<(u64, Arc<T>)>>);
+
+impl<T> Default for Epochs<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+}
+
+impl<T> Epochs<T> {
+    /// That of an epoch, made once.
+    fn of(&self, epoch: u64, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut newest = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, known)) = newest.iter().find(|(known, _)| *known == epoch) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(make());
+        newest.push((epoch, Arc::clone(&made)));
+        if newest.len() > 8 {
+            newest.remove(0);
+        }
+        made
+    }
+}
+
+/// A batch of training images with objects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DetectionBatch {
+    /// `[batch, 3, height, width]`, padded with zeros at the bottom and the right.
+    pub images: Vec<f32>,
+    /// `[height, width]` of all.
+    pub size: [usize; 2],
+    /// `[height, width]` of each without the padding.
+    pub image_sizes: Vec<[usize; 2]>,
+    /// Objects and crowds of each, in pixels of the network's input.
+    pub instances: Vec<Vec<Instance>>,
+    /// Names of the images.
+    pub names: Vec<String>,
+}
+
+/// Training batches of images of similar shape without end: upright images and wide ones do not meet in a batch, but for what an epoch
+/// leaves over (mmdetection's `AspectRatioBatchSampler`). The last batch of an epoch may be smaller.
+#[derive(Debug)]
+pub struct DetectionLoader(Prefetch<Result<DetectionBatch, DataError>>);
+
+impl DetectionLoader {
+    /// Loads from batch `first` on.
+    pub fn new(dataset: Arc<dyn DetectionDataset>, pipeline: DetectionTrainPipeline, config: LoaderConfig, first: u64) -> Self {
+        let len = dataset.len();
+        let upright: Vec<bool> = (0..len).map(|index| dataset.size(index)).map(|[height, width]| width < height).collect();
+        let per_epoch = len.div_ceil(config.batch_size.max(1)).max(1) as u64;
+        let epochs = Epochs::default();
+        let make = move |batch: u64| {
+            let (epoch, position) = (batch / per_epoch, (batch % per_epoch) as usize);
+            let batches = epochs.of(epoch, || by_shape(&shuffled(len, config.seed, epoch), &upright, config.batch_size));
+            let members = batches.get(position).map_or(&[][..], Vec::as_slice);
+            let samples = members.iter().zip(0_u64..).map(|(index, place)| {
+                let mut rng = TransformRng::seed_from_u64(mix(config.seed, batch * config.batch_size as u64 + place));
+                Ok(pipeline.apply(dataset.get(*index)?, &mut rng))
+            });
+            let samples = samples.collect::<Result<Vec<_>, DataError>>()?;
+            let image_sizes: Vec<[usize; 2]> = samples.iter().map(|s| [s.image.height() as usize, s.image.width() as usize]).collect();
+            let largest = image_sizes.iter().fold([0, 0], |a, b| [a[0].max(b[0]), a[1].max(b[1])]);
+            let size = padded_size(largest);
+            Ok(DetectionBatch {
+                images: samples.iter().flat_map(|sample| pipeline.normalize.apply(&sample.image, size).values).collect(),
+                size,
+                image_sizes,
+                names: samples.iter().map(|sample| sample.name.clone()).collect(),
+                instances: samples.into_iter().map(|sample| sample.instances).collect(),
+            })
+        };
+        Self(Prefetch::new(first..u64::MAX, config.workers, config.ahead, make))
+    }
+}
+
+impl Iterator for DetectionLoader {
+    type Item = Result<DetectionBatch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
+    }
+}
+
+/// The batches of an epoch: each shape collects until a batch is full; what is left over in the end is mixed.
+fn by_shape(order: &[usize], upright: &[bool], batch_size: usize) -> Vec<Vec<usize>> {
+    let mut batches = Vec::new();
+    let mut waiting = [Vec::new(), Vec::new()];
+    for &index in order {
+        let bucket = &mut waiting[usize::from(!upright[index])];
+        bucket.push(index);
+        if bucket.len() == batch_size {
+            batches.push(std::mem::take(bucket));
+        }
+    }
+    let left: Vec<usize> = waiting.into_iter().flatten().collect();
+    batches.extend(left.chunks(batch_size.max(1)).map(<[usize]>::to_vec));
+    batches
 }
 
 /// A permutation of `0..len` (Fisher and Yates).
@@ -236,6 +325,47 @@ mod tests {
         let results: Vec<_> = loader(3, 0, Some(4)).take(3).collect();
         let errors: Vec<String> = results.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
         assert!(!errors.is_empty() && errors.iter().all(|error| error.contains("broken.png")), "{errors:?}");
+    }
+
+    #[test]
+    fn batches_of_objects_keep_shapes_apart_and_do_not_depend_on_the_workers() {
+        use crate::scenes::{SceneConfig, SceneObjects};
+        let scenes = SceneObjects::new(SceneConfig { count: 7, height: 40, width: 56, ..SceneConfig::default() }).unwrap();
+        let dataset: Arc<dyn DetectionDataset> = Arc::new(scenes);
+        let pipeline = DetectionTrainPipeline {
+            scales: vec![[100, 50], [100, 60]],
+            crop: None,
+            flip: 0.5,
+            photometric: None,
+            normalize: Normalize::default(),
+        };
+        let batches = |workers: usize, first: u64, count: usize| {
+            let config = LoaderConfig { batch_size: 3, seed: 5, workers, ahead: 4 };
+            DetectionLoader::new(Arc::clone(&dataset), pipeline.clone(), config, first).take(count).map(Result::unwrap).collect::<Vec<_>>()
+        };
+        let expected = batches(1, 0, 7);
+        assert_eq!(expected.iter().map(|batch| batch.names.len()).collect::<Vec<_>>(), [3, 3, 1, 3, 3, 1, 3]);
+        for workers in [0, 2, 5] {
+            assert_eq!(batches(workers, 0, 7), expected, "{workers} workers");
+        }
+        assert_eq!(batches(2, 4, 3), expected[4..]);
+        for batch in &expected {
+            assert_eq!(batch.images.len(), batch.names.len() * 3 * batch.size[0] * batch.size[1]);
+            assert!(batch.size.iter().all(|side| side % 32 == 0));
+        }
+    }
+
+    #[test]
+    fn every_batch_has_one_shape_but_for_the_rest_of_an_epoch() {
+        let upright: Vec<bool> = (0..23).map(|i| i % 3 == 0).collect();
+        let order = shuffled(23, 1, 0);
+        let batches = by_shape(&order, &upright, 4);
+        assert_eq!(batches.len(), 23_usize.div_ceil(4));
+        let mut all: Vec<usize> = batches.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..23).collect::<Vec<_>>());
+        let mixed = batches.iter().filter(|batch| batch.iter().any(|i| upright[*i]) && batch.iter().any(|i| !upright[*i])).count();
+        assert!(mixed <= 1, "{batches:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! What happens to an image and its labels on the way to the network, as mmsegmentation 1.2.2 does it.
+//! What happens to an image and its labels or objects on the way to the network, as mmsegmentation 1.2.2 and mmdetection 3.3.0 do it.
 
 mod crop;
+mod detection;
 mod flip;
 mod normalize;
 mod photometric;
@@ -8,6 +9,7 @@ mod pipeline;
 mod resize;
 
 pub use crop::{CropConfig, random_crop};
+pub use detection::{DetectionTestPipeline, DetectionTrainPipeline, DetectionTrainSample, ResizedCropConfig, padded_size};
 pub use flip::{flip_image, flip_labels};
 pub use normalize::{NetworkInput, Normalize};
 pub use photometric::PhotometricConfig;

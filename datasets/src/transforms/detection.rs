@@ -1,0 +1,308 @@
+//! The transforms of detection in the order of mmdetection's pipelines: images with boxes and masks.
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use super::{NetworkInput, Normalize, PhotometricConfig, TransformRng, between, fit_size, flip_image, resize_bilinear, uniform};
+use crate::sample::{DetectionSample, Instance};
+
+/// Images are padded to multiples of this many pixels.
+const SIZE_DIVISOR: usize = 32;
+
+/// What a training image goes through: resize (or resize, crop, resize), flip, colour. Normalisation and padding come with the batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectionTrainPipeline {
+    /// Limits of the long and the short side, of which one pair is drawn for each image.
+    pub scales: Vec<[usize; 2]>,
+    /// A crop before the resize, for a share of the images; absent for none.
+    #[serde(default)]
+    pub crop: Option<ResizedCropConfig>,
+    /// Probability of a horizontal flip.
+    #[serde(default = "half")]
+    pub flip: f64,
+    /// Colour distortion; absent for none.
+    #[serde(default)]
+    pub photometric: Option<PhotometricConfig>,
+    /// Mean and standard deviation.
+    #[serde(default)]
+    pub normalize: Normalize,
+}
+
+/// A crop of a resized image (the second branch of the DETR recipe, mmdetection's `RandomChoiceResize` and `RandomCrop`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResizedCropConfig {
+    /// Share of the images that are cropped.
+    #[serde(default = "half")]
+    pub probability: f64,
+    /// Limits of the long and the short side before the crop, of which one pair is drawn.
+    pub scales: Vec<[usize; 2]>,
+    /// Smallest and largest side of the crop, drawn for height and width apart; smaller sides are kept whole.
+    pub size: [usize; 2],
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+/// A training image before it joins a batch.
+#[derive(Clone, Debug)]
+pub struct DetectionTrainSample {
+    /// The transformed image.
+    pub image: RgbImage,
+    /// Its objects and crowds, in pixels of the transformed image.
+    pub instances: Vec<Instance>,
+    /// Where it comes from.
+    pub name: String,
+    /// Its number in the annotations.
+    pub image_id: i64,
+}
+
+impl DetectionTrainPipeline {
+    /// The first field that cannot be, with the reason.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub fn validate(&self) -> Result<(), String> {
+        let scales = |field: &str, scales: &[[usize; 2]]| {
+            if scales.is_empty() || scales.iter().flatten().any(|side| *side == 0) {
+                return Err(format!("{field} must be a list of pairs of positive limits, e.g. [[1333, 800]]"));
+            }
+            Ok(())
+        };
+        scales("scales", &self.scales)?;
+        if let Some(crop) = &self.crop {
+            scales("crop.scales", &crop.scales)?;
+            if crop.size[0] == 0 || crop.size[0] > crop.size[1] {
+                return Err(format!("crop.size must be the smallest and the largest side, got {:?}", crop.size));
+            }
+        }
+        Ok(())
+    }
+
+    /// Transforms a sample.
+    pub fn apply(&self, sample: DetectionSample, rng: &mut TransformRng) -> DetectionTrainSample {
+        let DetectionSample { image, instances, name, image_id, .. } = sample;
+        let mut state = State { image, instances };
+        if let Some(crop) = &self.crop
+            && uniform(rng) < crop.probability
+        {
+            state.resize(draw(&crop.scales, rng));
+            state.crop(crop.size, rng);
+        }
+        state.resize(draw(&self.scales, rng));
+        if uniform(rng) < self.flip {
+            state.flip();
+        }
+        let State { mut image, instances } = state;
+        if let Some(photometric) = &self.photometric {
+            photometric.apply(&mut image, rng);
+        }
+        DetectionTrainSample { image, instances, name, image_id }
+    }
+}
+
+/// One of the scales.
+fn draw(scales: &[[usize; 2]], rng: &mut TransformRng) -> [usize; 2] {
+    let index = between(rng, 0, scales.len() as i64 - 1) as usize;
+    scales.get(index).copied().unwrap_or([1, 1])
+}
+
+/// An image with its objects on the way.
+struct State {
+    image: RgbImage,
+    instances: Vec<Instance>,
+}
+
+impl State {
+    /// `[height, width]`
+    fn size(&self) -> [usize; 2] {
+        [self.image.height() as usize, self.image.width() as usize]
+    }
+
+    fn resize(&mut self, limits: [usize; 2]) {
+        let old = self.size();
+        let size = fit_size(old, limits);
+        self.image = resize_bilinear(&self.image, size);
+        let scale = |axis: usize| (size[axis] as f64 / old[axis].max(1) as f64) as f32;
+        let (sx, sy) = (scale(1), scale(0));
+        for instance in &mut self.instances {
+            let [x0, y0, x1, y1] = instance.bbox;
+            instance.bbox = clip([x0 * sx, y0 * sy, x1 * sx, y1 * sy], size);
+            instance.mask = instance.mask.take().map(|mask| mask.resized(size));
+        }
+    }
+
+    /// Cuts out a random part; objects that lie outside are gone, boxes of the others end at its border.
+    fn crop(&mut self, [smallest, largest]: [usize; 2], rng: &mut TransformRng) {
+        let [height, width] = self.size();
+        let mut side = |whole: usize| between(rng, smallest.min(whole) as i64, largest.min(whole) as i64) as usize;
+        let size = [side(height), side(width)];
+        let top = between(rng, 0, (height - size[0]) as i64) as usize;
+        let left = between(rng, 0, (width - size[1]) as i64) as usize;
+        self.image = image::imageops::crop_imm(&self.image, left as u32, top as u32, size[1] as u32, size[0] as u32).to_image();
+        let (dx, dy) = (left as f32, top as f32);
+        self.instances.retain_mut(|instance| {
+            let [x0, y0, x1, y1] = instance.bbox;
+            instance.bbox = clip([x0 - dx, y0 - dy, x1 - dx, y1 - dy], size);
+            instance.mask = instance.mask.take().map(|mask| mask.cropped(top, left, size));
+            let [x0, y0, x1, y1] = instance.bbox;
+            x0 < size[1] as f32 && y0 < size[0] as f32 && x1 > 0.0 && y1 > 0.0
+        });
+    }
+
+    fn flip(&mut self) {
+        self.image = flip_image(&self.image);
+        let width = self.image.width() as f32;
+        for instance in &mut self.instances {
+            let [x0, y0, x1, y1] = instance.bbox;
+            instance.bbox = [width - x1, y0, width - x0, y1];
+            instance.mask = instance.mask.take().map(crate::mask::InstanceMask::flipped);
+        }
+    }
+}
+
+/// The part of a box inside an image of `[height, width]` pixels.
+fn clip([x0, y0, x1, y1]: [f32; 4], [height, width]: [usize; 2]) -> [f32; 4] {
+    let (w, h) = (width as f32, height as f32);
+    [x0.clamp(0.0, w), y0.clamp(0.0, h), x1.clamp(0.0, w), y1.clamp(0.0, h)]
+}
+
+/// What an image goes through before prediction: resize, normalise, pad.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectionTestPipeline {
+    /// Limits of the long and the short side, keeping the ratio; absent to keep the size of the file.
+    #[serde(default)]
+    pub scale: Option<[usize; 2]>,
+    /// Mean and standard deviation.
+    #[serde(default)]
+    pub normalize: Normalize,
+}
+
+impl DetectionTestPipeline {
+    /// The network's input for an image, and its `[height, width]` without the padding.
+    pub fn apply(&self, image: &RgbImage) -> (NetworkInput, [usize; 2]) {
+        let original = [image.height() as usize, image.width() as usize];
+        let size = self.scale.map_or(original, |limits| fit_size(original, limits));
+        let padded = padded_size(size);
+        (
+            if size == original {
+                self.normalize.apply(image, padded)
+            } else {
+                self.normalize.apply(&resize_bilinear(image, size), padded)
+            },
+            size,
+        )
+    }
+}
+
+/// `[height, width]` of the smallest input that holds an image.
+pub fn padded_size(size: [usize; 2]) -> [usize; 2] {
+    size.map(|side| side.next_multiple_of(SIZE_DIVISOR))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::mask::{InstanceMask, MaskPatch, Segmentation};
+
+    /// A picture whose red and green channels are the position, with a rectangle as object and a crowd.
+    fn sample() -> DetectionSample {
+        let image = RgbImage::from_fn(120, 80, |x, y| image::Rgb([x as u8 * 2, y as u8 * 3, 0]));
+        let object = |x0: f64, y0: f64, x1: f64, y1: f64, crowd| {
+            let polygon = vec![x0, y0, x1, y0, x1, y1, x0, y1];
+            let mask = InstanceMask::new(Segmentation::Polygons(vec![polygon]), [80, 120]).unwrap();
+            Instance { bbox: [x0, y0, x1, y1].map(|v| v as f32), category: 1, crowd, mask: Some(mask) }
+        };
+        let instances =
+            vec![object(10.0, 20.0, 50.0, 60.0, false), object(90.0, 4.0, 118.0, 20.0, false), object(0.0, 70.0, 120.0, 80.0, true)];
+        DetectionSample { image, instances, name: "s".into(), image_id: 7, original_size: [80, 120] }
+    }
+
+    fn pipeline() -> DetectionTrainPipeline {
+        DetectionTrainPipeline {
+            scales: vec![[200, 100], [200, 60]],
+            crop: Some(ResizedCropConfig { probability: 0.5, scales: vec![[400, 90], [400, 120]], size: [40, 70] }),
+            flip: 0.5,
+            photometric: None,
+            normalize: Normalize::default(),
+        }
+    }
+
+    /// The box around the pixels of a mask.
+    fn extent(patch: &MaskPatch) -> [f32; 4] {
+        let [x, y, w, h] = patch.rle().bbox();
+        [x, y, x + w, y + h].map(|v| v as f32)
+    }
+
+    #[test]
+    fn boxes_and_masks_stay_together_through_every_transform() {
+        let mut cropped = 0;
+        for seed in 0..200 {
+            let result = pipeline().apply(sample(), &mut TransformRng::seed_from_u64(seed));
+            let size = [result.image.height() as usize, result.image.width() as usize];
+            cropped += usize::from(result.instances.len() < 3);
+            for instance in &result.instances {
+                let mask = instance.mask.as_ref().unwrap();
+                assert_eq!(mask.size(), size, "seed {seed}");
+                let [x0, y0, x1, y1] = instance.bbox;
+                assert!(x0 >= 0.0 && y0 >= 0.0 && x1 <= size[1] as f32 && y1 <= size[0] as f32 && x0 < x1 && y0 < y1, "seed {seed}");
+                let patch = mask.patch();
+                if patch.bits.is_empty() {
+                    // Less than a pixel of it is left.
+                    assert!((x1 - x0).min(y1 - y0) < 3.0, "seed {seed}: {:?}", instance.bbox);
+                    continue;
+                }
+                // The nearest neighbour moves an edge by up to a source pixel at each of two resizes.
+                for (a, b) in extent(&patch).iter().zip(instance.bbox) {
+                    assert!((a - b).abs() <= 4.0, "seed {seed}: mask {:?}, box {:?}", extent(&patch), instance.bbox);
+                }
+            }
+        }
+        assert!(cropped > 5, "crops must lose objects at times");
+    }
+
+    #[test]
+    fn the_picture_moves_with_the_boxes() {
+        // Without interpolation in the way: only flip and crop.
+        for seed in 0..50 {
+            let pipeline = DetectionTrainPipeline { scales: vec![[120, 80]], crop: None, ..pipeline() };
+            let result = pipeline.apply(sample(), &mut TransformRng::seed_from_u64(seed));
+            let first = &result.instances[0];
+            let red = result.image.get_pixel(first.bbox[0] as u32, 30).0[0];
+            let flipped = first.bbox[0] != 10.0;
+            assert_eq!(red, if flipped { 49 * 2 } else { 10 * 2 });
+        }
+    }
+
+    #[test]
+    fn a_result_depends_on_the_generator_alone() {
+        let run = || pipeline().apply(sample(), &mut TransformRng::seed_from_u64(11));
+        let (a, b) = (run(), run());
+        assert_eq!((a.image, a.instances), (b.image, b.instances));
+    }
+
+    #[test]
+    fn test_images_are_padded_and_know_their_size() {
+        let pipeline = DetectionTestPipeline { scale: Some([1333, 50]), normalize: Normalize::default() };
+        let (input, size) = pipeline.apply(&sample().image);
+        assert_eq!((size, input.size), ([50, 75], [64, 96]));
+        assert_eq!(input.values[63 * 96 + 95], 0.0);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_named() {
+        let wrong = |change: fn(&mut DetectionTrainPipeline)| {
+            let mut pipeline = pipeline();
+            change(&mut pipeline);
+            pipeline.validate().unwrap_err()
+        };
+        assert!(wrong(|p| p.scales.clear()).contains("scales"));
+        assert!(wrong(|p| p.crop.as_mut().unwrap().size = [9, 8]).contains("crop.size"));
+        assert!(pipeline().validate().is_ok());
+    }
+}
