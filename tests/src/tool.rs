@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
-use vision_datasets::scenes::{SceneConfig, SceneDataset, write_ade20k_layout};
+use vision_datasets::scenes::{SceneConfig, SceneDataset, SceneObjects, write_ade20k_layout};
 
 /// What a program did.
 #[derive(Debug)]
@@ -75,12 +75,29 @@ impl Place {
         Self { folder, config }
     }
 
+    /// As [`Place::new`], for a detector on COCO annotations, with scenes of 64 pixels.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn detection(iterations: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path().join("data");
+        let world = SceneConfig { count: 6, height: 64, width: 64, ..SceneConfig::default() };
+        let rest = SceneConfig { count: 4, first: 6, ..world.clone() };
+        for (split, config) in [("train", world), ("val", rest)] {
+            let scenes = SceneObjects::new(config).expect("the scenes are possible");
+            scenes.write_coco_layout(&data, split).expect("the folder can be written");
+        }
+        let config = write_detection_config(folder.path(), &data, iterations);
+        Self { folder, config }
+    }
+
     /// A path below the folder.
     pub fn path(&self, inner: &str) -> String {
         self.folder.path().join(inner).to_string_lossy().into_owned()
     }
 
-    /// Runs `program`, which is `train_seg`, with the configuration and the output folder `out` of this place.
+    /// Runs `program`, which is `train_seg` or `train_det`, with the configuration and the output folder `out` of this place.
     pub fn train_with(&self, program: &str, out: &str, more: &[&str]) -> Ran {
         let (config, out) = (self.config.to_string_lossy().into_owned(), self.path(out));
         run(program, &[&["--config", &config, "--out", &out], more].concat())
@@ -154,6 +171,81 @@ warmup_iterations = 2
 "#
     );
     let path = folder.join("tiny.toml");
+    std::fs::write(&path, text).expect("the configuration can be written");
+    path
+}
+
+/// As [`write_config`], for a detector.
+fn write_detection_config(folder: &Path, data: &Path, iterations: u64) -> PathBuf {
+    let root = toml::Value::String(data.to_string_lossy().into_owned());
+    let text = format!(
+        r#"name = "tiny_det"
+init = "random"
+
+[model.backbone]
+depths = [1, 1, 1, 1]
+dims = 8
+ssm_d_state = 1
+ssm_ratio = 1.0
+forward_type = "v05_noz"
+mlp_ratio = 1.0
+patchembed_version = "v2"
+downsample_version = "v3"
+norm_layer = "ln2d"
+drop_path_rate = 0.1
+
+[model.heads]
+fpn = {{ channels = 8, levels = 5 }}
+anchors = {{ scales = [3.0] }}
+box_head = {{ channels = 16, roi_size = 3 }}
+mask_head = {{ num_convs = 1, channels = 8, roi_size = 4 }}
+test = {{ score_threshold = 0.01, max_per_image = 10 }}
+
+[model.heads.rpn]
+channels = 8
+sampler = {{ num = 16, positive_fraction = 0.5 }}
+train = {{ nms_pre = 50, max_per_image = 30, nms_threshold = 0.7 }}
+test = {{ nms_pre = 50, max_per_image = 20, nms_threshold = 0.7 }}
+
+[model.heads.roi]
+sampler = {{ num = 16, positive_fraction = 0.25 }}
+
+[data.source]
+kind = "coco"
+root = {root}
+train_annotations = "annotations/instances_train.json"
+train_images = "train"
+val_annotations = "annotations/instances_val.json"
+val_images = "val"
+
+[data.train]
+scales = [[96, 64], [96, 48]]
+crop = {{ scales = [[90, 60]], size = [40, 60] }}
+photometric = {{}}
+
+[data.test]
+scale = [96, 64]
+
+[train]
+iterations = {iterations}
+batch_size = 2
+accumulation = 2
+ema = 0.9
+val_interval = 3
+log_interval = 1
+pictures = 2
+
+[train.optimizer]
+lr = 1e-3
+weight_decay = 0.01
+clip_norm = 1.0
+
+[train.schedule]
+warmup_iterations = 2
+decay = {{ kind = "steps", at = [2], unit = "epochs" }}
+"#
+    );
+    let path = folder.join("tiny_det.toml");
     std::fs::write(&path, text).expect("the configuration can be written");
     path
 }

@@ -13,6 +13,34 @@ const DATA: &str = include_str!("../data/published.toml");
 pub struct Published {
     /// UperNet on ADE20K val.
     pub ade20k_upernet: Vec<SegmentationRow>,
+    /// Mask R-CNN on COCO val2017.
+    pub coco_mask_rcnn: Vec<DetectionRow>,
+}
+
+/// One published detector. `None` means that nobody published the number; APs in percent.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectionRow {
+    /// Name of the configuration file without its ending.
+    pub id: String,
+    /// The name used in the publication.
+    pub model: String,
+    /// `1x` or `3x`.
+    pub schedule: String,
+    /// AP, AP50 and AP75 of the boxes.
+    pub boxes: [f64; 3],
+    /// AP, AP50 and AP75 of the masks.
+    pub masks: [f64; 3],
+    /// Parameters of the whole detector.
+    pub params: u64,
+    /// Multiply-accumulates / 1e9 of the whole detector at `flops_input`.
+    pub gflops: f64,
+    /// Height and width for which `gflops` holds.
+    pub flops_input: [usize; 2],
+    /// Where the numbers come from.
+    pub source: String,
+    /// Contradictions and conditions worth knowing.
+    pub note: Option<String>,
 }
 
 /// One published segmentor. `None` means that nobody published the number.
@@ -54,9 +82,37 @@ pub fn published() -> Result<Published> {
 /// # Errors
 /// As [`published`].
 pub fn segmentation_row(config: &str) -> Result<Option<SegmentationRow>> {
+    Ok(published()?.ade20k_upernet.into_iter().find(|row| row.id == name_of(config)))
+}
+
+/// The row of a configuration, as for [`segmentation_row`].
+///
+/// # Errors
+/// As [`published`].
+pub fn detection_row(config: &str) -> Result<Option<DetectionRow>> {
+    Ok(published()?.coco_mask_rcnn.into_iter().find(|row| row.id == name_of(config)))
+}
+
+fn name_of(config: &str) -> &str {
     let name = Path::new(config).file_name().and_then(|n| n.to_str()).unwrap_or(config);
-    let name = name.strip_suffix(".toml").unwrap_or(name);
-    Ok(published()?.ade20k_upernet.into_iter().find(|row| row.id == name))
+    name.strip_suffix(".toml").unwrap_or(name)
+}
+
+impl DetectionRow {
+    /// The published row, one's own below it (percent), and the difference.
+    pub fn compare(&self, boxes: [f64; 3], masks: [f64; 3]) -> Table {
+        let mut table = Table::new(["", "APb", "APb50", "APb75", "APm", "APm50", "APm75"]);
+        let own: Vec<f64> = boxes.into_iter().chain(masks).collect();
+        let published: Vec<f64> = self.boxes.into_iter().chain(self.masks).collect();
+        let row = |name: String, values: &[f64], decimals: usize| {
+            std::iter::once(Cell::Text(name)).chain(values.iter().map(|value| Cell::Number(*value, decimals))).collect::<Vec<_>>()
+        };
+        let differences: Vec<f64> = own.iter().zip(&published).map(|(own, published)| own - published).collect();
+        table.push(row(format!("published, {} {}", self.model, self.schedule), &published, 1));
+        table.push(row("this run".to_owned(), &own, 2));
+        table.push(row("difference".to_owned(), &differences, 2));
+        table
+    }
 }
 
 /// Own results in percent, as far as they were measured.
@@ -96,6 +152,12 @@ mod tests {
             assert!(row.id.ends_with(&format!("_{}", row.crop)) && !row.source.is_empty(), "{}", row.id);
             assert_eq!(row.gflops.is_some(), row.flops_input.is_some(), "{}", row.id);
         }
+        let rows = published().unwrap().coco_mask_rcnn;
+        let ids: std::collections::BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+        assert_eq!(ids.len(), rows.len());
+        for row in &rows {
+            assert!(row.id.ends_with(&format!("_{}", row.schedule)) && !row.source.is_empty(), "{}", row.id);
+        }
     }
 
     #[test]
@@ -103,6 +165,13 @@ mod tests {
         let row = segmentation_row("configs/upernet/upernet_vmamba_tiny_s1l8_512.toml").unwrap().unwrap();
         assert_eq!((row.model.as_str(), row.miou_ss, row.params), ("VMamba-T[s1l8]", Some(47.9), Some(61_902_572)));
         assert!(segmentation_row("configs/camvid_nano.toml").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_detector_is_compared_with_its_row() {
+        let row = detection_row("configs/mask_rcnn/mask_rcnn_vmamba_tiny_s1l8_1x.toml").unwrap().unwrap();
+        let text = row.compare([47.5, 69.0, 52.0], [42.7, 66.4, 45.9]).text();
+        assert!(text.contains("0.20") && text.contains("-0.30") && text.contains("47.3"), "{text}");
     }
 
     #[test]

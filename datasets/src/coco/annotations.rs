@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::mask::{MaskError, Rle, Segmentation};
 
@@ -260,6 +261,37 @@ impl GroundTruth {
             truth.annotations.push(entry);
         }
         Ok(truth)
+    }
+}
+
+impl GroundTruth {
+    /// Writes an annotation file; masks keep their form, runs being compressed.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), CocoError> {
+        let segmentation = |segmentation: &Segmentation| match segmentation {
+            Segmentation::Polygons(polygons) => json!(polygons),
+            Segmentation::Rle(rle) => json!({"size": rle.size, "counts": rle.to_compressed()}),
+        };
+        let document = json!({
+            "images": self.images.iter().map(|image| {
+                json!({"id": image.id, "file_name": image.file_name, "height": image.size[0], "width": image.size[1]})
+            }).collect::<Vec<_>>(),
+            "categories": self.categories.iter().map(|category| json!({"id": category.id, "name": category.name})).collect::<Vec<_>>(),
+            "annotations": self.annotations.iter().map(|annotation| {
+                json!({
+                    "id": annotation.id, "image_id": annotation.image_id, "category_id": annotation.category_id, "bbox": annotation.bbox,
+                    "area": annotation.area, "iscrowd": u8::from(annotation.crowd),
+                    "segmentation": annotation.segmentation.as_ref().map_or_else(|| json!([]), segmentation),
+                })
+            }).collect::<Vec<_>>(),
+        });
+        std::fs::write(path, format!("{document}\n")).map_err(|error| CocoError {
+            path: path.to_owned(),
+            place: String::new(),
+            problem: Problem::Io(error.to_string()),
+        })
     }
 }
 

@@ -295,6 +295,15 @@ impl EvalReport {
         [own(&all, ALL), own(&iou(0.5), ALL), own(&iou(0.75), ALL), own(&all, 1), own(&all, 2), own(&all, 3)]
     }
 
+    /// The evaluated IoU thresholds nearest to those asked for.
+    pub fn thresholds_near(&self, wanted: &[f64]) -> Vec<f64> {
+        let nearest = |wanted: &f64| {
+            let distance = |threshold: &f64| (threshold - wanted).abs();
+            self.config.iou_thresholds.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)))
+        };
+        wanted.iter().filter_map(nearest).collect()
+    }
+
     /// Precision over recall at an IoU threshold, the mean over the categories that have objects, or one of them by its place.
     pub fn curve(&self, iou_threshold: f64, category: Option<usize>) -> Curve {
         let shape = &self.arrays.shape;

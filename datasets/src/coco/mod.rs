@@ -9,11 +9,13 @@
 //! its precision and recall arrays, so that pycocotools' conventions and mmdetection's limits are one place.
 
 mod annotations;
+mod classes;
 mod dataset;
 mod evaluator;
 mod results;
 
 pub use annotations::{AnnotationEntry, CategoryEntry, CocoError, GroundTruth, ImageEntry, Problem};
+pub use classes::classes;
 pub use dataset::{CocoDataset, CocoOptions, Dropped};
 pub use evaluator::{Curve, EvalConfig, EvalReport, IouType, STAT_NAMES, evaluate};
 pub use results::{ResultEntry, read_results, to_results, write_results};

@@ -1,5 +1,7 @@
 //! The scenes as a data set of objects: the five kinds of things, with boxes and masks of their visible parts.
 
+use std::path::Path;
+
 use super::dataset::scene_name;
 use super::{FIRST_THING, SceneConfig, SceneConfigError, SceneDataset, scene_classes};
 use crate::coco::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
@@ -22,6 +24,27 @@ impl SceneObjects {
         let all = scene_classes();
         let things = all.names.into_iter().zip(all.palette).skip(usize::from(FIRST_THING));
         Ok(Self { scenes: SceneDataset::new(config)?, classes: ClassList::new(things) })
+    }
+
+    /// Writes `root/<split>/scene_*.png` and `root/annotations/instances_<split>.json`, as COCO's data lie. Files that exist are overwritten.
+    ///
+    /// # Errors
+    /// When a folder or file cannot be written; the error names it.
+    pub fn write_coco_layout(&self, root: &Path, split: &str) -> Result<(), DataError> {
+        let (images, annotations) = (root.join(split), root.join("annotations"));
+        for folder in [&images, &annotations] {
+            std::fs::create_dir_all(folder).map_err(|source| DataError::io(folder, source))?;
+        }
+        let truth = self.truth()?;
+        for (index, entry) in truth.images.iter().enumerate() {
+            let path = images.join(&entry.file_name);
+            self.scenes.scene(index as u64).image.save(&path).map_err(|source| DataError::image(&path, source))?;
+        }
+        Ok(truth.write(&annotations.join(format!("instances_{split}.json")))?)
+    }
+
+    fn name(&self, index: usize) -> String {
+        scene_name(self.scenes.config().first.wrapping_add(index as u64))
     }
 
     /// The objects of a scene, and what is left of them behind others.
@@ -48,7 +71,7 @@ impl DetectionDataset for SceneObjects {
         Ok(DetectionSample {
             image: self.scenes.scene(index as u64).image,
             instances: self.objects(index),
-            name: scene_name(config.first.wrapping_add(index as u64)),
+            name: self.name(index),
             image_id: self.id(index),
             original_size: [config.height, config.width],
         })
@@ -69,7 +92,7 @@ impl DetectionDataset for SceneObjects {
         };
         for index in 0..self.scenes.scene_count() {
             let (image_id, size) = (self.id(index), self.size(index));
-            truth.images.push(ImageEntry { id: image_id, file_name: format!("{}.png", scene_name(index as u64)), size });
+            truth.images.push(ImageEntry { id: image_id, file_name: format!("{}.png", self.name(index)), size });
             for instance in self.objects(index) {
                 let [x0, y0, x1, y1] = instance.bbox.map(f64::from);
                 let rle = instance.mask.map(|mask| mask.rle());
@@ -91,6 +114,27 @@ impl DetectionDataset for SceneObjects {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coco::{CocoDataset, CocoOptions};
+
+    #[test]
+    fn written_scenes_are_read_back_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = SceneConfig { count: 4, first: 9, height: 40, width: 56, ..SceneConfig::default() };
+        let scenes = SceneObjects::new(config).unwrap();
+        scenes.write_coco_layout(folder.path(), "val").unwrap();
+        let annotations = folder.path().join("annotations/instances_val.json");
+        let read = CocoDataset::open(&annotations, &folder.path().join("val"), &CocoOptions::default()).unwrap();
+        assert_eq!((read.len(), &read.classes().names), (4, &scenes.classes().names));
+        assert_eq!(read.truth().unwrap(), scenes.truth().unwrap());
+        for index in 0..4 {
+            let (read, made) = (read.get(index).unwrap(), scenes.get(index).unwrap());
+            assert_eq!((read.image, read.name), (made.image, made.name));
+            let boxes = |instances: &[Instance]| instances.iter().map(|i| (i.bbox, i.category)).collect::<Vec<_>>();
+            // What is narrower than a pixel is left out on reading.
+            let visible: Vec<Instance> = made.instances.into_iter().filter(|i| i.bbox[2] - i.bbox[0] >= 1.0).collect();
+            assert_eq!(boxes(&read.instances), boxes(&visible));
+        }
+    }
 
     #[test]
     fn samples_and_ground_truth_say_the_same() {

@@ -42,8 +42,12 @@ impl MaskHeadConfig {
         let channels = self.channels;
         let conv = |index: usize| NamedConv::new(if index == 0 { inputs } else { channels }, channels, 3, kaiming(), device);
         let last = if self.num_convs == 0 { inputs } else { channels };
-        let mut upsample =
-            ConvTranspose2dConfig::new([last, channels], [2, 2]).with_stride([2, 2]).with_initializer(kaiming()).init(device);
+        // PyTorch counts the fan of a transposed convolution, whose weight is `[in, out, 2, 2]`, over its inputs.
+        let deviation = std::f64::consts::SQRT_2 / ((last * 4) as f64).sqrt();
+        let mut upsample = ConvTranspose2dConfig::new([last, channels], [2, 2])
+            .with_stride([2, 2])
+            .with_initializer(Initializer::Normal { mean: 0.0, std: deviation })
+            .init(device);
         upsample.bias = Some(Initializer::Zeros.init([channels], device));
         MaskHead {
             convs: (0..self.num_convs).map(conv).collect(),

@@ -1,24 +1,33 @@
-//! Segments photos: `predict best.safetensors photos/ --out predictions`.
+//! Segments photos or finds their objects: `predict best.safetensors photos/ --out predictions`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use burn::prelude::Device;
 use clap::Parser;
+use image::RgbImage;
+use serde_json::json;
 use tools::engine::config::{self, SegmentationConfig};
+use tools::engine::detection::evaluate::Detector;
+use tools::engine::detection::{self, LoadedDetector, load_detector};
 use tools::engine::device::DeviceChoice;
 use tools::engine::evaluate::{Predictor, default_slide};
 use tools::engine::process;
-use tools::engine::segmentation::load_segmentor;
+use tools::engine::segmentation::{LoadedSegmentor, load_segmentor};
+use tools::report::objects;
 use tools::report::pictures::{self, Classes};
 use vision_datasets::image_io::read_rgb;
+use vision_datasets::sample::Detection;
+use vmamba::checkpoint::{Checkpoint, Weights};
 
-/// Segment photos with a trained model: for each, an overlay with legend and a PNG of class indices.
+/// Predict photos with a trained model. Of a segmentor: an overlay with legend and a PNG of class indices for each photo. Of a detector: an
+/// overlay with boxes, masks, names and scores, and a JSON file with the same.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Checkpoint: of train_seg, or an official one together with --config.
+    /// Checkpoint: of train_seg or train_det, or an official one together with --config.
     checkpoint: PathBuf,
     /// Photos, folders of photos, or patterns such as "photos/*.jpg".
     #[arg(required = true, value_name = "PHOTO")]
@@ -29,14 +38,17 @@ struct Arguments {
     /// Configuration, instead of the one in the checkpoint.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Test-time augmentation: six scales, each with and without flip.
+    /// Detector: probability from which on an object counts.
+    #[arg(long, default_value_t = 0.3, value_parser = share)]
+    score: f32,
+    /// Segmentor: test-time augmentation, six scales, each with and without flip.
     #[arg(long)]
     tta: bool,
-    /// Sliding windows of the training crop's size instead of whole images.
+    /// Segmentor: sliding windows of the training crop's size instead of whole images.
     #[arg(long)]
     slide: bool,
-    /// Opacity of the overlay, 0 to 1.
-    #[arg(long, default_value_t = 0.6, value_parser = opacity)]
+    /// Segmentor: opacity of the overlay, 0 to 1.
+    #[arg(long, default_value_t = 0.6, value_parser = share)]
     alpha: f32,
     /// cpu, cuda, cuda:N, vulkan or vulkan:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
@@ -51,41 +63,102 @@ fn main() -> ExitCode {
     process::run_tool(|| run(&arguments))
 }
 
-/// Whether every photo was segmented.
+/// A model of either kind.
+enum Model {
+    Segmentor(Box<LoadedSegmentor>),
+    Detector(Box<LoadedDetector>),
+}
+
+impl Model {
+    /// Loads what the checkpoint holds.
+    fn load(arguments: &Arguments, device: &Device) -> Result<Self> {
+        let (path, given) = (&arguments.checkpoint, arguments.config.as_deref());
+        if is_detector(path)? {
+            if arguments.tta || arguments.slide {
+                bail!("--tta and --slide are for segmentors; {} is a detector", path.display());
+            }
+            let given = given.map(|path| config::load(path, &[])).transpose()?;
+            return Ok(Self::Detector(Box::new(load_detector(path, given, device)?)));
+        }
+        let given: Option<SegmentationConfig> = given.map(|path| config::load(path, &[])).transpose()?;
+        let mut segmentor = load_segmentor(path, given, device)?;
+        if arguments.slide {
+            segmentor.config.test.mode = default_slide(segmentor.config.data.train.crop.size);
+        }
+        Ok(Self::Segmentor(Box::new(segmentor)))
+    }
+
+    /// Writes what there is to say about a photo.
+    fn predict(&self, arguments: &Arguments, device: &Device, image: &RgbImage, name: &str) -> Result<()> {
+        let file = |ending: &str| arguments.out.join(format!("{name}_{ending}"));
+        match self {
+            Self::Segmentor(segmentor) => {
+                let LoadedSegmentor { model, config, classes, .. } = &**segmentor;
+                let predictor = Predictor { model, device, pipeline: &config.data.test, test: &config.test, augment: arguments.tta };
+                let labels = predictor.labels(image)?;
+                let classes = Classes { names: &classes.names, palette: &classes.palette };
+                pictures::save(&file("overlay.png"), &pictures::comparison(image, None, &labels, classes, arguments.alpha)?)?;
+                pictures::save_labels(&file("labels.png"), &labels, image.width(), image.height())
+            }
+            Self::Detector(detector) => {
+                let LoadedDetector { model, config, classes, .. } = &**detector;
+                let mut found = Detector { model, device, pipeline: &config.data.test }.detect(image);
+                found.retain(|detection| detection.score >= arguments.score);
+                pictures::save(&file("overlay.png"), &objects::overlay(image, &found, classes, arguments.score))?;
+                let objects: Vec<_> = found.iter().map(|detection| described(detection, &classes.names)).collect();
+                let path = file("objects.json");
+                let document = json!({"width": image.width(), "height": image.height(), "objects": objects});
+                std::fs::write(&path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))
+            }
+        }
+    }
+}
+
+/// Whether a checkpoint is one of detection: by its own word, or by the names of its weights.
+fn is_detector(path: &Path) -> Result<bool> {
+    let checkpoint = Checkpoint::read(path)?;
+    if let Some(task) = checkpoint.metadata().get("task").filter(|_| checkpoint.is_ours()) {
+        return Ok(task == detection::TASK);
+    }
+    Ok(checkpoint.state_dict(Weights::Auto)?.keys().any(|key| key.starts_with("rpn_head.")))
+}
+
+/// An object in COCO's terms, with the name of its class.
+fn described(detection: &Detection, names: &[String]) -> serde_json::Value {
+    let [x0, y0, x1, y1] = detection.bbox;
+    json!({
+        "class": names.get(detection.category),
+        "score": detection.score,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "segmentation": detection.mask.as_ref().map(|mask| json!({"size": mask.size, "counts": mask.to_compressed()})),
+    })
+}
+
+/// Whether every photo was predicted.
 fn run(arguments: &Arguments) -> Result<bool> {
     let photos = find_photos(&arguments.inputs)?;
     let device = arguments.device.open()?;
-    let given: Option<SegmentationConfig> = arguments.config.as_deref().map(|path| config::load(path, &[])).transpose()?;
-    let mut segmentor = load_segmentor(&arguments.checkpoint, given, &device)?;
-    if arguments.slide {
-        segmentor.config.test.mode = default_slide(segmentor.config.data.train.crop.size);
-    }
+    let model = Model::load(arguments, &device)?;
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write to {}", arguments.out.display()))?;
-    let classes = Classes { names: &segmentor.classes.names, palette: &segmentor.classes.palette };
-    let SegmentationConfig { data, test, .. } = &segmentor.config;
-    let predictor = Predictor { model: &segmentor.model, device: &device, pipeline: &data.test, test, augment: arguments.tta };
     let mut failed = 0;
     for (photo, name) in photos.iter().zip(result_names(&photos)) {
         // One damaged photo must not cost the others.
-        let image = match read_rgb(photo) {
-            Ok(image) => image,
+        match read_rgb(photo) {
+            Ok(image) => {
+                model.predict(arguments, &device, &image, &name)?;
+                println!("{}", photo.display());
+            }
             Err(error) => {
                 eprintln!("error: {error}");
                 failed += 1;
-                continue;
             }
-        };
-        let labels = predictor.labels(&image)?;
-        let picture = pictures::comparison(&image, None, &labels, classes, arguments.alpha)?;
-        pictures::save(&arguments.out.join(format!("{name}_overlay.png")), &picture)?;
-        pictures::save_labels(&arguments.out.join(format!("{name}_labels.png")), &labels, image.width(), image.height())?;
-        println!("{}", photo.display());
+        }
     }
-    println!("{} of {} photos segmented, results in {}", photos.len() - failed, photos.len(), arguments.out.display());
+    println!("{} of {} photos predicted, results in {}", photos.len() - failed, photos.len(), arguments.out.display());
     Ok(failed == 0)
 }
 
-fn opacity(text: &str) -> Result<f32, String> {
+fn share(text: &str) -> Result<f32, String> {
     text.parse().ok().filter(|alpha| (0.0..=1.0).contains(alpha)).ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 

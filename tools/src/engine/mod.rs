@@ -1,12 +1,13 @@
 //! The engine behind the tools: configuration, training, evaluation.
 //!
 //! ```text
-//! config (TOML, inheritance, --set) ─> segmentation (data, model, weights) ─> trainer ─> run folder
+//! config (TOML, inheritance, --set) ─> segmentation | detection (data, model, weights) ─> trainer ─> run folder
 //!                                          └─ evaluate ─> table, pictures          ├─ optimizer (AdamW, groups), schedule, ema
 //!                                                                                  └─ logging, checkpoints, resume, signals
 //! ```
 
 pub mod config;
+pub mod detection;
 pub mod device;
 pub mod ema;
 pub mod evaluate;

@@ -12,14 +12,14 @@ use std::path::Path;
 
 /// Background of sheets and strips, and the colour of text on it.
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
-const INK: Rgb<u8> = Rgb([32, 32, 32]);
+pub(super) const INK: Rgb<u8> = Rgb([32, 32, 32]);
 /// Free space around panels, in pixels.
 const GAP: u32 = 10;
 /// Size of letters in pixels and the height of a line of them.
-const TEXT: f32 = 15.0;
-const LINE: u32 = 22;
+pub(super) const TEXT: f32 = 15.0;
+pub(super) const LINE: u32 = 22;
 /// Panels of a comparison are enlarged by a whole factor until they are about this wide, so that titles fit and pixels stay pixels.
-const PANEL: u32 = 320;
+pub(super) const PANEL: u32 = 320;
 
 /// Class names and colours, in the order of the indices.
 #[derive(Clone, Copy, Debug)]
@@ -240,7 +240,7 @@ pub fn heading(text: &str, width: u32) -> RgbImage {
     strip
 }
 
-fn enlarge(image: &RgbImage, factor: u32) -> RgbImage {
+pub(super) fn enlarge(image: &RgbImage, factor: u32) -> RgbImage {
     if factor == 1 {
         return image.clone();
     }
@@ -269,7 +269,7 @@ fn font() -> FontRef<'static> {
     FontRef::try_from_slice(dejavu::sans::regular()).expect("the built-in font is readable")
 }
 
-fn text_width(text: &str, size: f32) -> u32 {
+pub(super) fn text_width(text: &str, size: f32) -> u32 {
     text_size(PxScale::from(size), &font(), text).0
 }
 
@@ -288,11 +288,11 @@ fn shorten(text: &str, width: u32, size: f32) -> String {
     String::new()
 }
 
-fn write(out: &mut RgbImage, x: u32, y: u32, text: &str, colour: Rgb<u8>) {
+pub(super) fn write(out: &mut RgbImage, x: u32, y: u32, text: &str, colour: Rgb<u8>) {
     draw_text_mut(out, colour, x as i32, y as i32, PxScale::from(TEXT), &font(), text);
 }
 
-fn rectangle(out: &mut RgbImage, x: u32, y: u32, width: u32, height: u32, colour: Rgb<u8>) {
+pub(super) fn rectangle(out: &mut RgbImage, x: u32, y: u32, width: u32, height: u32, colour: Rgb<u8>) {
     draw_filled_rect_mut(out, Rect::at(x as i32, y as i32).of_size(width.max(1), height.max(1)), colour);
 }
 

@@ -1,0 +1,167 @@
+//! `train_det`, `test_det` and `predict` from COCO annotations to figures, and training that was interrupted.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::tool::{Place, Ran, run};
+use vision_datasets::coco::{EvalConfig, GroundTruth, IouType, evaluate, read_results};
+use vmamba::checkpoint::{Checkpoint, Weights, export_safetensors};
+
+const TRAIN: &str = env!("CARGO_BIN_EXE_train_det");
+const TEST: &str = env!("CARGO_BIN_EXE_test_det");
+const PREDICT: &str = env!("CARGO_BIN_EXE_predict");
+
+fn train(place: &Place, out: &str, more: &[&str]) -> Ran {
+    place.train_with(TRAIN, out, more)
+}
+
+/// What a run must repeat: every figure of every step and validation except those that are times.
+fn trace(place: &Place, out: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(&place.path(out)).join("metrics.jsonl")).expect("the run has a log");
+    let line = |line: &str| {
+        let mut value: Value = serde_json::from_str(line).expect("a JSON object a line");
+        let fields = value.as_object_mut().expect("a JSON object");
+        fields.retain(|name, _| !name.ends_with("_second") && !name.ends_with("_seconds"));
+        value.to_string()
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn a_run_leaves_checkpoints_curves_pictures_and_figures() {
+    let place = Place::detection(4);
+    let ran = train(&place, "run", &[]);
+    let text = ran.succeeded();
+    for part in ["starting from random weights", "bbox AP", "segm", "5 classes", "APs", "AR1000", "crate"] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    for file in ["best.safetensors", "last.safetensors", "config.toml", "loss.png", "loss.svg", "bbox_AP.png"] {
+        assert!(Path::new(&place.path("run")).join(file).is_file(), "{file}");
+    }
+    let count = |folder: &str| fs::read_dir(place.path(folder)).expect(folder).count();
+    assert_eq!((count("run/pictures"), count("run/tensorboard")), (2, 1));
+    let trace = trace(&place, "run");
+    // Four steps; validations after step 3 and at the end.
+    assert_eq!(trace.len(), 6, "{trace:?}");
+    let first: Value = serde_json::from_str(&trace[0]).expect("JSON");
+    let part = |name: &str| first[name].as_f64().unwrap_or_else(|| panic!("no {name} in {first}"));
+    let sum: f64 = ["loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"].into_iter().map(part).sum();
+    assert!((part("loss") - sum).abs() < 1e-5, "{first}");
+}
+
+#[test]
+fn a_checkpoint_and_the_data_are_all_that_test_det_needs() {
+    let place = Place::detection(3);
+    train(&place, "run", &[]).succeeded();
+    fs::remove_file(&place.config).expect("the configuration is there");
+    let (checkpoint, json, out) = (place.path("run/best.safetensors"), place.path("figures.json"), place.path("out"));
+    let ran = run(TEST, &[&checkpoint, "--json", &json, "--out", &out]);
+    assert!(ran.succeeded().contains("segm AP"), "{ran:?}");
+    let figures: Value = serde_json::from_slice(&fs::read(&json).expect("figures")).expect("JSON");
+    assert_eq!(figures["images"], 4);
+    // The same weights on the same images as the validation of the run.
+    let logged: Value = serde_json::from_str(trace(&place, "run").last().expect("a validation")).expect("JSON");
+    for (kind, name) in [("bbox", "AP"), ("bbox", "AP50"), ("segm", "AP"), ("segm", "AP75")] {
+        let figure = figures[kind][name].as_f64().expect("a figure").max(0.0);
+        assert_eq!(Some(figure), logged[format!("{kind}_{name}")].as_f64(), "{kind} {name}");
+    }
+    assert_eq!(fs::read_dir(place.path("out/pictures")).expect("pictures").count(), 4);
+    // The written results evaluate to the same figures.
+    let truth = GroundTruth::read(Path::new(&place.path("data/annotations/instances_val.json"))).expect("annotations");
+    for kind in [IouType::Bbox, IouType::Segm] {
+        let results = read_results(Path::new(&place.path(&format!("out/results.{}.json", kind.name()))), &truth).expect("results");
+        let stats = evaluate(&truth, &results, &EvalConfig::mmdetection(kind)).expect("an evaluation").stats;
+        assert_eq!(Some(stats[0]), figures[kind.name()]["AP"].as_f64());
+    }
+    // Other annotations by name.
+    let ran = run(TEST, &[checkpoint.as_str(), "--annotations", "annotations/instances_train.json", "--images", "train"]);
+    assert!(ran.succeeded().contains("(6 images"), "{ran:?}");
+}
+
+#[test]
+fn an_official_checkpoint_is_evaluated_with_its_configuration() {
+    let place = Place::detection(1);
+    train(&place, "run", &[]).succeeded();
+    let state = Checkpoint::read(place.path("run/last.safetensors")).and_then(|c| c.state_dict(Weights::Model)).expect("a checkpoint");
+    let plain = place.path("plain.safetensors");
+    export_safetensors(&plain, &state).expect("weights");
+    run(TEST, &[&plain]).failed(&["plain.safetensors", "--config"]);
+    let config = place.config.to_string_lossy().into_owned();
+    // Such a file does not say what its classes are called: the data must have as many, by other names they are refused.
+    run(TEST, &[plain.as_str(), "--config", &config]).failed(&["class 0", "ball, crate, star, ring, gem"]);
+}
+
+#[test]
+fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one_bit_by_bit() {
+    let place = Place::detection(30);
+    train(&place, "whole", &[]).succeeded();
+    let interrupted = interrupt(&place, "cut");
+    assert!(interrupted.succeeded().contains("interrupted after iteration"), "{interrupted:?}");
+    assert!(trace(&place, "cut").len() < trace(&place, "whole").len(), "it was interrupted before its end");
+    let resumed = train(&place, "cut", &["--resume", "--set", "data.workers=3"]);
+    assert!(resumed.succeeded().contains("resumed after iteration"), "{resumed:?}");
+    let only = |out: &str, kind: &str| -> Vec<String> { trace(&place, out).into_iter().filter(|line| line.contains(kind)).collect() };
+    assert_eq!(only("cut", "\"train\""), only("whole", "\"train\""));
+    assert_eq!(only("cut", "\"val\""), only("whole", "\"val\""));
+}
+
+/// Starts a run and interrupts it as Ctrl-C does, as soon as its first step is logged.
+fn interrupt(place: &Place, out: &str) -> Ran {
+    let folder = place.path(out);
+    let child = Command::new(TRAIN)
+        .args(["--config", &place.config.to_string_lossy(), "--out", &folder])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program can be started");
+    let begin = Instant::now();
+    while fs::read_to_string(Path::new(&folder).join("metrics.jsonl")).map_or(true, |text| text.lines().count() < 1) {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no step within a minute");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(status.success());
+    child.wait_with_output().expect("it ends").into()
+}
+
+#[test]
+fn frozen_parameters_keep_their_values_and_the_others_move() {
+    let place = Place::detection(2);
+    train(&place, "start", &["--set", "train.iterations=1", "--set", "train.optimizer.lr=1e-30"]).succeeded();
+    let init = format!("init={}", place.path("start/last.safetensors"));
+    let freeze = ["--set", &init, "--set", "train.freeze=[\"backbone.patch_embed\"]", "--set", "train.freeze_norms=true"];
+    train(&place, "run", &freeze).succeeded();
+    let weights = |out: &str| {
+        Checkpoint::read(place.path(&format!("{out}/last.safetensors"))).and_then(|c| c.state_dict(Weights::Model)).expect("a checkpoint")
+    };
+    let (before, after) = (weights("start"), weights("run"));
+    let moved = |key: &str| before.get(key).expect(key) != after.get(key).expect(key);
+    for key in ["backbone.patch_embed.0.weight", "backbone.outnorm0.weight", "backbone.layers.0.downsample.3.weight"] {
+        assert!(!moved(key), "{key} is frozen");
+    }
+    for key in ["neck.fpn_convs.0.conv.weight", "rpn_head.rpn_cls.weight", "backbone.layers.1.blocks.0.mlp.fc1.weight"] {
+        assert!(moved(key), "{key} is trained");
+    }
+    train(&place, "wrong", &["--set", "train.freeze=[\"no.such\"]"]).failed(&["train.freeze", "no.such"]);
+}
+
+#[test]
+fn photos_get_overlays_and_objects() {
+    let place = Place::detection(2);
+    train(&place, "run", &[]).succeeded();
+    let (checkpoint, out) = (place.path("run/last.safetensors"), place.path("out"));
+    let ran = run(PREDICT, &[checkpoint.as_str(), &place.path("data/val"), "--out", &out, "--score", "0.0"]);
+    assert!(ran.succeeded().contains("4 of 4 photos predicted"), "{ran:?}");
+    let document: Value =
+        serde_json::from_slice(&fs::read(Path::new(&out).join("scene_000006_objects.json")).expect("objects")).expect("JSON");
+    assert_eq!((document["width"].as_u64(), document["height"].as_u64()), (Some(64), Some(64)));
+    for object in document["objects"].as_array().expect("a list") {
+        assert_eq!(object["segmentation"]["size"], serde_json::json!([64, 64]));
+        assert!(object["class"].is_string() && object["score"].as_f64() > Some(0.0));
+    }
+    assert!(Path::new(&out).join("scene_000006_overlay.png").is_file());
+    run(PREDICT, &[checkpoint.as_str(), &place.path("data/val"), "--tta"]).failed(&["--tta", "detector"]);
+}
