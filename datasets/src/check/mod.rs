@@ -1,4 +1,4 @@
-//! Looks at a segmentation data set before training does, and says in words what would go wrong.
+//! Looks at a data set before training does, and says in words what would go wrong: label maps here, objects in `objects.rs`.
 //!
 //! ```text
 //! folder ─ scan.rs: every file read once, in parallel ─> facts a split ─ judge.rs: rules over the facts ─> findings
@@ -9,9 +9,12 @@
 //! images that are also training images.
 
 mod judge;
+mod objects;
 mod scan;
 #[cfg(test)]
 mod tests;
+
+pub use objects::{CategoryCount, ObjectCheckOptions, ObjectReport, check_coco};
 
 use crate::sample::SegmentationDataset;
 use serde::Serialize;
@@ -80,6 +83,25 @@ pub enum FindingKind {
     NoClassList,
     NumClassesMismatch,
     DuplicateClassName,
+    MissingField,
+    DuplicateId,
+    UnknownImage,
+    UnknownCategory,
+    CategoryIdGaps,
+    BadBox,
+    CornerBoxes,
+    DegenerateBox,
+    BoxOutsideImage,
+    BoxMaskMismatch,
+    BadPolygon,
+    PolygonOutside,
+    BadRle,
+    NoMask,
+    MissingImageFile,
+    NoObjects,
+    EmptyImages,
+    Crowds,
+    AnchorsMissObjects,
 }
 
 /// One fact about the data set that its owner should know.
@@ -171,13 +193,21 @@ impl CheckReport {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckError {
-    /// The folder cannot be listed.
-    #[error("cannot list {path}: {source}")]
+    /// A folder or file cannot be read.
+    #[error("cannot read {path}: {source}")]
     List {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// A file is no COCO annotations.
+    #[error("{path} {message}")]
+    NotCoco {
+        /// The file.
+        path: PathBuf,
+        /// What it is not.
+        message: String,
     },
     /// A label has one byte, and 255 means "ignored".
     #[error("{0} classes do not fit into 8-bit labels: at most {max} are possible", max = if *.1 { 254 } else { 255 })]

@@ -203,7 +203,7 @@ fn label_values(width: u32, height: u32, kind: LabelKind, values: &[u8]) -> Labe
 }
 
 /// Equal for equal content. 64 bits: among a million images the chance of a false pair is one in ten million.
-fn fingerprint(width: u32, height: u32, bytes: &[u8]) -> u64 {
+pub(super) fn fingerprint(width: u32, height: u32, bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (width, height).hash(&mut hasher);
     bytes.hash(&mut hasher);

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::boxes::iou;
+
 /// Sizes and shapes of the anchors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,5 +100,24 @@ impl AnchorGenerator {
         let [rows, columns] = padded.map(|side| side.div_ceil(self.strides[level]));
         let per_cell = self.per_cell();
         (0..height * width).flat_map(|cell| std::iter::repeat_n(cell / width < rows && cell % width < columns, per_cell)).collect()
+    }
+
+    /// The largest overlap of a box with any anchor of maps that go on in all directions: what training could match it with at best.
+    pub fn best_iou(&self, bbox: [f32; 4]) -> f32 {
+        let centre = [(bbox[0] + bbox[2]) * 0.5, (bbox[1] + bbox[3]) * 0.5];
+        let mut best = 0.0_f32;
+        for (base, stride) in self.base.iter().zip(&self.strides) {
+            // Anchors are centred on multiples of the stride; the two around the box's centre are the closest on each axis.
+            let stride = *stride as f32;
+            let near = centre.map(|c| [(c / stride).floor() * stride, (c / stride).floor() * stride + stride]);
+            for anchor in base {
+                for x in near[0] {
+                    for y in near[1] {
+                        best = best.max(iou(&[anchor[0] + x, anchor[1] + y, anchor[2] + x, anchor[3] + y], &bbox));
+                    }
+                }
+            }
+        }
+        best
     }
 }

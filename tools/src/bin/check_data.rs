@@ -1,4 +1,5 @@
-//! Looks at a segmentation data set before training: `check_data --data DIR --classes FILE`.
+//! Looks at a data set before training: `check_data --data DIR --classes FILE` for label maps, `check_data --coco FILE --images DIR` for
+//! objects.
 //!
 //! Exit code 0: nothing in the way of training; 1: errors were found (with `--strict` also warnings), or the check itself failed;
 //! 2: wrong usage.
@@ -6,21 +7,28 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use image::{Rgb, RgbImage};
+use mask_rcnn::AnchorConfig;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tools::engine::process;
+use tools::report::objects;
 use tools::report::pictures::{self, Classes};
 use tools::report::tables::{Cell, Table};
-use vision_datasets::check::{CheckOptions, CheckReport, Finding, Severity, check_datasets, check_folder};
-use vision_datasets::sample::{ClassList, SegmentationDataset};
+use vision_datasets::check::{
+    CheckOptions, CheckReport, Finding, FindingKind, ObjectCheckOptions, ObjectReport, Severity, check_coco, check_datasets, check_folder,
+};
+use vision_datasets::coco::{CocoDataset, CocoOptions};
+use vision_datasets::sample::{ClassList, DetectionDataset, SegmentationDataset};
 use vision_datasets::scenes::{SceneConfig, SceneDataset, scene_classes};
+use vision_datasets::transforms::fit_size;
 use vision_datasets::{ade20k, image_io};
 
-/// Explain a segmentation data set before training on it.
+/// Explain a data set before training on it.
 ///
-/// Reads DIR/images/SPLIT/* and DIR/annotations/SPLIT/*.png, counts classes, holds label values against the class list and looks for
-/// the mistakes that make training fail silently. Without --data the built-in scenes are checked.
+/// For segmentation, reads DIR/images/SPLIT/* and DIR/annotations/SPLIT/*.png, counts classes, holds label values against the class list
+/// and looks for the mistakes that make training fail silently. For detection, reads COCO annotations (--coco) and their images. Without
+/// either the built-in scenes are checked.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -34,6 +42,18 @@ struct Arguments {
     /// Only these splits (repeat or separate by commas).
     #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "data")]
     split: Vec<String>,
+    /// COCO annotations to check instead.
+    #[arg(long, value_name = "FILE", requires = "images", conflicts_with_all = ["data", "scenes"])]
+    coco: Option<PathBuf>,
+    /// Folder of the images of the annotations.
+    #[arg(long, value_name = "DIR", requires = "coco")]
+    images: Option<PathBuf>,
+    /// Limits of the long and the short side that images are resized to, for the anchors.
+    #[arg(long, value_name = "PIXELS", num_args = 2, default_values_t = [1333, 800], requires = "coco")]
+    scale: Vec<usize>,
+    /// Sizes of the anchors in strides of their level.
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', default_values_t = [8.0], requires = "coco")]
+    anchor_scales: Vec<f32>,
     /// Number of classes of the model.
     #[arg(long, value_name = "N")]
     num_classes: Option<usize>,
@@ -67,17 +87,26 @@ fn main() -> ExitCode {
 
 /// Whether the data set passes.
 fn run(arguments: &Arguments) -> Result<bool> {
+    if let (Some(file), Some(images)) = (&arguments.coco, &arguments.images) {
+        return check_objects(file, images, arguments);
+    }
     let (report, classes, sheet) = match &arguments.data {
         Some(root) => check_files(root, arguments)?,
         None => check_scenes(arguments)?,
     };
+    hand_out(&report_text(&report, arguments, classes.as_ref()), &report, sheet, arguments)?;
+    Ok(report.passes(arguments.strict))
+}
+
+/// Prints the report and writes what was asked for.
+fn hand_out(text: &str, report: &impl serde::Serialize, sheet: Option<RgbImage>, arguments: &Arguments) -> Result<()> {
     // A reader that has seen enough, such as `head`, is no reason to stop.
-    match std::io::stdout().write_all(report_text(&report, arguments, classes.as_ref()).as_bytes()) {
+    match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("cannot print the report"),
         _ => (),
     }
     if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report)?;
+        let text = serde_json::to_string_pretty(report)?;
         std::fs::write(path, text + "\n").with_context(|| format!("cannot write the report {}", path.display()))?;
     }
     if let Some(path) = &arguments.sheet {
@@ -86,7 +115,115 @@ fn run(arguments: &Arguments) -> Result<bool> {
             None => eprintln!("no contact sheet: there is no readable image"),
         }
     }
+    Ok(())
+}
+
+/// Checks COCO annotations; returns whether they pass.
+fn check_objects(file: &Path, images: &Path, arguments: &Arguments) -> Result<bool> {
+    let mut report = check_coco(file, images, &ObjectCheckOptions { num_classes: arguments.num_classes })?;
+    let coverage = anchor_coverage(&report, arguments);
+    if let Some([matched, _]) = coverage.filter(|[matched, _]| *matched < ENOUGH_COVERED) {
+        let missed = ((1.0 - matched) * report.boxes.len() as f64).round() as usize;
+        report.add(Finding {
+            severity: Severity::Warning,
+            kind: FindingKind::AnchorsMissObjects,
+            split: None,
+            count: missed,
+            message: format!("{missed} of {} objects overlap no anchor by half", report.boxes.len()),
+            remedy: "train at a larger scale, or with other anchor scales (heads.anchors.scales)".to_owned(),
+            examples: Vec::new(),
+        });
+    }
+    let sheet = arguments.sheet.as_ref().and_then(|_| object_sheet(file, images, arguments.sheet_images));
+    hand_out(&object_text(&report, coverage, arguments), &report, sheet, arguments)?;
     Ok(report.passes(arguments.strict))
+}
+
+/// Share of the objects with an anchor of half their area in common from which on nobody needs to worry.
+const ENOUGH_COVERED: f64 = 0.95;
+
+/// Shares of the objects that overlap an anchor by at least 0.5 and 0.7 after the resize of training.
+fn anchor_coverage(report: &ObjectReport, arguments: &Arguments) -> Option<[f64; 2]> {
+    let [long, short] = arguments.scale[..] else { return None };
+    let anchors = AnchorConfig { scales: arguments.anchor_scales.clone(), ..AnchorConfig::default() }.init(&[4, 8, 16, 32, 64]);
+    let best: Vec<f32> = report
+        .boxes
+        .iter()
+        .map(|(bbox, size)| {
+            let [height, width] = fit_size(*size, [long, short]);
+            let (sx, sy) = (width as f64 / size[1].max(1) as f64, height as f64 / size[0].max(1) as f64);
+            anchors.best_iou([bbox[0] * sx, bbox[1] * sy, bbox[2] * sx, bbox[3] * sy].map(|side| side as f32))
+        })
+        .collect();
+    let share = |limit: f32| best.iter().filter(|iou| **iou >= limit).count() as f64 / best.len() as f64;
+    (!best.is_empty()).then(|| [share(0.5), share(0.7)])
+}
+
+/// The report on objects for a person.
+fn object_text(report: &ObjectReport, coverage: Option<[f64; 2]>, arguments: &Arguments) -> String {
+    let mut text = format!(
+        "{}\n{} images, {} annotations, {} categories\n\n",
+        report.annotations_file.display(),
+        report.images,
+        report.annotations,
+        report.categories.len()
+    );
+    let [small, medium, large] = report.sizes;
+    let all = (small + medium + large).max(1) as f64;
+    let mut table = Table::new(["objects", "number", "%"]);
+    for (name, count) in [("small (< 32x32)", small), ("medium", medium), ("large (>= 96x96)", large)] {
+        table.push([name.into(), count.into(), Cell::percent(count as f64 / all)]);
+    }
+    let [fewest, median, most] = report.per_image;
+    text += &format!("{table}objects of an image: {fewest} to {most}, median {median}\n");
+    if let Some([half, most]) = coverage {
+        text += &format!(
+            "anchors (scales {:?} at {:?} pixels): {:.1} % of the objects overlap one by 0.5, {:.1} % by 0.7\n",
+            arguments.anchor_scales,
+            arguments.scale,
+            half * 100.0,
+            most * 100.0
+        );
+    }
+    text += "\n";
+    const MOST: usize = 40;
+    let mut table = Table::new(["id", "category", "annotations", "images"]);
+    let mut categories: Vec<_> = report.categories.iter().collect();
+    let cut = categories.len() > MOST && !arguments.all_classes;
+    if cut {
+        categories.sort_by_key(|category| std::cmp::Reverse(category.annotations));
+        categories.truncate(MOST);
+    }
+    for category in categories {
+        table.push([Cell::Integer(category.id), category.name.as_str().into(), category.annotations.into(), category.images.into()]);
+    }
+    text += &format!("{table}\n");
+    if cut {
+        text += &format!("the {MOST} most frequent of {} categories; --all-classes shows all of them\n\n", report.categories.len());
+    }
+    text.extend(report.findings.iter().map(finding_text));
+    text + &verdict(report.passes(arguments.strict), [Severity::Error, Severity::Warning].map(|s| report.count(s)))
+}
+
+/// Images with their boxes and masks; none when the annotations cannot be opened as training does.
+fn object_sheet(file: &Path, images: &Path, count: usize) -> Option<RgbImage> {
+    const COLUMNS: usize = 3;
+    const CELL: u32 = 420;
+    let data = CocoDataset::open(file, images, &CocoOptions::default()).map_err(|error| eprintln!("no contact sheet: {error}")).ok()?;
+    let cells: Vec<(String, RgbImage)> = spread(data.len(), count)
+        .filter_map(|index| {
+            let sample = data.get(index).ok()?;
+            Some((sample.name, pictures::fit(&objects::overlay_truth(&sample.image, &sample.instances, data.classes()), CELL)))
+        })
+        .collect();
+    (!cells.is_empty()).then(|| pictures::contact_sheet(&cells, COLUMNS, CELL))
+}
+
+/// The last line.
+fn verdict(passes: bool, [errors, warnings]: [usize; 2]) -> String {
+    let verdict = if passes { "ready for training" } else { "not ready for training" };
+    let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+    format!("{verdict}: {}, {}\n", plural(errors, "error"), plural(warnings, "warning"))
 }
 
 type Checked = (CheckReport, Option<ClassList>, Option<RgbImage>);
@@ -159,10 +296,7 @@ fn report_text(report: &CheckReport, arguments: &Arguments, classes: Option<&Cla
         text += &format!("{}\n{}", split_table(report), class_text(report, arguments.all_classes));
     }
     text.extend(report.findings.iter().map(finding_text));
-    let [errors, warnings] = [Severity::Error, Severity::Warning].map(|s| report.count(s));
-    let verdict = if report.passes(arguments.strict) { "ready for training" } else { "not ready for training" };
-    let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    text + &format!("{verdict}: {}, {}\n", plural(errors, "error"), plural(warnings, "warning"))
+    text + &verdict(report.passes(arguments.strict), [Severity::Error, Severity::Warning].map(|s| report.count(s)))
 }
 
 fn split_table(report: &CheckReport) -> Table {
