@@ -4,11 +4,16 @@ use image::{Rgb, RgbImage};
 use vision_datasets::mask::MaskPatch;
 use vision_datasets::sample::{ClassList, Detection, Instance};
 
-use super::pictures::{INK, LINE, PANEL, TEXT, enlarge, rectangle, side_by_side, text_width, write};
+use super::pictures::{INK, LINE, TEXT, enlarge, rectangle, side_by_side, text_width, write};
 
 /// Share of the colour inside a mask, and on its border.
 const INSIDE: f32 = 0.4;
 const BORDER: f32 = 0.9;
+
+/// Pictures are enlarged by a whole factor up to about this width, so that small objects can be seen.
+const PANEL: u32 = 512;
+/// Boxes with both sides below this have no label, which would hide them.
+const LABELLED: f32 = 40.0;
 
 /// What is drawn of an object.
 struct Drawn {
@@ -62,8 +67,11 @@ fn factor(image: &RgbImage) -> u32 {
     (PANEL / image.width().max(1)).max(1)
 }
 
+/// The colour of a class, as bright as its hue can be: lines must be seen on dark pictures too.
 fn colour(classes: &ClassList, category: usize) -> [u8; 3] {
-    classes.palette.get(category).copied().unwrap_or([255, 0, 255])
+    let colour = classes.palette.get(category).copied().unwrap_or([255, 0, 255]);
+    let most = u32::from(colour.into_iter().max().unwrap_or(0));
+    if most == 0 { [255; 3] } else { colour.map(|part| (u32::from(part) * 255 / most) as u8) }
 }
 
 fn name(classes: &ClassList, category: usize) -> String {
@@ -83,8 +91,10 @@ fn draw(image: &RgbImage, objects: Vec<Drawn>) -> RgbImage {
         outline(&mut out, object.bbox.map(|side| side * factor as f32), object.colour, if object.thin { 1 } else { 2 });
     }
     for object in &objects {
-        let [x0, y0, ..] = object.bbox.map(|side| side * factor as f32);
-        label(&mut out, x0, y0, &object.label, object.colour);
+        let [x0, y0, x1, y1] = object.bbox.map(|side| side * factor as f32);
+        if (x1 - x0).max(y1 - y0) >= LABELLED {
+            label(&mut out, x0, y0, &object.label, object.colour);
+        }
     }
     out
 }

@@ -19,7 +19,7 @@ const GAP: u32 = 10;
 pub(super) const TEXT: f32 = 15.0;
 pub(super) const LINE: u32 = 22;
 /// Panels of a comparison are enlarged by a whole factor until they are about this wide, so that titles fit and pixels stay pixels.
-pub(super) const PANEL: u32 = 320;
+const PANEL: u32 = 320;
 
 /// Class names and colours, in the order of the indices.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,7 @@
 
 mod activation;
 mod convolution;
+mod detection;
 mod normalisation;
 mod segmentation;
 mod selective_scan;
