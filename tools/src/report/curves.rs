@@ -13,7 +13,7 @@ use super::plots::{Series, line_plot};
 /// # Errors
 /// When a file cannot be written.
 pub fn precision_recall(folder: &Path, report: &EvalReport, kind: &str) -> Result<()> {
-    let curve = |threshold: f64| Series::line(format!("IoU {threshold}"), report.curve(threshold, None).points);
+    let curve = |threshold: f64| Series::line(format!("IoU {threshold:.2}"), report.curve(threshold, None).points);
     let series: Vec<Series> = report.thresholds_near(&[0.5, 0.75, 0.9]).into_iter().map(curve).filter(|s| !s.points.is_empty()).collect();
     if series.is_empty() {
         return Ok(());
