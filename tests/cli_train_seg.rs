@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::tool::{Place, Ran, run};
@@ -13,18 +11,6 @@ const TEST: &str = env!("CARGO_BIN_EXE_test_seg");
 
 fn train(place: &Place, out: &str, more: &[&str]) -> Ran {
     place.train_with(TRAIN, out, more)
-}
-
-/// What a run must repeat: every figure of every step and validation except those that are times.
-fn trace(place: &Place, out: &str) -> Vec<String> {
-    let text = fs::read_to_string(Path::new(&place.path(out)).join("metrics.jsonl")).expect("the run has a log");
-    let line = |line: &str| {
-        let mut value: Value = serde_json::from_str(line).expect("a JSON object a line");
-        let fields = value.as_object_mut().expect("a JSON object");
-        fields.retain(|name, _| !name.ends_with("_second") && !name.ends_with("_seconds"));
-        value.to_string()
-    };
-    text.lines().map(line).collect()
 }
 
 #[test]
@@ -39,7 +25,7 @@ fn a_run_leaves_checkpoints_curves_pictures_and_figures() {
     }
     let count = |folder: &str| fs::read_dir(place.path(folder)).expect(folder).count();
     assert_eq!((count("run/pictures"), count("run/tensorboard")), (2, 1));
-    let trace = trace(&place, "run");
+    let trace = place.trace("run");
     // Four steps; validations after step 3 and at the end.
     assert_eq!(trace.len(), 6, "{trace:?}");
     let first: Value = serde_json::from_str(&trace[0]).expect("JSON");
@@ -59,7 +45,7 @@ fn a_checkpoint_and_the_data_are_all_that_test_seg_needs() {
     let figures: Value = serde_json::from_slice(&fs::read(&json).expect("figures")).expect("JSON");
     assert_eq!(figures["images"], 4);
     // The same weights on the same images as the validation of the run.
-    let logged: Value = serde_json::from_str(trace(&place, "run").last().expect("a validation")).expect("JSON");
+    let logged: Value = serde_json::from_str(place.trace("run").last().expect("a validation")).expect("JSON");
     for name in ["mIoU", "mAcc", "aAcc"] {
         assert_eq!(figures["metrics"][name], logged[name], "{name}");
     }
@@ -79,12 +65,12 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one_bit_by_bit() {
     train(&place, "whole", &[]).succeeded();
     train(&place, "workers", &["--set", "train.checkpoint_interval=5", "--set", "data.workers=3"]).succeeded();
 
-    let interrupted = interrupt(&place, "cut");
+    let interrupted = place.interrupt(TRAIN, "cut");
     assert!(interrupted.succeeded().contains("interrupted after iteration"), "{interrupted:?}");
-    assert!(trace(&place, "cut").len() < trace(&place, "whole").len(), "it was interrupted before its end");
+    assert!(place.trace("cut").len() < place.trace("whole").len(), "it was interrupted before its end");
     let resumed = train(&place, "cut", &["--resume"]);
     assert!(resumed.succeeded().contains("resumed after iteration"), "{resumed:?}");
-    let only = |out: &str, kind: &str| -> Vec<String> { trace(&place, out).into_iter().filter(|line| line.contains(kind)).collect() };
+    let only = |out: &str, kind: &str| -> Vec<String> { place.trace(out).into_iter().filter(|line| line.contains(kind)).collect() };
     assert_eq!(only("cut", "\"train\""), only("whole", "\"train\""));
     assert_eq!(only("workers", "\"train\""), only("whole", "\"train\""), "the number of workers changes nothing");
     assert_eq!(only("cut", "\"val\""), only("whole", "\"val\""));
@@ -92,34 +78,15 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one_bit_by_bit() {
     assert!(weights("cut") == weights("whole"), "checkpoints are equal to the last byte");
 }
 
-/// Starts a run and interrupts it as Ctrl-C does, as soon as its first step is logged.
-fn interrupt(place: &Place, out: &str) -> Ran {
-    let folder = place.path(out);
-    let child = Command::new(TRAIN)
-        .args(["--config", &place.config.to_string_lossy(), "--out", &folder])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program can be started");
-    let begin = Instant::now();
-    while fs::read_to_string(Path::new(&folder).join("metrics.jsonl")).map_or(true, |text| text.lines().count() < 1) {
-        assert!(begin.elapsed() < Duration::from_secs(60), "no step within a minute");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
-    assert!(status.success());
-    child.wait_with_output().expect("it ends").into()
-}
-
 #[test]
 fn a_folder_with_a_run_is_not_touched_without_being_asked_to() {
     let place = Place::new(1);
     train(&place, "run", &[]).succeeded();
-    let before = trace(&place, "run");
+    let before = place.trace("run");
     train(&place, "run", &[]).failed(&["--resume", "--overwrite"]);
-    assert_eq!(trace(&place, "run"), before);
+    assert_eq!(place.trace("run"), before);
     train(&place, "run", &["--overwrite", "--set", "train.seed=1"]).succeeded();
-    assert_ne!(trace(&place, "run"), before, "another seed, another run");
+    assert_ne!(place.trace("run"), before, "another seed, another run");
     train(&place, "none", &["--resume"]).failed(&["nothing to resume", "last.safetensors"]);
 }
 

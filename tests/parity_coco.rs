@@ -244,8 +244,47 @@ fn statistics_with_pycocotools_and_mmdetections_limits_are_the_published_ones() 
             let stats = if stats.is_array() { stats } else { &expected[&name] };
             let report = evaluate(&truth, &results, &config).unwrap();
             println!("coco_eval/{name}: worst {:.1e}", worst(&name, &report, stats));
+            same_details(&name, &report, &expected[&name]);
         }
     }
+    // mmdetection prints three decimals.
+    for (prefix, kind) in [("coco/bbox_mAP", IouType::Bbox), ("coco/segm_mAP", IouType::Segm)] {
+        let stats = evaluate(&truth, &results, &EvalConfig::mmdetection(kind)).unwrap().stats;
+        for (ending, stat) in ["", "_50", "_75", "_s", "_m", "_l"].iter().zip(stats) {
+            let expected = number(&expected["mmdet_CocoMetric"][format!("{prefix}{ending}")]);
+            assert!((stat - expected).abs() <= 0.0005 + STAT_TOLERANCE, "{prefix}{ending}: {stat}, mmdetection {expected}");
+        }
+    }
+}
+
+/// AP of every category, recall of every IoU and category, and one precision curve.
+fn same_details(name: &str, report: &EvalReport, expected: &Value) {
+    let close = |what: String, actual: f64, expected: f64| {
+        assert!((actual - expected).abs() <= STAT_TOLERANCE, "{name}: {what} is {actual}, reference {expected}");
+    };
+    let ids = report.category_ids();
+    for (place, id) in ids.iter().enumerate() {
+        // null where nothing is to be found.
+        let reference = expected["per_category_AP_all_maxdet_last"][id.to_string()].as_f64().unwrap_or(-1.0);
+        close(format!("AP of category {id}"), report.of_category(place)[0], reference);
+    }
+    // Recall is IoU x category x area x limit; the reference has all areas and the last limit.
+    let recalls = list(&expected["recall_per_cat"]);
+    let (areas, limits) = (4, 3);
+    assert_eq!(report.recall().len(), recalls.len() * ids.len() * areas * limits);
+    for (t, row) in recalls.iter().enumerate() {
+        for (k, reference) in numbers(row).into_iter().enumerate() {
+            close(format!("recall {t}, {k}"), report.recall()[((t * ids.len() + k) * areas) * limits + limits - 1], reference);
+        }
+    }
+    let curve = numbers(&expected["precision_iou50_cat0"]);
+    for (r, reference) in curve.iter().enumerate() {
+        let actual = report.precision()[((r * ids.len()) * areas) * limits + limits - 1];
+        close(format!("precision at recall {r}"), actual, *reference);
+    }
+    let points = report.curve(0.5, Some(0)).points;
+    assert_eq!(points.len(), curve.len());
+    assert!(points.iter().zip(&curve).all(|((_, actual), reference)| (actual - reference).abs() <= STAT_TOLERANCE));
 }
 
 /// The folder of real annotations with published scores.

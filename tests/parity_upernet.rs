@@ -1,12 +1,8 @@
 //! UperNet against numbers of mmsegmentation: every stage, losses, gradients, statistics, prediction and augmentation.
 
-use std::collections::BTreeMap;
-
-use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
-use burn::tensor::Gradients;
 use serde_json::Value;
-use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, GRADIENT_TOLERANCE, cases, fixtures_root};
+use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, cases, check_gradients, fixtures_root};
 use upernet::inference::{InferenceMode, View, label_map, predict, predict_augmented, predict_labels};
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig, official_key};
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
@@ -120,9 +116,7 @@ fn a_training_step_has_the_official_losses_gradients_and_statistics() {
     check_losses(&mut comparison, &loss, &case.manifest["losses"]);
     let gradients = loss.total.backward();
     let expected = case.with_prefix("g.");
-    let mut visitor = GradientCheck { comparison: &mut comparison, gradients: &gradients, expected: &expected, path: Vec::new(), seen: 0 };
-    model.visit(&mut visitor);
-    assert_eq!(visitor.seen, expected.len(), "every stored gradient belongs to a parameter");
+    check_gradients(&mut comparison, &model, official_key, &gradients, &expected);
     let after = state_dict_of(&model, &official_key);
     for (key, expected) in case.with_prefix("after.") {
         let tensor = after.get(&key).unwrap_or_else(|| panic!("no {key}"));
@@ -130,33 +124,6 @@ fn a_training_step_has_the_official_losses_gradients_and_statistics() {
         comparison.check_values(&format!("after.{key}"), &tensor.shape, &values, &expected, FORWARD_TOLERANCE);
     }
     comparison.finish();
-}
-
-struct GradientCheck<'a> {
-    comparison: &'a mut Comparison,
-    gradients: &'a Gradients,
-    expected: &'a BTreeMap<String, FixtureTensor>,
-    path: Vec<String>,
-    seen: usize,
-}
-
-impl ModuleVisitor for GradientCheck<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let key = official_key(&self.path.join("."));
-        if let Some(expected) = self.expected.get(&key) {
-            let gradient = param.val().grad(self.gradients).unwrap_or_else(|| panic!("{key} received no gradient"));
-            self.comparison.check(&format!("g.{key}"), gradient, expected, GRADIENT_TOLERANCE);
-            self.seen += 1;
-        }
-    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The whole backbone: every stem and downsampling, both layouts, odd sizes, a choice of stages.
 
 use burn::prelude::*;
-use tests::{Comparison, FORWARD_TOLERANCE, Fixture, GRADIENT_TOLERANCE, cases, folders};
-use vmamba::{FeaturePyramid, OfficialConfig};
+use tests::{Comparison, FORWARD_TOLERANCE, Fixture, GRADIENT_TOLERANCE, cases, check_gradients, folders};
+use vmamba::{FeaturePyramid, OfficialConfig, official_key};
 
-use crate::weights::{check_gradients, load};
+use crate::weights::load;
 
 #[test]
 fn the_pyramid_and_its_gradients_equal_the_official_ones_in_every_case() {
@@ -32,7 +32,7 @@ fn the_pyramid_and_its_gradients_equal_the_official_ones_in_every_case() {
             }
             let gradients = loss.backward();
             comparison.check("dx", x.grad(&gradients).unwrap(), case.tensor("dx"), GRADIENT_TOLERANCE);
-            check_gradients(&mut comparison, &backbone, &gradients, &case.with_prefix("g."));
+            check_gradients(&mut comparison, &backbone, official_key, &gradients, &case.with_prefix("g."));
             comparison.finish();
         }
     }

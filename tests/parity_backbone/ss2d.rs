@@ -2,11 +2,11 @@
 
 use burn::prelude::*;
 use serde_json::{Value, json};
-use tests::{Comparison, FORWARD_TOLERANCE, Fixture, GRADIENT_TOLERANCE, cases};
-use vmamba::OfficialConfig;
+use tests::{Comparison, FORWARD_TOLERANCE, Fixture, GRADIENT_TOLERANCE, cases, check_gradients};
 use vmamba::vmamba::Ss2d;
+use vmamba::{OfficialConfig, official_key};
 
-use crate::weights::{check_gradients, load};
+use crate::weights::load;
 
 #[test]
 fn ss2d_equals_the_official_operator_in_every_case() {
@@ -36,7 +36,7 @@ fn ss2d_equals_the_official_operator_in_every_case() {
         let mut comparison = Comparison::new(name);
         comparison.check("out", out, case.tensor("out"), FORWARD_TOLERANCE);
         comparison.check("dx", x.grad(&gradients).unwrap(), case.tensor("dx"), GRADIENT_TOLERANCE);
-        check_gradients(&mut comparison, &operator, &gradients, &case.with_prefix("g."));
+        check_gradients(&mut comparison, &operator, official_key, &gradients, &case.with_prefix("g."));
         comparison.finish();
     }
 }

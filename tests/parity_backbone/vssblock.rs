@@ -2,12 +2,12 @@
 
 use burn::prelude::*;
 use serde_json::Value;
-use tests::{Comparison, FORWARD_TOLERANCE, Fixture, GRADIENT_TOLERANCE, cases};
-use vmamba::OfficialConfig;
+use tests::{Comparison, FORWARD_TOLERANCE, Fixture, GRADIENT_TOLERANCE, cases, check_gradients};
 use vmamba::vmamba::VssBlock;
+use vmamba::{OfficialConfig, official_key};
 
 use crate::ss2d::{from_layout, to_layout};
-use crate::weights::{check_gradients, load};
+use crate::weights::load;
 
 #[test]
 fn a_block_equals_the_official_one_in_every_case() {
@@ -30,7 +30,7 @@ fn a_block_equals_the_official_one_in_every_case() {
         let mut comparison = Comparison::new(format!("vssblock/{name}"));
         comparison.check("out", out, case.tensor("out"), FORWARD_TOLERANCE);
         comparison.check("dx", x.grad(&gradients).unwrap(), case.tensor("dx"), GRADIENT_TOLERANCE);
-        check_gradients(&mut comparison, &block, &gradients, &case.with_prefix("g."));
+        check_gradients(&mut comparison, &block, official_key, &gradients, &case.with_prefix("g."));
         comparison.finish();
     }
 }

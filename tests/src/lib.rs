@@ -6,11 +6,12 @@
 
 pub mod tool;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::{Gradients, TensorData};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -248,6 +249,51 @@ impl Comparison {
         println!("{:<44} {:>3} tensors, worst {:.2e} ({})", self.case, self.compared, self.worst, self.worst_name);
         assert!(self.compared > 0, "{}: nothing was compared", self.case);
         assert!(self.failures.is_empty(), "{}:\n  {}", self.case, self.failures.join("\n  "));
+    }
+}
+
+/// Compares the gradients of a module's parameters with those of a fixture, by official key; `keys` turns paths into these.
+///
+/// # Panics
+/// When a parameter has no gradient, or a stored gradient no parameter.
+pub fn check_gradients<M: Module>(
+    comparison: &mut Comparison,
+    module: &M,
+    keys: fn(&str) -> String,
+    gradients: &Gradients,
+    expected: &BTreeMap<String, FixtureTensor>,
+) {
+    let mut visitor = GradientCheck { comparison, keys, gradients, expected, path: Vec::new(), seen: BTreeSet::new() };
+    module.visit(&mut visitor);
+    let unmatched: Vec<_> = expected.keys().filter(|key| !visitor.seen.contains(*key)).collect();
+    assert!(unmatched.is_empty(), "no parameter has the key of these gradients: {unmatched:?}");
+}
+
+struct GradientCheck<'a> {
+    comparison: &'a mut Comparison,
+    keys: fn(&str) -> String,
+    gradients: &'a Gradients,
+    expected: &'a BTreeMap<String, FixtureTensor>,
+    path: Vec<String>,
+    seen: BTreeSet<String>,
+}
+
+impl ModuleVisitor for GradientCheck<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let key = (self.keys)(&self.path.join("."));
+        if let Some(expected) = self.expected.get(&key) {
+            let gradient = param.val().grad(self.gradients).unwrap_or_else(|| panic!("{key} received no gradient"));
+            self.comparison.check(&format!("g.{key}"), gradient, expected, GRADIENT_TOLERANCE);
+            self.seen.insert(key);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vision_datasets::scenes::{SceneConfig, SceneDataset, SceneObjects, write_ade20k_layout};
@@ -101,6 +102,45 @@ impl Place {
     pub fn train_with(&self, program: &str, out: &str, more: &[&str]) -> Ran {
         let (config, out) = (self.config.to_string_lossy().into_owned(), self.path(out));
         run(program, &[&["--config", &config, "--out", &out], more].concat())
+    }
+}
+
+impl Place {
+    /// What a run must repeat: every figure of every step and validation except those that are times.
+    ///
+    /// # Panics
+    /// When the run has no log.
+    pub fn trace(&self, out: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(Path::new(&self.path(out)).join("metrics.jsonl")).expect("the run has a log");
+        let line = |line: &str| {
+            let mut value: serde_json::Value = serde_json::from_str(line).expect("a JSON object a line");
+            let fields = value.as_object_mut().expect("a JSON object");
+            fields.retain(|name, _| !name.ends_with("_second") && !name.ends_with("_seconds"));
+            value.to_string()
+        };
+        text.lines().map(line).collect()
+    }
+
+    /// Starts a run and interrupts it as Ctrl-C does, as soon as its first step is logged.
+    ///
+    /// # Panics
+    /// When it does not start, or takes no step within a minute.
+    pub fn interrupt(&self, program: &str, out: &str) -> Ran {
+        let folder = self.path(out);
+        let child = Command::new(program)
+            .args(["--config", &self.config.to_string_lossy(), "--out", &folder])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be started");
+        let begin = Instant::now();
+        while std::fs::read_to_string(Path::new(&folder).join("metrics.jsonl")).map_or(true, |text| text.lines().count() < 1) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "no step within a minute");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+        assert!(status.success());
+        child.wait_with_output().expect("it ends").into()
     }
 }
 

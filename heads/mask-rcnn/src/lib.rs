@@ -44,6 +44,8 @@ mod roi_extractor;
 mod roi_head;
 mod rpn;
 mod sampler;
+#[cfg(test)]
+mod tests;
 
 pub use anchor_generator::{AnchorConfig, AnchorGenerator};
 pub use assigner::{Assignment, MaxIouAssigner};

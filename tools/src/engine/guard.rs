@@ -105,3 +105,48 @@ impl ModuleVisitor for Search<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Two {
+        good: Param<Tensor<1>>,
+        root: Param<Tensor<1>>,
+    }
+
+    #[test]
+    fn the_parameter_with_the_bad_gradient_is_named_although_loss_and_weights_are_finite() {
+        let device = Device::flex().autodiff();
+        let model = Two {
+            good: Param::from_tensor(Tensor::from_floats([1.0, 2.0], &device)),
+            root: Param::from_tensor(Tensor::from_floats([4.0, 0.0], &device)),
+        };
+        let keys: KeyMap = str::to_owned;
+        // The derivative of a square root at 0.
+        let loss = model.good.val().sum() + model.root.val().sqrt().sum();
+        assert!(is_finite(&loss));
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        assert_eq!(first_bad_weight(&model, keys), None);
+        assert_eq!(first_bad_gradient(&model, &gradients, keys).as_deref(), Some("root"));
+    }
+
+    #[test]
+    fn an_incident_is_written_with_everything_that_led_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let incident = Incident {
+            iteration: 7,
+            images: vec!["a".into(), "b".into()],
+            what: "loss",
+            place: "neck".into(),
+            parts: vec![("loss_cls".into(), f64::NAN)],
+        };
+        incident.write(folder.path()).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(REPORT_FILE)).unwrap();
+        for part in ["7", "neck", "\"a\"", "NaN", "loss_cls"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(incident.write(&folder.path().join("none")).is_err());
+    }
+}
