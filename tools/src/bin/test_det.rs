@@ -11,7 +11,7 @@ use serde_json::json;
 use tools::engine::config;
 use tools::engine::detection::config::{DetectionConfig, DetectionSource};
 use tools::engine::detection::evaluate::{Detector, STATISTICS, category_table, statistics_table, summary};
-use tools::engine::detection::{load_detector, open_data};
+use tools::engine::detection::load_detector;
 use tools::engine::device::DeviceChoice;
 use tools::engine::process;
 use tools::published::detection_row;
@@ -67,8 +67,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
     let mut detector = load_detector(&arguments.checkpoint, given, &device)?;
     detector.config.data.source = source(&detector.config.data.source, arguments)?;
+    let data = detector.open_data()?;
     let config = &detector.config;
-    let data = open_data(&config.data.source, true, Some(&detector.classes.names))?;
     let drawn = arguments.out.as_ref().map(|out| out.join("pictures"));
     if let Some(folder) = &drawn {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;

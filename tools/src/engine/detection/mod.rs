@@ -146,6 +146,23 @@ fn truth(batch: &DetectionBatch) -> Vec<ImageTruth> {
     batch.instances.iter().zip(&batch.image_sizes).map(of_image).collect()
 }
 
+impl LoadedDetector {
+    /// Opens the validation data of its configuration for its classes; where their names are not known, they are those of the data in the
+    /// order of the file.
+    ///
+    /// # Errors
+    /// When the data are missing or wrong, or have other classes.
+    pub fn open_data(&mut self) -> Result<Arc<dyn DetectionDataset>> {
+        let names = self.names_known.then_some(self.classes.names.as_slice());
+        let data = open_data(&self.config.data.source, true, names)?;
+        if data.classes().len() != self.classes.len() {
+            bail!("the model knows {} classes, the data have {}", self.classes.len(), data.classes().len());
+        }
+        self.classes = data.classes().clone();
+        Ok(data)
+    }
+}
+
 impl Task for DetectionTask {
     type Model = MaskRcnn<Vmamba>;
     type Batch = DetectionBatch;
@@ -328,6 +345,8 @@ pub struct LoadedDetector {
     pub config: DetectionConfig,
     /// Its classes.
     pub classes: ClassList,
+    /// Whether their names are known: an official checkpoint tells only how many they are.
+    pub names_known: bool,
     /// The iteration of the checkpoint, if it says so.
     pub iteration: Option<u64>,
 }
@@ -351,17 +370,17 @@ pub fn load_detector(path: &Path, config: Option<DetectionConfig>, device: &Devi
         (None, None) => bail!("{} does not say what model it is; name its configuration with --config", path.display()),
     };
     let state = checkpoint.state_dict(if own && checkpoint.weight_sets().contains(&"model_ema") { Weights::Ema } else { Weights::Auto })?;
-    let classes: ClassList = match field("classes") {
-        Some(text) => serde_json::from_str(text).with_context(|| format!("{}: its classes", path.display()))?,
+    let (classes, names_known): (ClassList, bool) = match field("classes") {
+        Some(text) => (serde_json::from_str(text).with_context(|| format!("{}: its classes", path.display()))?, true),
         // An official checkpoint has a row of weights for each class and the background.
         None => match state.get("roi_head.bbox_head.fc_cls.weight").and_then(|weight| weight.shape.first()) {
-            Some(81) => vision_datasets::coco::classes(),
-            Some(rows) if *rows > 1 => ClassList::numbered(rows - 1),
+            Some(81) => (vision_datasets::coco::classes(), true),
+            Some(rows) if *rows > 1 => (ClassList::numbered(rows - 1), false),
             _ => bail!("{} has no `roi_head.bbox_head.fc_cls.weight`; is it a Mask R-CNN?", path.display()),
         },
     };
     let model = config.model.for_classes(classes.len()).try_init(device).context("model")?;
     let (model, _) = load_into(model, &official_key, &state, &LoadOptions::new()).with_context(|| path.display().to_string())?;
     let iteration = field("iteration").and_then(|text| text.parse().ok());
-    Ok(LoadedDetector { model: model.valid(), config, classes, iteration })
+    Ok(LoadedDetector { model: model.valid(), config, classes, names_known, iteration })
 }
