@@ -4,6 +4,7 @@
 //! first and the product accumulates onto it, which saves a pass over memory.
 
 mod cpu;
+mod matmul;
 mod reference;
 #[cfg(test)]
 mod tests;
