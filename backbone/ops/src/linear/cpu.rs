@@ -49,20 +49,8 @@ impl LinearGradOps for Flex {
     }
 }
 
-impl<'a> Factor<'a> {
-    /// A matrix whose rows are contiguous and hold `length` values.
-    fn rows(values: &'a [f32], length: usize) -> Self {
-        Self { values, row: length, column: 1 }
-    }
-
-    /// A matrix whose columns are contiguous and hold `length` values.
-    fn columns(values: &'a [f32], length: usize) -> Self {
-        Self { values, row: 1, column: length }
-    }
-}
-
 /// `a b`, or `a b + bias`, by our kernel where the processor has the vectors for it and by the `gemm` crate elsewhere.
-fn product(a: Factor, b: Factor, bias: Option<&[f32]>, sizes: Sizes) -> Vec<f32> {
+pub(crate) fn product(a: Factor, b: Factor, bias: Option<&[f32]>, sizes: Sizes) -> Vec<f32> {
     matmul(a, b, bias, sizes).unwrap_or_else(|| portable(a, b, bias, sizes))
 }
 

@@ -11,10 +11,22 @@ use rayon::prelude::*;
 
 /// A factor in memory: element `(i, j)` is `values[i * row + j * column]`, and one of the strides is 1.
 #[derive(Clone, Copy)]
-pub(super) struct Factor<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) row: usize,
-    pub(super) column: usize,
+pub(crate) struct Factor<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+impl<'a> Factor<'a> {
+    /// A matrix whose rows are contiguous and hold `length` values.
+    pub(crate) fn rows(values: &'a [f32], length: usize) -> Self {
+        Self { values, row: length, column: 1 }
+    }
+
+    /// A matrix whose columns are contiguous and hold `length` values.
+    pub(crate) fn columns(values: &'a [f32], length: usize) -> Self {
+        Self { values, row: 1, column: length }
+    }
 }
 
 impl Factor<'_> {
@@ -26,10 +38,10 @@ impl Factor<'_> {
 
 /// The product is `[rows, inner] x [inner, columns]`.
 #[derive(Clone, Copy)]
-pub(super) struct Sizes {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) inner: usize,
+pub(crate) struct Sizes {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) inner: usize,
 }
 
 /// Vectors across a tile of the result and across a packed panel; the last panel of a row may have fewer.
@@ -303,8 +315,8 @@ mod x86 {
 
     use super::{Tile, Unit};
 
-    pub(super) struct Avx512;
-    pub(super) struct Avx2;
+    pub(crate) struct Avx512;
+    pub(crate) struct Avx2;
 
     /// One tile with `ROWS` rows: `ROWS * VECTORS` sums in registers.
     macro_rules! tile {

@@ -15,6 +15,9 @@ use burn::prelude::*;
 use crate::flex::is_native;
 use crate::operation::operation;
 
+pub(crate) use cpu::product;
+pub(crate) use matmul::{Factor, Sizes};
+
 operation! {
     LinearOps::project => LinearGradOps::project_backward -> LinearGrads by LinearNode,
     [3] x, weight, bias; biased: bool

@@ -1,8 +1,13 @@
-//! The four-route scan on the CPU: one task takes one image and [`LANES`] channels through all routes.
+//! The four-route scan on the CPU: one task takes one image and [`LANES`] channels.
 //!
-//! A task owns its channels in the output, so that the routes are merged without synchronisation. The gradients of the projections are
-//! sums over all channels: tasks add them into one buffer per group of channel blocks, and the groups are added in order at the end.
-//! The number of groups depends on the shapes alone, so that results do not depend on the number of threads.
+//! The kernels walk forwards or backwards through contiguous pixels. For routes along columns the operation turns the image first and
+//! the result back: copies of whole pixels, which cost a few percent, where steps down a column of a large image would touch another
+//! page of memory each.
+//!
+//! A task owns its channels in the output, so that the routes are merged without synchronisation. The gradients of B and C are sums
+//! over all channels: tasks add them into one buffer per group of channel blocks, and the groups are added in order at the end. The
+//! number of groups depends on the shapes alone, so that results do not depend on the number of threads. The gradients of the
+//! step-size projection are two matrix products a route, of the gradients of the step sizes that the tasks leave behind.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
@@ -11,7 +16,8 @@ use rayon::prelude::*;
 use super::recurrence::{CHUNK, Chunk, ChunkGrad, ZERO};
 use super::{Route, Scan2dGradOps, Scan2dGrads, Scan2dOps};
 use crate::flex::{SharedMut, contiguous, dims, tensor, values};
-use crate::simd::{Kernel, LANES, Lanes, dispatch, fma, lane_sum};
+use crate::linear::{Factor, Sizes, product};
+use crate::simd::{Kernel, LANES, Lanes, dispatch, fma, prefetch};
 
 impl Scan2dOps for Flex {
     fn scan_2d(
@@ -27,21 +33,21 @@ impl Scan2dOps for Flex {
         let shape = Shape2d::new(dims(&x), dims(&dt_weight), dims(&a_logs));
         let inputs = Inputs {
             shape,
+            x: Turned::new(values(&x), shape.channels, &shape, &routes),
+            projections: Turned::new(values(&projections), shape.fields(), &shape, &routes),
             routes: &routes,
-            x: values(&x),
-            projections: values(&projections),
             dt_weight: values(&dt_weight),
             dt_bias: values(&dt_bias),
             a_logs: values(&a_logs),
             d: values(&d),
         };
-        let mut y = vec![0.0; inputs.x.len()];
-        let output = SharedMut::new(&mut y);
+        let mut outputs = inputs.x.zeros();
+        let shared = outputs.each_mut().map(|buffer| SharedMut::new(buffer));
         (0..shape.batch * shape.blocks()).into_par_iter().for_each(|task| {
             let (image, block) = (task / shape.blocks(), task % shape.blocks());
-            dispatch(Forward { inputs: &inputs, image, block, output });
+            dispatch(Forward { inputs: &inputs, image, block, outputs: shared });
         });
-        tensor(y, x.layout().shape().clone())
+        tensor(merge(outputs, shape.channels, &shape), x.layout().shape().clone())
     }
 }
 
@@ -60,46 +66,69 @@ impl Scan2dGradOps for Flex {
         let shape = Shape2d::new(dims(&x), dims(&dt_weight), dims(&a_logs));
         let inputs = Inputs {
             shape,
+            x: Turned::new(values(&x), shape.channels, &shape, &routes),
+            projections: Turned::new(values(&projections), shape.fields(), &shape, &routes),
             routes: &routes,
-            x: values(&x),
-            projections: values(&projections),
             dt_weight: values(&dt_weight),
             dt_bias: values(&dt_bias),
             a_logs: values(&a_logs),
             d: values(&d),
         };
-        let grad = values(&grad);
-        let groups = shape.groups();
-        let image_projections = shape.length() * shape.fields();
-        let parameters = shape.parameters();
+        let grad = Turned::new(values(&grad), shape.channels, &shape, &routes);
+        let Shape2d { batch, channels, rank, state, .. } = shape;
+        let (pixels, blocks, groups, parameters) = (batch * shape.length(), shape.blocks(), shape.groups(), shape.parameters());
 
-        let mut dx = vec![0.0; inputs.x.len()];
-        // Per image and group of channel blocks.
-        let mut dprojections = vec![0.0; shape.batch * groups * image_projections];
-        // Per image and channel: the gradients of all parameters of that channel.
-        let mut dparameters = vec![0.0; shape.batch * shape.blocks() * LANES * parameters];
-        let dx_shared = SharedMut::new(&mut dx);
-        let dparameters_shared = SharedMut::new(&mut dparameters);
-        dprojections.par_chunks_mut(image_projections).enumerate().for_each(|(task, dprojections)| {
-            let (image, group) = (task / groups, task % groups);
-            for block in (group..shape.blocks()).step_by(groups) {
-                let size = LANES * parameters;
-                // SAFETY: image and block belong to this task alone.
-                let dparameters = unsafe { dparameters_shared.block((image * shape.blocks() + block) * size, size) };
-                dispatch(Backward { inputs: &inputs, grad, image, block, dx: dx_shared, dprojections, dparameters });
-            }
-        });
-
-        let dprojections = sum_groups(dprojections, groups, image_projections);
+        let mut dx = inputs.x.zeros();
+        let dx_shared = dx.each_mut().map(|buffer| SharedMut::new(buffer));
         let mut grads = ParameterGrads::new(&shape);
-        for image in dparameters.chunks_exact(shape.blocks() * LANES * parameters) {
-            grads.add(&shape, image);
+        // Gradients of the raw step sizes on one route, `[pixel, channel]`; every route writes all of it.
+        let mut draw = vec![0.0; pixels * channels];
+        let mut parts = Vec::with_capacity(routes.len());
+        for (route, way) in routes.iter().enumerate() {
+            // Gradients of B and C per image and group of channel blocks.
+            let mut dbc = vec![0.0; groups * pixels * 2 * state];
+            // Per image and channel: the gradients of the parameters of that channel.
+            let mut dparameters = vec![0.0; batch * blocks * LANES * parameters];
+            let draw_shared = SharedMut::new(&mut draw);
+            let dparameters_shared = SharedMut::new(&mut dparameters);
+            dbc.par_chunks_mut(shape.length() * 2 * state).enumerate().for_each(|(task, dbc)| {
+                let (image, group) = (task / groups, task % groups);
+                for block in (group..blocks).step_by(groups) {
+                    let size = LANES * parameters;
+                    // SAFETY: image and block belong to this task alone.
+                    let dparameters = unsafe { dparameters_shared.block((image * blocks + block) * size, size) };
+                    let dx = dx_shared[way.side()];
+                    dispatch(Backward {
+                        inputs: &inputs,
+                        grad: grad.of(*way),
+                        image,
+                        block,
+                        route,
+                        dx,
+                        draw: draw_shared,
+                        dbc,
+                        dparameters,
+                    });
+                }
+            });
+            for image in dparameters.chunks_exact(blocks * LANES * parameters) {
+                grads.add(&shape, route, image);
+            }
+            let weight = Factor::rows(&inputs.dt_weight[route * channels * rank..][..channels * rank], rank);
+            let ddt = product(Factor::rows(&draw, channels), weight, None, Sizes { rows: pixels, columns: rank, inner: channels });
+            let fields = &inputs.projections.of(*way)[route * shape.route_fields()..];
+            let dt = Factor { values: fields, row: shape.fields(), column: 1 };
+            let dweight = product(Factor::columns(&draw, channels), dt, None, Sizes { rows: channels, columns: rank, inner: pixels });
+            grads.dt_weight.extend_from_slice(&dweight);
+            parts.push((ddt, sum_groups(dbc, groups, shape.length() * 2 * state)));
         }
+
+        let dprojections = gather_projections(&parts, &routes, &shape);
         let ParameterGrads { dt_weight: dw, dt_bias: db, a: da, d: dd } = grads;
         // dA is known; A = -exp(a_logs), so dA / da_logs = A.
         let da_logs = da.iter().zip(inputs.a_logs).map(|(da, log)| -log.exp() * da).collect();
         Scan2dGrads {
-            x: tensor(dx, x.layout().shape().clone()),
+            x: tensor(merge(dx, channels, &shape), x.layout().shape().clone()),
             projections: tensor(dprojections, projections.layout().shape().clone()),
             dt_weight: tensor(dw, dt_weight.layout().shape().clone()),
             dt_bias: tensor(db, dt_bias.layout().shape().clone()),
@@ -109,9 +138,102 @@ impl Scan2dGradOps for Flex {
     }
 }
 
+/// What the kernels read, in raster order and, where a route goes along columns, with rows and columns exchanged.
+struct Turned<'a> {
+    raster: &'a [f32],
+    turned: Option<Vec<f32>>,
+}
+
+impl<'a> Turned<'a> {
+    /// `values` has `size` numbers a pixel.
+    fn new(values: &'a [f32], size: usize, shape: &Shape2d, routes: &[Route]) -> Self {
+        let turned = routes.iter().any(|route| route.side() == 1).then(|| turn(values, [shape.height, shape.width], size));
+        Self { raster: values, turned }
+    }
+
+    /// The values in the order in which a route, or its reverse, visits them.
+    fn of(&self, route: Route) -> &[f32] {
+        match &self.turned {
+            Some(turned) if route.side() == 1 => turned,
+            _ => self.raster,
+        }
+    }
+
+    /// A buffer of zeros for each order that is in use.
+    fn zeros(&self) -> [Vec<f32>; 2] {
+        [vec![0.0; self.raster.len()], vec![0.0; self.turned.as_ref().map_or(0, Vec::len)]]
+    }
+}
+
+impl Route {
+    /// 0 for a route along rows, 1 for one along columns.
+    fn side(self) -> usize {
+        usize::from(matches!(self, Self::Columns | Self::ColumnsReversed))
+    }
+
+    fn reversed(self) -> bool {
+        matches!(self, Self::RowsReversed | Self::ColumnsReversed)
+    }
+}
+
+/// Columns a task of [`turn`] takes: a run of pixels that is read in one piece.
+const TURNED_COLUMNS: usize = 8;
+
+/// `[batch, height, width, size]` to `[batch, width, height, size]`.
+fn turn(values: &[f32], [height, width]: [usize; 2], size: usize) -> Vec<f32> {
+    let mut turned = vec![0.0; values.len()];
+    let image_size = (height * width * size).max(1);
+    for (turned, image) in turned.chunks_exact_mut(image_size).zip(values.chunks_exact(image_size)) {
+        turned.par_chunks_mut((TURNED_COLUMNS * height * size).max(1)).enumerate().for_each(|(task, turned)| {
+            let columns = turned.len() / (height * size);
+            for row in 0..height {
+                let source = &image[(row * width + task * TURNED_COLUMNS) * size..][..columns * size];
+                for (column, pixel) in source.chunks_exact(size).enumerate() {
+                    turned[(column * height + row) * size..][..size].copy_from_slice(pixel);
+                }
+            }
+        });
+    }
+    turned
+}
+
+/// The sum of the results along rows and along columns, the latter turned back.
+fn merge([mut raster, turned]: [Vec<f32>; 2], size: usize, shape: &Shape2d) -> Vec<f32> {
+    let Shape2d { height, width, .. } = *shape;
+    if !turned.is_empty() {
+        raster.par_chunks_mut(width * size).enumerate().for_each(|(task, line)| {
+            let (image, row) = (task / height, task % height);
+            for (column, pixel) in line.chunks_exact_mut(size).enumerate() {
+                let source = &turned[((image * width + column) * height + row) * size..][..size];
+                pixel.iter_mut().zip(source).for_each(|(sum, value)| *sum += value);
+            }
+        });
+    }
+    raster
+}
+
+/// The gradient of the projections in raster order from the gradients of step sizes and of B and C on each route.
+fn gather_projections(parts: &[(Vec<f32>, Vec<f32>)], routes: &[Route], shape: &Shape2d) -> Vec<f32> {
+    let Shape2d { height, width, rank, state, .. } = *shape;
+    let mut dprojections = vec![0.0; shape.batch * shape.length() * shape.fields()];
+    dprojections.par_chunks_mut(width * shape.fields()).enumerate().for_each(|(task, line)| {
+        let (image, row) = (task / height, task % height);
+        for (column, pixel) in line.chunks_exact_mut(shape.fields()).enumerate() {
+            for ((fields, route), (ddt, dbc)) in pixel.chunks_exact_mut(shape.route_fields()).zip(routes).zip(parts) {
+                let within = if route.side() == 1 { column * height + row } else { row * width + column };
+                let position = image * shape.length() + within;
+                let (dt, bc) = fields.split_at_mut(rank);
+                dt.copy_from_slice(&ddt[position * rank..][..rank]);
+                bc.copy_from_slice(&dbc[position * 2 * state..][..2 * state]);
+            }
+        }
+    });
+    dprojections
+}
+
 /// Adds the groups of each image in order.
 fn sum_groups(mut partial: Vec<f32>, groups: usize, size: usize) -> Vec<f32> {
-    if groups == 1 {
+    if groups == 1 || size == 0 {
         return partial;
     }
     partial.par_chunks_mut(groups * size).for_each(|image| {
@@ -162,17 +284,17 @@ impl Shape2d {
         (16 / self.batch.max(1)).clamp(1, self.blocks())
     }
 
-    /// Gradients of the parameters of one channel: for each route the rows of `dt_weight`, the bias, `A` and `D`.
+    /// Gradients of the parameters of one channel on one route that the kernel sums: the bias, `A` and `D`.
     fn parameters(&self) -> usize {
-        self.routes * (self.rank + 1 + self.state + 1)
+        1 + self.state + 1
     }
 }
 
 struct Inputs<'a> {
     shape: Shape2d,
     routes: &'a [Route],
-    x: &'a [f32],
-    projections: &'a [f32],
+    x: Turned<'a>,
+    projections: Turned<'a>,
     dt_weight: &'a [f32],
     dt_bias: &'a [f32],
     a_logs: &'a [f32],
@@ -219,16 +341,23 @@ impl Inputs<'_> {
         parameters: &BlockParameters,
         start: usize,
     ) {
-        let Shape2d { height, width, channels, rank, state, .. } = self.shape;
+        let Shape2d { channels, rank, state, .. } = self.shape;
         let length = self.shape.length();
         let (first, count) = self.channels(block);
+        let way = self.routes[route];
+        let (x, projections) = (self.x.of(way), self.projections.of(way));
         chunk.len = CHUNK.min(length - start);
         for t in 0..chunk.len {
-            let pixel = self.routes[route].pixel(start + t, height, width);
-            pixels[t] = pixel;
+            let pixel = if way.reversed() { length - 1 - start - t } else { start + t };
             let position = image * length + pixel;
-            read_lanes(&mut chunk.x[t], &self.x[position * channels + first..][..count]);
-            let fields = &self.projections[position * self.shape.fields() + route * self.shape.route_fields()..][..rank + 2 * state];
+            pixels[t] = position;
+            // The channels of a task are a fraction of every pixel, so that the processor's own prefetching loses the track at every
+            // page of memory.
+            let ahead = if way.reversed() { position.wrapping_sub(AHEAD) } else { position + AHEAD };
+            prefetch(x, ahead.wrapping_mul(channels).wrapping_add(first));
+            prefetch(projections, ahead.wrapping_mul(self.shape.fields()).wrapping_add(route * self.shape.route_fields()));
+            read_lanes(&mut chunk.x[t], &x[position * channels + first..][..count]);
+            let fields = &projections[position * self.shape.fields() + route * self.shape.route_fields()..][..rank + 2 * state];
             let mut raw = parameters.dt_bias;
             for (weight, dt) in parameters.dt_weight.iter().zip(fields) {
                 for lane in 0..LANES {
@@ -243,6 +372,9 @@ impl Inputs<'_> {
     }
 }
 
+/// Pixels between the one that is loaded and the one that is fetched into the cache.
+const AHEAD: usize = 24;
+
 /// Reads up to [`LANES`] values; the rest become 0.
 #[inline(always)]
 fn read_lanes(lanes: &mut Lanes, source: &[f32]) {
@@ -254,11 +386,22 @@ fn read_lanes(lanes: &mut Lanes, source: &[f32]) {
     }
 }
 
+/// Writes the first of the lanes, as many as there is room for.
+#[inline(always)]
+fn write_lanes(target: &mut [f32], lanes: &Lanes) {
+    if let Ok(all) = <&mut Lanes>::try_from(&mut *target) {
+        *all = *lanes;
+    } else {
+        target.iter_mut().zip(lanes).for_each(|(target, lane)| *target = *lane);
+    }
+}
+
 struct Forward<'a> {
     inputs: &'a Inputs<'a>,
     image: usize,
     block: usize,
-    output: SharedMut,
+    /// In raster order and turned.
+    outputs: [SharedMut; 2],
 }
 
 impl Kernel for Forward<'_> {
@@ -266,7 +409,7 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let Self { inputs, image, block, output } = self;
+        let Self { inputs, image, block, outputs } = self;
         let Shape2d { channels, routes, state, .. } = inputs.shape;
         let length = inputs.shape.length();
         let (first, count) = inputs.channels(block);
@@ -275,38 +418,41 @@ impl Kernel for Forward<'_> {
         let mut h = vec![ZERO; state];
         for route in 0..routes {
             let parameters = inputs.parameters(route, block);
+            let output = outputs[inputs.routes[route].side()];
             h.fill(ZERO);
             for start in (0..length).step_by(CHUNK) {
                 inputs.load::<FMA>(&mut chunk, &mut pixels, (image, block, route), &parameters, start);
                 chunk.forward::<FMA, true>(&parameters.a, &mut h);
                 for t in 0..chunk.len {
-                    let (x, y) = (&chunk.x[t], &chunk.y[t]);
+                    let (x, y, d) = (chunk.x[t], chunk.y[t], parameters.d);
                     // SAFETY: this task alone owns these channels of this image.
-                    let target = unsafe { output.block((image * length + pixels[t]) * channels + first, count) };
-                    if let Ok(target) = <&mut Lanes>::try_from(&mut *target) {
-                        for lane in 0..LANES {
-                            target[lane] += fma::<FMA>(parameters.d[lane], x[lane], y[lane]);
-                        }
-                    } else {
-                        for (lane, target) in target.iter_mut().enumerate() {
-                            *target += fma::<FMA>(parameters.d[lane], x[lane], y[lane]);
-                        }
+                    let target = unsafe { output.block(pixels[t] * channels + first, count) };
+                    // On copies, which the compiler knows to be apart from everything else.
+                    let mut sum = ZERO;
+                    read_lanes(&mut sum, target);
+                    for lane in 0..LANES {
+                        sum[lane] += fma::<FMA>(d[lane], x[lane], y[lane]);
                     }
+                    write_lanes(target, &sum);
                 }
             }
         }
     }
 }
 
+/// One route of one image and channel block. All buffers of pixels are in the order of that route.
 struct Backward<'a> {
     inputs: &'a Inputs<'a>,
     grad: &'a [f32],
     image: usize,
     block: usize,
+    route: usize,
     dx: SharedMut,
-    /// `[length, fields]` of this image and group
-    dprojections: &'a mut [f32],
-    /// `[parameters, LANES]` of this image and block
+    /// Gradient of the raw step sizes, `[pixel, channels]`.
+    draw: SharedMut,
+    /// Gradients of B and C, `[length, 2 state]` of this image and group.
+    dbc: &'a mut [f32],
+    /// `[parameters, LANES]` of this image and block.
     dparameters: &'a mut [f32],
 }
 
@@ -315,79 +461,71 @@ impl Kernel for Backward<'_> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let Self { inputs, grad, image, block, dx, dprojections, dparameters } = self;
-        let Shape2d { channels, routes, rank, state, .. } = inputs.shape;
+        let Self { inputs, grad, image, block, route, dx, draw, dbc, dparameters } = self;
+        let Shape2d { channels, state, .. } = inputs.shape;
         let length = inputs.shape.length();
         let (first, count) = inputs.channels(block);
         let mut chunk = Chunk::new(state);
         let mut backward = ChunkGrad::new(state);
         let mut pixels = [0; CHUNK];
         let chunks = length.div_ceil(CHUNK);
+        let parameters = inputs.parameters(route, block);
+        let task = (image, block, route);
         // The state before each chunk.
         let mut states = vec![ZERO; chunks * state];
-        for route in 0..routes {
-            let parameters = inputs.parameters(route, block);
-            let task = (image, block, route);
-            let mut h = vec![ZERO; state];
-            for index in 0..chunks {
-                states[index * state..][..state].copy_from_slice(&h);
-                if index + 1 < chunks {
-                    inputs.load::<FMA>(&mut chunk, &mut pixels, task, &parameters, index * CHUNK);
-                    chunk.forward::<FMA, false>(&parameters.a, &mut h);
-                }
-            }
-
-            let mut carry = vec![ZERO; state];
-            let mut da = vec![ZERO; state];
-            let mut dweight = vec![ZERO; rank];
-            let (mut dbias, mut dd) = (ZERO, ZERO);
-            for index in (0..chunks).rev() {
+        let mut h = vec![ZERO; state];
+        for index in 0..chunks {
+            states[index * state..][..state].copy_from_slice(&h);
+            if index + 1 < chunks {
                 inputs.load::<FMA>(&mut chunk, &mut pixels, task, &parameters, index * CHUNK);
-                for t in 0..chunk.len {
-                    read_lanes(&mut backward.grad[t], &grad[(image * length + pixels[t]) * channels + first..][..count]);
+                chunk.forward::<FMA, false>(&parameters.a, &mut h);
+            }
+        }
+
+        let mut carry = vec![ZERO; state];
+        let mut da = vec![ZERO; state];
+        let (mut dbias, mut dd) = (ZERO, ZERO);
+        for index in (0..chunks).rev() {
+            inputs.load::<FMA>(&mut chunk, &mut pixels, task, &parameters, index * CHUNK);
+            for t in 0..chunk.len {
+                read_lanes(&mut backward.grad[t], &grad[pixels[t] * channels + first..][..count]);
+            }
+            backward.backward::<FMA>(&chunk, true, &parameters.a, &states[index * state..][..state], &mut carry, &mut da);
+            for t in 0..chunk.len {
+                let (g, x, draw_t, dx_t) = (&backward.grad[t], &chunk.x[t], &backward.draw[t], &backward.dx[t]);
+                let mut dx_sum = ZERO;
+                for lane in 0..LANES {
+                    dd[lane] = fma::<FMA>(g[lane], x[lane], dd[lane]);
+                    dbias[lane] += draw_t[lane];
+                    dx_sum[lane] = fma::<FMA>(parameters.d[lane], g[lane], dx_t[lane]);
                 }
-                backward.backward::<FMA>(&chunk, true, &parameters.a, &states[index * state..][..state], &mut carry, &mut da);
-                for t in 0..chunk.len {
-                    let position = image * length + pixels[t];
-                    let (g, x, draw, dx_t) = (&backward.grad[t], &chunk.x[t], &backward.draw[t], &backward.dx[t]);
-                    for lane in 0..LANES {
-                        dd[lane] = fma::<FMA>(g[lane], x[lane], dd[lane]);
-                        dbias[lane] += draw[lane];
-                    }
-                    // SAFETY: this task alone owns these channels of this image.
-                    let target = unsafe { dx.block(position * channels + first, count) };
-                    for (lane, target) in target.iter_mut().enumerate() {
-                        *target += fma::<FMA>(parameters.d[lane], g[lane], dx_t[lane]);
-                    }
-                    let offset = route * inputs.shape.route_fields();
-                    let fields = &inputs.projections[position * inputs.shape.fields() + offset..][..rank];
-                    let dfields = &mut dprojections[pixels[t] * inputs.shape.fields() + offset..][..rank + 2 * state];
-                    for r in 0..rank {
-                        let weight = &parameters.dt_weight[r];
-                        let mut product = ZERO;
-                        for lane in 0..LANES {
-                            product[lane] = draw[lane] * weight[lane];
-                            dweight[r][lane] = fma::<FMA>(draw[lane], fields[r], dweight[r][lane]);
-                        }
-                        dfields[r] += lane_sum(&product);
-                    }
-                    for n in 0..state {
-                        dfields[rank + n] += backward.db[t * state + n];
-                        dfields[rank + state + n] += backward.dc[t * state + n];
-                    }
+                // SAFETY: this task alone owns these channels of this image in both buffers.
+                let (dx, draw) =
+                    unsafe { (dx.block(pixels[t] * channels + first, count), draw.block(pixels[t] * channels + first, count)) };
+                let mut sum = ZERO;
+                read_lanes(&mut sum, dx);
+                for lane in 0..LANES {
+                    sum[lane] += dx_sum[lane];
+                }
+                write_lanes(dx, &sum);
+                write_lanes(draw, draw_t);
+                let dbc = &mut dbc[(pixels[t] - image * length) * 2 * state..][..2 * state];
+                for n in 0..state {
+                    dbc[n] += backward.db[t * state + n];
+                    dbc[state + n] += backward.dc[t * state + n];
                 }
             }
-            let lanes = dweight.iter().chain([&dbias]).chain(&da).chain([&dd]);
-            let size = inputs.shape.parameters() / routes;
-            for (target, source) in dparameters[route * size * LANES..][..size * LANES].chunks_exact_mut(LANES).zip(lanes) {
-                target.copy_from_slice(source);
-            }
+        }
+        let lanes = [&dbias].into_iter().chain(&da).chain([&dd]);
+        for (target, source) in dparameters.chunks_exact_mut(LANES).zip(lanes) {
+            target.copy_from_slice(source);
         }
     }
 }
 
 /// Gradients of the parameters, summed over the images.
 struct ParameterGrads {
+    /// Filled route by route.
     dt_weight: Vec<f32>,
     dt_bias: Vec<f32>,
     a: Vec<f32>,
@@ -397,28 +535,26 @@ struct ParameterGrads {
 impl ParameterGrads {
     fn new(shape: &Shape2d) -> Self {
         let rows = shape.routes * shape.channels;
-        Self { dt_weight: vec![0.0; rows * shape.rank], dt_bias: vec![0.0; rows], a: vec![0.0; rows * shape.state], d: vec![0.0; rows] }
+        Self {
+            dt_weight: Vec::with_capacity(rows * shape.rank),
+            dt_bias: vec![0.0; rows],
+            a: vec![0.0; rows * shape.state],
+            d: vec![0.0; rows],
+        }
     }
 
-    /// Adds one image: `[block, parameters, lane]` as the tasks wrote it.
-    fn add(&mut self, shape: &Shape2d, image: &[f32]) {
-        let Shape2d { channels, routes, rank, state, .. } = *shape;
-        let parameters = shape.parameters();
-        let size = parameters / routes;
+    /// Adds one image on one route: `[block, parameters, lane]` as the tasks wrote it.
+    fn add(&mut self, shape: &Shape2d, route: usize, image: &[f32]) {
+        let Shape2d { channels, state, .. } = *shape;
         for channel in 0..channels {
             let (block, lane) = (channel / LANES, channel % LANES);
-            for route in 0..routes {
-                let row = route * channels + channel;
-                let value = |index: usize| image[(block * parameters + route * size + index) * LANES + lane];
-                for r in 0..rank {
-                    self.dt_weight[row * rank + r] += value(r);
-                }
-                self.dt_bias[row] += value(rank);
-                for n in 0..state {
-                    self.a[row * state + n] += value(rank + 1 + n);
-                }
-                self.d[row] += value(rank + 1 + state);
+            let row = route * channels + channel;
+            let value = |index: usize| image[(block * shape.parameters() + index) * LANES + lane];
+            self.dt_bias[row] += value(0);
+            for n in 0..state {
+                self.a[row * state + n] += value(1 + n);
             }
+            self.d[row] += value(1 + state);
         }
     }
 }
