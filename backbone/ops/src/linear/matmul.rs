@@ -3,7 +3,7 @@
 //!
 //! A general library packs both factors on every call. Here only the right factor is packed, one panel of [`VECTORS`] vectors at a
 //! time while it is in the cache; rows of the left factor are read where they lie. That halves what has to be moved when the left
-//! factor is small (stages 3 and 4 of a backbone at batch 1 read each weight once), and the bias enters as the start of the sums.
+//! factor is small (stages 3 and 4 of a backbone at batch 1 read each weight once), and the bias is added before the sums leave the registers.
 //!
 //! Every element of the result is one sum over the depth in a fixed order, whatever the number of threads.
 
@@ -128,7 +128,7 @@ struct Tile {
     a_step: usize,
     /// `[depth, width]`
     panel: *const f32,
-    /// Row `i` of the sums starts at the values at `start + i * start_row`.
+    /// Added to row `i` of the sums: the values at `start + i * start_row`.
     start: *const f32,
     start_row: usize,
     /// Row `i` of the result goes to `y + i * y_row`.
@@ -320,18 +320,13 @@ mod x86 {
 
     /// One tile with `ROWS` rows: `ROWS * VECTORS` sums in registers.
     macro_rules! tile {
-        ($name:ident, $features:literal, $load:ident, $store:ident, $set:ident, $fma:ident, $zero:ident, $lanes:literal) => {
+        ($name:ident, $features:literal, $load:ident, $store:ident, $set:ident, $fma:ident, $add:ident, $zero:ident, $lanes:literal) => {
             #[target_feature(enable = $features)]
             unsafe fn $name<const ROWS: usize, const VECTORS: usize>(tile: Tile) {
                 let Tile { depth, a, a_row, a_step, panel, start, start_row, y, y_row } = tile;
                 let mut sums = [[$zero(); VECTORS]; ROWS];
                 // SAFETY: the caller of `Unit::tile` vouches for all addresses of the tile.
                 unsafe {
-                    for i in 0..ROWS {
-                        for v in 0..VECTORS {
-                            sums[i][v] = $load(start.add(i * start_row + v * $lanes));
-                        }
-                    }
                     for k in 0..depth {
                         let mut b = [$zero(); VECTORS];
                         for v in 0..VECTORS {
@@ -346,7 +341,8 @@ mod x86 {
                     }
                     for i in 0..ROWS {
                         for v in 0..VECTORS {
-                            $store(y.add(i * y_row + v * $lanes), sums[i][v]);
+                            let first = $load(start.add(i * start_row + v * $lanes));
+                            $store(y.add(i * y_row + v * $lanes), $add(first, sums[i][v]));
                         }
                     }
                 }
@@ -361,10 +357,11 @@ mod x86 {
         _mm512_storeu_ps,
         _mm512_set1_ps,
         _mm512_fmadd_ps,
+        _mm512_add_ps,
         _mm512_setzero_ps,
         16
     );
-    tile!(tile_avx2, "avx2,fma", _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_setzero_ps, 8);
+    tile!(tile_avx2, "avx2,fma", _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_setzero_ps, 8);
 
     /// The instance of a tile function for a number of rows and vectors.
     macro_rules! by_size {
