@@ -1,5 +1,6 @@
-//! What the command-line tools share: the engine that trains and evaluates, the reports a person reads, the published numbers.
+//! What the command-line tools share: the engine that trains and evaluates, the reports a person reads, the published numbers, the peers.
 
 pub mod engine;
+pub mod peers;
 pub mod published;
 pub mod report;

@@ -1,7 +1,7 @@
 //! Mask R-CNN on a backbone of one's own: whatever gives a feature pyramid will do.
 //!
 //! ```text
-//! cargo run --release -p mask-rcnn --example own_backbone
+//! cargo run --release -p mask-rcnn --example detector_on_own_backbone
 //! ```
 
 use burn::nn::conv::{Conv2d, Conv2dConfig};
