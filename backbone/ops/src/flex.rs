@@ -1,5 +1,8 @@
 //! Raw access to the CPU backend's tensors, the only place where an operation meets them.
 
+use std::ops::{Deref, DerefMut};
+use std::sync::Mutex;
+
 use burn::backend::DispatchDevice;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::prelude::*;
@@ -33,6 +36,52 @@ pub(crate) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
 /// A tensor from its values in row-major order.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
+}
+
+/// A buffer that is used within one call and kept for the next: fresh pages of memory cost more than the copy that fills them.
+pub(crate) struct Scratch(Vec<f32>);
+
+/// Buffers between two uses, the most that one operation needs at once.
+static KEPT: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+const MOST_KEPT: usize = 4;
+
+impl Scratch {
+    /// `len` zeros.
+    pub(crate) fn zeros(len: usize) -> Self {
+        let kept = KEPT.lock().ok().and_then(|mut kept| {
+            let fitting = kept.iter().position(|buffer| buffer.capacity() >= len)?;
+            Some(kept.swap_remove(fitting))
+        });
+        let mut buffer = kept.unwrap_or_default();
+        buffer.clear();
+        buffer.resize(len, 0.0);
+        Self(buffer)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Ok(mut kept) = KEPT.lock() {
+            kept.push(std::mem::take(&mut self.0));
+            // The largest stay: they fit most.
+            kept.sort_by_key(|buffer| std::cmp::Reverse(buffer.capacity()));
+            kept.truncate(MOST_KEPT);
+        }
+    }
+}
+
+impl Deref for Scratch {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
 }
 
 /// A pointer that tasks share to write disjoint parts of one buffer.

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::recurrence::{CHUNK, Chunk, ChunkGrad, ZERO};
 use super::{Route, Scan2dGradOps, Scan2dGrads, Scan2dOps};
-use crate::flex::{SharedMut, contiguous, dims, tensor, values};
+use crate::flex::{Scratch, SharedMut, contiguous, dims, tensor, values};
 use crate::linear::{Factor, Sizes, product};
 use crate::simd::{Kernel, LANES, Lanes, dispatch, fma, prefetch};
 
@@ -42,7 +42,7 @@ impl Scan2dOps for Flex {
             d: values(&d),
         };
         let mut outputs = inputs.x.zeros();
-        let shared = outputs.each_mut().map(|buffer| SharedMut::new(buffer));
+        let shared = [SharedMut::new(&mut outputs.0), SharedMut::new(&mut outputs.1)];
         (0..shape.batch * shape.blocks()).into_par_iter().for_each(|task| {
             let (image, block) = (task / shape.blocks(), task % shape.blocks());
             dispatch(Forward { inputs: &inputs, image, block, outputs: shared });
@@ -79,10 +79,10 @@ impl Scan2dGradOps for Flex {
         let (pixels, blocks, groups, parameters) = (batch * shape.length(), shape.blocks(), shape.groups(), shape.parameters());
 
         let mut dx = inputs.x.zeros();
-        let dx_shared = dx.each_mut().map(|buffer| SharedMut::new(buffer));
+        let dx_shared = [SharedMut::new(&mut dx.0), SharedMut::new(&mut dx.1)];
         let mut grads = ParameterGrads::new(&shape);
         // Gradients of the raw step sizes on one route, `[pixel, channel]`; every route writes all of it.
-        let mut draw = vec![0.0; pixels * channels];
+        let mut draw = Scratch::zeros(pixels * channels);
         let mut parts = Vec::with_capacity(routes.len());
         for (route, way) in routes.iter().enumerate() {
             // Gradients of B and C per image and group of channel blocks.
@@ -141,7 +141,7 @@ impl Scan2dGradOps for Flex {
 /// What the kernels read, in raster order and, where a route goes along columns, with rows and columns exchanged.
 struct Turned<'a> {
     raster: &'a [f32],
-    turned: Option<Vec<f32>>,
+    turned: Option<Scratch>,
 }
 
 impl<'a> Turned<'a> {
@@ -160,8 +160,8 @@ impl<'a> Turned<'a> {
     }
 
     /// A buffer of zeros for each order that is in use.
-    fn zeros(&self) -> [Vec<f32>; 2] {
-        [vec![0.0; self.raster.len()], vec![0.0; self.turned.as_ref().map_or(0, Vec::len)]]
+    fn zeros(&self) -> (Vec<f32>, Scratch) {
+        (vec![0.0; self.raster.len()], Scratch::zeros(self.turned.as_ref().map_or(0, |turned| turned.len())))
     }
 }
 
@@ -180,8 +180,8 @@ impl Route {
 const TURNED_COLUMNS: usize = 8;
 
 /// `[batch, height, width, size]` to `[batch, width, height, size]`.
-fn turn(values: &[f32], [height, width]: [usize; 2], size: usize) -> Vec<f32> {
-    let mut turned = vec![0.0; values.len()];
+fn turn(values: &[f32], [height, width]: [usize; 2], size: usize) -> Scratch {
+    let mut turned = Scratch::zeros(values.len());
     let image_size = (height * width * size).max(1);
     for (turned, image) in turned.chunks_exact_mut(image_size).zip(values.chunks_exact(image_size)) {
         turned.par_chunks_mut((TURNED_COLUMNS * height * size).max(1)).enumerate().for_each(|(task, turned)| {
@@ -198,7 +198,7 @@ fn turn(values: &[f32], [height, width]: [usize; 2], size: usize) -> Vec<f32> {
 }
 
 /// The sum of the results along rows and along columns, the latter turned back.
-fn merge([mut raster, turned]: [Vec<f32>; 2], size: usize, shape: &Shape2d) -> Vec<f32> {
+fn merge((mut raster, turned): (Vec<f32>, Scratch), size: usize, shape: &Shape2d) -> Vec<f32> {
     let Shape2d { height, width, .. } = *shape;
     if !turned.is_empty() {
         raster.par_chunks_mut(width * size).enumerate().for_each(|(task, line)| {
