@@ -7,6 +7,7 @@ use burn::backend::DispatchDevice;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::prelude::*;
 use burn::tensor::{Bytes, DType, Shape};
+use rayon::prelude::*;
 
 /// Whether a tensor lives on the CPU backend, where the native kernels run. Other devices get the plain-tensor composition.
 pub(crate) fn is_native<const D: usize>(tensor: &Tensor<D>) -> bool {
@@ -19,7 +20,69 @@ pub(crate) fn is_native<const D: usize>(tensor: &Tensor<D>) -> bool {
 /// When the data are not float32: the CPU kernels have no other precision.
 pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     assert!(tensor.dtype() == DType::F32, "the CPU kernels of vision-ops need float32 tensors, got {:?}", tensor.dtype());
-    if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
+    if tensor.is_contiguous() {
+        return tensor;
+    }
+    // Between channels first and channels last on all threads and in tiles, as Burn does not.
+    if tensor.layout().num_dims() == 4 {
+        let [_, second, third, fourth] = dims::<4>(&tensor);
+        for (axes, rows, columns) in [(LAST, third * fourth, second), (FIRST, fourth, second * third)] {
+            let stored = tensor.permute(&axes);
+            if stored.is_contiguous() {
+                return self::tensor(transposed(values(&stored), rows, columns), tensor.layout().shape().clone());
+            }
+        }
+    }
+    tensor.to_contiguous()
+}
+
+/// Axes of a channels-first tensor in channels-last order, and the way back.
+const LAST: [usize; 4] = [0, 2, 3, 1];
+const FIRST: [usize; 4] = [0, 3, 1, 2];
+
+/// A channels-first map as `[batch, height, width, channels]`, when that is how it lies in memory.
+pub(crate) fn stored_channels_last(tensor: &FlexTensor) -> Option<FlexTensor> {
+    let last = tensor.permute(&LAST);
+    (!tensor.is_contiguous() && last.is_contiguous()).then_some(last)
+}
+
+/// `[batch, height, width, channels]` as a channels-first view of the same memory.
+pub(crate) fn as_channels_first(tensor: &FlexTensor) -> FlexTensor {
+    tensor.permute(&FIRST)
+}
+
+/// A channels-first map in channels-last order.
+pub(crate) fn to_channels_last(tensor: &FlexTensor) -> FlexTensor {
+    contiguous(tensor.permute(&LAST))
+}
+
+/// `[n, rows, columns]` to `[n, columns, rows]`, in tiles that stay in the cache.
+fn transposed(source: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const TILE: usize = 16;
+    let mut target = vec![0.0; source.len()];
+    if source.is_empty() {
+        return target;
+    }
+    let matrix = rows * columns;
+    // A task makes a band of rows of one result.
+    let bands = columns.div_ceil(TILE);
+    let shared = SharedMut::new(&mut target);
+    (0..source.len() / matrix * bands).into_par_iter().for_each(|task| {
+        let (n, first) = (task / bands, task % bands * TILE);
+        let height = TILE.min(columns - first);
+        let source = &source[n * matrix..][..matrix];
+        // SAFETY: the bands of all tasks are disjoint and inside `target`.
+        let target = unsafe { shared.block(n * matrix + first * rows, height * rows) };
+        for begin in (0..rows).step_by(TILE) {
+            for row in begin..rows.min(begin + TILE) {
+                let line = &source[row * columns + first..][..height];
+                for (column, value) in line.iter().enumerate() {
+                    target[column * rows + row] = *value;
+                }
+            }
+        }
+    });
+    target
 }
 
 /// The values of a tensor that went through [`contiguous`].
@@ -38,34 +101,58 @@ pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
 }
 
-/// A buffer that is used within one call and kept for the next: fresh pages of memory cost more than the copy that fills them.
+/// A buffer that is used within one call and kept for later ones: fresh pages of memory cost more than the copy that fills them.
 pub(crate) struct Scratch(Vec<f32>);
 
-/// Buffers between two uses, the most that one operation needs at once.
+/// Buffers nobody uses at the moment, by rising capacity.
 static KEPT: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
-const MOST_KEPT: usize = 4;
+
+/// Most values kept, all buffers together: 256 MiB.
+const MOST_KEPT: usize = 1 << 26;
+
+/// How much larger than needed a kept buffer may be: a large one should be there for those that need it.
+const MOST_TOO_LARGE: usize = 4;
 
 impl Scratch {
+    /// `len` values that the caller sets; until then they are whatever was there.
+    pub(crate) fn unset(len: usize) -> Self {
+        let mut buffer = take(len).unwrap_or_else(|| Vec::with_capacity(len));
+        buffer.resize(len, 0.0);
+        Self(buffer)
+    }
+
     /// `len` zeros.
     pub(crate) fn zeros(len: usize) -> Self {
-        let kept = KEPT.lock().ok().and_then(|mut kept| {
-            let fitting = kept.iter().position(|buffer| buffer.capacity() >= len)?;
-            Some(kept.swap_remove(fitting))
-        });
-        let mut buffer = kept.unwrap_or_default();
+        // The system gives fresh memory as zeros.
+        let Some(mut buffer) = take(len) else { return Self(vec![0.0; len]) };
         buffer.clear();
         buffer.resize(len, 0.0);
         Self(buffer)
     }
 }
 
+/// The smallest kept buffer that has room for `len` values and not much more.
+fn take(len: usize) -> Option<Vec<f32>> {
+    if len == 0 {
+        return None;
+    }
+    let mut kept = KEPT.lock().ok()?;
+    let fitting = kept.partition_point(|buffer| buffer.capacity() < len);
+    (kept.get(fitting)?.capacity() <= MOST_TOO_LARGE * len).then(|| kept.remove(fitting))
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Ok(mut kept) = KEPT.lock() {
-            kept.push(std::mem::take(&mut self.0));
-            // The largest stay: they fit most.
-            kept.sort_by_key(|buffer| std::cmp::Reverse(buffer.capacity()));
-            kept.truncate(MOST_KEPT);
+        let buffer = std::mem::take(&mut self.0);
+        if buffer.capacity() == 0 || buffer.capacity() > MOST_KEPT {
+            return;
+        }
+        let Ok(mut kept) = KEPT.lock() else { return };
+        let place = kept.partition_point(|other| other.capacity() < buffer.capacity());
+        kept.insert(place, buffer);
+        // Small ones are cheap to get anew.
+        while kept.iter().map(Vec::capacity).sum::<usize>() > MOST_KEPT {
+            kept.remove(0);
         }
     }
 }
@@ -110,5 +197,44 @@ impl SharedMut {
     pub(crate) unsafe fn block(&self, start: usize, len: usize) -> &mut [f32] {
         // SAFETY: the caller keeps the contract above.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_between_channels_first_and_last_become_contiguous_as_burns_copy_has_them() {
+        let shape = [2, 5, 18, 33];
+        let stored = tensor(crate::testing::random(shape.iter().product(), 1), shape);
+        for axes in [LAST, FIRST, [0, 1, 3, 2], [3, 1, 2, 0]] {
+            let view = stored.permute(&axes);
+            let copy = contiguous(view.clone());
+            assert_eq!(dims::<4>(&copy), dims::<4>(&view));
+            assert_eq!(values(&copy), values(&view.to_contiguous()), "{axes:?}");
+        }
+        assert!(stored_channels_last(&stored).is_none());
+        let last = stored_channels_last(&as_channels_first(&stored)).expect("this is how it lies in memory");
+        assert_eq!(values(&last), values(&stored));
+    }
+
+    #[test]
+    fn zeros_are_zeros_in_a_buffer_that_was_used_before() {
+        // A size no other test asks for, so that the buffer is this one.
+        for _ in 0..3 {
+            let mut scratch = Scratch::zeros(12_347);
+            assert!(scratch.iter().all(|value| *value == 0.0));
+            scratch.fill(1.0);
+        }
+        assert_eq!(Scratch::unset(12_346).len(), 12_346);
+        assert!(Scratch::zeros(0).is_empty());
+    }
+
+    #[test]
+    fn a_buffer_much_larger_than_needed_stays_for_others() {
+        drop(Scratch::unset(7_000_001));
+        let small = Scratch::unset(10);
+        assert!(small.0.capacity() <= 10 * MOST_TOO_LARGE);
     }
 }

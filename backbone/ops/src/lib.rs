@@ -13,7 +13,7 @@
 //! | [`cross_scan()`], [`cross_merge`] | `[batch, channels, height, width]` | the routes made visible |
 //! | [`gelu`], [`silu`], [`softplus`] | any | activations |
 //! | [`channel_norm()`] | `[.., channels]` | LayerNorm over channels |
-//! | [`linear()`], [`conv2d()`], [`depthwise_conv2d`] | `[batch, height, width, channels]` | projections and convolutions |
+//! | [`linear()`], [`mlp`], [`conv2d()`], [`depthwise_conv2d`] | `[batch, height, width, channels]` | projections and convolutions |
 //! | [`resize_bilinear`], [`argmax_resized`], [`softmax_channels`], [`cross_entropy_map`] | `[batch, channels, height, width]` | segmentation heads |
 //! | [`roi_align()`] | `[batch, channels, height, width]` | features of boxes |
 //! | [`nms()`], [`batched_nms`], [`paste_mask()`] | plain numbers | boxes and masks behind the network |
@@ -24,7 +24,9 @@ mod conv2d;
 mod cross_scan;
 mod depthwise_conv;
 mod flex;
+mod fused;
 mod linear;
+mod matmul;
 mod nms;
 mod operation;
 mod paste_mask;
@@ -36,10 +38,12 @@ mod softmax;
 
 pub use activation::{gelu, silu, softplus};
 pub use channel_norm::channel_norm;
-pub use conv2d::conv2d;
+pub use conv2d::{conv2d, conv2d_fused};
 pub use cross_scan::{ScanPattern, cross_merge, cross_scan};
-pub use depthwise_conv::depthwise_conv2d;
-pub use linear::linear;
+pub use depthwise_conv::{depthwise_conv2d, depthwise_conv2d_fused};
+pub use fused::Fused;
+pub use linear::{linear, linear_fused, mlp};
+pub use matmul::Pointwise;
 pub use nms::{batched_nms, nms};
 pub use paste_mask::paste_mask;
 pub use resize::{argmax_resized, resize_bilinear};

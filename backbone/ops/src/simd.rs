@@ -61,7 +61,8 @@ pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Asks for the cache line of an element that is needed soon. An index outside the slice is allowed and does nothing.
+/// Asks for the cache line where an element lies that is needed soon. An index outside the slice is allowed: the processor drops a
+/// request it cannot serve.
 #[inline(always)]
 pub(crate) fn prefetch(values: &[f32], index: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -159,6 +160,24 @@ pub(crate) fn softplus<const FMA: bool>(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     1.0 / (1.0 + exp::<FMA>(-x))
+}
+
+/// `max(x, 0)`; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
+/// Exact GELU.
+#[inline(always)]
+pub(crate) fn gelu<const FMA: bool>(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// `x * sigmoid(x)`.
+#[inline(always)]
+pub(crate) fn silu<const FMA: bool>(x: f32) -> f32 {
+    x * sigmoid::<FMA>(x)
 }
 
 /// Gauss error function with an absolute error below 5e-7: an odd rational approximation on [-4, 4] (degrees 13 over 8, the

@@ -1,5 +1,6 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
+use vision_ops::Pointwise;
 
 /// A pointwise activation, by its official name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,11 +19,17 @@ pub enum Activation {
 impl Activation {
     /// Applies it to a tensor of any shape.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::Silu => vision_ops::silu(x),
-            Self::Gelu => vision_ops::gelu(x),
-            Self::Relu => burn::tensor::activation::relu(x),
-            Self::Sigmoid => burn::tensor::activation::sigmoid(x),
+        Pointwise::from(self).apply(x)
+    }
+}
+
+impl From<Activation> for Pointwise {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::Silu => Self::Silu,
+            Activation::Gelu => Self::Gelu,
+            Activation::Relu => Self::Relu,
+            Activation::Sigmoid => Self::Sigmoid,
         }
     }
 }

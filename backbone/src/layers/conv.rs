@@ -1,5 +1,6 @@
 use burn::module::Param;
 use burn::prelude::*;
+use vision_ops::Fused;
 
 use super::uniform_fan_in;
 
@@ -18,13 +19,13 @@ pub struct ConvConfig {
     pub padding: usize,
 }
 
-/// A dense 2-D convolution with bias on channels-last features.
+/// A dense 2-D convolution on channels-last features.
 #[derive(Module, Debug)]
 pub struct Conv {
     /// `[out, in, kernel, kernel]`.
     pub weight: Param<Tensor<4>>,
     /// `[out]`.
-    pub bias: Param<Tensor<1>>,
+    pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     stride: usize,
     #[module(skip)]
@@ -32,15 +33,16 @@ pub struct Conv {
 }
 
 impl ConvConfig {
-    /// A convolution with the framework's default weights.
+    /// A convolution with bias and the framework's default weights.
     pub fn init(&self, device: &Device) -> Conv {
         let fan_in = self.inputs * self.kernel * self.kernel;
-        Conv {
-            weight: uniform_fan_in([self.outputs, self.inputs, self.kernel, self.kernel], fan_in, device),
-            bias: uniform_fan_in([self.outputs], fan_in, device),
-            stride: self.stride,
-            padding: self.padding,
-        }
+        let bias = uniform_fan_in([self.outputs], fan_in, device);
+        self.with_parameters(uniform_fan_in([self.outputs, self.inputs, self.kernel, self.kernel], fan_in, device), Some(bias))
+    }
+
+    /// A convolution with these parameters, `weight: [outputs, inputs, kernel, kernel]` and `bias: [outputs]`.
+    pub fn with_parameters(&self, weight: Param<Tensor<4>>, bias: Option<Param<Tensor<1>>>) -> Conv {
+        Conv { weight, bias, stride: self.stride, padding: self.padding }
     }
 
     /// Positions along an axis of `size` input positions, rounded down; 0 when the kernel does not fit into the padded axis.
@@ -52,7 +54,12 @@ impl ConvConfig {
 impl Conv {
     /// `[batch, height, width, in]` to `[batch, height', width', out]`, sizes by [`ConvConfig::output_size`].
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        vision_ops::conv2d(x, self.weight.val(), Some(self.bias.val()), stride, padding)
+        vision_ops::conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), [self.stride; 2], [self.padding; 2])
+    }
+
+    /// As [`Conv::forward`], and what follows; the convolution's bias comes in place of that of `fused`, where it has one.
+    pub fn forward_fused(&self, x: Tensor<4>, fused: Fused<4>) -> Tensor<4> {
+        let bias = self.bias.as_ref().map(Param::val).or(fused.bias);
+        vision_ops::conv2d_fused(x, self.weight.val(), Fused { bias, ..fused }, [self.stride; 2], [self.padding; 2])
     }
 }

@@ -1,6 +1,7 @@
 use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::Distribution;
+use vision_ops::Fused;
 
 /// A linear map of the last axis; the official `Linear` and `Linear2d`.
 #[derive(Module, Debug)]
@@ -26,5 +27,10 @@ impl Dense {
     /// `[..., in]` to `[..., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         vision_ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+
+    /// As [`Dense::forward`], and what follows; the layer's bias comes in place of that of `fused`.
+    pub fn forward_fused<const D: usize>(&self, x: Tensor<D>, fused: Fused<D>) -> Tensor<D> {
+        vision_ops::linear_fused(x, self.weight.val(), Fused { bias: self.bias.as_ref().map(Param::val), ..fused })
     }
 }

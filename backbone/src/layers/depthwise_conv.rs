@@ -1,7 +1,7 @@
 use burn::module::Param;
 use burn::prelude::*;
 
-use super::uniform_fan_in;
+use super::{Activation, uniform_fan_in};
 
 /// A depthwise convolution of odd size, stride 1 and same padding on channels-last features.
 #[derive(Module, Debug)]
@@ -25,5 +25,10 @@ impl DepthwiseConv {
     /// `[batch, height, width, channels]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         vision_ops::depthwise_conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+
+    /// As [`DepthwiseConv::forward`], and an activation.
+    pub fn forward_activated(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
+        vision_ops::depthwise_conv2d_fused(x, self.weight.val(), self.bias.as_ref().map(Param::val), activation.into())
     }
 }

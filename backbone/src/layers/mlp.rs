@@ -1,3 +1,4 @@
+use burn::module::Param;
 use burn::nn::{Dropout, DropoutConfig};
 use burn::prelude::*;
 
@@ -47,8 +48,13 @@ impl MlpConfig {
 }
 
 impl Mlp {
-    /// `[batch, height, width, channels]` to the same shape.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// `[batch, height, width, channels]` to the same shape; `residual` is added to the result where given.
+    pub fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
+        if !self.gated && !x.device().is_autodiff() {
+            // No dropout without gradients, so that both layers are one operation.
+            let layers = [&self.fc1, &self.fc2].map(|layer| (layer.weight.val(), layer.bias.as_ref().map(Param::val)));
+            return vision_ops::mlp(x, layers, self.activation.into(), residual);
+        }
         let hidden = self.fc1.forward(x);
         let hidden = if self.gated {
             let [x, z] = halves(hidden);
@@ -56,7 +62,11 @@ impl Mlp {
         } else {
             self.dropout.forward(self.activation.forward(hidden))
         };
-        self.dropout.forward(self.fc2.forward(hidden))
+        let y = self.dropout.forward(self.fc2.forward(hidden));
+        match residual {
+            Some(residual) => residual + y,
+            None => y,
+        }
     }
 }
 

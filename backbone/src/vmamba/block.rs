@@ -47,15 +47,26 @@ impl VssBlock {
 
     /// `[batch, height, width, dim]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.residual(x, self.norm.as_ref(), self.op.as_ref().map(|op| |x| op.forward(x)));
-        self.residual(x, self.norm2.as_ref(), self.mlp.as_ref().map(|mlp| |x| mlp.forward(x)))
+        let x = self.residual(x, self.norm.as_ref(), self.op.as_ref().map(|op| |x, residual| op.forward(x, residual)));
+        self.residual(x, self.norm2.as_ref(), self.mlp.as_ref().map(|mlp| |x, residual| mlp.forward(x, residual)))
     }
 
-    fn residual(&self, x: Tensor<4>, norm: Option<&ChannelNorm>, branch: Option<impl Fn(Tensor<4>) -> Tensor<4>>) -> Tensor<4> {
+    /// Adds a branch, which gets what it is added to when nothing comes between.
+    fn residual(
+        &self,
+        x: Tensor<4>,
+        norm: Option<&ChannelNorm>,
+        branch: Option<impl Fn(Tensor<4>, Option<Tensor<4>>) -> Tensor<4>>,
+    ) -> Tensor<4> {
         let (Some(norm), Some(branch)) = (norm, branch) else {
             return x;
         };
-        let y = if self.post_norm { norm.forward(branch(x.clone())) } else { branch(norm.forward(x.clone())) };
-        x + self.drop_path.forward(y)
+        if self.post_norm {
+            return x.clone() + self.drop_path.forward(norm.forward(branch(x, None)));
+        }
+        if !x.device().is_autodiff() {
+            return branch(norm.forward(x.clone()), Some(x));
+        }
+        x.clone() + self.drop_path.forward(branch(norm.forward(x), None))
     }
 }

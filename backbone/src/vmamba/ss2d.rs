@@ -13,7 +13,7 @@
 use burn::module::Param;
 use burn::nn::{Dropout, DropoutConfig};
 use burn::prelude::*;
-use vision_ops::Route;
+use vision_ops::{Fused, Route};
 
 use super::config::VmambaConfig;
 use super::forward_type::{Gate, OutActivation, OutNormKind, ScanPattern};
@@ -73,14 +73,13 @@ impl Ss2d {
         }
     }
 
-    /// `[batch, height, width, dim]` to the same shape.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// `[batch, height, width, dim]` to the same shape; `residual` is added to the result where given.
+    pub fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
         let (x, z) = self.branches(self.in_proj.forward(x));
         let x = match &self.conv2d {
-            Some(conv2d) => conv2d.forward(x),
-            None => x,
+            Some(conv2d) => conv2d.forward_activated(x, self.activation),
+            None => self.activation.forward(x),
         };
-        let x = self.activation.forward(x);
         let y = self.out_norm.forward(self.scan(x));
         let y = match self.out_activation {
             OutActivation::Gelu => vision_ops::gelu(y),
@@ -90,7 +89,15 @@ impl Ss2d {
             Some(z) => y * z,
             None => y,
         };
-        self.dropout.forward(self.out_proj.forward(y))
+        if !y.device().is_autodiff() {
+            // No dropout without gradients, so that the sum is done while the product is in the cache.
+            return self.out_proj.forward_fused(y, Fused { residual, ..Fused::default() });
+        }
+        let y = self.dropout.forward(self.out_proj.forward(y));
+        match residual {
+            Some(residual) => residual + y,
+            None => y,
+        }
     }
 
     /// The scanned half and, when there is a gate, the multiplicative half.

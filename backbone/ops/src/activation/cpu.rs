@@ -44,8 +44,8 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         match self.kind {
-            Activation::Gelu => map(self.output, self.x, |x| 0.5 * x * (1.0 + simd::erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2))),
-            Activation::Silu => map(self.output, self.x, |x| x * simd::sigmoid::<FMA>(x)),
+            Activation::Gelu => map(self.output, self.x, simd::gelu::<FMA>),
+            Activation::Silu => map(self.output, self.x, simd::silu::<FMA>),
             Activation::Softplus => map(self.output, self.x, simd::softplus::<FMA>),
         }
     }

@@ -1,20 +1,45 @@
-//! Dense convolution of channels-last data as patches and one matrix product: the stem (3x3 stride 2, 4x4 stride 4) and the
-//! downsampling layers (3x3 and 2x2 stride 2) of VMamba.
+//! Dense convolution of channels-last data: the stem and the downsampling layers of VMamba, and all of the heads.
+//!
+//! On the CPU a convolution is a matrix product that reads the pixels where they lie (`direct.rs`), or sixteen smaller ones of
+//! transformed tiles (`winograd.rs`) for 3x3 kernels of stride 1.
 
 mod cpu;
+mod direct;
+mod patches;
 mod reference;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 use burn::backend::Dispatch;
+use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 
 use crate::flex::is_native;
+use crate::fused::Fused;
+use crate::matmul::Pointwise;
 use crate::operation::operation;
 
 operation! {
-    PatchOps::patches => PatchGradOps::patches_backward -> PatchGrads by PatchNode,
-    [1] x; window: Window
+    ConvOps::convolve => ConvGradOps::convolve_backward -> ConvGrads by ConvNode,
+    [3] x, weight, bias; window: Window, biased: bool
+}
+
+/// The convolution of inference, with all that is done to its results.
+#[burn::backend::backend_extension(Flex)]
+pub trait FusedConvOps: burn::backend::Backend {
+    /// `parts` tells which of scale, bias and residual are meant.
+    #[allow(clippy::too_many_arguments)]
+    fn convolve_fused(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        window: Window,
+        parts: [bool; 3],
+        activation: Pointwise,
+    ) -> FloatTensor<Self>;
 }
 
 /// A window that slides over an image.
@@ -45,22 +70,43 @@ impl Window {
 /// # Panics
 /// When the channel counts differ, a stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
-    let [batch, height, width, channels] = x.dims();
-    let [out, inner, kernel_height, kernel_width] = weight.dims();
-    assert_eq!(channels, inner, "conv2d: the input has {channels} channels, the weight expects {inner}");
-    assert!(stride[0] > 0 && stride[1] > 0, "conv2d: a stride of 0 never moves");
-    let window = Window { kernel: [kernel_height, kernel_width], stride, padding };
-    let [rows, columns] = window.count([height, width]);
-    assert!(
-        rows > 0 && columns > 0,
-        "conv2d: an image of {height} x {width} with padding {padding:?} is smaller than the kernel {kernel_height} x {kernel_width}"
-    );
+    let window = Window::of(&x, &weight, stride, padding);
     if !is_native(&x) {
         return reference::conv2d(x, weight, bias, window);
     }
-    let size = kernel_height * kernel_width * channels;
-    let pointwise = window == Window { kernel: [1, 1], stride: [1, 1], padding: [0, 0] };
-    let patches = if pointwise { x } else { Tensor::from_dispatch(<Dispatch as PatchOps>::patches(x.into_dispatch(), window)) };
-    let weight = weight.permute([0, 2, 3, 1]).reshape([out, size]);
-    crate::linear(patches.reshape([batch, rows, columns, size]), weight, bias)
+    let biased = bias.is_some();
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([1], &x.device()));
+    let y = <Dispatch as ConvOps>::convolve(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), window, biased);
+    Tensor::from_dispatch(y)
+}
+
+/// [`conv2d`] and what follows it, see [`Fused`]. The residual has the shape of the result.
+///
+/// # Panics
+/// As [`conv2d`], and when a part of `fused` does not fit the result.
+pub fn conv2d_fused(x: Tensor<4>, weight: Tensor<4>, fused: Fused<4>, stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
+    let window = Window::of(&x, &weight, stride, padding);
+    if !fused.applies(&x) {
+        return fused.compose(|bias| conv2d(x, weight, bias, stride, padding));
+    }
+    let (parts, [scale, bias, residual], activation) = fused.into_parts(&x.device());
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as FusedConvOps>::convolve_fused(x, weight, scale, bias, residual, window, parts, activation))
+}
+
+impl Window {
+    /// The window of a convolution whose sizes fit.
+    fn of(x: &Tensor<4>, weight: &Tensor<4>, stride: [usize; 2], padding: [usize; 2]) -> Self {
+        let [_, height, width, channels] = x.dims();
+        let [_, inner, kernel_height, kernel_width] = weight.dims();
+        assert_eq!(channels, inner, "conv2d: the input has {channels} channels, the weight expects {inner}");
+        assert!(stride[0] > 0 && stride[1] > 0, "conv2d: a stride of 0 never moves");
+        let window = Self { kernel: [kernel_height, kernel_width], stride, padding };
+        let [rows, columns] = window.count([height, width]);
+        assert!(
+            rows > 0 && columns > 0,
+            "conv2d: an image of {height} x {width} with padding {padding:?} is smaller than the kernel {kernel_height} x {kernel_width}"
+        );
+        window
+    }
 }

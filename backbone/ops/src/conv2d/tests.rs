@@ -1,7 +1,12 @@
 use burn::prelude::*;
 
-use super::{Window, conv2d, reference};
-use crate::testing::{assert_same_gradients, random};
+use super::cpu::Convolution;
+use super::direct::Direct;
+use super::winograd::Winograd;
+use super::{Window, conv2d, conv2d_fused, reference};
+use crate::fused::Fused;
+use crate::matmul::{Epilogue, Pointwise, run_by_every_unit};
+use crate::testing::{assert_close, assert_close_values, assert_same_gradients, cpu, random, random_tensor, values};
 
 /// Float32 rounding of two summation orders over a few hundred terms.
 const TOLERANCE: f32 = 1e-5;
@@ -15,6 +20,16 @@ fn native_convolution_equals_burns_with_its_gradients() {
         ([2, 4, 5, 8], 4, [1, 1], [1, 1], [0, 0]),
         ([1, 1, 1, 3], 2, [3, 3], [2, 2], [1, 1]),
         ([1, 6, 5, 3], 2, [3, 1], [1, 2], [2, 0]),
+        // Stride 1, where the gradients have ways of their own.
+        ([2, 6, 7, 5], 4, [3, 3], [1, 1], [1, 1]),
+        ([1, 6, 7, 5], 50, [5, 3], [1, 1], [0, 2]),
+        ([1, 4, 5, 3], 2, [3, 3], [1, 1], [3, 3]),
+        // More rows than a task takes.
+        ([1, 40, 30, 9], 60, [3, 3], [1, 1], [1, 1]),
+        // Enough channels and tiles for Winograd, with odd sizes, a rest of channels and more than a panel of outputs.
+        ([2, 13, 15, 40], 53, [3, 3], [1, 1], [1, 1]),
+        ([1, 21, 15, 32], 33, [3, 3], [1, 1], [0, 0]),
+        ([1, 14, 15, 35], 32, [3, 3], [1, 1], [2, 2]),
     ] {
         let window = Window { kernel, stride, padding };
         let inputs: [(&[usize], Vec<f32>); 3] = [
@@ -42,6 +57,46 @@ fn native_convolution_equals_burns_with_its_gradients() {
             },
             TOLERANCE,
         );
+    }
+}
+
+#[test]
+fn every_unit_gives_the_same_convolution_directly_and_by_winograd() {
+    let device = cpu();
+    for ([batch, height, width, channels], out, padding) in [([1, 15, 14, 34], 50, [1, 1]), ([3, 9, 12, 64], 100, [0, 1])] {
+        let window = Window { kernel: [3, 3], stride: [1, 1], padding };
+        let x = random_tensor([batch, height, width, channels], 1, &device);
+        let weight = random_tensor([out, channels, 3, 3], 2, &device);
+        let bias = random_tensor([out], 3, &device);
+        let expected = values(reference::conv2d(x.clone(), weight.clone(), Some(bias.clone()), window));
+        let (x, weight, bias) = (values(x), values(weight), values(bias));
+        let shapes = ([batch, height, width, channels], [out, channels, 3, 3]);
+        let convolution = Convolution::new(&x, shapes.0, &weight, shapes.1, window, Epilogue::bias(Some(&bias)));
+        assert!(Winograd::pays(&convolution));
+        for (unit, result) in run_by_every_unit(Direct(convolution)) {
+            assert_close_values(&format!("direct, {unit}"), &result, &expected, TOLERANCE);
+        }
+        for (unit, result) in run_by_every_unit(Winograd(convolution)) {
+            assert_close_values(&format!("Winograd, {unit}"), &result, &expected, TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_convolution_is_the_same_fused_and_one_after_the_other() {
+    let device = cpu();
+    for (channels, kernel, stride) in [(40, 3, 1), (4, 3, 2), (6, 1, 1)] {
+        let x = random_tensor([1, 17, 15, channels], 1, &device);
+        let weight = random_tensor([37, channels, kernel, kernel], 2, &device);
+        let ([stride, padding], side) = ([[stride; 2], [kernel / 2; 2]], |extent: usize| extent.div_ceil(stride));
+        let fused = Fused {
+            scale: Some(random_tensor([37], 3, &device)),
+            bias: Some(random_tensor([37], 4, &device)),
+            residual: Some(random_tensor([1, side(17), side(15), 37], 5, &device)),
+            activation: Pointwise::Relu,
+        };
+        let expected = fused.clone().compose(|bias| conv2d(x.clone(), weight.clone(), bias, stride, padding));
+        assert_close("fused", conv2d_fused(x, weight, fused, stride, padding), expected, TOLERANCE);
     }
 }
 

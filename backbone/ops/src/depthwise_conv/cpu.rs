@@ -4,8 +4,9 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::{DepthwiseConvGradOps, DepthwiseConvGrads, DepthwiseConvOps};
+use super::{DepthwiseConvGradOps, DepthwiseConvGrads, DepthwiseConvOps, FusedDepthwiseConvOps};
 use crate::flex::{contiguous, dims, tensor, values};
+use crate::matmul::Pointwise;
 use crate::simd::{Kernel, LANES, Lanes, dispatch, fma};
 
 impl DepthwiseConvOps for Flex {
@@ -13,7 +14,22 @@ impl DepthwiseConvOps for Flex {
         let [x, weight, bias] = [x, weight, bias].map(contiguous);
         let shape = Shape::new(dims(&x), dims(&weight));
         let taps = by_tap(values(&weight), &shape, false);
-        let y = convolve(values(&x), &taps, Some(values(&bias)), &shape);
+        let y = convolve(values(&x), &taps, Some(values(&bias)), Pointwise::Identity, &shape);
+        tensor(y, x.layout().shape().clone())
+    }
+}
+
+impl FusedDepthwiseConvOps for Flex {
+    fn depthwise_conv_fused(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        activation: Pointwise,
+    ) -> FloatTensor<Self> {
+        let [x, weight, bias] = [x, weight, bias].map(contiguous);
+        let shape = Shape::new(dims(&x), dims(&weight));
+        let taps = by_tap(values(&weight), &shape, false);
+        let y = convolve(values(&x), &taps, Some(values(&bias)), activation, &shape);
         tensor(y, x.layout().shape().clone())
     }
 }
@@ -28,7 +44,7 @@ impl DepthwiseConvGradOps for Flex {
         let [grad, x, weight] = [grad, x, weight].map(contiguous);
         let shape = Shape::new(dims(&x), dims(&weight));
         // The gradient of the input is the gradient of the output convolved with the kernel turned by half a turn.
-        let dx = convolve(values(&grad), &by_tap(values(&weight), &shape, true), None, &shape);
+        let dx = convolve(values(&grad), &by_tap(values(&weight), &shape, true), None, Pointwise::Identity, &shape);
         let (dweight, dbias) = parameter_grads(values(&x), values(&grad), &shape);
         DepthwiseConvGrads {
             x: tensor(dx, x.layout().shape().clone()),
@@ -70,9 +86,12 @@ fn by_tap(weight: &[f32], shape: &Shape, turned: bool) -> Vec<f32> {
     by_tap
 }
 
-fn convolve(x: &[f32], taps: &[f32], bias: Option<&[f32]>, shape: &Shape) -> Vec<f32> {
+fn convolve(x: &[f32], taps: &[f32], bias: Option<&[f32]>, activation: Pointwise, shape: &Shape) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(shape.row().max(1)).enumerate().for_each(|(row, y)| dispatch(Row { y, x, taps, bias, row, shape: *shape }));
+    let zeros = vec![0.0; shape.channels];
+    y.par_chunks_mut(shape.row().max(1))
+        .enumerate()
+        .for_each(|(row, y)| dispatch(Row { y, x, taps, bias: bias.unwrap_or(&zeros), zeros: &zeros, row, activation, shape: *shape }));
     y
 }
 
@@ -80,9 +99,12 @@ struct Row<'a> {
     y: &'a mut [f32],
     x: &'a [f32],
     taps: &'a [f32],
-    bias: Option<&'a [f32]>,
+    bias: &'a [f32],
+    /// A pixel of the padding.
+    zeros: &'a [f32],
     /// Image times height plus row.
     row: usize,
+    activation: Pointwise,
     shape: Shape,
 }
 
@@ -101,42 +123,71 @@ impl Kernel for Row<'_> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let Self { y, x, taps, bias, row, shape } = self;
-        let Shape { height, width, channels, k, .. } = shape;
-        let (image, at_y) = (row / height, row % height);
-        let (ky_first, ky_end, y_first) = inside(at_y, height, k);
-        let whole = channels - channels % LANES;
-        for at_x in 0..width {
-            let (kx_first, kx_end, x_first) = inside(at_x, width, k);
-            let target = &mut y[at_x * channels..][..channels];
-            let start = |ky: usize| ((image * height + y_first + ky - ky_first) * width + x_first) * channels;
-            for channel in (0..whole).step_by(LANES) {
-                let mut sum: Lanes = [0.0; LANES];
-                if let Some(bias) = bias {
-                    sum.copy_from_slice(&bias[channel..][..LANES]);
-                }
-                for ky in ky_first..ky_end {
-                    let base = start(ky) + channel;
-                    for kx in kx_first..kx_end {
-                        let source = &x[base + (kx - kx_first) * channels..][..LANES];
-                        let weight = &taps[(ky * k + kx) * channels + channel..][..LANES];
-                        for lane in 0..LANES {
-                            sum[lane] = fma::<FMA>(source[lane], weight[lane], sum[lane]);
-                        }
+        match self.shape.k {
+            3 => self.three::<FMA>(),
+            _ => self.any::<FMA>(),
+        }
+    }
+}
+
+impl Row<'_> {
+    /// The pixel under a tap of the kernel that is centred at `at_x`.
+    #[inline(always)]
+    fn pixel(&self, at_x: usize, ky: usize, kx: usize) -> &[f32] {
+        let Shape { height, width, channels, k, .. } = self.shape;
+        let (image, at_y) = (self.row / height, self.row % height);
+        let y = (at_y + ky).checked_sub(k / 2).filter(|y| *y < height);
+        let x = (at_x + kx).checked_sub(k / 2).filter(|x| *x < width);
+        match (y, x) {
+            (Some(y), Some(x)) => &self.x[((image * height + y) * width + x) * channels..][..channels],
+            _ => self.zeros,
+        }
+    }
+
+    /// A 3x3 kernel: nine pixels and nine weights are looked up once a pixel, padding is a pixel of zeros.
+    #[inline(always)]
+    fn three<const FMA: bool>(mut self) {
+        let (channels, activation) = (self.shape.channels, self.activation);
+        let y = std::mem::take(&mut self.y);
+        let taps: [&[f32]; 9] = std::array::from_fn(|tap| &self.taps[tap * channels..][..channels]);
+        let (bias, _) = self.bias.as_chunks::<LANES>();
+        for (at_x, target) in y.chunks_exact_mut(channels).enumerate() {
+            let pixels: [&[f32]; 9] = std::array::from_fn(|tap| self.pixel(at_x, tap / 3, tap % 3));
+            let (blocks, rest) = target.as_chunks_mut::<LANES>();
+            let (weights, values) = (taps.map(|tap| tap.as_chunks::<LANES>().0), pixels.map(|pixel| pixel.as_chunks::<LANES>().0));
+            for (block, (target, bias)) in blocks.iter_mut().zip(bias).enumerate() {
+                let mut sum = *bias;
+                for (values, weights) in values.iter().zip(&weights) {
+                    let (values, weights): (&Lanes, &Lanes) = (&values[block], &weights[block]);
+                    for lane in 0..LANES {
+                        sum[lane] = fma::<FMA>(values[lane], weights[lane], sum[lane]);
                     }
                 }
-                target[channel..][..LANES].copy_from_slice(&sum);
+                activation.apply_to::<FMA>(&mut sum);
+                *target = sum;
             }
-            for channel in whole..channels {
-                let mut sum = bias.map_or(0.0, |bias| bias[channel]);
-                for ky in ky_first..ky_end {
-                    for kx in kx_first..kx_end {
-                        let source = x[start(ky) + channel + (kx - kx_first) * channels];
-                        sum = fma::<FMA>(source, taps[(ky * k + kx) * channels + channel], sum);
-                    }
+            let first = channels - rest.len();
+            for (channel, target) in (first..channels).zip(rest.iter_mut()) {
+                *target = (0..9).fold(self.bias[channel], |sum, tap| fma::<FMA>(pixels[tap][channel], taps[tap][channel], sum));
+            }
+            activation.apply_to::<FMA>(rest);
+        }
+    }
+
+    /// A kernel of any size.
+    #[inline(always)]
+    fn any<const FMA: bool>(mut self) {
+        let Shape { channels, k, .. } = self.shape;
+        let y = std::mem::take(&mut self.y);
+        for (at_x, target) in y.chunks_exact_mut(channels).enumerate() {
+            target.copy_from_slice(self.bias);
+            for (tap, weights) in self.taps.chunks_exact(channels).enumerate() {
+                let pixel = self.pixel(at_x, tap / k, tap % k);
+                for ((sum, value), weight) in target.iter_mut().zip(pixel).zip(weights) {
+                    *sum = fma::<FMA>(*value, *weight, *sum);
                 }
-                target[channel] = sum;
             }
+            self.activation.apply_to::<FMA>(target);
         }
     }
 }

@@ -7,14 +7,27 @@ mod reference;
 mod tests;
 
 use burn::backend::Dispatch;
+use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 
 use crate::flex::is_native;
+use crate::matmul::Pointwise;
 use crate::operation::operation;
 
 operation! {
     DepthwiseConvOps::depthwise_conv => DepthwiseConvGradOps::depthwise_conv_backward -> DepthwiseConvGrads by DepthwiseConvNode,
     [3] x, weight, bias
+}
+
+/// The convolution of inference with the activation behind it.
+#[burn::backend::backend_extension(Flex)]
+pub trait FusedDepthwiseConvOps: burn::backend::Backend {
+    fn depthwise_conv_fused(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        activation: Pointwise,
+    ) -> FloatTensor<Self>;
 }
 
 /// Convolves every channel of `x: [batch, height, width, channels]` with its own kernel, `weight: [channels, 1, k, k]`, and adds
@@ -23,13 +36,33 @@ operation! {
 /// # Panics
 /// When the kernel is not square with an odd side or the channel counts differ.
 pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
-    let channels = x.dims()[3];
-    let [kernels, one, k, k_width] = weight.dims();
-    assert!(k == k_width && k % 2 == 1, "depthwise_conv2d: the kernel must be square and odd, got {k} x {k_width}");
-    assert!(kernels == channels && one == 1, "depthwise_conv2d: weight must be [{channels}, 1, k, k]");
+    let channels = check(&x, &weight);
     if !is_native(&x) {
         return reference::depthwise_conv2d(x, weight, bias);
     }
     let bias = bias.unwrap_or_else(|| Tensor::zeros([channels], &x.device()));
     Tensor::from_dispatch(<Dispatch as DepthwiseConvOps>::depthwise_conv(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
+}
+
+/// [`depthwise_conv2d`] and an activation, on the CPU without gradients in one pass over memory.
+///
+/// # Panics
+/// As [`depthwise_conv2d`].
+pub fn depthwise_conv2d_fused(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, activation: Pointwise) -> Tensor<4> {
+    let channels = check(&x, &weight);
+    if !is_native(&x) || x.device().is_autodiff() {
+        return activation.apply(depthwise_conv2d(x, weight, bias));
+    }
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([channels], &x.device()));
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as FusedDepthwiseConvOps>::depthwise_conv_fused(x, weight, bias, activation))
+}
+
+/// The number of channels.
+fn check(x: &Tensor<4>, weight: &Tensor<4>) -> usize {
+    let channels = x.dims()[3];
+    let [kernels, one, k, k_width] = weight.dims();
+    assert!(k == k_width && k % 2 == 1, "depthwise_conv2d: the kernel must be square and odd, got {k} x {k_width}");
+    assert!(kernels == channels && one == 1, "depthwise_conv2d: weight must be [{channels}, 1, k, k]");
+    channels
 }

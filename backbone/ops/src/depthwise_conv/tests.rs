@@ -1,7 +1,8 @@
 use burn::prelude::*;
 
-use super::{depthwise_conv2d, reference};
-use crate::testing::{assert_same_gradients, random};
+use super::{depthwise_conv2d, depthwise_conv2d_fused, reference};
+use crate::matmul::Pointwise;
+use crate::testing::{assert_close, assert_same_gradients, cpu, random, random_tensor};
 
 /// Float32 rounding of two summation orders over a few hundred positions.
 const TOLERANCE: f32 = 1e-5;
@@ -23,5 +24,17 @@ fn native_convolution_equals_burns_with_its_gradients() {
         };
         let what = format!("{batch} x {height} x {width} x {channels}, kernel {k}");
         assert_same_gradients(&what, &inputs, run(depthwise_conv2d), run(reference::depthwise_conv2d), TOLERANCE);
+    }
+}
+
+#[test]
+fn the_activation_is_the_same_fused_and_behind() {
+    let device = cpu();
+    for (channels, k) in [(20, 3), (35, 5), (16, 3), (3, 3)] {
+        let (x, weight) = (random_tensor([2, 5, 7, channels], 1, &device), random_tensor([channels, 1, k, k], 2, &device));
+        for activation in [Pointwise::Identity, Pointwise::Relu, Pointwise::Gelu, Pointwise::Silu, Pointwise::Sigmoid] {
+            let expected = activation.apply(depthwise_conv2d(x.clone(), weight.clone(), None));
+            assert_close("fused", depthwise_conv2d_fused(x.clone(), weight.clone(), None, activation), expected, TOLERANCE);
+        }
     }
 }

@@ -1,26 +1,53 @@
 //! Linear projection of the last axis, `y = x W^T + b` (`torch.nn.Linear`, and the official `Linear2d` on channels-last data).
 //!
-//! One matrix product over all positions with the weight in its official `[out, in]` layout; the bias is written into the output
-//! first and the product accumulates onto it, which saves a pass over memory.
+//! One matrix product over all positions with the weight in its official `[out, in]` layout.
 
 mod cpu;
-mod matmul;
 mod reference;
 #[cfg(test)]
 mod tests;
 
 use burn::backend::Dispatch;
+use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 
 use crate::flex::is_native;
+use crate::fused::Fused;
+use crate::matmul::Pointwise;
 use crate::operation::operation;
-
-pub(crate) use cpu::product;
-pub(crate) use matmul::{Factor, Sizes};
 
 operation! {
     LinearOps::project => LinearGradOps::project_backward -> LinearGrads by LinearNode,
     [3] x, weight, bias; biased: bool
+}
+
+/// The projections of inference, with all that is done to their results.
+#[burn::backend::backend_extension(Flex)]
+pub trait FusedLinearOps: burn::backend::Backend {
+    /// `parts` tells which of scale, bias and residual are meant.
+    #[allow(clippy::too_many_arguments)]
+    fn project_fused(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        parts: [bool; 3],
+        activation: Pointwise,
+    ) -> FloatTensor<Self>;
+
+    /// `parts` tells which of the first bias, the second bias and the residual are meant.
+    #[allow(clippy::too_many_arguments)]
+    fn project_twice(
+        x: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        first_bias: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        second_bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        parts: [bool; 3],
+        activation: Pointwise,
+    ) -> FloatTensor<Self>;
 }
 
 /// Projects the last axis: `x: [.., in]`, `weight: [out, in]`, `bias: [out]` to `[.., out]`.
@@ -43,6 +70,68 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
         weight.into_dispatch(),
         bias.into_dispatch(),
         biased,
+    );
+    Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
+/// [`linear`] and what follows it, see [`Fused`]. The residual has the shape of the result.
+///
+/// # Panics
+/// As [`linear`], and when a part of `fused` does not fit the result.
+pub fn linear_fused<const D: usize>(x: Tensor<D>, weight: Tensor<2>, fused: Fused<D>) -> Tensor<D> {
+    if !fused.applies(&x) {
+        return fused.compose(|bias| linear(x, weight, bias));
+    }
+    let [out_features, in_features] = weight.dims();
+    let mut shape = x.dims();
+    assert_eq!(shape[D - 1], in_features, "linear: the input has {} channels, the weight expects {in_features}", shape[D - 1]);
+    let rows: usize = shape[..D - 1].iter().product();
+    shape[D - 1] = out_features;
+    let device = x.device();
+    let (parts, [scale, bias, residual], activation) = fused.into_parts(&device);
+    let (x, weight) = (x.reshape([rows, in_features]).into_dispatch(), weight.into_dispatch());
+    let y = <Dispatch as FusedLinearOps>::project_fused(x, weight, scale, bias, residual, parts, activation);
+    Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
+/// Two projections with an activation between them, `activation(x W1' + b1) W2' + b2`, and a residual that is added to the result where
+/// given. `x: [.., in]`, weights `[hidden, in]` and `[out, hidden]`; the residual is `[.., out]`.
+///
+/// On the CPU without gradients the hidden values never leave the cache.
+///
+/// # Panics
+/// When sizes do not fit.
+pub fn mlp<const D: usize>(
+    x: Tensor<D>,
+    [first, second]: [(Tensor<2>, Option<Tensor<1>>); 2],
+    activation: Pointwise,
+    residual: Option<Tensor<D>>,
+) -> Tensor<D> {
+    let fused = Fused { residual, ..Fused::bias(second.1) };
+    if !fused.applies(&x) {
+        let hidden = activation.apply(linear(x, first.0, first.1));
+        return fused.compose(|bias| linear(hidden, second.0, bias));
+    }
+    let [hidden, in_features] = first.0.dims();
+    let [out_features, inner] = second.0.dims();
+    let mut shape = x.dims();
+    assert_eq!(shape[D - 1], in_features, "mlp: the input has {} channels, the weight expects {in_features}", shape[D - 1]);
+    assert_eq!(hidden, inner, "mlp: {hidden} hidden values, the second weight expects {inner}");
+    let rows: usize = shape[..D - 1].iter().product();
+    shape[D - 1] = out_features;
+    let device = x.device();
+    let first_bias = Fused::<D> { bias: first.1, ..Fused::default() };
+    let ([_, first_biased, _], [_, first_bias, _], _) = first_bias.into_parts(&device);
+    let ([_, biased, added], [_, second_bias, residual], _) = fused.into_parts(&device);
+    let y = <Dispatch as FusedLinearOps>::project_twice(
+        x.reshape([rows, in_features]).into_dispatch(),
+        first.0.into_dispatch(),
+        first_bias,
+        second.0.into_dispatch(),
+        second_bias,
+        residual,
+        [first_biased, biased, added],
+        activation,
     );
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }

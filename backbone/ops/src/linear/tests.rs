@@ -1,5 +1,7 @@
-use super::{linear, reference};
-use crate::testing::{assert_same_gradients, random};
+use super::{linear, linear_fused, mlp, reference};
+use crate::fused::Fused;
+use crate::matmul::Pointwise;
+use crate::testing::{assert_close, assert_same_gradients, cpu, random, random_tensor};
 
 /// Float32 rounding of two summation orders over up to 130 terms.
 const TOLERANCE: f32 = 1e-5;
@@ -22,5 +24,34 @@ fn native_projection_equals_the_composed_one_with_its_gradients() {
             run(reference::linear),
             TOLERANCE,
         );
+    }
+}
+
+#[test]
+fn what_follows_a_projection_is_the_same_fused_and_one_after_the_other() {
+    let device = cpu();
+    for rows in [5, 600] {
+        let (x, weight) = (random_tensor([1, rows, 24], 1, &device), random_tensor([50, 24], 2, &device));
+        let fused = Fused::bias(Some(random_tensor([50], 3, &device)))
+            .residual(random_tensor([1, rows, 50], 4, &device))
+            .activation(Pointwise::Silu);
+        let expected = fused.clone().compose(|bias| linear(x.clone(), weight.clone(), bias));
+        assert_close("fused", linear_fused(x, weight, fused), expected, TOLERANCE);
+    }
+}
+
+#[test]
+fn an_mlp_is_the_same_in_inference_and_under_autodiff() {
+    for rows in [5, 600] {
+        for residual in [false, true] {
+            let run = |device: burn::prelude::Device| {
+                let x = random_tensor([1, rows, 24], 1, &device);
+                let first = (random_tensor([96, 24], 2, &device), Some(random_tensor([96], 3, &device)));
+                let second = (random_tensor([24, 96], 4, &device), None);
+                let residual = residual.then(|| x.clone());
+                mlp(x, [first, second], Pointwise::Gelu, residual)
+            };
+            assert_close("mlp", run(cpu()), run(cpu().autodiff()).inner(), TOLERANCE);
+        }
     }
 }

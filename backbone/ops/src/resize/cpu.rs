@@ -1,18 +1,27 @@
-//! The resize on the CPU: one task takes one plane.
+//! The resize on the CPU, in the order the channels lie in: one task takes one plane, or one row of pixels with all their channels.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::{ResizeGradOps, ResizeGrads, ResizeOps, Tap, taps};
-use crate::flex::{contiguous, dims, tensor, values};
+use crate::flex::{as_channels_first, contiguous, dims, stored_channels_last, tensor, to_channels_last, values};
 use crate::simd::{Kernel, dispatch, fma};
 
 impl ResizeOps for Flex {
     fn resize(x: FloatTensor<Self>, size: [usize; 2], align_corners: bool) -> FloatTensor<Self> {
-        let x = contiguous(x);
         let [batch, channels, height, width] = dims::<4>(&x);
         let (rows, columns) = (taps(height, size[0], align_corners), taps(width, size[1], align_corners));
+        if let Some(x) = stored_channels_last(&x) {
+            let mut y = vec![0.0; batch * size[0] * size[1] * channels];
+            y.par_chunks_mut(size[1] * channels).enumerate().for_each(|(task, y)| {
+                let (image, row) = (task / size[0], task % size[0]);
+                let x = &values(&x)[image * height * width * channels..][..height * width * channels];
+                dispatch(ForwardRow { y, x, channels, width, row: &rows[row], columns: &columns });
+            });
+            return as_channels_first(&tensor(y, [batch, size[0], size[1], channels]));
+        }
+        let x = contiguous(x);
         let mut y = vec![0.0; batch * channels * size[0] * size[1]];
         y.par_chunks_mut(size[0] * size[1])
             .zip(values(&x).par_chunks(height * width))
@@ -23,9 +32,19 @@ impl ResizeOps for Flex {
 
 impl ResizeGradOps for Flex {
     fn resize_backward(grad: FloatTensor<Self>, x: FloatTensor<Self>, size: [usize; 2], align_corners: bool) -> ResizeGrads<Self> {
-        let grad = contiguous(grad);
         let [batch, channels, height, width] = dims::<4>(&x);
         let (rows, columns) = (taps(height, size[0], align_corners), taps(width, size[1], align_corners));
+        if stored_channels_last(&x).is_some() {
+            let grad = to_channels_last(&grad);
+            let (line, image_size) = (width * channels, size[0] * size[1] * channels);
+            let mut dx = vec![0.0; batch * height * line];
+            dx.par_chunks_mut(line).enumerate().for_each(|(task, dx)| {
+                let grad = &values(&grad)[task / height * image_size..][..image_size];
+                dispatch(BackwardRow { dx, grad, channels, row: task % height, rows: &rows, columns: &columns });
+            });
+            return ResizeGrads { x: as_channels_first(&tensor(dx, [batch, height, width, channels])) };
+        }
+        let grad = contiguous(grad);
         let mut dx = vec![0.0; batch * channels * height * width];
         dx.par_chunks_mut(height * width)
             .zip(values(&grad).par_chunks(size[0] * size[1]))
@@ -105,6 +124,69 @@ impl Kernel for Forward<'_> {
             for (y, tap) in y.iter_mut().zip(columns) {
                 let (low, high) = (mixed[tap.low], mixed[tap.high]);
                 *y = fma::<FMA>(tap.weight, high - low, low);
+            }
+        }
+    }
+}
+
+/// A row of the result, all channels.
+struct ForwardRow<'a> {
+    /// `[columns, channels]`
+    y: &'a mut [f32],
+    /// `[height, width, channels]`
+    x: &'a [f32],
+    channels: usize,
+    width: usize,
+    row: &'a Tap,
+    columns: &'a [Tap],
+}
+
+impl Kernel for ForwardRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Self { y, x, channels, width, row, columns } = self;
+        let mut mixed = vec![0.0; width * channels];
+        mix_rows::<FMA>(&mut mixed, x, width * channels, row);
+        for (y, tap) in y.chunks_exact_mut(channels).zip(columns) {
+            let (low, high) = (&mixed[tap.low * channels..][..channels], &mixed[tap.high * channels..][..channels]);
+            for ((y, low), high) in y.iter_mut().zip(low).zip(high) {
+                *y = fma::<FMA>(tap.weight, high - low, *low);
+            }
+        }
+    }
+}
+
+/// The gradient of a row of the input, all channels.
+struct BackwardRow<'a> {
+    /// `[width, channels]`
+    dx: &'a mut [f32],
+    /// Of all rows of the result, `[rows, columns, channels]`.
+    grad: &'a [f32],
+    channels: usize,
+    row: usize,
+    rows: &'a [Tap],
+    columns: &'a [Tap],
+}
+
+impl Kernel for BackwardRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Self { dx, grad, channels, row, rows, columns } = self;
+        for (tap, grad) in rows.iter().zip(grad.chunks_exact(columns.len() * channels)) {
+            let weight = if tap.low == row { 1.0 - tap.weight } else { 0.0 } + if tap.high == row { tap.weight } else { 0.0 };
+            if weight == 0.0 {
+                continue;
+            }
+            for (tap, grad) in columns.iter().zip(grad.chunks_exact(channels)) {
+                for (share, at) in [(weight * (1.0 - tap.weight), tap.low), (weight * tap.weight, tap.high)] {
+                    for (dx, grad) in dx[at * channels..][..channels].iter_mut().zip(grad) {
+                        *dx = fma::<FMA>(share, *grad, *dx);
+                    }
+                }
             }
         }
     }

@@ -24,7 +24,8 @@ operation! {
 /// Resizes `x: [batch, channels, height, width]` to `[batch, channels, size[0], size[1]]`.
 ///
 /// With `align_corners` the centres of the corner pixels keep their place, otherwise the outer edges do and positions before the first
-/// centre take the first value, as PyTorch has it.
+/// centre take the first value, as PyTorch has it. On the CPU a map that lies channels last in memory (a permuted view) gives a result
+/// that does so too, without a copy.
 ///
 /// # Panics
 /// When the input or the output has no pixel.

@@ -28,6 +28,20 @@ fn native_resize_equals_the_matrix_product_with_its_gradient() {
 }
 
 #[test]
+fn maps_that_lie_channels_last_give_the_same_with_its_gradient() {
+    for (from, to) in SIZES {
+        let last = |t: &[Tensor<1>]| t[0].clone().reshape([2, from[0], from[1], 3]).permute([0, 3, 1, 2]);
+        assert_same_gradients(
+            &format!("{from:?} -> {to:?}"),
+            &[(&[], random(2 * 3 * from[0] * from[1], 1))],
+            |t| resize_bilinear(last(t), to, false),
+            |t| reference::resize_bilinear(last(t), to, false),
+            TOLERANCE,
+        );
+    }
+}
+
+#[test]
 fn the_fused_argmax_is_the_argmax_of_the_resized_scores() {
     for (from, to) in SIZES {
         let scores: Tensor<4> = random_tensor([1, 9, from[0], from[1]], 6, &cpu());

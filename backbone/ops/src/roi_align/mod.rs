@@ -48,6 +48,8 @@ pub struct RoiSampling {
 /// Reads the boxes from `features: [batch, channels, height, width]`: `[rois, channels, output[0], output[1]]`. Samples more than a cell
 /// outside the map are 0, nearer ones take the border's value.
 ///
+/// On the CPU the work is done channels last, and the result lies so in memory: maps that lie so are not copied.
+///
 /// # Panics
 /// When there is no box, or one is on an image that the batch does not have.
 pub fn roi_align(features: Tensor<4>, rois: &[Roi], sampling: RoiSampling) -> Tensor<4> {
@@ -55,7 +57,8 @@ pub fn roi_align(features: Tensor<4>, rois: &[Roi], sampling: RoiSampling) -> Te
     assert!(!rois.is_empty(), "roi_align: no box");
     assert!(rois.iter().all(|roi| roi.image < batch), "roi_align: a box on image {:?} of {batch}", rois.iter().map(|roi| roi.image).max());
     if is_native(&features) {
-        Tensor::from_dispatch(<Dispatch as RoiAlignOps>::roi_align(features.into_dispatch(), rois.into(), sampling))
+        let features = features.permute([0, 2, 3, 1]).into_dispatch();
+        Tensor::<4>::from_dispatch(<Dispatch as RoiAlignOps>::roi_align(features, rois.into(), sampling)).permute([0, 3, 1, 2])
     } else {
         reference::roi_align(features, rois, sampling)
     }

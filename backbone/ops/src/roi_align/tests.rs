@@ -76,10 +76,7 @@ fn the_kernel_and_the_reference_follow_the_definition() {
         let [rows, columns] = sampling.output;
         let expected = Tensor::<4>::from_data(TensorData::new(expected, [rois().len(), SIZES[1], rows, columns]), &cpu());
         assert_close("kernel", roi_align(tensor.clone(), &rois(), sampling), expected.clone(), TOLERANCE);
-        assert_close("reference", reference::roi_align(tensor.clone(), &rois(), sampling), expected.clone(), TOLERANCE);
-        // A few boxes take another way.
-        let few = roi_align(tensor.clone(), &rois()[..3], sampling);
-        assert_close("few boxes", few, expected.narrow(0, 0, 3), TOLERANCE);
+        assert_close("reference", reference::roi_align(tensor.clone(), &rois(), sampling), expected, TOLERANCE);
     }
 }
 

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::recurrence::{CHUNK, Chunk, ChunkGrad, ZERO};
 use super::{Route, Scan2dGradOps, Scan2dGrads, Scan2dOps};
 use crate::flex::{Scratch, SharedMut, contiguous, dims, tensor, values};
-use crate::linear::{Factor, Sizes, product};
+use crate::matmul::{Epilogue, Factor, Sizes, product};
 use crate::simd::{Kernel, LANES, Lanes, dispatch, fma, prefetch};
 
 impl Scan2dOps for Flex {
@@ -115,10 +115,12 @@ impl Scan2dGradOps for Flex {
                 grads.add(&shape, route, image);
             }
             let weight = Factor::rows(&inputs.dt_weight[route * channels * rank..][..channels * rank], rank);
-            let ddt = product(Factor::rows(&draw, channels), weight, None, Sizes { rows: pixels, columns: rank, inner: channels });
+            let ddt =
+                product(Factor::rows(&draw, channels), weight, Epilogue::default(), Sizes { rows: pixels, columns: rank, inner: channels });
             let fields = &inputs.projections.of(*way)[route * shape.route_fields()..];
             let dt = Factor { values: fields, row: shape.fields(), column: 1 };
-            let dweight = product(Factor::columns(&draw, channels), dt, None, Sizes { rows: channels, columns: rank, inner: pixels });
+            let dweight =
+                product(Factor::columns(&draw, channels), dt, Epilogue::default(), Sizes { rows: channels, columns: rank, inner: pixels });
             grads.dt_weight.extend_from_slice(&dweight);
             parts.push((ddt, sum_groups(dbc, groups, shape.length() * 2 * state)));
         }
