@@ -203,11 +203,12 @@ fn open(mut file: File) -> Result<Contents, Fault> {
     let header_length = head.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     match head.as_slice() {
         [] => Err(Fault::NotACheckpoint("it is empty".to_owned())),
-        [b'P', b'K', 3, 4, ..] => TorchFile::open_zip(file, length).map(Contents::Torch),
-        [0x80, ..] => TorchFile::open_legacy(file, length).map(Contents::Torch),
+        // First, as the length it begins with may look like the beginning of a pickle.
         [_, _, _, _, _, _, _, _, b'{', ..] if header_length.is_some_and(|n| n >> 32 == 0) => {
             SafetensorsFile::open(file, length).map(Contents::Safetensors)
         }
+        [b'P', b'K', 3, 4, ..] => TorchFile::open_zip(file, length).map(Contents::Torch),
+        [0x80, ..] => TorchFile::open_legacy(file, length).map(Contents::Torch),
         head => Err(Fault::NotACheckpoint(describe_foreign(head))),
     }
 }

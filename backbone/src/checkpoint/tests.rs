@@ -57,6 +57,22 @@ fn what_is_saved_comes_back() {
     }
 }
 
+/// The file begins with the length of its header, whose lowest byte was once taken for the beginning of a pickle.
+#[test]
+fn files_with_headers_of_every_length_come_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("weights.safetensors");
+    let mut lowest_bytes = std::collections::BTreeSet::new();
+    for length in 0..256 {
+        let metadata = BTreeMap::from([("note".to_owned(), "x".repeat(length))]);
+        save_checkpoint(&path, &state(&[("weight", &[2, 3])]), None, &metadata, &BTreeMap::new()).expect("a file");
+        lowest_bytes.insert(std::fs::read(&path).expect("the file")[0]);
+        let read = Checkpoint::read(&path).and_then(|file| file.state_dict(Weights::Model));
+        assert!(read.is_ok_and(|state| state.len() == 1), "a note of {length} letters");
+    }
+    assert!(lowest_bytes.contains(&0x80), "{lowest_bytes:?}");
+}
+
 #[test]
 fn a_save_that_fails_leaves_the_old_file_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
