@@ -30,7 +30,7 @@ fn ss2d_equals_the_official_operator_in_every_case() {
 
         let operator = load(Ss2d::new(&config, width, &device), &case.with_prefix("w."));
         let x = case.tensor("x").to_tensor::<4>(&device).require_grad();
-        let out = to_layout(operator.forward(from_layout(x.clone(), channel_first)), channel_first);
+        let out = to_layout(operator.forward(from_layout(x.clone(), channel_first), None), channel_first);
         let gradients = (out.clone() * case.tensor("grad_out").to_tensor(&device)).sum().backward();
 
         let mut comparison = Comparison::new(name);

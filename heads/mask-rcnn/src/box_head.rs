@@ -3,9 +3,9 @@
 use burn::module::Param;
 use burn::nn::Initializer;
 use burn::prelude::*;
-use burn::tensor::activation::{relu, softmax};
+use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
-use vision_ops::batched_nms;
+use vision_ops::{Fused, Pointwise, batched_nms};
 use vmamba::layers::Dense;
 
 use crate::box_coder::BoxCoder;
@@ -88,7 +88,7 @@ impl BoxHead {
     /// Features `[rois, channels, size, size]` to classes and boxes.
     pub fn forward(&self, features: Tensor<4>) -> BoxOutput {
         let x: Tensor<2> = features.flatten(1, 3);
-        let x = self.shared_fcs.iter().fold(x, |x, layer| relu(layer.forward(x)));
+        let x = self.shared_fcs.iter().fold(x, |x, layer| layer.forward_fused(x, Fused::default().activation(Pointwise::Relu)));
         BoxOutput { logits: self.fc_cls.forward(x.clone()), deltas: self.fc_reg.forward(x) }
     }
 }

@@ -1,11 +1,12 @@
 //! Feature pyramid network (Lin et al. 2017; mmdetection's `FPN`): all levels get the same number of channels, coarse levels are added to
 //! finer ones, and a last level is every second cell of the coarsest.
 
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Initializer, PaddingConfig2d};
+use burn::nn::Initializer;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
+use vision_ops::Fused;
+use vmamba::layers::{Conv, ConvConfig};
 
 /// The pyramid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +28,7 @@ impl Default for FpnConfig {
 #[derive(Module, Debug)]
 pub struct NamedConv {
     /// `[out, in, kernel, kernel]` with bias.
-    pub conv: Conv2d,
+    pub conv: Conv,
 }
 
 impl NamedConv {
@@ -36,15 +37,12 @@ impl NamedConv {
     }
 }
 
-/// A convolution with stride 1, "same" padding and bias 0.
-pub(crate) fn conv2d(inputs: usize, outputs: usize, kernel: usize, initializer: Initializer, device: &Device) -> Conv2d {
-    let half = kernel / 2;
-    let mut conv = Conv2dConfig::new([inputs, outputs], [kernel, kernel])
-        .with_padding(PaddingConfig2d::Explicit(half, half, half, half))
-        .with_initializer(initializer)
-        .init(device);
-    conv.bias = Some(Initializer::Zeros.init([outputs], device));
-    conv
+/// A convolution with stride 1, "same" padding and bias 0, on channels-last maps.
+pub(crate) fn conv2d(inputs: usize, outputs: usize, kernel: usize, initializer: Initializer, device: &Device) -> Conv {
+    let taps = kernel * kernel;
+    let weight = initializer.init_with([outputs, inputs, kernel, kernel], Some(inputs * taps), Some(outputs * taps), device);
+    let config = ConvConfig { inputs, outputs, kernel, stride: 1, padding: kernel / 2 };
+    config.with_parameters(weight, Some(Initializer::Zeros.init([outputs], device)))
 }
 
 /// The pyramid network.
@@ -70,16 +68,14 @@ impl FpnConfig {
 impl Fpn {
     /// Features `[batch, channels, height, width]`, the finest first, to the levels of the pyramid, the finest first.
     pub fn forward(&self, features: Vec<Tensor<4>>) -> Vec<Tensor<4>> {
-        let laterals: Vec<Tensor<4>> = features.into_iter().zip(&self.lateral_convs).map(|(x, lateral)| lateral.conv.forward(x)).collect();
         let mut merged: Vec<Tensor<4>> = Vec::with_capacity(self.levels);
-        for lateral in laterals.into_iter().rev() {
-            let [_, _, height, width] = lateral.dims();
-            merged.push(match merged.last() {
-                Some(coarser) => lateral + enlarge(coarser.clone(), [height, width]),
-                None => lateral,
-            });
+        for (x, lateral) in features.into_iter().zip(&self.lateral_convs).rev() {
+            let [_, _, height, width] = x.dims();
+            let residual = merged.last().map(|coarser| enlarge(coarser.clone(), [height, width]));
+            merged.push(lateral.conv.forward_fused(x.permute([0, 2, 3, 1]), Fused { residual, ..Fused::default() }));
         }
-        let mut levels: Vec<Tensor<4>> = merged.into_iter().rev().zip(&self.fpn_convs).map(|(x, conv)| conv.conv.forward(x)).collect();
+        let finest_first = merged.into_iter().rev().zip(&self.fpn_convs);
+        let mut levels: Vec<Tensor<4>> = finest_first.map(|(x, conv)| conv.conv.forward(x).permute([0, 3, 1, 2])).collect();
         while levels.len() < self.levels {
             let Some(coarsest) = levels.last() else { break };
             levels.push(every_second(coarsest.clone()));
@@ -88,9 +84,9 @@ impl Fpn {
     }
 }
 
-/// Nearest upsampling to a size that need not be a multiple.
+/// Nearest upsampling of `[batch, height, width, channels]` to a size that need not be a multiple.
 fn enlarge(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
-    let [_, _, height, width] = x.dims();
+    let [_, height, width, _] = x.dims();
     // PyTorch takes the floor of the position scaled in float32.
     let source = |old: usize, new: usize, device: &Device| {
         let scale = old as f32 / new as f32;
@@ -98,7 +94,7 @@ fn enlarge(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
         Tensor::<1, Int>::from_data(TensorData::new(rows, [new]), device)
     };
     let device = x.device();
-    x.select(2, source(height, size[0], &device)).select(3, source(width, size[1], &device))
+    x.select(1, source(height, size[0], &device)).select(2, source(width, size[1], &device))
 }
 
 /// A max pool with kernel 1 and stride 2.

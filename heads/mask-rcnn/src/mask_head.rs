@@ -1,11 +1,12 @@
 //! Mask of a RoI (He et al. 2017; mmdetection's `FCNMaskHead`).
 
+use burn::module::Param;
 use burn::nn::Initializer;
-use burn::nn::conv::{Conv2d, ConvTranspose2d, ConvTranspose2dConfig};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
+use vision_ops::{Fused, Pointwise};
+use vmamba::layers::Conv;
 
 use crate::fpn::{NamedConv, conv2d};
 
@@ -31,8 +32,17 @@ impl Default for MaskHeadConfig {
 #[derive(Module, Debug)]
 pub struct MaskHead {
     convs: Vec<NamedConv>,
-    upsample: ConvTranspose2d,
-    conv_logits: Conv2d,
+    upsample: Upsample,
+    conv_logits: Conv,
+}
+
+/// A transposed convolution with kernel and stride 2 and ReLU: every cell becomes four, each by a projection of its own.
+#[derive(Module, Debug)]
+pub struct Upsample {
+    /// `[in, out, 2, 2]`.
+    weight: Param<Tensor<4>>,
+    /// `[out]`.
+    bias: Param<Tensor<1>>,
 }
 
 impl MaskHeadConfig {
@@ -44,11 +54,8 @@ impl MaskHeadConfig {
         let last = if self.num_convs == 0 { inputs } else { channels };
         // PyTorch counts the fan of a transposed convolution, whose weight is `[in, out, 2, 2]`, over its inputs.
         let deviation = std::f64::consts::SQRT_2 / ((last * 4) as f64).sqrt();
-        let mut upsample = ConvTranspose2dConfig::new([last, channels], [2, 2])
-            .with_stride([2, 2])
-            .with_initializer(Initializer::Normal { mean: 0.0, std: deviation })
-            .init(device);
-        upsample.bias = Some(Initializer::Zeros.init([channels], device));
+        let weight = Initializer::Normal { mean: 0.0, std: deviation }.init([last, channels, 2, 2], device);
+        let upsample = Upsample { weight, bias: Initializer::Zeros.init([channels], device) };
         MaskHead {
             convs: (0..self.num_convs).map(conv).collect(),
             upsample,
@@ -60,7 +67,9 @@ impl MaskHeadConfig {
 impl MaskHead {
     /// Features `[rois, channels, size, size]` to logits `[rois, classes, 2 * size, 2 * size]`.
     pub fn forward(&self, features: Tensor<4>) -> Tensor<4> {
-        self.conv_logits.forward(self.enlarged(features))
+        let [_, _, height, width] = features.dims();
+        let logits = self.conv_logits.forward(self.quarters(features));
+        interleave(logits, [height, width])
     }
 
     /// As [`MaskHead::forward`], but only the mask of one class for each RoI: `[rois, 2 * size, 2 * size]`. With 80 classes that is an
@@ -69,23 +78,37 @@ impl MaskHead {
     /// # Panics
     /// When there are not as many classes as RoIs.
     pub fn forward_of_class(&self, features: Tensor<4>, classes: &[usize]) -> Tensor<3> {
-        let x = self.enlarged(features);
-        let [rois, channels, height, width] = x.dims();
+        let [rois, _, height, width] = features.dims();
         assert_eq!(rois, classes.len(), "MaskHead: one class for each RoI");
+        let x = self.quarters(features);
+        let cells = 4 * height * width;
         let classes: Vec<i64> = classes.iter().map(|class| *class as i64).collect();
         let classes = Tensor::<1, Int>::from_data(TensorData::new(classes, [rois]), &x.device());
-        let [outputs, ..] = self.conv_logits.weight.dims();
+        let [outputs, channels, ..] = self.conv_logits.weight.dims();
         let weight: Tensor<3> =
-            self.conv_logits.weight.val().reshape([outputs, channels]).select(0, classes.clone()).reshape([rois, 1, channels]);
-        let mut logits: Tensor<3> = weight.matmul(x.reshape([rois, channels, height * width]));
+            self.conv_logits.weight.val().reshape([outputs, channels]).select(0, classes.clone()).reshape([rois, channels, 1]);
+        let mut logits: Tensor<3> = x.reshape([rois, cells, channels]).matmul(weight);
         if let Some(bias) = &self.conv_logits.bias {
             logits = logits + bias.val().select(0, classes).reshape([rois, 1, 1]);
         }
-        logits.reshape([rois, height, width])
+        interleave(logits.reshape([rois, height * width, 4, 1]), [height, width]).squeeze_dim(1)
     }
 
-    fn enlarged(&self, features: Tensor<4>) -> Tensor<4> {
-        let x = self.convs.iter().fold(features, |x, conv| relu(conv.conv.forward(x)));
-        relu(self.upsample.forward(x))
+    /// The enlarged features in the order `[rois, cells, quarter of the cell, channels]`.
+    fn quarters(&self, features: Tensor<4>) -> Tensor<4> {
+        let relu = || Fused::default().activation(Pointwise::Relu);
+        let x = self.convs.iter().fold(features.permute([0, 2, 3, 1]), |x, conv| conv.conv.forward_fused(x, relu()));
+        let [rois, height, width, _] = x.dims();
+        let [inputs, outputs, ..] = self.upsample.weight.dims();
+        let weight: Tensor<2> = self.upsample.weight.val().permute([2, 3, 1, 0]).reshape([4 * outputs, inputs]);
+        let bias = self.upsample.bias.val().repeat_dim(0, 4);
+        vision_ops::linear_fused(x, weight, Fused { bias: Some(bias), ..relu() }).reshape([rois, height * width, 4, outputs])
     }
+}
+
+/// `[rois, cells, quarter, channels]` to `[rois, channels, 2 * height, 2 * width]`.
+fn interleave(x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
+    let [rois, _, _, channels] = x.dims();
+    let x: Tensor<6> = x.reshape([rois, height, width, 2, 2, channels]);
+    x.permute([0, 5, 1, 3, 2, 4]).reshape([rois, channels, 2 * height, 2 * width])
 }

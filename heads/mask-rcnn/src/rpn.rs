@@ -1,12 +1,11 @@
 //! Region proposal network (Ren et al. 2015; mmdetection's `RPNHead`): for every anchor, whether it is an object and where its box is.
 
 use burn::nn::Initializer;
-use burn::nn::conv::Conv2d;
 use burn::prelude::*;
-use burn::tensor::activation::relu;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use vision_ops::batched_nms;
+use vision_ops::{Fused, Pointwise, batched_nms};
+use vmamba::layers::Conv;
 
 use crate::anchor_generator::AnchorGenerator;
 use crate::assigner::{Assignment, MaxIouAssigner};
@@ -76,9 +75,9 @@ pub struct RpnLoss {
 /// The network: one 3x3 convolution, then one 1x1 for the scores and one for the offsets, the same for all levels.
 #[derive(Module, Debug)]
 pub struct RpnHead {
-    rpn_conv: Conv2d,
-    rpn_cls: Conv2d,
-    rpn_reg: Conv2d,
+    rpn_conv: Conv,
+    rpn_cls: Conv,
+    rpn_reg: Conv,
 }
 
 impl RpnHead {
@@ -97,8 +96,10 @@ impl RpnHead {
         let (objectness, deltas) = levels
             .iter()
             .map(|level| {
-                let x = relu(self.rpn_conv.forward(level.clone()));
-                (self.rpn_cls.forward(x.clone()), self.rpn_reg.forward(x))
+                let x = level.clone().permute([0, 2, 3, 1]);
+                let x = self.rpn_conv.forward_fused(x, Fused::default().activation(Pointwise::Relu));
+                let first = |map: Tensor<4>| map.permute([0, 3, 1, 2]);
+                (first(self.rpn_cls.forward(x.clone())), first(self.rpn_reg.forward(x)))
             })
             .unzip();
         RpnOutput { objectness, deltas }

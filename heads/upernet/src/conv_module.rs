@@ -1,17 +1,18 @@
-//! Convolution, batch norm and ReLU in one layer (mmcv's `ConvModule`), and what surrounds it.
+//! Convolution, batch norm and ReLU in one layer (mmcv's `ConvModule`), and what surrounds it. Inside the heads maps are channels last.
 
 use burn::module::{Flag, Param, RunningState};
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Initializer, PaddingConfig2d};
+use burn::nn::Initializer;
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use burn::tensor::{Distribution, module};
+use vision_ops::{Fused, Pointwise};
+use vmamba::layers::{Conv, ConvConfig};
 
 /// A convolution without bias, "same" padding and stride 1, then batch norm, then ReLU.
 #[derive(Module, Debug)]
 pub struct ConvModule {
     /// The convolution, `[out, in, kernel, kernel]`.
-    pub conv: Conv2d,
+    pub conv: Conv,
     /// Its norm.
     pub bn: BatchNorm2d,
 }
@@ -19,31 +20,39 @@ pub struct ConvModule {
 impl ConvModule {
     /// From `inputs` to `outputs` channels with an odd `kernel`.
     pub fn new(inputs: usize, outputs: usize, kernel: usize, device: &Device) -> Self {
-        let half = kernel / 2;
-        let conv = Conv2dConfig::new([inputs, outputs], [kernel, kernel])
-            .with_padding(PaddingConfig2d::Explicit(half, half, half, half))
-            .with_bias(false)
-            // mmcv's ConvModule: Kaiming normal, fan-out, for ReLU.
-            .with_initializer(Initializer::KaimingNormal { gain: std::f64::consts::SQRT_2, fan_out_only: true })
-            .init(device);
+        // mmcv's ConvModule: Kaiming normal, fan-out, for ReLU.
+        let initializer = Initializer::KaimingNormal { gain: std::f64::consts::SQRT_2, fan_out_only: true };
+        let taps = kernel * kernel;
+        let weight = initializer.init_with([outputs, inputs, kernel, kernel], Some(inputs * taps), Some(outputs * taps), device);
+        let conv = ConvConfig { inputs, outputs, kernel, stride: 1, padding: kernel / 2 }.with_parameters(weight, None);
         Self { conv, bn: BatchNorm2d::new(outputs, device) }
     }
 
-    /// `[batch, in, height, width]` to `[batch, out, height, width]`.
+    /// `[batch, height, width, in]` to `[batch, height, width, out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        relu(self.bn.forward(self.conv.forward(x)))
+        match self.bn.stored(&x.device()) {
+            // The stored statistics are a scale and a shift of every channel, which the convolution does on the way.
+            Some((scale, shift)) => {
+                let fused = Fused { scale: Some(scale), bias: Some(shift), residual: None, activation: Pointwise::Relu };
+                self.conv.forward_fused(x, fused)
+            }
+            None => {
+                let y = self.bn.forward_batch(self.conv.forward(x).permute([0, 3, 1, 2]));
+                relu(y.permute([0, 2, 3, 1]))
+            }
+        }
     }
 }
 
 /// The last layer of a head: a 1x1 convolution with bias, initialised as mmsegmentation's `conv_seg` (normal, standard deviation 0.01,
 /// bias 0).
-pub(crate) fn classifier(inputs: usize, classes: usize, device: &Device) -> Conv2d {
-    let mut conv = Conv2dConfig::new([inputs, classes], [1, 1]).with_initializer(Initializer::Normal { mean: 0.0, std: 0.01 }).init(device);
-    conv.bias = Some(Initializer::Zeros.init([classes], device));
-    conv
+pub(crate) fn classifier(inputs: usize, classes: usize, device: &Device) -> Conv {
+    let weight = Initializer::Normal { mean: 0.0, std: 0.01 }.init([classes, inputs, 1, 1], device);
+    let config = ConvConfig { inputs, outputs: classes, kernel: 1, stride: 1, padding: 0 };
+    config.with_parameters(weight, Some(Initializer::Zeros.init([classes], device)))
 }
 
-/// Batch norm over `[batch, channels, height, width]` with PyTorch's statistics.
+/// Batch norm of every channel with PyTorch's statistics.
 ///
 /// In training (autodiff device and not frozen) the batch's statistics normalise and move the stored ones: momentum 0.1, and the
 /// *unbiased* variance, which Burn's own layer does not do. Otherwise the stored statistics normalise.
@@ -78,13 +87,20 @@ impl BatchNorm2d {
         }
     }
 
-    /// Normalises every channel.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let (weight, bias, device) = (self.weight.val(), self.bias.val(), x.device());
-        if !(device.is_autodiff() && self.training.is_enabled()) {
-            let (mean, variance) = (self.running_mean.value_sync().to_device(&device), self.running_var.value_sync().to_device(&device));
-            return module::batch_norm(x, weight, bias, mean, variance, Self::EPSILON);
+    /// Outside of training: the scale and the shift of every channel that the stored statistics amount to.
+    pub fn stored(&self, device: &Device) -> Option<(Tensor<1>, Tensor<1>)> {
+        if device.is_autodiff() && self.training.is_enabled() {
+            return None;
         }
+        let [mean, variance] = [&self.running_mean, &self.running_var].map(|state| state.value_sync().to_device(device));
+        let scale = self.weight.val() / (variance + Self::EPSILON).sqrt();
+        let shift = self.bias.val() - mean * scale.clone();
+        Some((scale, shift))
+    }
+
+    /// In training: normalises `x: [batch, channels, height, width]` by its own statistics, which move the stored ones.
+    pub fn forward_batch(&self, x: Tensor<4>) -> Tensor<4> {
+        let (weight, bias, device) = (self.weight.val(), self.bias.val(), x.device());
         let [batch, _, height, width] = x.dims();
         let count = (batch * height * width) as f64;
         let result = module::batch_norm_train(x, weight, bias, Self::EPSILON);
@@ -112,14 +128,14 @@ impl Dropout2d {
         Self { rate, training: Param::from_bool(true) }
     }
 
-    /// Drops channels of `x: [batch, channels, height, width]`, drawing from the device's generator.
+    /// Drops channels of `x: [batch, height, width, channels]`, drawing from the device's generator.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let device = x.device();
         if self.rate == 0.0 || !self.training.is_enabled() || !device.is_autodiff() {
             return x;
         }
         let keep = 1.0 - self.rate;
-        let [batch, channels, ..] = x.dims();
-        x * (Tensor::random([batch, channels, 1, 1], Distribution::Bernoulli(keep), &device) / keep)
+        let [batch, .., channels] = x.dims();
+        x * (Tensor::random([batch, 1, 1, channels], Distribution::Bernoulli(keep), &device) / keep)
     }
 }

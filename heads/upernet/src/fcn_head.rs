@@ -1,7 +1,7 @@
 //! The auxiliary head: a few convolutions on one level (mmsegmentation's `FCNHead` without input concatenation).
 
-use burn::nn::conv::Conv2d;
 use burn::prelude::*;
+use vmamba::layers::Conv;
 
 use crate::config::FcnHeadConfig;
 use crate::conv_module::{ConvModule, Dropout2d, classifier};
@@ -11,7 +11,7 @@ use crate::conv_module::{ConvModule, Dropout2d, classifier};
 pub struct FcnHead {
     pub(crate) convs: Vec<ConvModule>,
     pub(crate) dropout: Dropout2d,
-    pub(crate) conv_seg: Conv2d,
+    pub(crate) conv_seg: Conv,
     in_index: usize,
     loss_weight: f64,
 }
@@ -47,7 +47,7 @@ impl FcnHead {
 
     /// The features of its level, `[batch, channels, height, width]`, to logits of the same size.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.convs.iter().fold(x, |x, conv| conv.forward(x));
-        self.conv_seg.forward(self.dropout.forward(x))
+        let x = self.convs.iter().fold(x.permute([0, 2, 3, 1]), |x, conv| conv.forward(x));
+        self.conv_seg.forward(self.dropout.forward(x)).permute([0, 3, 1, 2])
     }
 }

@@ -19,16 +19,24 @@ impl PyramidPooling {
         Self { branches: scales.iter().map(|_| ConvModule::new(inputs, outputs, 1, device)).collect(), scales: scales.to_vec() }
     }
 
-    /// The branches before they are resized, `[batch, out, scale, scale]` each.
+    /// The branches on `x: [batch, height, width, in]` before they are resized, `[batch, scale, scale, out]` each.
     pub fn pooled(&self, x: &Tensor<4>) -> Vec<Tensor<4>> {
-        let pool = |(branch, scale): (&ConvModule, &usize)| branch.forward(adaptive_avg_pool2d(x.clone(), [*scale, *scale]));
+        let first = x.clone().permute([0, 3, 1, 2]);
+        let pool = |(branch, scale): (&ConvModule, &usize)| {
+            branch.forward(adaptive_avg_pool2d(first.clone(), [*scale, *scale]).permute([0, 2, 3, 1]))
+        };
         self.branches.iter().zip(&self.scales).map(pool).collect()
     }
 
-    /// `x` and every branch at its size, along the channels: `[batch, in + scales * out, height, width]`.
+    /// `x` and every branch at its size, along the channels: `[batch, height, width, in + scales * out]`.
     pub fn concatenate(x: Tensor<4>, pooled: Vec<Tensor<4>>) -> Tensor<4> {
-        let [_, _, height, width] = x.dims();
-        let pooled = pooled.into_iter().map(|branch| resize_bilinear(branch, [height, width], false));
-        Tensor::cat(std::iter::once(x).chain(pooled).collect(), 1)
+        let [_, height, width, _] = x.dims();
+        let pooled = pooled.into_iter().map(|branch| resized(branch, [height, width]));
+        Tensor::cat(std::iter::once(x).chain(pooled).collect(), 3)
     }
+}
+
+/// [`resize_bilinear`] of `[batch, height, width, channels]`.
+pub(crate) fn resized(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    resize_bilinear(x.permute([0, 3, 1, 2]), size, false).permute([0, 2, 3, 1])
 }

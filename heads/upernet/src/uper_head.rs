@@ -1,13 +1,12 @@
 //! The decode head: pyramid pooling on the coarsest level, a feature pyramid downwards, fusion at the finest (mmsegmentation's
 //! `UPerHead`).
 
-use burn::nn::conv::Conv2d;
 use burn::prelude::*;
-use vision_ops::resize_bilinear;
+use vmamba::layers::Conv;
 
 use crate::config::UperHeadConfig;
 use crate::conv_module::{ConvModule, Dropout2d, classifier};
-use crate::pyramid_pooling::PyramidPooling;
+use crate::pyramid_pooling::{PyramidPooling, resized};
 
 /// Feature maps of all levels to class logits at the finest.
 #[derive(Module, Debug)]
@@ -18,7 +17,7 @@ pub struct UperHead {
     pub(crate) fpn_convs: Vec<ConvModule>,
     pub(crate) fpn_bottleneck: ConvModule,
     pub(crate) dropout: Dropout2d,
-    pub(crate) conv_seg: Conv2d,
+    pub(crate) conv_seg: Conv,
 }
 
 impl UperHead {
@@ -46,8 +45,11 @@ impl UperHead {
         self.forward_observed(features, |_, _| ())
     }
 
-    /// As [`UperHead::forward`], calling `observe` with the official name and the output of every layer on the way.
-    pub fn forward_observed(&self, mut features: Vec<Tensor<4>>, mut observe: impl FnMut(String, &Tensor<4>)) -> Tensor<4> {
+    /// As [`UperHead::forward`], calling `observe` with the official name and the output `[batch, channels, height, width]` of every layer
+    /// on the way.
+    pub fn forward_observed(&self, features: Vec<Tensor<4>>, mut observe: impl FnMut(String, &Tensor<4>)) -> Tensor<4> {
+        let mut observe = |name: String, x: &Tensor<4>| observe(name, &x.clone().permute([0, 3, 1, 2]));
+        let mut features: Vec<Tensor<4>> = features.into_iter().map(|x| x.permute([0, 2, 3, 1])).collect();
         let coarsest = features.split_off(features.len().saturating_sub(1));
         let mut above = Vec::new();
         for x in coarsest {
@@ -66,9 +68,9 @@ impl UperHead {
 
         // Downwards: every level adds the one above it; `above` collects them from coarse to fine.
         for lateral in laterals.into_iter().rev() {
-            let [_, _, height, width] = lateral.dims();
+            let [_, height, width, _] = lateral.dims();
             let sum = match above.last() {
-                Some(coarser) => lateral + resize_bilinear(coarser.clone(), [height, width], false),
+                Some(coarser) => lateral + resized(coarser.clone(), [height, width]),
                 None => lateral,
             };
             above.push(sum);
@@ -79,10 +81,10 @@ impl UperHead {
             observe(format!("fpn_convs.{i}"), level);
         }
 
-        let size = levels.first().map_or([1, 1], |finest| [finest.dims()[2], finest.dims()[3]]);
-        let levels = levels.into_iter().map(|level| resize_bilinear(level, size, false)).collect();
-        let fused = self.fpn_bottleneck.forward(Tensor::cat(levels, 1));
+        let size = levels.first().map_or([1, 1], |finest| [finest.dims()[1], finest.dims()[2]]);
+        let levels = levels.into_iter().map(|level| resized(level, size)).collect();
+        let fused = self.fpn_bottleneck.forward(Tensor::cat(levels, 3));
         observe("fpn_bottleneck".into(), &fused);
-        self.conv_seg.forward(self.dropout.forward(fused))
+        self.conv_seg.forward(self.dropout.forward(fused)).permute([0, 3, 1, 2])
     }
 }
