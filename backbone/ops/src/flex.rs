@@ -133,7 +133,8 @@ impl Scratch {
 
 /// The smallest kept buffer that has room for `len` values and not much more.
 fn take(len: usize) -> Option<Vec<f32>> {
-    if len == 0 {
+    // An address sanitizer sees an access behind the end only when memory ends there: `.ci/run` asks for exact buffers.
+    if len == 0 || cfg!(exact_buffers) {
         return None;
     }
     let mut kept = KEPT.lock().ok()?;
