@@ -4,45 +4,70 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tools::engine::process;
-use tools::peers::{self, Peers, Task};
+use tools::peers::{self, Peers, Task, Work};
 use vmamba::Preset;
 
-/// Measure our classifiers and, with a Python that has torch and torchvision, PyTorch's ResNet-50, DeiT-S, ConvNeXt-T and Swin-T, in
-/// turns on this machine's CPU, float32.
+/// Measure our networks and, with a Python that has torch and torchvision, PyTorch's, in turns on this machine's CPU, float32.
 ///
-/// Writes peers.md, peers.json (every single run), peers.png and peers.svg.
+/// Writes peers.md, peers.json (every single run), memory.md and, of forward passes, peers.png and peers.svg.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Our models, the first is what ratios are about.
+    /// Our backbones, the first is what ratios are about.
     #[arg(long, value_delimiter = ',', default_value = "vmamba_tiny_s1l8")]
     models: Vec<String>,
-    /// Peers: resnet50, deit_s, convnext_t, swin_t.
+    /// Peers: swin_t, convnext_t, resnet50, deit_s. UperNet is there on swin_t, Mask R-CNN on resnet50.
     #[arg(long, value_delimiter = ',', default_value = "swin_t,convnext_t,resnet50,deit_s")]
     peers: Vec<String>,
-    /// Height and width of the images of forward passes, in pixels.
+    /// What to measure.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "forward,train")]
+    tasks: Vec<Kind>,
+    /// Height and width of the images of classifiers, in pixels; the training step takes the first.
     #[arg(long, value_delimiter = ',', default_value = "224,512")]
     sides: Vec<usize>,
-    /// Numbers of threads.
+    /// Height and width of UperNet's image.
+    #[arg(long, default_value_t = 512)]
+    segment_side: usize,
+    /// Height and width of Mask R-CNN's image, before it is padded.
+    #[arg(long, num_args = 2, value_names = ["HEIGHT", "WIDTH"], default_values_t = [800, 1066])]
+    detect_size: Vec<usize>,
+    /// Numbers of threads; memory is measured with the last.
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     threads: Vec<usize>,
     /// Rounds of one run of each model.
     #[arg(long, default_value_t = 15)]
     runs: usize,
-    /// Batch of the training step at the first side; 0 leaves the training step out.
+    /// Images of the training step.
     #[arg(long, default_value_t = 4)]
     train_batch: usize,
-    /// Rounds of the training step.
+    /// Rounds of the training step, of UperNet and of Mask R-CNN.
     #[arg(long, default_value_t = 5)]
-    train_runs: usize,
+    long_runs: usize,
     /// Python with torch and torchvision for the peers; `none` measures ours alone.
     #[arg(long, default_value = "python3")]
     python: String,
     /// Folder for the tables and the plot.
     #[arg(long, default_value = "runs/peers")]
     out: PathBuf,
+    /// Run this model of ours twice and print the memory of the process; how `--tasks memory` calls itself.
+    #[arg(long, hide = true, num_args = 3, value_names = ["MODEL", "SIDE", "THREADS"])]
+    measure_memory: Option<Vec<String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// A classifier's forward pass at every side.
+    Forward,
+    /// A classifier's forward and backward pass.
+    Train,
+    /// UperNet with 150 classes.
+    Segment,
+    /// Mask R-CNN with 1000 proposals and 100 objects.
+    Detect,
+    /// Peak memory of a classifier's forward pass at every side, each in a process of its own.
+    Memory,
 }
 
 fn main() -> ExitCode {
@@ -51,32 +76,92 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(of) = &arguments.measure_memory {
+        return measure_memory(of);
+    }
     let models = arguments.models.iter().map(|name| preset(name)).collect::<Result<Vec<_>>>()?;
+    if let Some(unknown) = arguments.peers.iter().find(|name| !Peers::NAMES.contains(&name.as_str())) {
+        bail!("--peers: no peer is called `{unknown}`; there are {}", Peers::NAMES.join(", "));
+    }
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write to {}", arguments.out.display()))?;
     let mut peers = start(&arguments.python);
-    if let Some(peers) = &peers {
-        let versions = peers.versions();
-        if let Some(unknown) = arguments.peers.iter().find(|name| !versions.models.contains(name)) {
-            bail!("--peers: no peer is called `{unknown}`; there are {}", versions.models.join(", "));
-        }
-        println!("peers: PyTorch {}, torchvision {}", versions.torch, versions.torchvision);
-    }
-    let mut tasks = Vec::new();
-    for threads in &arguments.threads {
-        tasks.extend(arguments.sides.iter().map(|side| (Task { side: *side, batch: 1, threads: *threads, train: false }, arguments.runs)));
-        if let Some(side) = arguments.sides.first().filter(|_| arguments.train_batch > 0) {
-            tasks.push((Task { side: *side, batch: arguments.train_batch, threads: *threads, train: true }, arguments.train_runs));
-        }
-    }
-    let mut comparisons = Vec::new();
+    let mut results = Results::default();
+    let tasks = tasks(arguments)?;
     for (index, (task, runs)) in tasks.iter().enumerate() {
         eprintln!("{}/{}: {}", index + 1, tasks.len(), task.name());
-        comparisons.push(peers::compare(*task, &models, &mut peers, &arguments.peers, *runs)?);
+        let names = names(arguments, task.work, peers.as_ref());
+        results.comparisons.push(peers::compare(*task, &models, peers.as_mut(), &names, *runs)?);
         // After every task, so that an interrupted run leaves what it has.
-        write(arguments, &comparisons, peers.as_ref())?;
+        results.write(arguments, peers.as_ref())?;
     }
-    print!("{}", peers::table(&comparisons).text());
+    if arguments.tasks.contains(&Kind::Memory) {
+        for side in &arguments.sides {
+            let threads = arguments.threads.last().copied().unwrap_or(1);
+            let task = Task { work: Work::Forward, size: [*side; 2], batch: 1, threads };
+            eprintln!("memory: {}", task.name());
+            for preset in &models {
+                results.memory.push((task, preset.name().to_owned(), peak_of_ours(*preset, *side, threads)));
+            }
+            for name in names(arguments, task.work, peers.as_ref()) {
+                let peak = peers::peak_of_peer(&arguments.python, &name, task);
+                results.memory.push((task, name, peak));
+            }
+            results.write(arguments, peers.as_ref())?;
+        }
+    }
+    results.print();
     println!("written to {}", arguments.out.display());
+    match peers.as_ref().and_then(Peers::ended) {
+        Some(reason) => bail!("{reason}; the tables say which figures are missing"),
+        None => Ok(()),
+    }
+}
+
+fn tasks(arguments: &Arguments) -> Result<Vec<(Task, usize)>> {
+    let mut tasks = Vec::new();
+    for threads in &arguments.threads {
+        let mut add = |work, size, batch, runs| tasks.push((Task { work, size, batch, threads: *threads }, runs));
+        for kind in &arguments.tasks {
+            match kind {
+                Kind::Forward => arguments.sides.iter().for_each(|side| add(Work::Forward, [*side; 2], 1, arguments.runs)),
+                Kind::Train => {
+                    let side = *arguments.sides.first().context("--sides: the training step needs one")?;
+                    add(Work::Train, [side; 2], arguments.train_batch, arguments.long_runs);
+                }
+                Kind::Segment => add(Work::Segment, [arguments.segment_side; 2], 1, arguments.long_runs),
+                Kind::Detect => {
+                    let size = <[usize; 2]>::try_from(arguments.detect_size.as_slice()).context("--detect-size: height and width")?;
+                    add(Work::Detect, size, 1, arguments.long_runs);
+                }
+                Kind::Memory => {}
+            }
+        }
+    }
+    Ok(tasks)
+}
+
+/// The peers that were asked for and exist for this work; says which do not.
+fn names(arguments: &Arguments, work: Work, peers: Option<&Peers>) -> Vec<String> {
+    let Some(peers) = peers else { return Vec::new() };
+    let (names, missing): (Vec<String>, Vec<String>) =
+        arguments.peers.iter().cloned().partition(|name| peers.versions().models(work).contains(name));
+    if !missing.is_empty() {
+        eprintln!("  no peer for this: {}", missing.join(", "));
+    }
+    names
+}
+
+fn peak_of_ours(preset: Preset, side: usize, threads: usize) -> Result<peers::Peak, String> {
+    let program = std::env::current_exe().map_err(|error| format!("this program cannot call itself: {error}"))?;
+    let [side, threads] = [side, threads].map(|number| number.to_string());
+    peers::peak_of_ours(&program, &["--measure-memory".to_owned(), preset.name().to_owned(), side, threads])
+}
+
+fn measure_memory(of: &[String]) -> Result<()> {
+    let [model, side, threads] = of else { bail!("--measure-memory: model, side and threads") };
+    let number = |text: &str| text.parse::<usize>().with_context(|| format!("--measure-memory: `{text}` is no number"));
+    let task = Task { work: Work::Forward, size: [number(side)?; 2], batch: 1, threads: number(threads)? };
+    println!("{}", peers::measure_memory(preset(model)?, task)?);
     Ok(())
 }
 
@@ -90,10 +175,15 @@ fn preset(name: &str) -> Result<Preset> {
 
 fn start(python: &str) -> Option<Peers> {
     if python == "none" {
+        println!("peers skipped: --python none");
         return None;
     }
     match Peers::start(python) {
-        Ok(peers) => Some(peers),
+        Ok(peers) => {
+            let versions = peers.versions();
+            println!("peers: PyTorch {}, torchvision {}", versions.torch, versions.torchvision);
+            Some(peers)
+        }
         Err(error) => {
             println!("peers skipped: {error:#} (name a Python with torch and torchvision by --python)");
             None
@@ -101,15 +191,38 @@ fn start(python: &str) -> Option<Peers> {
     }
 }
 
-fn write(arguments: &Arguments, comparisons: &[peers::Comparison], peers: Option<&Peers>) -> Result<()> {
-    let file = |name: &str, text: String| {
-        let path = arguments.out.join(name);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
-    file("peers.md", peers::table(comparisons).markdown())?;
-    file("peers.json", format!("{:#}\n", peers::json(comparisons, peers.map(Peers::versions))))?;
-    if comparisons.iter().any(|comparison| !comparison.task.train) {
-        peers::plot(comparisons, &arguments.out.join("peers.png"), &arguments.out.join("peers.svg"))?;
+/// What was measured so far.
+#[derive(Default)]
+struct Results {
+    comparisons: Vec<peers::Comparison>,
+    memory: Vec<(Task, String, Result<peers::Peak, String>)>,
+}
+
+impl Results {
+    fn write(&self, arguments: &Arguments, peers: Option<&Peers>) -> Result<()> {
+        let file = |name: &str, text: String| {
+            let path = arguments.out.join(name);
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        file("peers.json", format!("{:#}\n", peers::json(&self.comparisons, &self.memory, peers.map(Peers::versions))))?;
+        if !self.comparisons.is_empty() {
+            file("peers.md", peers::table(&self.comparisons).markdown())?;
+        }
+        if !self.memory.is_empty() {
+            file("memory.md", peers::memory_table(&self.memory).markdown())?;
+        }
+        if self.comparisons.iter().any(|comparison| comparison.task.work == Work::Forward) {
+            peers::plot(&self.comparisons, &arguments.out.join("peers.png"), &arguments.out.join("peers.svg"))?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn print(&self) {
+        if !self.comparisons.is_empty() {
+            print!("{}", peers::table(&self.comparisons).text());
+        }
+        if !self.memory.is_empty() {
+            print!("{}", peers::memory_table(&self.memory).text());
+        }
+    }
 }

@@ -1,20 +1,25 @@
 //! The Python process that runs the peers.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::{Task, Timing};
+use super::{Peak, Task, Timing, Work};
 
 const SCRIPT: &str = include_str!("worker.py");
 
-/// A running worker.
+/// A worker. When it ended, every request is answered by the reason.
 pub struct Peers {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    /// Reads the worker's errors, so that it never waits for a reader, and keeps the last line.
+    errors: Option<JoinHandle<Option<String>>>,
+    ended: Option<String>,
     versions: Versions,
 }
 
@@ -25,11 +30,21 @@ pub struct Versions {
     pub torch: String,
     /// Version of torchvision.
     pub torchvision: String,
-    /// The models it can run.
-    pub models: Vec<String>,
+    /// The models it can run, for each [`Work`]'s name.
+    models: BTreeMap<String, Vec<String>>,
+}
+
+impl Versions {
+    /// Names of the models that do a kind of work.
+    pub fn models(&self, work: Work) -> &[String] {
+        self.models.get(work.name()).map_or(&[], Vec::as_slice)
+    }
 }
 
 impl Peers {
+    /// The names a peer can have.
+    pub const NAMES: [&str; 4] = ["swin_t", "convnext_t", "resnet50", "deit_s"];
+
     /// Starts `python` with the worker's script.
     ///
     /// # Errors
@@ -42,19 +57,18 @@ impl Peers {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start `{python}`"))?;
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             bail!("`{python}` has no pipes");
         };
-        let mut peers = Self {
-            child,
-            input,
-            output: BufReader::new(output),
-            versions: Versions { torch: String::new(), torchvision: String::new(), models: Vec::new() },
-        };
-        let hello = peers.answer().with_context(|| format!("`{python}` cannot run the peers"))?;
+        let errors = std::thread::spawn(move || {
+            BufReader::new(errors).split(b'\n').map_while(Result::ok).filter(|line| !line.trim_ascii().is_empty()).last().map(text)
+        });
+        let versions = Versions { torch: String::new(), torchvision: String::new(), models: BTreeMap::new() };
+        let mut peers = Self { child, input, output: BufReader::new(output), errors: Some(errors), ended: None, versions };
+        let hello = peers.answer().map_err(|reason| anyhow!("`{python}` cannot run the peers: {reason}"))?;
         let text = |key: &str| hello[key].as_str().unwrap_or("unknown").to_owned();
-        let models = hello["models"].as_array().map(|models| models.iter().filter_map(Value::as_str).map(str::to_owned).collect());
-        peers.versions = Versions { torch: text("torch"), torchvision: text("torchvision"), models: models.unwrap_or_default() };
+        let models = serde_json::from_value(hello["models"].clone()).with_context(|| format!("`{python}` answered {hello}"))?;
+        peers.versions = Versions { torch: text("torch"), torchvision: text("torchvision"), models };
         Ok(peers)
     }
 
@@ -63,52 +77,83 @@ impl Peers {
         &self.versions
     }
 
-    /// Loads a peer. The inner error is the peer's own, such as a size it cannot take.
-    ///
-    /// # Errors
-    /// When the worker died.
-    pub fn set_up(&mut self, model: &str, task: Task) -> Result<std::result::Result<(), String>> {
-        let Task { side, batch, threads, train } = task;
-        self.ask(&json!({ "setup": { "model": model, "side": side, "batch": batch, "threads": threads, "train": train } }))
-            .map(|answer| answer.map(|_| ()))
+    /// Why the worker ended, if it did.
+    pub fn ended(&self) -> Option<&str> {
+        self.ended.as_deref()
     }
 
-    /// Runs the peer once.
+    /// Loads a peer beside those that are loaded.
     ///
     /// # Errors
-    /// When the worker died or answers nonsense.
-    pub fn run(&mut self) -> Result<std::result::Result<Timing, String>> {
-        let answer = match self.ask(&json!({ "run": true }))? {
-            Ok(answer) => answer,
-            Err(reason) => return Ok(Err(reason)),
-        };
-        match (answer["wall"].as_f64(), answer["cpu"].as_f64()) {
-            (Some(wall), Some(cpu)) => Ok(Ok(Timing { wall, cpu })),
-            _ => bail!("the worker of the peers answered {answer}"),
+    /// The peer's own, such as a size it cannot take, and the reason why the worker ended.
+    pub fn set_up(&mut self, model: &str, task: Task) -> Result<(), String> {
+        let Task { work, size, batch, threads } = task;
+        let setup = json!({ "model": model, "work": work.name(), "size": size, "batch": batch, "threads": threads });
+        self.ask(&json!({ "setup": setup })).map(|_| ())
+    }
+
+    /// Runs a loaded peer once.
+    ///
+    /// # Errors
+    /// The peer's own and the reason why the worker ended.
+    pub fn run(&mut self, model: &str) -> Result<Timing, String> {
+        let answer = self.ask(&json!({ "run": model }))?;
+        let wall = answer["wall"].as_f64().ok_or_else(|| format!("the worker of the peers answered {answer}"))?;
+        Ok(Timing { wall, cpu: answer["cpu"].as_f64() })
+    }
+
+    /// Runs a loaded peer twice and tells the memory of its process.
+    ///
+    /// # Errors
+    /// The peer's own and the reason why the worker ended.
+    pub fn memory(&mut self, model: &str) -> Result<Peak, String> {
+        let answer = self.ask(&json!({ "memory": model }))?;
+        Peak::from_json(&answer).ok_or_else(|| format!("the worker of the peers answered {answer}"))
+    }
+
+    /// Forgets all loaded peers.
+    pub fn clear(&mut self) {
+        // A worker that ended has forgotten them as well, and says so when it is asked for the next.
+        let _ = self.ask(&json!({ "clear": true }));
+    }
+
+    fn ask(&mut self, request: &Value) -> Result<Value, String> {
+        if let Some(reason) = &self.ended {
+            return Err(reason.clone());
         }
-    }
-
-    fn ask(&mut self, request: &Value) -> Result<std::result::Result<Value, String>> {
-        writeln!(self.input, "{request}").and_then(|()| self.input.flush()).context("the worker of the peers has ended")?;
+        // An error in writing shows in reading: the worker has ended.
+        let _ = writeln!(self.input, "{request}").and_then(|()| self.input.flush());
         let answer = self.answer()?;
-        Ok(match answer["error"].as_str() {
+        match answer["error"].as_str() {
             Some(reason) => Err(reason.to_owned()),
             None => Ok(answer),
-        })
+        }
     }
 
-    fn answer(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        if self.output.read_line(&mut line).context("cannot read from the worker of the peers")? == 0 {
-            let mut errors = String::new();
-            if let Some(mut stderr) = self.child.stderr.take() {
-                std::io::Read::read_to_string(&mut stderr, &mut errors).context("cannot read the worker's errors")?;
+    fn answer(&mut self) -> Result<Value, String> {
+        let mut line = Vec::new();
+        let reason = match self.output.read_until(b'\n', &mut line) {
+            Ok(0) => {
+                // It closed its output; what it does else is of no use any more.
+                let _ = self.child.kill();
+                let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                let last = self.errors.take().and_then(|errors| errors.join().ok()).flatten();
+                format!("the worker of the peers ended: {}", last.unwrap_or(status))
             }
-            let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message").to_owned();
-            return Err(anyhow!("it ended: {last}"));
-        }
-        serde_json::from_str(&line).with_context(|| format!("the worker of the peers answered {line:?}"))
+            Ok(_) => match serde_json::from_slice(&line) {
+                Ok(answer) => return Ok(answer),
+                // Whatever comes next would answer another question.
+                Err(_) => format!("the worker of the peers answered {:?}", text(line)),
+            },
+            Err(error) => format!("cannot read from the worker of the peers: {error}"),
+        };
+        self.ended = Some(reason.clone());
+        Err(reason)
     }
+}
+
+fn text(line: Vec<u8>) -> String {
+    String::from_utf8_lossy(&line).trim().to_owned()
 }
 
 impl Drop for Peers {
