@@ -14,10 +14,12 @@
 
 mod cpu_1d;
 mod cpu_2d;
+mod kernels_2d;
 mod recurrence;
 mod reference;
 #[cfg(test)]
 mod tests;
+mod turned;
 
 use burn::backend::Dispatch;
 use burn::prelude::*;
