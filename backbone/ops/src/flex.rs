@@ -101,6 +101,25 @@ pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
 }
 
+/// The tensor with `f` applied to every block of `size` values; in its own memory where nobody else reads that.
+pub(crate) fn map_blocks(x: FlexTensor, size: usize, f: impl Fn(&mut [f32]) + Send + Sync) -> FlexTensor {
+    let mut x = contiguous(x);
+    let len = values(&x).len();
+    // A view may be a part of its memory.
+    if let Some(own) = x.try_storage_mut::<f32>()
+        && own.len() == len
+    {
+        own.par_chunks_mut(size).for_each(f);
+        return x;
+    }
+    let mut y = vec![0.0; len];
+    y.par_chunks_mut(size).zip(values(&x).par_chunks(size)).for_each(|(y, x)| {
+        y.copy_from_slice(x);
+        f(y);
+    });
+    tensor(y, x.layout().shape().clone())
+}
+
 /// A buffer that is used within one call and kept for later ones: fresh pages of memory cost more than the copy that fills them.
 pub(crate) struct Scratch(Vec<f32>);
 
@@ -218,6 +237,24 @@ mod tests {
         assert!(stored_channels_last(&stored).is_none());
         let last = stored_channels_last(&as_channels_first(&stored)).expect("this is how it lies in memory");
         assert_eq!(values(&last), values(&stored));
+    }
+
+    #[test]
+    fn blocks_are_mapped_in_place_only_where_nobody_else_reads_them() {
+        let numbers: Vec<f32> = (0..30).map(|i| i as f32).collect();
+        let doubled = |from: usize, to: usize| numbers[from..to].iter().map(|x| 2.0 * x).collect::<Vec<_>>();
+        let double = |x: &mut [f32]| x.iter_mut().for_each(|x| *x *= 2.0);
+        let own = tensor(numbers.clone(), [3, 10]);
+        let memory = values(&own).as_ptr();
+        let mapped = map_blocks(own, 7, double);
+        assert_eq!((values(&mapped), values(&mapped).as_ptr()), (doubled(0, 30).as_slice(), memory));
+        let shared = tensor(numbers.clone(), [3, 10]);
+        let mapped = map_blocks(shared.clone(), 7, double);
+        assert_eq!((values(&shared), values(&mapped)), (numbers.as_slice(), doubled(0, 30).as_slice()));
+        // The only reader of a part.
+        let part = shared.narrow(0, 1, 1);
+        drop(mapped);
+        assert_eq!(values(&map_blocks(part, 7, double)), doubled(10, 20));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::{Activation, ActivationGradOps, ActivationGrads, ActivationOps};
-use crate::flex::{contiguous, tensor, values};
+use crate::flex::{contiguous, map_blocks, tensor, values};
 use crate::simd::{self, Kernel, dispatch};
 
 /// Elements a task handles: large enough to pay for the task, small enough to stay in the first-level cache.
@@ -13,10 +13,7 @@ const BLOCK: usize = 4096;
 
 impl ActivationOps for Flex {
     fn activation(x: FloatTensor<Self>, kind: Activation) -> FloatTensor<Self> {
-        let x = contiguous(x);
-        let mut output = vec![0.0; values(&x).len()];
-        output.par_chunks_mut(BLOCK).zip(values(&x).par_chunks(BLOCK)).for_each(|(output, x)| dispatch(Forward { output, x, kind }));
-        tensor(output, x.layout().shape().clone())
+        map_blocks(x, BLOCK, |x| dispatch(Forward { x, kind }))
     }
 }
 
@@ -33,8 +30,7 @@ impl ActivationGradOps for Flex {
 }
 
 struct Forward<'a> {
-    output: &'a mut [f32],
-    x: &'a [f32],
+    x: &'a mut [f32],
     kind: Activation,
 }
 
@@ -44,17 +40,17 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         match self.kind {
-            Activation::Gelu => map(self.output, self.x, simd::gelu::<FMA>),
-            Activation::Silu => map(self.output, self.x, simd::silu::<FMA>),
-            Activation::Softplus => map(self.output, self.x, simd::softplus::<FMA>),
+            Activation::Gelu => map(self.x, simd::gelu::<FMA>),
+            Activation::Silu => map(self.x, simd::silu::<FMA>),
+            Activation::Softplus => map(self.x, simd::softplus::<FMA>),
         }
     }
 }
 
 #[inline(always)]
-fn map(output: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32) {
-    for (output, x) in output.iter_mut().zip(x) {
-        *output = f(*x);
+fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
+    for x in x {
+        *x = f(*x);
     }
 }
 

@@ -5,7 +5,7 @@ use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::{ChannelNormGradOps, ChannelNormGrads, ChannelNormOps};
-use crate::flex::{contiguous, tensor, values};
+use crate::flex::{contiguous, map_blocks, tensor, values};
 use crate::simd::{Kernel, LANES, Lanes, dispatch, fma, lane_sum};
 
 /// Rows a task handles. Fixed, so that the partial sums of the parameter gradients do not depend on the number of threads.
@@ -13,14 +13,9 @@ const ROWS: usize = 64;
 
 impl ChannelNormOps for Flex {
     fn channel_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
-        let [x, weight, bias] = [x, weight, bias].map(contiguous);
+        let [weight, bias] = [weight, bias].map(contiguous);
         let (weight, bias) = (values(&weight), values(&bias));
-        let channels = weight.len();
-        let mut y = vec![0.0; values(&x).len()];
-        y.par_chunks_mut(ROWS * channels)
-            .zip(values(&x).par_chunks(ROWS * channels))
-            .for_each(|(y, x)| dispatch(Forward { y, x, weight, bias, eps }));
-        tensor(y, x.layout().shape().clone())
+        map_blocks(x, ROWS * weight.len(), |x| dispatch(Forward { x, weight, bias, eps }))
     }
 }
 
@@ -60,8 +55,7 @@ impl ChannelNormGradOps for Flex {
 }
 
 struct Forward<'a> {
-    y: &'a mut [f32],
-    x: &'a [f32],
+    x: &'a mut [f32],
     weight: &'a [f32],
     bias: &'a [f32],
     eps: f32,
@@ -73,10 +67,10 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let channels = self.weight.len();
-        for (y, x) in self.y.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels)) {
+        for x in self.x.chunks_exact_mut(channels) {
             let (mean, scale) = statistics::<FMA>(x, self.eps);
-            for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(self.weight).zip(self.bias) {
-                *y = fma::<FMA>((x - mean) * scale, *weight, *bias);
+            for ((x, weight), bias) in x.iter_mut().zip(self.weight).zip(self.bias) {
+                *x = fma::<FMA>((*x - mean) * scale, *weight, *bias);
             }
         }
     }
