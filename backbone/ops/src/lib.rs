@@ -14,6 +14,7 @@
 //! | [`gelu`], [`silu`], [`softplus`] | any | activations |
 //! | [`channel_norm()`] | `[.., channels]` | LayerNorm over channels |
 //! | [`linear()`], [`mlp`], [`conv2d()`], [`depthwise_conv2d`] | `[batch, height, width, channels]` | projections and convolutions |
+//! | [`linear_fused`], [`conv2d_fused`], [`depthwise_conv2d_fused`] | `[batch, height, width, channels]` | the same with scale, bias, residual and activation in the same pass, see [`Fused`] |
 //! | [`resize_bilinear`], [`argmax_resized`], [`softmax_channels`], [`cross_entropy_map`] | `[batch, channels, height, width]` | segmentation heads |
 //! | [`roi_align()`] | `[batch, channels, height, width]` | features of boxes |
 //! | [`nms()`], [`batched_nms`], [`paste_mask()`] | plain numbers | boxes and masks behind the network |
