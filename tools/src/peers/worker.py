@@ -81,9 +81,19 @@ class UperNet(nn.Module):
 
 
 def mask_rcnn(size):
-    """Mask R-CNN on ResNet-50 that keeps the images' size; random weights score low, so every score counts."""
+    """Mask R-CNN on ResNet-50 that keeps the images' size and works on 1000 proposals and 100 objects.
+
+    Random weights score low, so every score counts; and their proposals lie on one another, so that without the two settings of the
+    RPN a dozen would be left.
+    """
     return torchvision.models.detection.maskrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, min_size=min(size), max_size=max(size), box_score_thresh=0.0
+        weights=None,
+        weights_backbone=None,
+        min_size=min(size),
+        max_size=max(size),
+        box_score_thresh=0.0,
+        rpn_nms_thresh=1.0,
+        rpn_pre_nms_top_n_test=4000,
     )
 
 

@@ -153,7 +153,7 @@ impl Kernel for Forward<'_> {
         let mut pixels = [0; CHUNK];
         let mut h = vec![ZERO; state];
         for side in [1, 0] {
-            if side == 1 && !inputs.routes.iter().any(|route| route.side() == side) {
+            if !inputs.routes.iter().any(|route| route.side() == side) {
                 continue;
             }
             gather(&mut own, source, [height, width], side);
@@ -178,7 +178,7 @@ impl Kernel for Forward<'_> {
                 }
             }
             if side == 1 {
-                // Back to raster order, into the map that the rows gather anew.
+                // Back to raster order, into the map that rows would gather anew.
                 gather(&mut own, Channels { values: &sum, size: LANES, first: 0, count: LANES }, [width, height], 1);
                 std::mem::swap(&mut own, &mut sum);
             }

@@ -79,14 +79,16 @@ fn native_scan_equals_the_composed_one_with_its_gradients() {
 #[test]
 fn native_2d_scan_equals_the_composed_one_with_its_gradients() {
     let few = [Route::ColumnsReversed, Route::Rows];
-    // Several chunks and images, off-size channel blocks, one row, one column, one pixel.
-    let cases: [([usize; 4], usize, usize, &[Route]); 6] = [
+    // Several chunks and images, off-size channel blocks, one row, one column, one pixel, routes in one direction only.
+    let cases: [([usize; 4], usize, usize, &[Route]); 8] = [
         ([2, 9, 11, 20], 2, 1, &Route::CROSS),
         ([1, 3, 4, 35], 3, 4, &Route::CROSS),
         ([1, 1, 13, 16], 1, 1, &Route::CROSS),
         ([1, 13, 1, 5], 1, 2, &few),
         ([1, 1, 1, 1], 1, 1, &Route::CROSS),
         ([17, 2, 3, 16], 1, 1, &few),
+        ([2, 9, 11, 20], 2, 1, &[Route::Rows, Route::RowsReversed]),
+        ([2, 9, 11, 20], 2, 1, &[Route::Columns]),
     ];
     for (shape, rank, state, routes) in cases {
         let [batch, height, width, channels] = shape;
