@@ -14,6 +14,17 @@ pub(crate) fn is_native<const D: usize>(tensor: &Tensor<D>) -> bool {
     matches!(tensor.device().inner().as_dispatch(), DispatchDevice::Flex(_))
 }
 
+/// Whether there are kernels for the device of a tensor: the CPU's, or those of GPUs. Other devices get the plain-tensor composition.
+pub(crate) fn has_kernel<const D: usize>(tensor: &Tensor<D>) -> bool {
+    match tensor.device().inner().as_dispatch() {
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(_) => true,
+        #[allow(unreachable_patterns, reason = "which devices there are depends on Burn's features")]
+        _ => false,
+    }
+}
+
 /// The tensor in row-major order, copied only when it is a view.
 ///
 /// # Panics

@@ -3,15 +3,15 @@
 use burn::backend::DispatchTensor;
 use burn::prelude::*;
 
-use crate::flex::is_native;
+use crate::flex::has_kernel;
 use crate::matmul::Pointwise;
 use crate::{gelu, silu};
 
 /// `activation(scale * product + bias + residual)`, for [`crate::linear_fused`] and [`crate::conv2d_fused`]; what is not given is left
 /// out.
 ///
-/// On the CPU without gradients this costs no pass over memory. Elsewhere the steps are done one after the other, with the same
-/// meaning.
+/// Without gradients this costs no pass over memory on the CPU and a single one on GPUs. Elsewhere the steps are done one after the
+/// other, with the same meaning.
 #[derive(Clone, Debug, Default)]
 pub struct Fused<const D: usize> {
     /// Scale of every output channel, `[out]`, as of a batch norm in inference.
@@ -42,9 +42,9 @@ impl<const D: usize> Fused<D> {
         Self { residual: Some(residual), ..self }
     }
 
-    /// Whether the native kernels do it: on the CPU, without gradients.
+    /// Whether kernels do it: without gradients.
     pub(crate) fn applies(&self, x: &Tensor<D>) -> bool {
-        is_native(x) && !x.device().is_autodiff()
+        has_kernel(x) && !x.device().is_autodiff()
     }
 
     /// The steps one after the other, `product` adding the bias it is given.

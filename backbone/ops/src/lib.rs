@@ -23,6 +23,12 @@ mod activation;
 mod channel_norm;
 mod conv2d;
 mod cross_scan;
+#[cfg(feature = "cube")]
+mod cube;
+#[cfg(feature = "cube")]
+mod cube_math;
+#[cfg(feature = "cube")]
+mod cube_product;
 mod depthwise_conv;
 mod flex;
 mod fused;
@@ -41,11 +47,13 @@ pub use activation::{gelu, silu, softplus};
 pub use channel_norm::channel_norm;
 pub use conv2d::{conv2d, conv2d_fused};
 pub use cross_scan::{ScanPattern, cross_merge, cross_scan};
+#[cfg(feature = "cube")]
+pub use cube_product::{Float32Products, float32_products, set_float32_products};
 pub use depthwise_conv::{depthwise_conv2d, depthwise_conv2d_fused};
 pub use fused::Fused;
 pub use linear::{linear, linear_fused, mlp};
 pub use matmul::Pointwise;
-pub use nms::{batched_nms, nms};
+pub use nms::{batched_nms, batched_nms_on, nms};
 pub use paste_mask::paste_mask;
 pub use resize::{argmax_resized, resize_bilinear};
 pub use roi_align::{Roi, RoiSampling, roi_align};

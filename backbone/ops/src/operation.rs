@@ -4,34 +4,45 @@
 ///
 /// ```text
 /// operation! {
-///     GeluOps::gelu => GeluGradOps::gelu_backward -> GeluGrads by GeluNode,
+///     GeluOps::gelu => GeluGradOps::gelu_backward -> GeluGrads (GeluGradsMetadata) by GeluNode,
 ///     [1] x; approximate: bool
+///     => x of x.clone()
 /// }
 /// ```
 /// declares the backend trait `GeluOps` with the function `gelu(x, approximate)`, the trait `GeluGradOps` with
 /// `gelu_backward(grad, x, approximate) -> GeluGrads { x }`, and implements the first for every autodiff backend. A backend then
-/// implements both traits. `[1]` is the number of tensors; what follows the semicolon are plain arguments.
+/// implements both traits: Flex (the CPU) and, with the feature `cube`, the one of all GPUs. `[1]` is the number of tensors; what
+/// follows the semicolon are plain arguments. The last line says which input gives the output its type, and the output's shape as an
+/// expression of the inputs' shapes (references under the inputs' names) and the plain arguments: with the feature `fusion` Burn plans
+/// ahead of running. Gradients have the types and the shapes of their inputs; `GeluGradsMetadata` is the name Burn derives for that.
 macro_rules! operation {
     (
-        $ops:ident :: $forward:ident => $grad_ops:ident :: $backward:ident -> $grads:ident by $node:ident,
+        $ops:ident :: $forward:ident => $grad_ops:ident :: $backward:ident -> $grads:ident ($metadata:ident) by $node:ident,
         [$count:literal] $($input:ident),+ $(; $($arg:ident : $ty:ty),+)?
+        => $like:ident of $shape:expr
     ) => {
         /// Gradients of the loss with respect to each input.
         #[derive(burn::backend::ExtensionType)]
+        #[extension_type(fusion: cfg(feature = "fusion"))]
         pub struct $grads<B: burn::backend::Backend> {
             $(pub $input: burn::backend::tensor::FloatTensor<B>,)+
         }
 
         /// The forward operation.
-        #[burn::backend::backend_extension(Autodiff, Flex)]
+        #[burn::backend::backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
         pub trait $ops: burn::backend::Backend {
+            #[fusion(dtype = $like, shape = { $shape })]
             #[allow(clippy::too_many_arguments)]
             fn $forward($($input: burn::backend::tensor::FloatTensor<Self>),+ $(, $($arg: $ty),+)?) -> burn::backend::tensor::FloatTensor<Self>;
         }
 
         /// The backward operation: the gradient of the output first, then the inputs of the forward operation.
-        #[burn::backend::backend_extension(Flex)]
+        #[burn::backend::backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
         pub trait $grad_ops: burn::backend::Backend {
+            #[fusion(meta = |_grad, $($input),+ $(, $($arg),+)?| {
+                $($(let _ = $arg;)+)?
+                $metadata { $($input: $input.clone()),+ }
+            })]
             #[allow(clippy::too_many_arguments)]
             fn $backward(grad: burn::backend::tensor::FloatTensor<Self>, $($input: burn::backend::tensor::FloatTensor<Self>),+ $(, $($arg: $ty),+)?) -> $grads<Self>;
         }

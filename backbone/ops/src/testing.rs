@@ -1,5 +1,7 @@
 //! What the unit tests of the operations share: reproducible values, and gradients checked against central differences.
 
+use std::sync::OnceLock;
+
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
@@ -46,7 +48,8 @@ pub(crate) fn assert_close_values(what: &str, actual: &[f32], expected: &[f32], 
 }
 
 /// Asserts that two functions of the same inputs agree, and that the gradients of every input agree, for a loss that weighs each output
-/// differently. Gradients of the composed reference come from Burn's own rules.
+/// differently. Gradients of the composed reference come from Burn's own rules. The first function also runs on the GPU, where there is
+/// one.
 #[track_caller]
 pub(crate) fn assert_same_gradients<const D: usize>(
     what: &str,
@@ -55,8 +58,8 @@ pub(crate) fn assert_same_gradients<const D: usize>(
     expected: impl Fn(&[Tensor<1>]) -> Tensor<D>,
     tolerance: f32,
 ) {
-    let device = cpu().autodiff();
-    let run = |f: &dyn Fn(&[Tensor<1>]) -> Tensor<D>| {
+    let run = |f: &dyn Fn(&[Tensor<1>]) -> Tensor<D>, device: &Device| {
+        let device = device.clone().autodiff();
         let leaves: Vec<Tensor<1>> =
             inputs.iter().map(|(_, v)| Tensor::from_data(TensorData::new(v.clone(), [v.len()]), &device).require_grad()).collect();
         let y = f(&leaves);
@@ -65,11 +68,61 @@ pub(crate) fn assert_same_gradients<const D: usize>(
         let grads: Vec<Vec<f32>> = leaves.iter().map(|leaf| leaf.grad(&gradients).map(values).unwrap_or_default()).collect();
         (values(y), grads)
     };
-    let (y, gradients) = run(&actual);
-    let (y_expected, gradients_expected) = run(&expected);
-    assert_close_values(&format!("{what}: output"), &y, &y_expected, tolerance);
-    for (i, (g, e)) in gradients.iter().zip(&gradients_expected).enumerate() {
-        assert_eq!(g.len(), e.len(), "{what}: gradient of input {i} is missing");
-        assert_close_values(&format!("{what}: gradient of input {i}"), g, e, tolerance);
+    let (y_expected, gradients_expected) = run(&expected, &cpu());
+    for device in [Some(cpu()), gpu()].into_iter().flatten() {
+        let on = if device == cpu() { "" } else { " on the GPU" };
+        let (y, gradients) = run(&actual, &device);
+        assert_close_values(&format!("{what}: output{on}"), &y, &y_expected, tolerance);
+        for (i, (g, e)) in gradients.iter().zip(&gradients_expected).enumerate() {
+            assert_eq!(g.len(), e.len(), "{what}: gradient of input {i}{on} is missing");
+            assert_close_values(&format!("{what}: gradient of input {i}{on}"), g, e, tolerance);
+        }
     }
+}
+
+/// The GPU to test on, when this is built for one and it can be opened. The reason why not is printed once. `VMAMBA_TEST_DEVICE` (`vulkan`
+/// or `cuda`) asks for one.
+///
+/// # Panics
+/// When a device is asked for that cannot be had: a silent skip would look like a pass.
+pub(crate) fn gpu() -> Option<Device> {
+    static GPU: OnceLock<Option<Device>> = OnceLock::new();
+    GPU.get_or_init(|| {
+        let asked = std::env::var("VMAMBA_TEST_DEVICE").ok();
+        let opened = open(asked.as_deref());
+        match (opened, asked) {
+            (Ok(device), _) => Some(device),
+            (Err(reason), Some(asked)) => panic!("VMAMBA_TEST_DEVICE={asked}: {reason}"),
+            (Err(reason), None) => {
+                eprintln!("not run on a GPU: {reason}");
+                None
+            }
+        }
+    })
+    .clone()
+}
+
+fn open(asked: Option<&str>) -> Result<Device, String> {
+    let candidates: Vec<(&str, fn() -> Device)> = vec![
+        #[cfg(feature = "cuda")]
+        ("cuda", || Device::cuda(0)),
+        #[cfg(feature = "vulkan")]
+        ("vulkan", || Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+    ];
+    let mut reason = "the tests are built without `cuda` and `vulkan`".to_owned();
+    for (name, device) in candidates {
+        if asked.is_some_and(|asked| asked != name) {
+            continue;
+        }
+        let opened = std::thread::spawn(move || {
+            let device = device();
+            (Tensor::<1>::ones([2], &device).sum().into_scalar::<f32>() == 2.0).then_some(device)
+        });
+        match opened.join() {
+            Ok(Some(device)) => return Ok(device),
+            Ok(None) => reason = format!("the {name} device adds 1 and 1 wrongly"),
+            Err(_) => reason = format!("no {name} device can be opened"),
+        }
+    }
+    Err(reason)
 }

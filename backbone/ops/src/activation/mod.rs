@@ -4,6 +4,8 @@
 //! differentiate GELU by the tanh approximation; both reasons for our own.
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -11,11 +13,11 @@ mod tests;
 use burn::backend::Dispatch;
 use burn::prelude::*;
 
-use crate::flex::is_native;
+use crate::flex::has_kernel;
 use crate::operation::operation;
 
 /// Which function is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `x * Phi(x)` with the error function, not its tanh approximation.
     Gelu,
@@ -26,12 +28,13 @@ pub enum Activation {
 }
 
 operation! {
-    ActivationOps::activation => ActivationGradOps::activation_backward -> ActivationGrads by ActivationNode,
+    ActivationOps::activation => ActivationGradOps::activation_backward -> ActivationGrads (ActivationGradsMetadata) by ActivationNode,
     [1] x; kind: Activation
+    => x of x.clone()
 }
 
 fn apply<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor<D> {
-    if is_native(&x) {
+    if has_kernel(&x) {
         Tensor::from_dispatch(<Dispatch as ActivationOps>::activation(x.into_dispatch(), kind))
     } else {
         reference::activation(x, kind)

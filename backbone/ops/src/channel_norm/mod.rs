@@ -4,6 +4,8 @@
 //! official `LayerNorm2d`, which permutes to this layout and back).
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -11,18 +13,19 @@ mod tests;
 use burn::backend::Dispatch;
 use burn::prelude::*;
 
-use crate::flex::is_native;
+use crate::flex::has_kernel;
 use crate::operation::operation;
 
 operation! {
-    ChannelNormOps::channel_norm => ChannelNormGradOps::channel_norm_backward -> ChannelNormGrads by ChannelNormNode,
+    ChannelNormOps::channel_norm => ChannelNormGradOps::channel_norm_backward -> ChannelNormGrads (ChannelNormGradsMetadata) by ChannelNormNode,
     [3] x, weight, bias; eps: f32
+    => x of x.clone()
 }
 
 /// Normalises the last axis of `x: [.., channels]` to mean 0 and variance 1, then scales by `weight: [channels]` and shifts by
 /// `bias: [channels]` where given.
 pub fn channel_norm<const D: usize>(x: Tensor<D>, weight: Option<Tensor<1>>, bias: Option<Tensor<1>>, eps: f64) -> Tensor<D> {
-    if !is_native(&x) {
+    if !has_kernel(&x) {
         return reference::channel_norm(x, weight, bias, eps);
     }
     let (channels, device) = (x.dims()[D - 1], x.device());

@@ -4,6 +4,8 @@
 //! transformed tiles (`winograd.rs`) for 3x3 kernels of stride 1.
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod direct;
 mod patches;
 mod reference;
@@ -15,20 +17,22 @@ use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 
-use crate::flex::is_native;
+use crate::flex::has_kernel;
 use crate::fused::Fused;
 use crate::matmul::Pointwise;
 use crate::operation::operation;
 
 operation! {
-    ConvOps::convolve => ConvGradOps::convolve_backward -> ConvGrads by ConvNode,
+    ConvOps::convolve => ConvGradOps::convolve_backward -> ConvGrads (ConvGradsMetadata) by ConvNode,
     [3] x, weight, bias; window: Window, biased: bool
+    => x of { let _ = (bias, biased); window.output(x, weight) }
 }
 
 /// The convolution of inference, with all that is done to its results.
-#[burn::backend::backend_extension(Flex)]
+#[burn::backend::backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
 pub trait FusedConvOps: burn::backend::Backend {
     /// `parts` tells which of scale, bias and residual are meant.
+    #[fusion(dtype = x, shape = { let _ = (scale, bias, residual, parts, activation); window.output(x, weight) })]
     #[allow(clippy::too_many_arguments)]
     fn convolve_fused(
         x: FloatTensor<Self>,
@@ -61,6 +65,13 @@ impl Window {
         };
         [along(height, 0), along(width, 1)]
     }
+
+    /// Shape of the result for an input and a weight of these shapes.
+    #[cfg(feature = "fusion")]
+    fn output(&self, x: &Shape, weight: &Shape) -> Shape {
+        let [rows, columns] = self.count([x[1], x[2]]);
+        Shape::from([x[0], rows, columns, weight[0]])
+    }
 }
 
 /// Convolves `x: [batch, height, width, in]` with `weight: [out, in, kernel height, kernel width]` (the layout of `torch.nn.Conv2d`)
@@ -71,7 +82,7 @@ impl Window {
 /// When the channel counts differ, a stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
     let window = Window::of(&x, &weight, stride, padding);
-    if !is_native(&x) {
+    if !has_kernel(&x) {
         return reference::conv2d(x, weight, bias, window);
     }
     let biased = bias.is_some();

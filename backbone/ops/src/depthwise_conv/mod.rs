@@ -2,6 +2,8 @@
 //! (`torch.nn.Conv2d(C, C, k, padding=k // 2, groups=C)`).
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -10,18 +12,20 @@ use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 
-use crate::flex::is_native;
+use crate::flex::has_kernel;
 use crate::matmul::Pointwise;
 use crate::operation::operation;
 
 operation! {
-    DepthwiseConvOps::depthwise_conv => DepthwiseConvGradOps::depthwise_conv_backward -> DepthwiseConvGrads by DepthwiseConvNode,
+    DepthwiseConvOps::depthwise_conv => DepthwiseConvGradOps::depthwise_conv_backward -> DepthwiseConvGrads (DepthwiseConvGradsMetadata) by DepthwiseConvNode,
     [3] x, weight, bias
+    => x of x.clone()
 }
 
 /// The convolution of inference with the activation behind it.
-#[burn::backend::backend_extension(Flex)]
+#[burn::backend::backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
 pub trait FusedDepthwiseConvOps: burn::backend::Backend {
+    #[fusion(dtype = x, shape = { let _ = (weight, bias, activation); x.clone() })]
     fn depthwise_conv_fused(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -37,7 +41,7 @@ pub trait FusedDepthwiseConvOps: burn::backend::Backend {
 /// When the kernel is not square with an odd side or the channel counts differ.
 pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
     let channels = check(&x, &weight);
-    if !is_native(&x) {
+    if !has_kernel(&x) {
         return reference::depthwise_conv2d(x, weight, bias);
     }
     let bias = bias.unwrap_or_else(|| Tensor::zeros([channels], &x.device()));
@@ -50,7 +54,7 @@ pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>
 /// As [`depthwise_conv2d`].
 pub fn depthwise_conv2d_fused(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, activation: Pointwise) -> Tensor<4> {
     let channels = check(&x, &weight);
-    if !is_native(&x) || x.device().is_autodiff() {
+    if !has_kernel(&x) || x.device().is_autodiff() {
         return activation.apply(depthwise_conv2d(x, weight, bias));
     }
     let bias = bias.unwrap_or_else(|| Tensor::zeros([channels], &x.device()));

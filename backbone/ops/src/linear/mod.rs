@@ -3,6 +3,8 @@
 //! One matrix product over all positions with the weight in its official `[out, in]` layout.
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -11,20 +13,22 @@ use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 
-use crate::flex::is_native;
+use crate::flex::has_kernel;
 use crate::fused::Fused;
 use crate::matmul::Pointwise;
 use crate::operation::operation;
 
 operation! {
-    LinearOps::project => LinearGradOps::project_backward -> LinearGrads by LinearNode,
+    LinearOps::project => LinearGradOps::project_backward -> LinearGrads (LinearGradsMetadata) by LinearNode,
     [3] x, weight, bias; biased: bool
+    => x of { let _ = (bias, biased); Shape::from([x[0], weight[0]]) }
 }
 
 /// The projections of inference, with all that is done to their results.
-#[burn::backend::backend_extension(Flex)]
+#[burn::backend::backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
 pub trait FusedLinearOps: burn::backend::Backend {
     /// `parts` tells which of scale, bias and residual are meant.
+    #[fusion(dtype = x, shape = { let _ = (scale, bias, residual, parts, activation); Shape::from([x[0], weight[0]]) })]
     #[allow(clippy::too_many_arguments)]
     fn project_fused(
         x: FloatTensor<Self>,
@@ -37,6 +41,7 @@ pub trait FusedLinearOps: burn::backend::Backend {
     ) -> FloatTensor<Self>;
 
     /// `parts` tells which of the first bias, the second bias and the residual are meant.
+    #[fusion(dtype = x, shape = { let _ = (first, first_bias, second_bias, residual, parts, activation); Shape::from([x[0], second[0]]) })]
     #[allow(clippy::too_many_arguments)]
     fn project_twice(
         x: FloatTensor<Self>,
@@ -58,7 +63,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     let [out_features, in_features] = weight.dims();
     let mut shape = x.dims();
     assert_eq!(shape[D - 1], in_features, "linear: the input has {} channels, the weight expects {in_features}", shape[D - 1]);
-    if !is_native(&x) {
+    if !has_kernel(&x) {
         return reference::linear(x, weight, bias);
     }
     let rows: usize = shape[..D - 1].iter().product();

@@ -15,7 +15,7 @@ pub(crate) struct Epilogue<'a> {
 }
 
 /// A function of one value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Pointwise {
     /// `x`.
     #[default]

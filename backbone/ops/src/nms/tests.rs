@@ -1,4 +1,4 @@
-use super::{batched_nms, cpu, nms, reference};
+use super::{batched_nms, batched_nms_on, cpu, nms, reference};
 use crate::testing::random;
 
 /// Boxes in clusters, so that many overlap.
@@ -52,5 +52,20 @@ fn groups_do_not_suppress_each_other() {
         let own = nms(&members.iter().map(|i| boxes[*i]).collect::<Vec<_>>(), &members.iter().map(|i| scores[*i]).collect::<Vec<_>>(), 0.5);
         let own: Vec<usize> = own.into_iter().map(|i| members[i]).collect();
         assert_eq!(kept.iter().copied().filter(|i| groups[*i] == group).collect::<Vec<_>>(), own);
+    }
+}
+
+#[test]
+fn boxes_compared_on_the_gpu_stay_as_on_the_cpu() {
+    let device = crate::testing::gpu().unwrap_or_else(crate::testing::cpu);
+    // Below the number that is worth it, above it, and not a multiple of the bits of a word.
+    for count in [300, 2051] {
+        let boxes = boxes(count, 11);
+        let scores = random(count, 12);
+        let groups: Vec<usize> = (0..count).map(|i| i * 7 % 5).collect();
+        for threshold in [0.3, 0.7] {
+            let expected = batched_nms(&boxes, &scores, &groups, threshold);
+            assert_eq!(batched_nms_on(&device, &boxes, &scores, &groups, threshold), expected, "{count} boxes, {threshold}");
+        }
     }
 }

@@ -5,20 +5,34 @@
 //! GPU backends).
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod reference;
 #[cfg(test)]
 mod tests;
 
 use burn::backend::Dispatch;
+#[cfg(feature = "cube")]
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::prelude::*;
 
-use crate::flex::is_native;
+use crate::flex::{has_kernel, is_native};
 use crate::operation::operation;
 use crate::softmax::argmax_channels;
 
 operation! {
-    ResizeOps::resize => ResizeGradOps::resize_backward -> ResizeGrads by ResizeNode,
+    ResizeOps::resize => ResizeGradOps::resize_backward -> ResizeGrads (ResizeGradsMetadata) by ResizeNode,
     [1] x; size: [usize; 2], align_corners: bool
+    => x of Shape::from([x[0], x[1], size[0], size[1]])
+}
+
+/// What [`argmax_resized`] is on GPUs.
+#[cfg(feature = "cube")]
+#[burn::backend::backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
+pub trait ArgmaxOps: burn::backend::Backend {
+    /// `[1, channels, height, width]` to `[1, 1, size[0], size[1]]`.
+    #[fusion(dtype = burn::tensor::DType::U32, shape = { let _ = scores; Shape::from([1, 1, size[0], size[1]]) })]
+    fn argmax_of_resized(scores: FloatTensor<Self>, size: [usize; 2]) -> IntTensor<Self>;
 }
 
 /// Resizes `x: [batch, channels, height, width]` to `[batch, channels, size[0], size[1]]`.
@@ -35,7 +49,7 @@ pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> T
     if [height, width] == size {
         return x;
     }
-    if is_native(&x) {
+    if has_kernel(&x) {
         Tensor::from_dispatch(<Dispatch as ResizeOps>::resize(x.into_dispatch(), size, align_corners))
     } else {
         reference::resize_bilinear(x, size, align_corners)
@@ -53,8 +67,13 @@ pub fn argmax_resized(scores: Tensor<4>, size: [usize; 2]) -> Vec<u32> {
     let [batch, channels, height, width] = scores.dims();
     assert!(batch == 1, "argmax_resized: one image at a time, got {batch}");
     assert!(height * width * size[0] * size[1] > 0, "argmax_resized: {height} x {width} to {size:?}: an image without pixels");
-    if [height, width] == size || !is_native(&scores) {
+    if [height, width] == size || !has_kernel(&scores) {
         return argmax_channels(resize_bilinear(scores, size, false));
+    }
+    #[cfg(feature = "cube")]
+    if !is_native(&scores) {
+        let labels = <Dispatch as ArgmaxOps>::argmax_of_resized(scores.inner().into_dispatch(), size);
+        return Tensor::<4, Int>::from_dispatch(labels).into_data().iter::<u32>().collect();
     }
     let data = scores.detach().into_data();
     // Float32 is all the CPU kernels know; anything else is converted.

@@ -4,7 +4,7 @@ use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 
 use super::{argmax_resized, reference, resize_bilinear};
 use crate::softmax::argmax_channels;
-use crate::testing::{assert_close, assert_same_gradients, cpu, random, random_tensor};
+use crate::testing::{assert_close, assert_same_gradients, cpu, gpu, random, random_tensor};
 
 /// Float32 rounding of two orders of interpolation.
 const TOLERANCE: f32 = 1e-5;
@@ -43,9 +43,11 @@ fn maps_that_lie_channels_last_give_the_same_with_its_gradient() {
 
 #[test]
 fn the_fused_argmax_is_the_argmax_of_the_resized_scores() {
-    for (from, to) in SIZES {
-        let scores: Tensor<4> = random_tensor([1, 9, from[0], from[1]], 6, &cpu());
-        assert_eq!(argmax_resized(scores.clone(), to), argmax_channels(resize_bilinear(scores, to, false)), "{from:?} -> {to:?}");
+    for device in [Some(cpu()), gpu()].into_iter().flatten() {
+        for (from, to) in SIZES {
+            let scores: Tensor<4> = random_tensor([1, 9, from[0], from[1]], 6, &device);
+            assert_eq!(argmax_resized(scores.clone(), to), argmax_channels(resize_bilinear(scores, to, false)), "{from:?} -> {to:?}");
+        }
     }
     let equal = Tensor::<4>::zeros([1, 3, 2, 2], &cpu());
     assert_eq!(argmax_resized(equal, [3, 3]), [0; 9], "the first of equal ones");

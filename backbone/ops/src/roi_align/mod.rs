@@ -5,6 +5,8 @@
 //! multiplies with the weights as dense matrices.
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -14,12 +16,13 @@ use std::sync::Arc;
 use burn::backend::Dispatch;
 use burn::prelude::*;
 
-use crate::flex::is_native;
+use crate::flex::has_kernel;
 use crate::operation::operation;
 
 operation! {
-    RoiAlignOps::roi_align => RoiAlignGradOps::roi_align_backward -> RoiAlignGrads by RoiAlignNode,
+    RoiAlignOps::roi_align => RoiAlignGradOps::roi_align_backward -> RoiAlignGrads (RoiAlignGradsMetadata) by RoiAlignNode,
     [1] features; rois: Arc<[Roi]>, sampling: RoiSampling
+    => features of Shape::from([rois.len(), sampling.output[0], sampling.output[1], features[3]])
 }
 
 /// A box on one image of a batch.
@@ -56,7 +59,7 @@ pub fn roi_align(features: Tensor<4>, rois: &[Roi], sampling: RoiSampling) -> Te
     let [batch, ..] = features.dims();
     assert!(!rois.is_empty(), "roi_align: no box");
     assert!(rois.iter().all(|roi| roi.image < batch), "roi_align: a box on image {:?} of {batch}", rois.iter().map(|roi| roi.image).max());
-    if is_native(&features) {
+    if has_kernel(&features) {
         let features = features.permute([0, 2, 3, 1]).into_dispatch();
         Tensor::<4>::from_dispatch(<Dispatch as RoiAlignOps>::roi_align(features, rois.into(), sampling)).permute([0, 3, 1, 2])
     } else {

@@ -14,6 +14,10 @@
 
 mod cpu_1d;
 mod cpu_2d;
+#[cfg(feature = "cube")]
+mod cube;
+#[cfg(feature = "cube")]
+mod cube_kernels;
 mod kernels_2d;
 mod recurrence;
 mod reference;
@@ -24,7 +28,7 @@ mod turned;
 use burn::backend::Dispatch;
 use burn::prelude::*;
 
-use crate::flex::is_native;
+use crate::flex::has_kernel;
 use crate::operation::operation;
 
 /// A way through the pixels of an image.
@@ -61,13 +65,15 @@ impl Route {
 }
 
 operation! {
-    ScanOps::scan => ScanGradOps::scan_backward -> ScanGrads by ScanNode,
+    ScanOps::scan => ScanGradOps::scan_backward -> ScanGrads (ScanGradsMetadata) by ScanNode,
     [7] u, delta, a, b, c, d, delta_bias; delta_softplus: bool
+    => u of u.clone()
 }
 
 operation! {
-    Scan2dOps::scan_2d => Scan2dGradOps::scan_2d_backward -> Scan2dGrads by Scan2dNode,
+    Scan2dOps::scan_2d => Scan2dGradOps::scan_2d_backward -> Scan2dGrads (Scan2dGradsMetadata) by Scan2dNode,
     [6] x, projections, dt_weight, dt_bias, a_logs, d; routes: Vec<Route>
+    => x of x.clone()
 }
 
 /// Selective scan over sequences.
@@ -99,7 +105,7 @@ pub fn selective_scan(
     assert_eq!(b.dims(), [batch, groups, state, length], "selective_scan: b must be [batch, groups, state, length]");
     assert_eq!(c.dims(), b.dims(), "selective_scan: b and c differ in shape");
     assert!(groups > 0 && rows % groups == 0, "selective_scan: {rows} rows do not divide into {groups} groups");
-    if !is_native(&u) {
+    if !has_kernel(&u) {
         return reference::selective_scan(u, delta, a, b, c, d, delta_bias, delta_softplus);
     }
     let device = u.device();
@@ -152,7 +158,7 @@ pub fn selective_scan_2d(
     assert_eq!(dt_bias.dims(), [count, channels], "selective_scan_2d: dt_bias must be [routes, channels]");
     assert_eq!(a_logs.dims(), [count * channels, state], "selective_scan_2d: a_logs must be [routes * channels, state]");
     assert_eq!(d.dims(), [count * channels], "selective_scan_2d: d must be [routes * channels]");
-    if !is_native(&x) {
+    if !has_kernel(&x) {
         return reference::selective_scan_2d(x, projections, dt_weight, dt_bias, a_logs, d, routes);
     }
     Tensor::from_dispatch(<Dispatch as Scan2dOps>::scan_2d(

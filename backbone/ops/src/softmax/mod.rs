@@ -1,6 +1,8 @@
 //! Softmax over the channels of score maps, and the cross entropy of segmentation fused with it.
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -10,17 +12,19 @@ use std::sync::Arc;
 use burn::backend::Dispatch;
 use burn::prelude::*;
 
-use crate::flex::is_native;
+use crate::flex::{has_kernel, is_native};
 use crate::operation::operation;
 
 operation! {
-    SoftmaxOps::channel_softmax => SoftmaxGradOps::channel_softmax_backward -> SoftmaxGrads by SoftmaxNode,
+    SoftmaxOps::channel_softmax => SoftmaxGradOps::channel_softmax_backward -> SoftmaxGrads (SoftmaxGradsMetadata) by SoftmaxNode,
     [1] x
+    => x of x.clone()
 }
 
 operation! {
-    CrossEntropyOps::cross_entropy => CrossEntropyGradOps::cross_entropy_backward -> CrossEntropyGrads by CrossEntropyNode,
+    CrossEntropyOps::cross_entropy => CrossEntropyGradOps::cross_entropy_backward -> CrossEntropyGrads (CrossEntropyGradsMetadata) by CrossEntropyNode,
     [1] logits; targets: Arc<Vec<u32>>
+    => logits of Shape::from([logits[0], logits[2], logits[3]])
 }
 
 /// The target that marks an ignored pixel inside the kernels.
@@ -28,7 +32,7 @@ const IGNORED: u32 = u32::MAX;
 
 /// Softmax over axis 1 of `x: [batch, channels, height, width]`.
 pub fn softmax_channels(x: Tensor<4>) -> Tensor<4> {
-    if is_native(&x) {
+    if has_kernel(&x) {
         Tensor::from_dispatch(<Dispatch as SoftmaxOps>::channel_softmax(x.into_dispatch()))
     } else {
         reference::softmax_channels(x)
@@ -47,7 +51,7 @@ pub fn softmax_channels(x: Tensor<4>) -> Tensor<4> {
 pub fn cross_entropy_map(logits: Tensor<4>, labels: Tensor<3, Int>, ignore_index: i64) -> Tensor<3> {
     let [batch, classes, height, width] = logits.dims();
     assert_eq!(labels.dims(), [batch, height, width], "cross_entropy_map: labels must be [batch, height, width] of the logits");
-    if !is_native(&logits) {
+    if !has_kernel(&logits) {
         return reference::cross_entropy_map(logits, labels, ignore_index);
     }
     let targets = labels

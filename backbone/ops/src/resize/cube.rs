@@ -1,0 +1,318 @@
+//! Bilinear resize on GPUs: a unit makes a vector of one pixel.
+//!
+//! A channels-first map is many images of one channel to the kernels, a map that lies channels last in memory is read as it is, and its
+//! result lies so too. The gradient of a pixel is gathered from the pixels that read it, so that nothing is added twice or lost.
+
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+use super::{ArgmaxOps, ResizeGradOps, ResizeGrads, ResizeOps};
+use crate::cube::{Rows, cast, cubes, element, empty, vector_size};
+
+impl ResizeOps for CubeBackend {
+    fn resize(x: FloatTensor<Self>, size: [usize; 2], align_corners: bool) -> FloatTensor<Self> {
+        let [_, _, height, width] = x.meta.shape().dims::<4>();
+        let map = Map::new(x);
+        let (from, to) = ([height, width], size);
+        let y = map.like(to);
+        let vector = vector_size(&[&map.rows], 4);
+        let inner = map.inner / vector;
+        let units = map.images * to[0] * to[1] * inner;
+        let (client, dtype) = (y.client.clone(), element(&y));
+        let (count, dim) = cubes(&client, units);
+        // SAFETY: units beyond `units` do nothing, and neighbours are clamped to the map.
+        unsafe {
+            forward::launch_unchecked(
+                &client,
+                count,
+                dim,
+                vector,
+                map.rows.tensor.into_buffer_arg(),
+                y.clone().into_buffer_arg(),
+                from[0],
+                from[1],
+                to[0],
+                to[1],
+                scale(from[0], to[0], align_corners),
+                scale(from[1], to[1], align_corners),
+                inner,
+                map.rows.pitch / vector,
+                units,
+                align_corners,
+                dtype,
+            );
+        }
+        if map.last { Self::float_permute(y, &[0, 3, 1, 2]) } else { y }
+    }
+}
+
+impl ResizeGradOps for CubeBackend {
+    fn resize_backward(grad: FloatTensor<Self>, x: FloatTensor<Self>, size: [usize; 2], align_corners: bool) -> ResizeGrads<Self> {
+        let [_, _, height, width] = x.meta.shape().dims::<4>();
+        let map = Map::new(cast(grad, x.dtype));
+        let (from, to) = ([height, width], size);
+        let dx = map.like(from);
+        let vector = vector_size(&[&map.rows], 4);
+        let inner = map.inner / vector;
+        let units = map.images * from[0] * from[1] * inner;
+        let (client, dtype) = (dx.client.clone(), element(&dx));
+        let (count, dim) = cubes(&client, units);
+        // SAFETY: units beyond `units` do nothing, and only pixels of the gradient are read.
+        unsafe {
+            backward::launch_unchecked(
+                &client,
+                count,
+                dim,
+                vector,
+                map.rows.tensor.into_buffer_arg(),
+                dx.clone().into_buffer_arg(),
+                from[0],
+                from[1],
+                to[0],
+                to[1],
+                scale(from[0], to[0], align_corners),
+                scale(from[1], to[1], align_corners),
+                inner,
+                map.rows.pitch / vector,
+                units,
+                align_corners,
+                dtype,
+            );
+        }
+        ResizeGrads { x: if map.last { Self::float_permute(dx, &[0, 3, 1, 2]) } else { dx } }
+    }
+}
+
+impl ArgmaxOps for CubeBackend {
+    fn argmax_of_resized(scores: FloatTensor<Self>, size: [usize; 2]) -> IntTensor<Self> {
+        let scores = into_contiguous(scores);
+        let [_, channels, height, width] = scores.meta.shape().dims::<4>();
+        let labels = empty(&scores, [1, 1, size[0], size[1]], DType::U32);
+        let units = size[0] * size[1];
+        let (client, dtype) = (scores.client.clone(), element(&scores));
+        let (count, dim) = cubes(&client, units);
+        // SAFETY: units beyond `units` do nothing, and neighbours are clamped to the map.
+        unsafe {
+            argmax::launch_unchecked(
+                &client,
+                count,
+                dim,
+                scores.into_buffer_arg(),
+                labels.clone().into_buffer_arg(),
+                channels,
+                height,
+                width,
+                size[1],
+                scale(height, size[0], false),
+                scale(width, size[1], false),
+                units,
+                dtype,
+            );
+        }
+        labels
+    }
+}
+
+/// A map as the kernels see it: `[images, height, width, inner]`.
+struct Map {
+    rows: Rows,
+    images: usize,
+    inner: usize,
+    /// Whether the channels are the last axis, not images of their own.
+    last: bool,
+    batch: usize,
+    channels: usize,
+}
+
+impl Map {
+    /// Of `[batch, channels, height, width]`.
+    fn new(x: CubeTensor) -> Self {
+        let [batch, channels, height, width] = x.meta.shape().dims::<4>();
+        let last = CubeBackend::float_permute(x.clone(), &[0, 2, 3, 1]);
+        // Not of a map with one channel or one pixel, which lies both ways.
+        let is_last = !x.is_contiguous() && channels > 1 && height * width > 1 && last.meta.strides()[3] == 1;
+        if is_last {
+            return Self { rows: Rows::new(last), images: batch, inner: channels, last: true, batch, channels };
+        }
+        let flat = CubeBackend::float_reshape(into_contiguous(x), [batch * channels, height, width, 1].into());
+        Self { rows: Rows::new(flat), images: batch * channels, inner: 1, last: false, batch, channels }
+    }
+
+    /// A map of another size that lies the same way in memory.
+    fn like(&self, [height, width]: [usize; 2]) -> CubeTensor {
+        let (batch, channels) = (self.batch, self.channels);
+        let shape = if self.last { [batch, height, width, channels] } else { [batch, channels, height, width] };
+        empty(&self.rows.tensor, shape, self.rows.tensor.dtype)
+    }
+}
+
+/// Input pixels a step of the output, as PyTorch computes it.
+fn scale(from: usize, to: usize, align_corners: bool) -> f32 {
+    match align_corners {
+        true if to > 1 => (from - 1) as f32 / (to - 1) as f32,
+        true => 0.0,
+        false => from as f32 / to as f32,
+    }
+}
+
+/// Where an output pixel reads along an axis: the first neighbour and the weight of the second.
+#[cube]
+fn tap(index: usize, from: usize, scale: f32, #[comptime] align_corners: bool) -> (usize, f32) {
+    let index = f32::cast_from(index);
+    let position = if comptime!(align_corners) { index * scale } else { max(scale * (index + 0.5_f32) - 0.5_f32, 0.0_f32) };
+    let low = min(usize::cast_from(position), from - 1);
+    (low, position - f32::cast_from(low))
+}
+
+/// The first output pixel that may read `index`, and one behind the last.
+#[cube]
+fn readers(index: usize, to: usize, scale: f32, #[comptime] align_corners: bool) -> (usize, usize) {
+    let shift = if comptime!(align_corners) { 0.0_f32 } else { 0.5_f32 };
+    let index = f32::cast_from(index);
+    let end = f32::cast_from(to);
+    let mut first = 0.0_f32;
+    let mut last = end;
+    if scale > 0.0_f32 {
+        // A pixel on each side for rounding.
+        first = min(max((index - 1.0_f32 + shift) / scale - shift - 1.0_f32, 0.0_f32), end);
+        last = min(max((index + 1.0_f32 + shift) / scale - shift + 2.0_f32, 0.0_f32), end);
+    }
+    (usize::cast_from(first), usize::cast_from(last.ceil()))
+}
+
+/// How much of input pixel `index` an output pixel reads.
+#[cube]
+fn share(output: usize, index: usize, from: usize, scale: f32, #[comptime] align_corners: bool) -> f32 {
+    let (low, weight) = tap(output, from, scale, align_corners);
+    let mut share = 0.0_f32;
+    if low == index {
+        share += 1.0_f32 - weight;
+    }
+    if min(low + 1, from - 1) == index {
+        share += weight;
+    }
+    share
+}
+
+#[cube(launch_unchecked)]
+fn forward<F: Float, V: Size>(
+    x: &[Vector<F, V>],
+    y: &mut [Vector<F, V>],
+    height: usize,
+    width: usize,
+    to_height: usize,
+    to_width: usize,
+    scale_y: f32,
+    scale_x: f32,
+    inner: usize,
+    pitch: usize,
+    units: usize,
+    #[comptime] align_corners: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    if ABSOLUTE_POS >= units {
+        terminate!();
+    }
+    let (channel, rest) = (ABSOLUTE_POS % inner, ABSOLUTE_POS / inner);
+    let (column, rest) = (rest % to_width, rest / to_width);
+    let (row, image) = (rest % to_height, rest / to_height);
+    let (top, below) = tap(row, height, scale_y, align_corners);
+    let (left, right) = tap(column, width, scale_x, align_corners);
+    let bottom = min(top + 1, height - 1);
+    let beside = min(left + 1, width - 1);
+    let first = image * height;
+    let right = Vector::<f32, V>::new(right);
+    let below = Vector::<f32, V>::new(below);
+    let a = Vector::<f32, V>::cast_from(x[((first + top) * width + left) * pitch + channel]);
+    let b = Vector::<f32, V>::cast_from(x[((first + top) * width + beside) * pitch + channel]);
+    let c = Vector::<f32, V>::cast_from(x[((first + bottom) * width + left) * pitch + channel]);
+    let d = Vector::<f32, V>::cast_from(x[((first + bottom) * width + beside) * pitch + channel]);
+    let one = Vector::<f32, V>::new(1.0_f32);
+    let above = a * (one - right) + b * right;
+    let under = c * (one - right) + d * right;
+    y[ABSOLUTE_POS] = Vector::cast_from(above * (one - below) + under * below);
+}
+
+#[cube(launch_unchecked)]
+fn backward<F: Float, V: Size>(
+    grad: &[Vector<F, V>],
+    dx: &mut [Vector<F, V>],
+    height: usize,
+    width: usize,
+    to_height: usize,
+    to_width: usize,
+    scale_y: f32,
+    scale_x: f32,
+    inner: usize,
+    pitch: usize,
+    units: usize,
+    #[comptime] align_corners: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    if ABSOLUTE_POS >= units {
+        terminate!();
+    }
+    let (channel, rest) = (ABSOLUTE_POS % inner, ABSOLUTE_POS / inner);
+    let (column, rest) = (rest % width, rest / width);
+    let (row, image) = (rest % height, rest / height);
+    let (first_row, last_row) = readers(row, to_height, scale_y, align_corners);
+    let (first_column, last_column) = readers(column, to_width, scale_x, align_corners);
+    let mut sum = Vector::<f32, V>::new(0.0_f32);
+    for y in first_row..last_row {
+        let vertical = share(y, row, height, scale_y, align_corners);
+        if vertical > 0.0_f32 {
+            for x in first_column..last_column {
+                let weight = vertical * share(x, column, width, scale_x, align_corners);
+                let value = Vector::<f32, V>::cast_from(grad[((image * to_height + y) * to_width + x) * pitch + channel]);
+                sum = fma(value, Vector::new(weight), sum);
+            }
+        }
+    }
+    dx[ABSOLUTE_POS] = Vector::cast_from(sum);
+}
+
+/// One unit a pixel: the channel with the largest resized score, the first of equal ones.
+#[cube(launch_unchecked)]
+fn argmax<F: Float>(
+    scores: &[F],
+    labels: &mut [u32],
+    channels: usize,
+    height: usize,
+    width: usize,
+    to_width: usize,
+    scale_y: f32,
+    scale_x: f32,
+    units: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    if ABSOLUTE_POS >= units {
+        terminate!();
+    }
+    let (top, below) = tap(ABSOLUTE_POS / to_width, height, scale_y, false);
+    let (left, right) = tap(ABSOLUTE_POS % to_width, width, scale_x, false);
+    let bottom = min(top + 1, height - 1);
+    let beside = min(left + 1, width - 1);
+    let mut best = 0_u32;
+    let mut largest = 0.0_f32;
+    for channel in 0..channels {
+        let first = channel * height;
+        let a = f32::cast_from(scores[(first + top) * width + left]);
+        let b = f32::cast_from(scores[(first + top) * width + beside]);
+        let c = f32::cast_from(scores[(first + bottom) * width + left]);
+        let d = f32::cast_from(scores[(first + bottom) * width + beside]);
+        let above = a * (1.0_f32 - right) + b * right;
+        let under = c * (1.0_f32 - right) + d * right;
+        let value = above * (1.0_f32 - below) + under * below;
+        if channel == 0 || value > largest {
+            largest = value;
+            best = channel as u32;
+        }
+    }
+    labels[ABSOLUTE_POS] = best;
+}
