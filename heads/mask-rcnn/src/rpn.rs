@@ -4,7 +4,7 @@ use burn::nn::Initializer;
 use burn::prelude::*;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use vision_ops::{Fused, Pointwise, batched_nms};
+use vision_ops::{Fused, Pointwise, batched_nms_on};
 use vmamba::layers::Conv;
 
 use crate::anchor_generator::AnchorGenerator;
@@ -117,6 +117,7 @@ impl RpnOutput {
         let host = |maps: &[Tensor<4>]| -> Vec<Vec<f32>> { maps.iter().map(|map| map.to_data().iter::<f32>().collect()).collect() };
         let (objectness, deltas, sizes) = (host(&self.objectness), host(&self.deltas), self.sizes());
         let per_cell = anchors.per_cell();
+        let device = self.objectness.first().map_or_else(Device::flex, Tensor::device);
         images
             .par_iter()
             .enumerate()
@@ -142,7 +143,7 @@ impl RpnOutput {
                         }
                     }
                 }
-                let mut kept = batched_nms(&boxes, &scores, &levels, config.nms_threshold);
+                let mut kept = batched_nms_on(&device, &boxes, &scores, &levels, config.nms_threshold);
                 kept.truncate(config.max_per_image);
                 Proposals { boxes: kept.iter().map(|k| boxes[*k]).collect(), scores: kept.iter().map(|k| scores[*k]).collect() }
             })
