@@ -68,7 +68,7 @@ fn has(case: &str) -> bool {
 #[test]
 fn every_stage_equals_the_official_one() {
     let case = Fixture::read("upernet", "stages_eval");
-    let device = Device::flex();
+    let device = tests::device();
     let model = model(&device);
     let features = model.backbone.forward_features(case.tensor("batch_input").to_tensor(&device));
     let mut comparison = Comparison::new("upernet/stages_eval");
@@ -104,7 +104,7 @@ fn check_losses(comparison: &mut Comparison, loss: &upernet::SegmentationLoss, e
 #[test]
 fn a_training_step_has_the_official_losses_gradients_and_statistics() {
     let case = Fixture::read("upernet", "train");
-    let device = Device::flex().autodiff();
+    let device = tests::device().autodiff();
     let model = model(&device);
     // The batch is that of `stages_eval`.
     let source = Fixture::read("upernet", "stages_eval");
@@ -134,7 +134,7 @@ fn whole_flipped_and_sliding_prediction_equal_the_official_ones() {
         return;
     }
     let case = Fixture::read("upernet", "predict");
-    let device = Device::flex();
+    let device = tests::device();
     let model = model(&device);
     let original = pair(&case.manifest["ori_shape"]);
     let slide = &case.manifest["slide"];
@@ -167,7 +167,7 @@ fn augmented_prediction_equals_the_official_one() {
         return;
     }
     let case = Fixture::read("upernet", "tta");
-    let device = Device::flex();
+    let device = tests::device();
     let model = model(&device);
     let preprocessor = Fixture::read("upernet", "weights").manifest["model_config"]["data_preprocessor"].clone();
     let channel = |field: &str, c: usize| preprocessor[field][c].as_f64().unwrap() as f32;
@@ -199,8 +199,8 @@ fn an_mmsegmentation_checkpoint_loads_strictly() {
         return;
     }
     let state = Checkpoint::read(&path).unwrap().state_dict(Weights::Auto).unwrap();
-    let loaded = load(&state, &Device::flex());
-    assert_eq!(state_dict_of(&loaded, &official_key), state_dict_of(&model(&Device::flex()), &official_key));
+    let loaded = load(&state, &tests::device());
+    assert_eq!(state_dict_of(&loaded, &official_key), state_dict_of(&model(&tests::device()), &official_key));
 }
 
 #[test]

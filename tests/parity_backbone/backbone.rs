@@ -8,7 +8,7 @@ use crate::weights::load;
 
 #[test]
 fn the_pyramid_and_its_gradients_equal_the_official_ones_in_every_case() {
-    let device = Device::flex().autodiff();
+    let device = tests::device().autodiff();
     for folder in folders("backbone_") {
         let weights = Fixture::read(&folder, "weights");
         let mut config = OfficialConfig::parse(weights.config()).unwrap_or_else(|error| panic!("{folder}: {error}")).config;

@@ -11,7 +11,7 @@ fn logits_equal_the_official_ones_in_every_case() {
     if !present("classifier_s1") {
         return;
     }
-    let device = Device::flex();
+    let device = tests::device();
     for folder in folders("classifier_") {
         let case = Fixture::read(&folder, "data");
         let official = OfficialConfig::parse(case.config()).unwrap_or_else(|error| panic!("{folder}: {error}"));

@@ -17,7 +17,7 @@ fn pattern(case: &Fixture) -> ScanPattern {
 
 #[test]
 fn scan_and_merge_equal_the_official_ones_in_every_case() {
-    let device = Device::flex().autodiff();
+    let device = tests::device().autodiff();
     for name in cases("cross_scan") {
         let case = Fixture::read("cross_scan", &name);
         let pattern = pattern(&case);
@@ -52,7 +52,7 @@ fn reference<const D: usize>(t: Tensor<D>) -> FixtureTensor {
 
 #[test]
 fn the_fused_scan_equals_unfolding_scanning_and_merging() {
-    let device = Device::flex().autodiff();
+    let device = tests::device().autodiff();
     device.seed(11);
     for ([batch, height, width, channels], rank, state) in [([2, 5, 7, 24], 2, 1), ([1, 9, 8, 10], 1, 16)] {
         let (k, length) = (4, height * width);
@@ -123,7 +123,7 @@ fn the_fused_scan_equals_unfolding_scanning_and_merging() {
 
 #[test]
 fn a_route_is_the_order_in_which_pixels_are_unfolded() {
-    let device = Device::flex();
+    let device = tests::device();
     let (height, width) = (3, 5);
     let raster: Vec<f32> = (0..height * width).map(|i| i as f32).collect();
     let image = Tensor::<4>::from_data(TensorData::new(raster, [1, 1, height, width]), &device);

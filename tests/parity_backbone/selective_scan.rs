@@ -6,7 +6,7 @@ use vision_ops::selective_scan;
 
 #[test]
 fn the_scan_and_its_gradients_equal_the_official_ones_in_every_case() {
-    let device = Device::flex().autodiff();
+    let device = tests::device().autodiff();
     for name in cases("selective_scan") {
         let case = Fixture::read("selective_scan", &name);
         let softplus = case.manifest["delta_softplus"].as_bool().unwrap_or_else(|| panic!("{name}: no delta_softplus in the manifest"));

@@ -10,7 +10,7 @@ use crate::weights::load;
 
 #[test]
 fn ss2d_equals_the_official_operator_in_every_case() {
-    let device = Device::flex().autodiff();
+    let device = tests::device().autodiff();
     for name in cases("ss2d") {
         let case = Fixture::read("ss2d", &name);
         let given = case.config();

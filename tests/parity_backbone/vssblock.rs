@@ -11,7 +11,7 @@ use crate::weights::load;
 
 #[test]
 fn a_block_equals_the_official_one_in_every_case() {
-    let device = Device::flex().autodiff();
+    let device = tests::device().autodiff();
     for name in cases("vssblock") {
         let case = Fixture::read("vssblock", &name);
         // The block's own arguments have the names and defaults of the model's, but for the width and the layout.

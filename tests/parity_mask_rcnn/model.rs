@@ -118,7 +118,7 @@ fn every_stage_of_prediction_equals_the_official_one() {
         return;
     }
     let case = Fixture::read("maskrcnn", "stages");
-    let device = Device::flex();
+    let device = tests::device();
     let model = model(&device);
     let infos = infos(&case.manifest);
     let mut comparison = Comparison::new("maskrcnn/stages");
@@ -189,7 +189,7 @@ fn detections_equal_the_official_ones() {
     // The batch of the training case is that of the stages.
     let batch = Fixture::read("maskrcnn", "train");
     let case = Fixture::read("maskrcnn", "detections");
-    let device = Device::flex();
+    let device = tests::device();
     let model = model(&device);
     let infos = infos(&manifest("maskrcnn", "stages"));
     let levels = model.pyramid(batch.tensor("batch_input").to_tensor(&device));
@@ -261,7 +261,7 @@ fn truths(case: &Fixture) -> Vec<ImageTruth> {
 #[test]
 fn what_a_training_step_samples_is_what_mmdetection_samples() {
     let case = Fixture::read("maskrcnn", "train");
-    let device = Device::flex();
+    let device = tests::device();
     let model = model(&device);
     let truth = truths(&case);
     let levels = model.pyramid(case.tensor("batch_input").to_tensor(&device));
@@ -355,7 +355,7 @@ fn what_a_training_step_samples_is_what_mmdetection_samples() {
 #[test]
 fn a_training_step_has_the_official_losses_and_gradients() {
     let case = Fixture::read("maskrcnn", "train");
-    let device = Device::flex().autodiff();
+    let device = tests::device().autodiff();
     let model = model(&device);
     let loss = model.loss(case.tensor("batch_input").to_tensor(&device), &truths(&case), &mut Strided);
     let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
@@ -380,7 +380,7 @@ fn a_training_step_has_the_official_losses_and_gradients() {
 
 #[test]
 fn an_mmdetection_checkpoint_loads_strictly() {
-    let device = Device::flex();
+    let device = tests::device();
     assert_eq!(state_dict_of(&load(&checkpoint(), &device), &official_key), state_dict_of(&model(&device), &official_key));
 }
 

@@ -124,7 +124,7 @@ fn loss_terms_are_mmdetections() {
         return;
     }
     let case = Fixture::read("det_ops", "losses");
-    let device = Device::flex();
+    let device = tests::device();
     let scalar = |t: Tensor<1>| f64::from(t.into_scalar::<f32>());
     let weighed = |name: &str| -> Vec<usize> {
         let weights = &case.tensor(name).values;
@@ -203,7 +203,7 @@ fn mask_targets_are_mmdetections() {
 
     // Before the threshold a target is RoIAlign of the bitmap.
     let soft = case.tensor("target_bitmap_soft");
-    let device = Device::flex();
+    let device = tests::device();
     let maps = FixtureTensor { shape: vec![bitmaps.shape[0], 1, height, width], values: bitmaps.values.clone() }.to_tensor::<4>(&device);
     let rois: Vec<Roi> =
         boxes(case.tensor("boxes")).into_iter().zip(indices(case.tensor("inds"))).map(|(bbox, image)| Roi { image, bbox }).collect();
@@ -270,7 +270,7 @@ fn roi_align_and_its_gradient_are_mmcvs() {
     let text = case.manifest["what"].as_str().unwrap();
     let scale: f32 = text.split("spatial_scale ").nth(1).and_then(|rest| rest.split([',', ' ']).next()?.parse().ok()).unwrap();
     let rois = rois(case.tensor("rois"));
-    let device = Device::flex().autodiff();
+    let device = tests::device().autodiff();
     let mut comparison = Comparison::new("det_ops/roi_align");
     // The side of the output, and how it was sampled, stand in the names: out7, out5_sr2, out5_unaligned.
     for name in case.keys().into_iter().filter(|name| name.starts_with("out")) {

@@ -30,6 +30,21 @@ pub fn fixtures_root() -> PathBuf {
     shared_root().map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"), |root| root.join("fixtures"))
 }
 
+/// The device that parity is tested on: the CPU, or what `VMAMBA_TEST_DEVICE` names (`cpu`, `cuda` or `vulkan`).
+///
+/// # Panics
+/// When it names a device that this is not built for or that cannot be opened: a silent skip would look like a pass.
+pub fn device() -> Device {
+    match std::env::var("VMAMBA_TEST_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Device::flex(),
+        #[cfg(feature = "cuda")]
+        Ok("cuda") => Device::cuda(0),
+        #[cfg(feature = "vulkan")]
+        Ok("vulkan") => Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
+        Ok(other) => panic!("VMAMBA_TEST_DEVICE={other}: the tests are not built for that device; build them with its feature"),
+    }
+}
+
 /// Whether the fixture set has a file or folder. The small copy in the repository leaves large ones out; a test that needs one says so and
 /// ends.
 ///
