@@ -74,14 +74,20 @@ fn probe(name: &str, needs: &str, open: impl FnOnce() -> Device + Send + 'static
     std::panic::set_hook(Box::new(|_| ()));
     let result = std::thread::spawn(move || {
         let device = open();
-        let sum = Tensor::<1>::ones([2], &device).sum().into_scalar::<f32>();
-        (device, sum)
+        // Products go through the memory that units share, which some drivers get wrong without a word.
+        let ones = |shape| Tensor::<2>::ones(shape, &device);
+        let product = ones([64, 65]).matmul(ones([65, 48]));
+        let right = product.into_data().iter::<f32>().all(|value| value == 65.0);
+        (device, right)
     })
     .join();
     std::panic::set_hook(hook);
     match result {
-        Ok((device, sum)) if sum == 2.0 => Ok(device),
-        Ok(_) => bail!("the {name} device computes wrong results"),
+        Ok((device, true)) => Ok(device),
+        Ok(_) => bail!(
+            "the {name} driver computes wrong matrix products; a Vulkan driver needs VK_KHR_workgroup_memory_explicit_layout, which those of \
+             GPUs have"
+        ),
         Err(reason) => {
             let reason = reason.downcast_ref::<String>().cloned().or_else(|| reason.downcast_ref::<&str>().map(|s| (*s).to_owned()));
             bail!("no {name} device: {}; it needs {needs}", reason.unwrap_or_else(|| "it could not be opened".into()))
