@@ -122,3 +122,21 @@ fn groups_are_shown_without_training() {
     assert_eq!(decay("backbone.patch_embed.2.weight").as_deref(), Some("0.01"), "an oddity of the recipe");
     assert!(!Path::new(&place.path("run")).exists());
 }
+
+#[test]
+fn devices_that_cannot_share_a_run_are_refused_before_it_begins() {
+    let place = Place::new(4);
+    for (devices, reason) in [
+        ("cpu,cpu", "Burn's CPU backend has no all-reduce"),
+        ("vulkan:0,vulkan:1", "Burn's Vulkan backend has no all-reduce"),
+        ("cuda:1,cuda:1", "cuda:1 is named twice"),
+    ] {
+        let ran = train(&place, "run", &["--devices", devices]);
+        assert_eq!(ran.code, Some(1), "{devices}: {ran:?}");
+        assert!(ran.stderr.contains("--devices") && ran.stderr.contains(reason), "{devices}: {ran:?}");
+        assert!(!Path::new(&place.path("run")).exists(), "nothing was begun");
+    }
+    for usage in [&["--devices", "cpu,gpu"][..], &["--devices", "cpu", "--device", "cpu"]] {
+        assert_eq!(train(&place, "run", usage).code, Some(2), "{usage:?}");
+    }
+}

@@ -190,7 +190,7 @@ pub struct TrainConfig {
     /// Passes over the training set; or else `iterations`.
     #[serde(default)]
     pub epochs: Option<u64>,
-    /// Images of a batch.
+    /// Images of a batch, on every device.
     pub batch_size: usize,
     /// Batches whose gradients are averaged for one step.
     #[serde(default = "one")]
@@ -253,17 +253,17 @@ pub struct Length {
 }
 
 impl TrainConfig {
-    /// Images of an optimiser step.
+    /// Images of an optimiser step on every device.
     pub fn step_size(&self) -> u64 {
         self.batch_size as u64 * self.accumulation
     }
 
-    /// The length of a run over so many training images.
+    /// The length of a run over so many training images on so many devices.
     ///
     /// # Errors
     /// When not exactly one of `iterations` and `epochs` is set.
-    pub fn length(&self, samples: usize) -> Result<Length> {
-        let epoch = (samples as u64).div_ceil(self.step_size().max(1)).max(1);
+    pub fn length(&self, samples: usize, devices: usize) -> Result<Length> {
+        let epoch = (samples as u64).div_ceil((self.step_size() * devices as u64).max(1)).max(1);
         let iterations = match (self.iterations, self.epochs) {
             (Some(iterations), None) => iterations,
             (None, Some(epochs)) => epochs * epoch,
@@ -279,7 +279,7 @@ impl TrainConfig {
     /// # Errors
     /// Names the field.
     pub fn validate(&self) -> Result<()> {
-        self.length(1)?;
+        self.length(1, 1)?;
         for (field, value) in [
             ("train.iterations", self.iterations.unwrap_or(1)),
             ("train.epochs", self.epochs.unwrap_or(1)),

@@ -3,10 +3,12 @@
 //! ```text
 //! config (TOML, inheritance, --set) ─> segmentation | detection (data, model, weights) ─> trainer ─> run folder
 //!                                          └─ evaluate ─> table, pictures          ├─ optimizer (AdamW, groups), schedule, ema
+//!                                                                                  ├─ data_parallel: copies on further devices
 //!                                                                                  └─ logging, checkpoints, resume, signals
 //! ```
 
 pub mod config;
+pub mod data_parallel;
 pub mod detection;
 pub mod device;
 pub mod ema;

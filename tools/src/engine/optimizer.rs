@@ -89,6 +89,12 @@ impl AdamW {
         Self { config, keys, steps: 0, moments: BTreeMap::new() }
     }
 
+    /// The same optimiser for a copy of the model on `device`, without gradients.
+    pub fn copy_to(&self, device: &Device) -> Self {
+        let moved = |(key, moments): (&String, &[Tensor<1>; 2])| (key.clone(), moments.clone().map(|moment| moment.to_device(device)));
+        Self { config: self.config.clone(), keys: self.keys, steps: self.steps, moments: self.moments.iter().map(moved).collect() }
+    }
+
     /// The norm of all gradients together.
     pub fn norm<M: Module>(&self, model: &M, gradients: &GradientsParams) -> f64 {
         let mut squares = SquareSum { gradients, sum: None };

@@ -11,6 +11,7 @@ use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 
 use super::config::{self, Init, TrainConfig};
+use super::data_parallel::DeviceGroup;
 use super::device::DeviceChoice;
 use super::guard::REPORT_FILE;
 use super::logging::{METRICS_FILE, human};
@@ -43,6 +44,10 @@ pub struct TrainArguments {
     /// cpu, cuda, cuda:N, vulkan or vulkan:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
+    /// Train on several CUDA devices: cuda:0,cuda:1. Each has batches of train.batch_size images of its own, so a step takes
+    /// train.batch_size x train.accumulation x devices images; the gradients are averaged (NCCL), the first device validates and saves.
+    #[arg(long, value_name = "DEVICE,...", value_delimiter = ',', conflicts_with = "device")]
+    devices: Vec<DeviceChoice>,
     /// Print which parameters have weight decay, and stop.
     #[arg(long)]
     show_groups: bool,
@@ -109,10 +114,12 @@ pub trait Training {
 pub fn train<T: Training>(arguments: &TrainArguments) -> Result<()> {
     let (config, folder) = read_config::<T>(arguments)?;
     T::validate(&config)?;
-    let device = arguments.device.open()?.autodiff();
+    let single = [arguments.device];
+    let group = DeviceGroup::open(if arguments.devices.is_empty() { &single } else { &arguments.devices })?;
+    let device = group.first().clone();
     let task = T::open(&config)?;
     let (model, report) = T::initial_model(&task, &config, &device)?;
-    let mut trainer = Trainer::new(&task, T::train(&config), model, device.clone(), &folder)?;
+    let mut trainer = Trainer::new(&task, T::train(&config), model, &group, &folder)?;
     if arguments.show_groups {
         print!("{}", trainer.describe_groups());
         return Ok(());
@@ -136,6 +143,9 @@ pub fn train<T: Training>(arguments: &TrainArguments) -> Result<()> {
         None => println!("starting from random weights"),
     }
     println!("{}", T::describe_data(&task, &config));
+    if group.count() > 1 {
+        println!("training on {} devices, {} images a step", group.count(), group.count() as u64 * T::train(&config).step_size());
+    }
 
     if arguments.resume {
         trainer.resume()?;

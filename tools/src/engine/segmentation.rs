@@ -1,9 +1,8 @@
 //! Semantic segmentation: data, model, starting weights, and the task the trainer runs.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
@@ -94,7 +93,7 @@ pub struct SegmentationTask {
     config: SegmentationConfig,
     train: Arc<dyn SegmentationDataset>,
     val: Arc<dyn SegmentationDataset>,
-    report: RefCell<Option<IouReport>>,
+    report: Mutex<Option<IouReport>>,
 }
 
 impl SegmentationTask {
@@ -104,7 +103,7 @@ impl SegmentationTask {
     /// When they are missing or wrong.
     pub fn new(config: &SegmentationConfig) -> Result<Self> {
         let (train, val) = (open_data(&config.data.source, false)?, open_data(&config.data.source, true)?);
-        Ok(Self { config: config.clone(), train, val, report: RefCell::new(None) })
+        Ok(Self { config: config.clone(), train, val, report: Mutex::new(None) })
     }
 
     /// The configuration of the model for these data.
@@ -119,7 +118,7 @@ impl SegmentationTask {
 
     /// What the newest validation found.
     pub fn newest_report(&self) -> Option<IouReport> {
-        self.report.borrow().clone()
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Predicts as the validation does.
@@ -185,7 +184,7 @@ impl Task for SegmentationTask {
     fn validate(&self, model: &UperNet<Vmamba>, device: &Device) -> Result<Scalars> {
         let report = self.predictor(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?.report;
         let figures = [("mIoU", report.mean_iou), ("mAcc", report.mean_accuracy), ("aAcc", report.all_accuracy)];
-        *self.report.borrow_mut() = Some(report);
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
         Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 

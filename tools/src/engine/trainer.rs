@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::prelude::*;
 use vision_datasets::sample::DataError;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, Weights, load_into, save_checkpoint, state_dict_of};
 
 use super::config::{Length, NonFinite, TrainConfig};
+use super::data_parallel::{DeviceGroup, Others, Replica};
 use super::ema::Ema;
 use super::freeze::freeze;
 use super::guard::{Incident, REPORT_FILE, first_bad_gradient, first_bad_weight};
@@ -32,12 +32,12 @@ pub struct StepLoss {
     pub parts: Scalars,
 }
 
-/// What distinguishes one task from another.
-pub trait Task {
+/// What distinguishes one task from another. The threads of all devices share it.
+pub trait Task: Sync {
     /// The model.
     type Model: Module + 'static;
     /// A batch of training images.
-    type Batch;
+    type Batch: Send;
 
     /// Number of training images.
     fn samples(&self) -> usize;
@@ -83,12 +83,11 @@ pub trait Task {
 pub struct Trainer<'a, T: Task> {
     task: &'a T,
     config: &'a TrainConfig,
+    group: &'a DeviceGroup,
     length: Length,
     folder: PathBuf,
-    /// With gradients.
-    device: Device,
-    model: T::Model,
-    optimizer: AdamW,
+    /// The first device's, which are the ones that are validated and saved.
+    first: Replica<T::Model>,
     ema: Option<Ema>,
     iteration: u64,
     best: Option<(u64, f64)>,
@@ -111,17 +110,18 @@ pub const LAST: &str = "last.safetensors";
 pub const BEST: &str = "best.safetensors";
 
 impl<'a, T: Task> Trainer<'a, T> {
-    /// A new run with `model`, which must be on `device`, in `folder`.
+    /// A new run with `model`, which must be on the first device of the group, in `folder`.
     ///
     /// # Errors
     /// When the configuration does not say how long it is, or freezes what does not exist.
-    pub fn new(task: &'a T, config: &'a TrainConfig, model: T::Model, device: Device, folder: &Path) -> Result<Self> {
-        let length = config.length(task.samples())?;
+    pub fn new(task: &'a T, config: &'a TrainConfig, model: T::Model, group: &'a DeviceGroup, folder: &Path) -> Result<Self> {
+        let length = config.length(task.samples(), group.count())?;
         let (model, _) = freeze(model, config, task.keys())?;
         let optimizer = AdamW::new(config.optimizer.clone(), task.keys());
         let ema = config.ema.map(|decay| Ema::new(decay, task.keys(), &model));
         let folder = folder.to_owned();
-        Ok(Self { task, config, length, folder, device, model, optimizer, ema, iteration: 0, best: None, validated: None })
+        let first = Replica::new(group.first().clone(), model, optimizer);
+        Ok(Self { task, config, group, length, folder, first, ema, iteration: 0, best: None, validated: None })
     }
 
     /// Continues from the newest checkpoint of the folder.
@@ -133,20 +133,25 @@ impl<'a, T: Task> Trainer<'a, T> {
         let checkpoint = Checkpoint::read(&path).context("cannot resume")?;
         let keys = self.task.keys();
         let state = checkpoint.state_dict(Weights::Model)?;
-        let (model, _) = load_into(self.model.clone(), &keys, &state, &LoadOptions::new())
+        let (model, _) = load_into(self.first.model.clone(), &keys, &state, &LoadOptions::new())
             .with_context(|| format!("cannot resume from {}", path.display()))?;
-        self.model = model;
+        self.first.model = model;
         let metadata = checkpoint.metadata();
         let number = |name: &str| metadata.get(name).and_then(|text| text.parse::<f64>().ok());
         self.iteration = number("iteration").with_context(|| format!("{} does not say its iteration", path.display()))? as u64;
         self.validated = number("validated_iteration").map(|iteration| iteration as u64);
+        let (began, now) = (number("devices").unwrap_or(1.0), self.group.count());
+        if began != now as f64 {
+            println!("changed since the run began: --devices was {began}, is {now}");
+        }
         self.best = number("best_iteration").map(|iteration| iteration as u64).zip(number("best_metric"));
-        let plain = self.device.clone().inner();
-        self.optimizer
-            .restore(&self.model, &plain, |name| Ok(checkpoint.blob(name)?))
+        let plain = self.first.device.clone().inner();
+        self.first
+            .optimizer
+            .restore(&self.first.model, &plain, |name| Ok(checkpoint.blob(name)?))
             .with_context(|| format!("cannot resume from {}", path.display()))?;
         if let Some(decay) = self.config.ema {
-            self.ema = Some(Ema::restore(decay, keys, &self.model, &checkpoint.state_dict(Weights::Ema)?, &plain));
+            self.ema = Some(Ema::restore(decay, keys, &self.first.model, &checkpoint.state_dict(Weights::Ema)?, &plain));
         }
         Ok(())
     }
@@ -168,7 +173,7 @@ impl<'a, T: Task> Trainer<'a, T> {
 
     /// The parameter groups, for inspection.
     pub fn describe_groups(&self) -> String {
-        self.optimizer.describe(&self.model)
+        self.first.optimizer.describe(&self.first.model)
     }
 
     /// The model as it is evaluated: without gradients, with averaged weights where the run keeps them.
@@ -176,9 +181,9 @@ impl<'a, T: Task> Trainer<'a, T> {
     /// # Errors
     /// Never in practice: the averaged weights are the model's own.
     pub fn evaluated_model(&self) -> Result<T::Model> {
-        let model = self.model.valid();
+        let model = self.first.model.valid();
         match &self.ema {
-            Some(ema) => Ok(load_into(model, &self.task.keys(), &ema.state_dict(&self.model), &LoadOptions::new())?.0),
+            Some(ema) => Ok(load_into(model, &self.task.keys(), &ema.state_dict(&self.first.model), &LoadOptions::new())?.0),
             None => Ok(model),
         }
     }
@@ -186,11 +191,16 @@ impl<'a, T: Task> Trainer<'a, T> {
     /// Trains to the end, or until a signal arrives.
     ///
     /// # Errors
-    /// When data cannot be read, a loss is not finite, or something cannot be written. The newest checkpoint is intact.
+    /// When data cannot be read, a loss is not finite, something cannot be written, or a device fails. The newest checkpoint is intact.
     pub fn run(&mut self) -> Result<Outcome> {
+        std::thread::scope(|scope| self.run_with(&Others::start(scope, self.group, &self.first)))
+    }
+
+    fn run_with(&mut self, others: &Others<'a, T::Model>) -> Result<Outcome> {
         let (config, Length { iterations, checkpoint_interval, .. }) = (self.config, self.length);
+        let devices = self.group.count() as u64;
         let mut log = RunLog::open(&self.folder, self.iteration, iterations)?;
-        let mut batches = self.task.batches(self.iteration * config.accumulation);
+        let mut batches = self.task.batches(self.iteration * config.accumulation * devices);
         let mut times = Times::default();
         let interrupted = interrupted();
         if self.iteration > 0 && self.validation_is_due() {
@@ -201,14 +211,14 @@ impl<'a, T: Task> Trainer<'a, T> {
         let (started, first) = (Instant::now(), self.iteration);
         let mut validation_time = Duration::ZERO;
         while self.iteration < iterations {
-            let Step { parts, lr, norm, skipped } = self.step(&mut *batches, &mut times)?;
+            let Step { parts, lr, norm, skipped } = self.step(others, &mut *batches, &mut times)?;
             if let Some(incident) = &skipped {
                 log.say(&format!("left out: {incident}"));
             }
             let done = self.iteration - first;
             let pace = (started.elapsed() - validation_time).as_secs_f64() / done as f64;
             let left = Duration::from_secs_f64(pace * (iterations - self.iteration) as f64);
-            let rate = config.step_size() as f64 / pace;
+            let rate = (config.step_size() * devices) as f64 / pace;
             let due = self.iteration.is_multiple_of(config.log_interval) || self.iteration == iterations;
             let loss = parts.first().map_or(f64::NAN, |(_, loss)| *loss);
             log.progress(self.iteration, &format!("loss {loss:.4}  lr {lr:.2e}  {rate:.1} img/s"), Some(left), due);
@@ -243,73 +253,74 @@ impl<'a, T: Task> Trainer<'a, T> {
         Ok(Outcome::Finished)
     }
 
-    fn step(&mut self, batches: &mut dyn Iterator<Item = Result<T::Batch, DataError>>, times: &mut Times) -> Result<Step> {
-        let (config, Length { iterations, epoch, .. }) = (self.config, self.length);
+    fn step(
+        &mut self,
+        others: &Others<'a, T::Model>,
+        batches: &mut dyn Iterator<Item = Result<T::Batch, DataError>>,
+        times: &mut Times,
+    ) -> Result<Step> {
+        let (task, config, group) = (self.task, self.config, self.group);
+        let Length { iterations, epoch, .. } = self.length;
         let lr = config.schedule.learning_rate(config.optimizer.lr, self.iteration, iterations, epoch);
-        // Burn's generator lives in the device; seeded here, it does not depend on what came before.
+        // Burn's generator is one for all devices of a backend; seeded here, it does not depend on what came before.
         let seed = config.seed ^ (self.iteration + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.device.seed(seed);
-        let mut accumulator = GradientsAccumulator::new();
+        self.first.device.seed(seed);
+        let iteration = self.iteration + 1;
+        let devices = group.count() as u64;
+        let count = (config.accumulation * devices) as f64;
         let mut parts: Scalars = Vec::new();
         let mut images = Vec::new();
         let mut incident = None;
         for micro_batch in 0..config.accumulation {
             let begin = Instant::now();
-            let batch = batches.next().context("the training data ended")??;
+            // Consecutive batches go to consecutive devices, so that an epoch has every image once whatever their number.
+            let mut inputs = Vec::new();
+            for number in micro_batch * devices..(micro_batch + 1) * devices {
+                inputs.push((batches.next().context("the training data ended")??, seed.wrapping_add(number)));
+            }
             times.data += begin.elapsed();
             if incident.is_some() {
                 // The step is left out, but its batches are used up.
                 continue;
             }
-
-            let begin = Instant::now();
-            let StepLoss { total, parts: own } = self.task.loss(&self.model, &batch, &self.device, seed.wrapping_add(micro_batch));
-            let value = f64::from(total.clone().into_scalar::<f32>());
-            times.forward += begin.elapsed();
-            images.extend(self.task.names(&batch));
-            if !value.is_finite() {
-                let place = first_bad_weight(&self.model, self.task.keys())
-                    .or_else(|| self.task.diagnose(&self.model, &batch, &self.device))
-                    .unwrap_or_else(|| "the loss itself".to_owned());
-                let images = self.task.names(&batch);
-                incident = Some(Incident { iteration: self.iteration + 1, images, what: "loss", place, parts: own });
-                continue;
+            let found = others
+                .each(&mut self.first, inputs, move |replica, (batch, seed)| add_batch(task, config, iteration, replica, &batch, seed))?;
+            if let Some(own) = found.first() {
+                times.forward += own.forward;
+                times.backward += own.backward;
             }
-            let begin = Instant::now();
-            let gradients = (total / config.accumulation as f64).backward();
-            accumulator.accumulate(&self.model, GradientsParams::from_grads(gradients, &self.model));
-            times.backward += begin.elapsed();
-
-            let own = std::iter::once(("loss".to_owned(), value)).chain(own);
-            for (index, (name, value)) in own.enumerate() {
-                let share = value / config.accumulation as f64;
-                match parts.get_mut(index) {
-                    Some(part) => part.1 += share,
-                    None => parts.push((name, share)),
+            for batch in found {
+                images.extend(batch.images);
+                incident = incident.or(batch.incident);
+                for (index, (name, value)) in batch.parts.into_iter().enumerate() {
+                    match parts.get_mut(index) {
+                        Some(part) => part.1 += value / count,
+                        None => parts.push((name, value / count)),
+                    }
                 }
             }
         }
         let begin = Instant::now();
-        let gradients = accumulator.grads();
-        let norm = self.optimizer.norm(&self.model, &gradients);
+        let gradients = others.each(&mut self.first, vec![(); group.count()], move |replica, ()| replica.take_gradients(group))?;
+        let norm = gradients.first().map_or(0.0, |own| self.first.optimizer.norm(&self.first.model, own));
         if incident.is_none() && !norm.is_finite() {
-            let place = first_bad_gradient(&self.model, &gradients, self.task.keys());
+            let place = gradients.first().and_then(|own| first_bad_gradient(&self.first.model, own, task.keys()));
             let place = place.unwrap_or_else(|| "the norm over all parameters, which overflows".to_owned());
-            incident = Some(Incident { iteration: self.iteration + 1, images, what: "gradient", place, parts: parts.clone() });
+            incident = Some(Incident { iteration, images, what: "gradient", place, parts: parts.clone() });
         }
         let skipped = match incident {
             Some(incident) => Some(self.refuse(&incident)?),
             None => {
-                self.model = self.optimizer.step(self.model.clone(), gradients, norm, lr);
+                others.each(&mut self.first, gradients, move |replica, gradients| replica.step(gradients, norm, lr))?;
                 if let Some(ema) = &mut self.ema {
-                    ema.update(&self.model);
+                    ema.update(&self.first.model);
                 }
                 None
             }
         };
         times.optimizer += begin.elapsed();
         times.steps += 1;
-        self.iteration += 1;
+        self.iteration = iteration;
         Ok(Step { parts, lr, norm, skipped })
     }
 
@@ -334,7 +345,7 @@ impl<'a, T: Task> Trainer<'a, T> {
 
     /// Evaluates, and keeps the model when it is the best so far.
     fn validate(&mut self, log: &mut RunLog) -> Result<()> {
-        let scalars = self.task.validate(&self.evaluated_model()?, &self.device.clone().inner())?;
+        let scalars = self.task.validate(&self.evaluated_model()?, &self.first.device.clone().inner())?;
         // Shares are shown in percent, as the field's tables do.
         let text: Vec<String> = scalars.iter().map(|(name, share)| format!("{name} {:.2}", share * 100.0)).collect();
         log.say(&format!("iteration {}: validation {}", self.iteration, text.join("  ")));
@@ -359,12 +370,52 @@ impl<'a, T: Task> Trainer<'a, T> {
             metadata.insert("best_iteration".to_owned(), iteration.to_string());
             metadata.insert("best_metric".to_owned(), metric.to_string());
         }
-        let ema = self.ema.as_ref().map(|ema| ema.state_dict(&self.model));
+        if self.group.count() > 1 {
+            metadata.insert("devices".to_owned(), self.group.count().to_string());
+        }
+        let ema = self.ema.as_ref().map(|ema| ema.state_dict(&self.first.model));
         // Only the newest checkpoint is resumed from; the best one is smaller without the optimiser.
-        let blobs = if name == LAST { self.optimizer.to_blobs() } else { BTreeMap::new() };
-        save_checkpoint(self.folder.join(name), &state_dict_of(&self.model, &keys), ema.as_ref(), &metadata, &blobs)?;
+        let blobs = if name == LAST { self.first.optimizer.to_blobs() } else { BTreeMap::new() };
+        save_checkpoint(self.folder.join(name), &state_dict_of(&self.first.model, &keys), ema.as_ref(), &metadata, &blobs)?;
         Ok(())
     }
+}
+
+/// What one device found for one batch.
+struct BatchLoss {
+    /// The loss and its parts; none when the loss is no number.
+    parts: Scalars,
+    images: Vec<String>,
+    incident: Option<Incident>,
+    forward: Duration,
+    backward: Duration,
+}
+
+/// Adds the gradients of a batch to those of the step, unless its loss is no number.
+fn add_batch<T: Task>(
+    task: &T,
+    config: &TrainConfig,
+    iteration: u64,
+    replica: &mut Replica<T::Model>,
+    batch: &T::Batch,
+    seed: u64,
+) -> BatchLoss {
+    let begin = Instant::now();
+    let StepLoss { total, parts } = task.loss(&replica.model, batch, &replica.device, seed);
+    let value = f64::from(total.clone().into_scalar::<f32>());
+    let forward = begin.elapsed();
+    let images = task.names(batch);
+    if !value.is_finite() {
+        let place = first_bad_weight(&replica.model, task.keys())
+            .or_else(|| task.diagnose(&replica.model, batch, &replica.device))
+            .unwrap_or_else(|| "the loss itself".to_owned());
+        let incident = Some(Incident { iteration, images: images.clone(), what: "loss", place, parts });
+        return BatchLoss { parts: Vec::new(), images, incident, forward, backward: Duration::ZERO };
+    }
+    let begin = Instant::now();
+    replica.add_gradients(total / config.accumulation as f64);
+    let parts = std::iter::once(("loss".to_owned(), value)).chain(parts).collect();
+    BatchLoss { parts, images, incident: None, forward, backward: begin.elapsed() }
 }
 
 /// What a step did.

@@ -3,10 +3,9 @@
 pub mod config;
 pub mod evaluate;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
@@ -105,7 +104,7 @@ pub struct DetectionTask {
     config: DetectionConfig,
     train: Arc<dyn DetectionDataset>,
     val: Arc<dyn DetectionDataset>,
-    reports: RefCell<Option<Reports>>,
+    reports: Mutex<Option<Reports>>,
 }
 
 impl DetectionTask {
@@ -116,7 +115,7 @@ impl DetectionTask {
     pub fn new(config: &DetectionConfig) -> Result<Self> {
         let train = open_data(&config.data.source, false, None)?;
         let val = open_data(&config.data.source, true, Some(&train.classes().names))?;
-        Ok(Self { config: config.clone(), train, val, reports: RefCell::new(None) })
+        Ok(Self { config: config.clone(), train, val, reports: Mutex::new(None) })
     }
 
     /// The configuration of the model for these data.
@@ -230,7 +229,7 @@ impl Task for DetectionTask {
             ("segm_AP50", masks.stats[1]),
             ("segm_AP75", masks.stats[2]),
         ];
-        *self.reports.borrow_mut() = Some(Reports { boxes, masks });
+        *self.reports.lock().unwrap_or_else(PoisonError::into_inner) = Some(Reports { boxes, masks });
         Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value.max(0.0))).collect())
     }
 
@@ -322,7 +321,7 @@ impl Training for DetectionTraining {
             let picture = objects::comparison(&sample.image, Some(&sample.instances), &found, data.classes(), DRAWN_SCORE);
             pictures::save(&folder.join(format!("{}.png", sample.name)), &picture)?;
         }
-        if let Some(Reports { boxes, masks }) = task.reports.borrow().as_ref() {
+        if let Some(Reports { boxes, masks }) = task.reports.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             let truth = data.truth()?;
             let ids: Vec<i64> = truth.categories.iter().map(|category| category.id).collect();
             print!("{}", category_table(boxes, masks, data.classes(), &ids).text());
