@@ -1,9 +1,13 @@
 //! `--device cpu | cuda[:i] | vulkan[:i]`.
 
+use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use burn::prelude::*;
+
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+use super::process;
 
 /// A device as the user names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,18 @@ impl FromStr for DeviceChoice {
             ("cuda", index) => Ok(Self::Cuda(index.unwrap_or(0))),
             ("vulkan", index) => Ok(Self::Vulkan(index)),
             _ => Err(format!("unknown device `{text}`; possible are cpu, cuda, cuda:<n>, vulkan, vulkan:<n>")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    /// As it is parsed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Vulkan(None) => f.write_str("vulkan"),
+            Self::Vulkan(Some(index)) => write!(f, "vulkan:{index}"),
         }
     }
 }
@@ -70,22 +86,19 @@ fn open_vulkan(_index: Option<usize>) -> Result<Device> {
 /// Burn panics when a driver is missing; this makes an error of it.
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 fn probe(name: &str, needs: &str, open: impl FnOnce() -> Device + Send + 'static) -> Result<Device> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| ()));
-    let result = std::thread::spawn(move || {
-        let device = open();
-        let sum = Tensor::<1>::ones([2], &device).sum().into_scalar::<f32>();
-        (device, sum)
-    })
-    .join();
-    std::panic::set_hook(hook);
+    let result = process::without_panic(|| {
+        // On a thread of its own, so that a device that fails leaves nothing of its on this one.
+        let probing = std::thread::spawn(move || {
+            let device = open();
+            let sum = Tensor::<1>::ones([2], &device).sum().into_scalar::<f32>();
+            (device, sum)
+        });
+        probing.join().unwrap_or_else(|reason| std::panic::resume_unwind(reason))
+    });
     match result {
         Ok((device, sum)) if sum == 2.0 => Ok(device),
         Ok(_) => bail!("the {name} device computes wrong results"),
-        Err(reason) => {
-            let reason = reason.downcast_ref::<String>().cloned().or_else(|| reason.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            bail!("no {name} device: {}; it needs {needs}", reason.unwrap_or_else(|| "it could not be opened".into()))
-        }
+        Err(reason) => bail!("no {name} device: {reason}; it needs {needs}"),
     }
 }
 
@@ -98,6 +111,9 @@ mod tests {
         assert_eq!("cpu".parse(), Ok(DeviceChoice::Cpu));
         assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
         assert_eq!("vulkan".parse(), Ok(DeviceChoice::Vulkan(None)));
+        for name in ["cpu", "cuda:3", "vulkan", "vulkan:1"] {
+            assert_eq!(name.parse::<DeviceChoice>().unwrap().to_string(), name);
+        }
         for wrong in ["gpu", "cuda:x", "cpu:1", ""] {
             assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
         }
