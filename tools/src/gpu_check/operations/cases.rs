@@ -51,17 +51,20 @@ pub(super) struct Input {
     pub activation: bool,
 }
 
-/// What is computed of the flattened inputs.
+/// Something of the flattened inputs.
+pub(super) type Function<T> = Box<dyn Fn(&[Tensor<1>]) -> T>;
+
+/// What is computed of the inputs.
 pub(super) enum Run {
     /// A tensor, flattened; every input has a gradient.
-    Function(Box<dyn Fn(&[Tensor<1>]) -> Tensor<1>>),
+    Function(Function<Tensor<1>>),
     /// The best class of each pixel.
-    Labels { scores: Scores, labels: Box<dyn Fn(&[Tensor<1>]) -> Vec<u32>> },
+    Labels { scores: Scores, labels: Function<Vec<u32>> },
 }
 
 /// The scores that labels are chosen by.
 pub(super) struct Scores {
-    pub resized: Box<dyn Fn(&[Tensor<1>]) -> Tensor<1>>,
+    pub resized: Function<Tensor<1>>,
     pub batch: usize,
     pub classes: usize,
     pub pixels: usize,
@@ -188,8 +191,8 @@ fn routes() -> Vec<Case> {
 
 fn activations_and_norms() -> Vec<Case> {
     let mut cases = Vec::new();
-    type Function = fn(Tensor<4>) -> Tensor<4>;
-    for (name, function) in [("gelu", gelu as Function), ("silu", silu as Function), ("softplus", softplus as Function)] {
+    type Activation = fn(Tensor<4>) -> Tensor<4>;
+    for (name, function) in [("gelu", gelu as Activation), ("silu", silu as Activation), ("softplus", softplus as Activation)] {
         for shape in [[2, 7, 5, 3], [1, 1, 1, 1], [2, 28, 28, 96]] {
             // Wide enough for the tails, where softplus is linear.
             let inputs = vec![Input { spread: 8.0, ..activation("x", &shape) }];
