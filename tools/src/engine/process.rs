@@ -31,6 +31,22 @@ fn keep_large_blocks() {
     }
 }
 
+/// Runs `work` and makes a panic an error with its message: Burn panics where a driver is missing or memory is full. Nothing is printed.
+///
+/// # Errors
+/// The first line of the message.
+pub fn without_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    // Whoever calls this drops what `work` may have left half done.
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    std::panic::set_hook(hook);
+    result.map_err(|reason| {
+        let text = reason.downcast_ref::<String>().map(String::as_str).or_else(|| reason.downcast_ref::<&str>().copied());
+        text.and_then(|text| text.lines().find(|line| !line.trim().is_empty())).unwrap_or("it panicked without a message").to_owned()
+    })
+}
+
 /// Processor time of all threads of this process so far, in seconds, where the system tells.
 pub fn cpu_seconds() -> Option<f64> {
     #[cfg(unix)]

@@ -8,21 +8,23 @@ use serde_json::{Value, json};
 use vmamba::Preset;
 
 use super::network::Network;
-use super::{Peers, Task};
+use super::{Peers, Setting, Task};
 use crate::engine::process::memory;
 
-/// Resident memory of a process in bytes.
+/// Memory in bytes: the resident memory of a process, or, of a peer on a GPU, what its allocator holds there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peak {
     /// With the program, the weights and the images, before the first run.
     pub before: u64,
     /// The most until the end of the second run.
     pub peak: u64,
+    /// On a GPU: the most that was in use, where `peak` has what PyTorch's allocator keeps in reserve as well.
+    pub allocated: Option<u64>,
 }
 
 impl Peak {
     pub(super) fn from_json(answer: &Value) -> Option<Self> {
-        Some(Self { before: answer["before"].as_u64()?, peak: answer["peak"].as_u64()? })
+        Some(Self { before: answer["before"].as_u64()?, peak: answer["peak"].as_u64()?, allocated: answer["allocated"].as_u64() })
     }
 }
 
@@ -69,7 +71,15 @@ pub fn peak_of_ours(program: &Path, arguments: &[String]) -> Result<Peak, String
 /// # Errors
 /// With the worker's reason.
 pub fn peak_of_peer(python: &str, name: &str, task: Task) -> Result<Peak, String> {
-    let mut peers = Peers::start(python).map_err(|error| format!("{error:#}"))?;
-    peers.set_up(name, task)?;
+    peak_of_peer_in(python, None, name, task, &Setting::default())
+}
+
+/// As [`peak_of_peer`], on any device and in any precision; `official` as in [`Peers::start_beside`].
+///
+/// # Errors
+/// With the worker's reason.
+pub fn peak_of_peer_in(python: &str, official: Option<&Path>, name: &str, task: Task, setting: &Setting) -> Result<Peak, String> {
+    let mut peers = Peers::start_beside(python, official).map_err(|error| format!("{error:#}"))?;
+    peers.set_up_in(name, task, setting)?;
     peers.memory(name)
 }

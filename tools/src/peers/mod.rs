@@ -12,9 +12,9 @@ use vmamba::Preset;
 
 use crate::engine::process::cpu_seconds;
 
-pub use memory::{Peak, measure_memory, peak_of_ours, peak_of_peer};
+pub use memory::{Peak, measure_memory, peak_of_ours, peak_of_peer, peak_of_peer_in};
 pub use report::{json, memory_table, min_and_median, plot, table};
-pub use worker::{Peers, Versions};
+pub use worker::{PeerPrecision, Peers, Setting, Versions};
 
 use network::Network;
 

@@ -53,7 +53,7 @@ pub fn memory_table(memory: &[(Task, String, Result<Peak, String>)]) -> Table {
     for (task, name, peak) in memory {
         let mut row = vec![Cell::from(task.name()), Cell::from(name.as_str())];
         match peak {
-            Ok(Peak { before, peak }) => row.extend([mib(*peak), mib(*before), mib(peak.saturating_sub(*before)), Cell::from("")]),
+            Ok(Peak { before, peak, .. }) => row.extend([mib(*peak), mib(*before), mib(peak.saturating_sub(*before)), Cell::from("")]),
             Err(reason) => row.extend([Cell::Missing, Cell::Missing, Cell::Missing, Cell::from(reason.as_str())]),
         }
         table.push(row);
@@ -80,7 +80,7 @@ pub fn json(comparisons: &[Comparison], memory: &[(Task, String, Result<Peak, St
         let mut object = task(*of);
         object["name"] = json!(name);
         match peak {
-            Ok(Peak { before, peak }) => (object["before"], object["peak"]) = (json!(before), json!(peak)),
+            Ok(Peak { before, peak, .. }) => (object["before"], object["peak"]) = (json!(before), json!(peak)),
             Err(reason) => object["error"] = json!(reason),
         }
         object

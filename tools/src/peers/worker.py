@@ -2,13 +2,23 @@
 
 Requests: {"setup": {"model", "work", "size", "batch", "threads"}} answers {"ok": true}; {"run": model} answers
 {"wall": seconds, "cpu": seconds}; {"memory": model} runs it twice and answers {"before": bytes, "peak": bytes}; {"clear": true} forgets
-all models. Whatever a peer cannot do is {"error": text}. The first answer, before any request, names versions and models.
+all models. Whatever a peer cannot do is {"error": text}. The first answer, before any request, names versions, GPU and models.
+
+A setup may also name a "device" (torch's name for it), a "precision" ("float32", "tf32": float32 with products on TF32 tensor cores,
+"bf16": autocast) and, for training, "update": true for a step of AdamW after the backward pass. {"run": model, "times": n} runs it n
+times and answers the seconds of all together. On a GPU, memory is that of PyTorch's allocator, with "allocated", the peak without
+what the allocator keeps in reserve.
+
+An argument names the folder `classification/models` of the official VMamba repository; its model is a peer as well.
 """
 
+import contextlib
+import gc
 import json
 import os
 import sys
 import time
+import types
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
@@ -97,12 +107,77 @@ def mask_rcnn(size):
     )
 
 
+def stand_in(name, **contents):
+    """Provides a module with what the official model needs of it to be run."""
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        sys.modules.setdefault(".".join(parts[:end]), types.ModuleType(".".join(parts[:end])))
+    vars(sys.modules[name]).update(contents)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops the branch of whole images in training."""
+
+    def __init__(self, drop_prob=0.0):
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x):
+        if not self.training or self.drop_prob == 0.0:
+            return x
+        keep = 1.0 - self.drop_prob
+        return x * x.new_empty([len(x)] + [1] * (x.ndim - 1)).bernoulli_(keep) / keep
+
+
+def official_vmamba_tiny_s1l8(size):
+    """The official model, with those of its kernels that are there: Triton's routes, and its scan in PyTorch unless the extension is."""
+    for name, contents in {
+        "timm.models.layers": {"DropPath": DropPath, "trunc_normal_": nn.init.trunc_normal_},
+        "fvcore.nn": dict.fromkeys(["FlopCountAnalysis", "flop_count_str", "flop_count", "parameter_count"]),
+    }.items():
+        try:
+            __import__(name)
+        except ImportError:
+            stand_in(name, **contents)
+    if sys.argv[1] not in sys.path:
+        sys.path.insert(0, sys.argv[1])
+    # For a form of the operator that this model has not, and with needs of its own.
+    stand_in("mamba2.ssd_minimal", selective_scan_chunk_fn=None)
+    from vmamba import VSSM
+
+    return VSSM(
+        depths=[2, 2, 8, 2],
+        dims=96,
+        num_classes=1000,
+        drop_path_rate=0.2,
+        ssm_d_state=1,
+        ssm_ratio=1.0,
+        ssm_dt_rank="auto",
+        ssm_act_layer="silu",
+        ssm_conv=3,
+        ssm_conv_bias=False,
+        ssm_drop_rate=0.0,
+        ssm_init="v0",
+        forward_type="v05_noz",
+        mlp_ratio=4.0,
+        mlp_act_layer="gelu",
+        mlp_drop_rate=0.0,
+        gmlp=False,
+        patch_norm=True,
+        norm_layer="ln2d",
+        downsample_version="v3",
+        patchembed_version="v2",
+    )
+
+
 CLASSIFIERS = {
     "resnet50": lambda size: torchvision.models.resnet50(),
     "deit_s": deit_s,
     "convnext_t": lambda size: torchvision.models.convnext_tiny(),
     "swin_t": lambda size: torchvision.models.swin_t(),
 }
+if len(sys.argv) > 1:
+    CLASSIFIERS["official_vmamba_tiny_s1l8"] = official_vmamba_tiny_s1l8
 MODELS = {
     "forward": CLASSIFIERS,
     "train": CLASSIFIERS,
@@ -111,25 +186,60 @@ MODELS = {
 }
 
 
-def prepare(model, work, size, batch, threads):
-    """A function that runs the model once."""
-    torch.manual_seed(0)
-    torch.set_num_threads(threads)
-    network = MODELS[work][model](size).train(work == "train")
-    images = torch.randn(batch, 3, *size)
-    labels = torch.arange(batch) % 1000
-    if work == "detect":
-        images = list(images)
+class Prepared:
+    """A model with images on a device."""
 
-    def forward():
-        with torch.inference_mode():
-            network(images)
+    def __init__(self, model, work, size, batch, threads, device="cpu", precision="float32", update=False):
+        torch.manual_seed(0)
+        torch.set_num_threads(threads)
+        # For all models of the process; those that run in turns have the same precision.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        self.device = torch.device(device)
+        self.training, self.mixed = work == "train", precision == "bf16"
+        self.network = MODELS[work][model](size).train(self.training).to(self.device)
+        images = torch.randn(batch, 3, *size).to(self.device)
+        self.images = list(images) if work == "detect" else images
+        self.labels = (torch.arange(batch) % 1000).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-4, weight_decay=0.05) if update else None
 
-    def step():
-        network.zero_grad(set_to_none=True)
-        cross_entropy(network(images), labels).backward()
+    def precision(self):
+        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed else contextlib.nullcontext()
 
-    return step if work == "train" else forward
+    def run(self):
+        if not self.training:
+            with torch.inference_mode(), self.precision():
+                self.network(self.images)
+            return
+        self.network.zero_grad(set_to_none=True)
+        with self.precision():
+            loss = cross_entropy(self.network(self.images), self.labels)
+        loss.backward()
+        if self.optimizer:
+            self.optimizer.step()
+
+    def wait(self):
+        """Until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def timed(self, times):
+        self.wait()
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(times):
+            self.run()
+        self.wait()
+        return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+    def memory(self):
+        if self.device.type == "cuda":
+            before = torch.cuda.memory_reserved(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.timed(2)
+            peak, allocated = torch.cuda.max_memory_reserved(self.device), torch.cuda.max_memory_allocated(self.device)
+            return {"before": before, "peak": peak, "allocated": allocated}
+        before = resident("VmRSS")
+        self.timed(2)
+        return {"before": before, "peak": resident("VmHWM")}
 
 
 def resident(field):
@@ -138,33 +248,39 @@ def resident(field):
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
 
 
+def forget(prepared):
+    prepared.clear()
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def answer(prepared, request):
     if "setup" in request:
-        prepared[request["setup"]["model"]] = prepare(**request["setup"])
+        prepared[request["setup"]["model"]] = Prepared(**request["setup"])
         return {"ok": True}
     if "memory" in request:
-        before = resident("VmRSS")
-        for _ in range(2):
-            prepared[request["memory"]]()
-        return {"before": before, "peak": resident("VmHWM")}
+        return prepared[request["memory"]].memory()
     if "clear" in request:
-        prepared.clear()
+        forget(prepared)
         return {"ok": True}
-    wall, cpu = time.perf_counter(), time.process_time()
-    prepared[request["run"]]()
-    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    return prepared[request["run"]].timed(request.get("times", 1))
 
 
 def main():
-    models = {work: sorted(models) for work, models in MODELS.items()}
-    print(json.dumps({"torch": torch.__version__, "torchvision": torchvision.__version__, "models": models}), flush=True)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    hello = {"torch": torch.__version__, "torchvision": torchvision.__version__, "gpu": gpu}
+    hello["models"] = {work: sorted(models) for work, models in MODELS.items()}
+    # What the models print is no answer.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    print(json.dumps(hello), file=answers, flush=True)
     prepared = {}
     for line in sys.stdin:
         try:
             reply = answer(prepared, json.loads(line))
         except Exception as error:  # whatever a peer cannot do becomes a row that says so
             reply = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(reply), flush=True)
+        print(json.dumps(reply), file=answers, flush=True)
 
 
 main()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
@@ -23,6 +24,44 @@ pub struct Peers {
     versions: Versions,
 }
 
+/// Where and how exactly a peer runs; by default as [`Peers::set_up`] runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// PyTorch's name of the device, such as `cuda:0`.
+    pub device: String,
+    /// Numbers the network computes with.
+    pub precision: PeerPrecision,
+    /// Whether a training step ends with an update by AdamW.
+    pub update: bool,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self { device: "cpu".to_owned(), precision: PeerPrecision::Float32, update: false }
+    }
+}
+
+/// Numbers a peer computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerPrecision {
+    /// Float32 throughout.
+    Float32,
+    /// Float32, with matrix products and convolutions on tensor cores that keep ten bits of their factors.
+    Tf32,
+    /// PyTorch's autocast to bfloat16; the weights are float32.
+    Bf16,
+}
+
+impl PeerPrecision {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 /// What the peers are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versions {
@@ -30,6 +69,8 @@ pub struct Versions {
     pub torch: String,
     /// Version of torchvision.
     pub torchvision: String,
+    /// The GPU that PyTorch sees.
+    pub gpu: Option<String>,
     /// The models it can run, for each [`Work`]'s name.
     models: BTreeMap<String, Vec<String>>,
 }
@@ -44,14 +85,25 @@ impl Versions {
 impl Peers {
     /// The names a peer can have.
     pub const NAMES: [&str; 4] = ["swin_t", "convnext_t", "resnet50", "deit_s"];
+    /// The name of the official VMamba-T, a peer where its code is given.
+    pub const OFFICIAL: &str = "official_vmamba_tiny_s1l8";
 
     /// Starts `python` with the worker's script.
     ///
     /// # Errors
     /// When the program cannot be started, or has no torch and torchvision; the text says which.
     pub fn start(python: &str) -> Result<Self> {
+        Self::start_beside(python, None)
+    }
+
+    /// As [`Peers::start`], with the official VMamba as a peer as well when `official` is its folder `classification/models`.
+    ///
+    /// # Errors
+    /// As [`Peers::start`].
+    pub fn start_beside(python: &str, official: Option<&Path>) -> Result<Self> {
         let mut child = Command::new(python)
             .args(["-c", SCRIPT])
+            .args(official)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -63,12 +115,13 @@ impl Peers {
         let errors = std::thread::spawn(move || {
             BufReader::new(errors).split(b'\n').map_while(Result::ok).filter(|line| !line.trim_ascii().is_empty()).last().map(text)
         });
-        let versions = Versions { torch: String::new(), torchvision: String::new(), models: BTreeMap::new() };
+        let versions = Versions { torch: String::new(), torchvision: String::new(), gpu: None, models: BTreeMap::new() };
         let mut peers = Self { child, input, output: BufReader::new(output), errors: Some(errors), ended: None, versions };
         let hello = peers.answer().map_err(|reason| anyhow!("`{python}` cannot run the peers: {reason}"))?;
         let text = |key: &str| hello[key].as_str().unwrap_or("unknown").to_owned();
         let models = serde_json::from_value(hello["models"].clone()).with_context(|| format!("`{python}` answered {hello}"))?;
-        peers.versions = Versions { torch: text("torch"), torchvision: text("torchvision"), models };
+        let gpu = hello["gpu"].as_str().map(str::to_owned);
+        peers.versions = Versions { torch: text("torch"), torchvision: text("torchvision"), gpu, models };
         Ok(peers)
     }
 
@@ -87,8 +140,20 @@ impl Peers {
     /// # Errors
     /// The peer's own, such as a size it cannot take, and the reason why the worker ended.
     pub fn set_up(&mut self, model: &str, task: Task) -> Result<(), String> {
+        self.set_up_in(model, task, &Setting::default())
+    }
+
+    /// As [`Peers::set_up`], on any device and in any precision.
+    ///
+    /// # Errors
+    /// As [`Peers::set_up`].
+    pub fn set_up_in(&mut self, model: &str, task: Task, setting: &Setting) -> Result<(), String> {
         let Task { work, size, batch, threads } = task;
-        let setup = json!({ "model": model, "work": work.name(), "size": size, "batch": batch, "threads": threads });
+        let Setting { device, precision, update } = setting;
+        let setup = json!({
+            "model": model, "work": work.name(), "size": size, "batch": batch, "threads": threads,
+            "device": device, "precision": precision.name(), "update": update,
+        });
         self.ask(&json!({ "setup": setup })).map(|_| ())
     }
 
@@ -97,7 +162,15 @@ impl Peers {
     /// # Errors
     /// The peer's own and the reason why the worker ended.
     pub fn run(&mut self, model: &str) -> Result<Timing, String> {
-        let answer = self.ask(&json!({ "run": model }))?;
+        self.run_times(model, 1)
+    }
+
+    /// Runs a loaded peer some times, and waits for its device before and after; the time of all runs together.
+    ///
+    /// # Errors
+    /// As [`Peers::run`].
+    pub fn run_times(&mut self, model: &str, times: usize) -> Result<Timing, String> {
+        let answer = self.ask(&json!({ "run": model, "times": times }))?;
         let wall = answer["wall"].as_f64().ok_or_else(|| format!("the worker of the peers answered {answer}"))?;
         Ok(Timing { wall, cpu: answer["cpu"].as_f64() })
     }

@@ -12,6 +12,8 @@ pub enum Cell {
     Integer(i64),
     /// A number shown with the given count of decimals, aligned right; NaN shows as `n/a` and is `null` in JSON.
     Number(f64, usize),
+    /// A number shown with two digits and an exponent, aligned right; NaN as in [`Cell::Number`].
+    Scientific(f64),
     /// Nothing known: `-` in text, `null` in JSON.
     Missing,
 }
@@ -27,7 +29,7 @@ impl Cell {
             Self::Text(text) => Value::from(text.as_str()),
             Self::Integer(n) => Value::from(*n),
             // serde_json turns a NaN into null.
-            Self::Number(n, _) => Value::from(*n),
+            Self::Number(n, _) | Self::Scientific(n) => Value::from(*n),
             Self::Missing => Value::Null,
         }
     }
@@ -38,8 +40,9 @@ impl fmt::Display for Cell {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::Integer(n) => write!(f, "{n}"),
-            Self::Number(n, _) if !n.is_finite() => f.write_str("n/a"),
+            Self::Number(n, _) | Self::Scientific(n) if !n.is_finite() => f.write_str("n/a"),
             Self::Number(n, decimals) => write!(f, "{n:.decimals$}"),
+            Self::Scientific(n) => write!(f, "{n:.1e}"),
             Self::Missing => f.write_str("-"),
         }
     }
@@ -142,7 +145,8 @@ impl Table {
     /// A column is aligned right when it holds a number anywhere and no text.
     fn right(&self, column: usize) -> bool {
         let mut cells = self.rows.iter().map(|row| &row[column]);
-        cells.clone().any(|c| matches!(c, Cell::Integer(_) | Cell::Number(..))) && !cells.any(|c| matches!(c, Cell::Text(_)))
+        cells.clone().any(|c| matches!(c, Cell::Integer(_) | Cell::Number(..) | Cell::Scientific(_)))
+            && !cells.any(|c| matches!(c, Cell::Text(_)))
     }
 
     fn widths(&self) -> Vec<usize> {
