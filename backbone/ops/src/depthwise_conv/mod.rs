@@ -13,6 +13,7 @@ use burn::prelude::*;
 use crate::flex::is_native;
 use crate::matmul::Pointwise;
 use crate::operation::operation;
+use crate::precision::{in_float32, is_narrow};
 
 operation! {
     DepthwiseConvOps::depthwise_conv => DepthwiseConvGradOps::depthwise_conv_backward -> DepthwiseConvGrads by DepthwiseConvNode,
@@ -37,6 +38,9 @@ pub trait FusedDepthwiseConvOps: burn::backend::Backend {
 /// When the kernel is not square with an odd side or the channel counts differ.
 pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
     let channels = check(&x, &weight);
+    if is_narrow(&x) {
+        return in_float32(x, |x| depthwise_conv2d(x, weight, bias));
+    }
     if !is_native(&x) {
         return reference::depthwise_conv2d(x, weight, bias);
     }
@@ -50,6 +54,9 @@ pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>
 /// As [`depthwise_conv2d`].
 pub fn depthwise_conv2d_fused(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, activation: Pointwise) -> Tensor<4> {
     let channels = check(&x, &weight);
+    if is_narrow(&x) {
+        return in_float32(x, |x| depthwise_conv2d_fused(x, weight, bias, activation));
+    }
     if !is_native(&x) || x.device().is_autodiff() {
         return activation.apply(depthwise_conv2d(x, weight, bias));
     }
