@@ -6,9 +6,9 @@ use burn::prelude::*;
 ///
 /// Heads know a backbone only through this trait, so that one's own backbone works with every head; see `examples/own_backbone.rs`.
 pub trait FeaturePyramid {
-    /// Features of `images` `[batch, channels, height, width]`, float32, normalised as the backbone expects: one tensor
-    /// `[batch, channels()[i], height / strides()[i], width / strides()[i]]` a level, the finest first. How sizes that the stride does
-    /// not divide are rounded is the backbone's affair; heads take the sizes from the tensors.
+    /// Features of `images` `[batch, channels, height, width]`, float32 or bf16, normalised as the backbone expects: one tensor
+    /// `[batch, channels()[i], height / strides()[i], width / strides()[i]]` a level, the finest first, in the type of the images. How
+    /// sizes that the stride does not divide are rounded is the backbone's affair; heads take sizes and type from the tensors.
     fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>>;
 
     /// Channels of every level.

@@ -5,6 +5,7 @@ use burn::prelude::*;
 
 use crate::flex::has_kernel;
 use crate::matmul::Pointwise;
+use crate::precision::{in_float32, widened};
 use crate::{gelu, silu};
 
 /// `activation(scale * product + bias + residual)`, for [`crate::linear_fused`] and [`crate::conv2d_fused`]; what is not given is left
@@ -18,7 +19,7 @@ pub struct Fused<const D: usize> {
     pub scale: Option<Tensor<1>>,
     /// `[out]`.
     pub bias: Option<Tensor<1>>,
-    /// Of the shape of the result.
+    /// Of the shape and the type of the result.
     pub residual: Option<Tensor<D>>,
     /// Last of all.
     pub activation: Pointwise,
@@ -42,6 +43,11 @@ impl<const D: usize> Fused<D> {
         Self { residual: Some(residual), ..self }
     }
 
+    /// The same with the residual in float32; scale and bias are so anyway.
+    pub(crate) fn widened(self) -> Self {
+        Self { residual: self.residual.map(widened), ..self }
+    }
+
     /// Whether kernels do it: without gradients.
     pub(crate) fn applies(&self, x: &Tensor<D>) -> bool {
         has_kernel(x) && !x.device().is_autodiff()
@@ -56,13 +62,14 @@ impl<const D: usize> Fused<D> {
         };
         let y = match self.scale {
             None => product(self.bias),
-            Some(scale) => {
-                let y = product(None) * along_channels(scale);
+            // A batch norm: its scale and shift are not for rounding.
+            Some(scale) => in_float32(product(None), |y| {
+                let y = y * along_channels(scale);
                 match self.bias {
                     Some(bias) => y + along_channels(bias),
                     None => y,
                 }
-            }
+            }),
         };
         let y = match self.residual {
             Some(residual) => y + residual,
@@ -82,7 +89,7 @@ impl<const D: usize> Fused<D> {
 }
 
 impl Pointwise {
-    /// Applies it to a float32 tensor of any shape.
+    /// Applies it to a tensor of any shape.
     pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Identity => x,

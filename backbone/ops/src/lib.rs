@@ -6,6 +6,9 @@
 //! On the CPU backend the native kernels run, under autodiff as well. On every other backend the plain-tensor reference runs on that
 //! device. All CPU kernels compute in float32 and give the same bits whatever the number of threads.
 //!
+//! Activations are float32 or bf16, and results have their type; weights are float32 in either case. On the CPU bf16 is rounded to at the
+//! end of every operation, without being faster.
+//!
 //! | operation | layout | used for |
 //! |---|---|---|
 //! | [`selective_scan_2d`] | `[batch, height, width, channels]` | the four-route scan of SS2D |
@@ -37,6 +40,7 @@ mod matmul;
 mod nms;
 mod operation;
 mod paste_mask;
+mod precision;
 mod resize;
 mod roi_align;
 mod selective_scan;

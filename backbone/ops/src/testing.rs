@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 
 /// The CPU without gradients.
 pub(crate) fn cpu() -> Device {
@@ -45,6 +45,20 @@ pub(crate) fn assert_close_values(what: &str, actual: &[f32], expected: &[f32], 
     for (i, (a, e)) in actual.iter().zip(expected).enumerate() {
         assert!((a - e).abs() <= tolerance * scale, "{what}: element {i} is {a}, expected {e} (largest {scale})");
     }
+}
+
+/// Asserts that the reference of an operation takes bf16 activations and weights in float32 and says what the operation says, in bf16.
+#[track_caller]
+pub(crate) fn assert_reference_keeps_bf16<const D: usize, const E: usize>(
+    x: Tensor<D>,
+    reference: impl Fn(Tensor<D>) -> Tensor<E>,
+    operation: impl Fn(Tensor<D>) -> Tensor<E>,
+) {
+    let x = x.cast(DType::BF16);
+    let (actual, expected) = (reference(x.clone()), operation(x));
+    assert_eq!((actual.dtype(), expected.dtype()), (DType::BF16, DType::BF16));
+    // 8 bits of mantissa, for the result and, where the device's own products want one type, for the weights.
+    assert_close("reference in bf16", actual, expected, 0.01);
 }
 
 /// Asserts that two functions of the same inputs agree, and that the gradients of every input agree, for a loss that weighs each output

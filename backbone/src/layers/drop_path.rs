@@ -28,12 +28,16 @@ impl DropPath {
         }
         let keep = 1.0 - self.rate;
         let kept = Tensor::<4>::random([branch.dims()[0], 1, 1, 1], Distribution::Bernoulli(keep), &device);
-        branch * (kept / keep)
+        // Drawn and divided in float32, so that the same samples are dropped whatever the type of the activations.
+        let scale = (kept / keep).cast(branch.dtype());
+        branch * scale
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::DType;
+
     use super::*;
 
     #[test]
@@ -51,6 +55,12 @@ mod tests {
         }
         // 300 of 400 expected, standard deviation 8.7.
         assert!((260..=340).contains(&kept), "{kept}");
+
+        device.seed(3);
+        let bf16 = drop_path.forward(ones.clone().cast(DType::BF16));
+        assert_eq!(bf16.dtype(), DType::BF16);
+        let same = bf16.into_data().iter::<f32>().zip(values).all(|(narrow, wide)| (narrow - wide).abs() < 0.01);
+        assert!(same, "bf16 drops the same samples");
 
         let untouched = |x: Tensor<4>| x.into_data().iter::<f32>().all(|v| v == 1.0);
         assert!(untouched(drop_path.valid().forward(ones.clone())));

@@ -1,6 +1,7 @@
 //! The image classifier on the trunk.
 
 use burn::prelude::*;
+use burn::tensor::DType;
 
 use super::Trunk;
 use super::config::VmambaConfig;
@@ -33,7 +34,7 @@ impl VmambaClassifier {
         }
     }
 
-    /// `images` `[batch, in_chans, height, width]`, float32, to logits `[batch, num_classes]`.
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         match self.trunk.forward(images).pop() {
             Some(feature) => self.classifier.forward(feature),
@@ -48,10 +49,10 @@ impl VmambaClassifier {
 }
 
 impl ClassifierHead {
-    /// `[batch, height, width, channels]` to `[batch, num_classes]`.
+    /// `[batch, height, width, channels]` to `[batch, num_classes]`; the average and what follows, a row an image, are float32.
     fn forward(&self, feature: Tensor<4>) -> Tensor<2> {
         let [batch, _, _, channels] = feature.dims();
-        let averaged = self.norm.forward(feature).mean_dim(1).mean_dim(2).reshape([batch, channels]);
+        let averaged = self.norm.forward(feature).cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, channels]);
         self.head.forward(averaged)
     }
 }

@@ -71,10 +71,10 @@ pub(crate) fn conv_config(config: &VmambaConfig, stage: usize) -> Option<ConvCon
 /// there, a fault that only `ln2d` with V1 shows and no published model has.
 fn merge_neighbours(x: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = x.dims();
-    let device = x.device();
-    let x = if height % 2 == 1 { Tensor::cat(vec![x, Tensor::zeros([batch, 1, width, channels], &device)], 1) } else { x };
+    let (device, dtype) = (x.device(), x.dtype());
+    let x = if height % 2 == 1 { Tensor::cat(vec![x, Tensor::zeros([batch, 1, width, channels], (&device, dtype))], 1) } else { x };
     let (rows, height) = (height.div_ceil(2), height.next_multiple_of(2));
-    let x = if width % 2 == 1 { Tensor::cat(vec![x, Tensor::zeros([batch, height, 1, channels], &device)], 2) } else { x };
+    let x = if width % 2 == 1 { Tensor::cat(vec![x, Tensor::zeros([batch, height, 1, channels], (&device, dtype))], 2) } else { x };
     let columns = width.div_ceil(2);
     let x: Tensor<6> = x.reshape([batch, rows, 2, columns, 2, channels]);
     x.permute([0, 1, 3, 4, 2, 5]).reshape([batch, rows, columns, 4 * channels])

@@ -108,8 +108,8 @@ impl Trunk {
         Self { patch_embed, pos_embed, layers: layers.collect() }
     }
 
-    /// `images` `[batch, in_chans, height, width]` to the feature `[batch, height', width', dim]` of every stage, before its
-    /// downsample and without norm.
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', dim]` of every stage in the
+    /// same type, before its downsample and without norm.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let mut x = self.add_positions(self.patch_embed.forward(images.permute([0, 2, 3, 1])));
         let mut features = Vec::with_capacity(self.layers.len());
@@ -133,7 +133,8 @@ impl Trunk {
         let table = table.val();
         let [.., rows, columns] = table.dims();
         let table = if [rows, columns] == [height, width] { table } else { vision_ops::resize_bilinear(table, [height, width], false) };
-        x + table.permute([0, 2, 3, 1])
+        let table = table.permute([0, 2, 3, 1]).cast(x.dtype());
+        x + table
     }
 }
 

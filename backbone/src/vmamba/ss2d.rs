@@ -13,6 +13,7 @@
 use burn::module::Param;
 use burn::nn::{Dropout, DropoutConfig};
 use burn::prelude::*;
+use burn::tensor::DType;
 use vision_ops::{Fused, Route};
 
 use super::config::VmambaConfig;
@@ -226,7 +227,8 @@ impl OutNorm {
             Self::Fixed(FixedNorm { kind: FixedNormKind::SpatialSoftmax }) => {
                 let [batch, height, width, d_inner] = y.dims();
                 let positions: Tensor<3> = y.reshape([batch, height * width, d_inner]);
-                burn::tensor::activation::softmax(positions, 1).reshape([batch, height, width, d_inner])
+                let dtype = positions.dtype();
+                burn::tensor::activation::softmax(positions.cast(DType::F32), 1).cast(dtype).reshape([batch, height, width, d_inner])
             }
         }
     }

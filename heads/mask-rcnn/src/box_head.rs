@@ -3,6 +3,7 @@
 use burn::module::Param;
 use burn::nn::Initializer;
 use burn::prelude::*;
+use burn::tensor::DType;
 use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
 use vision_ops::{Fused, Pointwise, batched_nms};
@@ -36,7 +37,7 @@ pub struct BoxHead {
     num_classes: usize,
 }
 
-/// What the head says about RoIs.
+/// What the head says about RoIs, in float32.
 #[derive(Clone, Debug)]
 pub struct BoxOutput {
     /// Logits of the classes, background last, `[rois, classes + 1]`.
@@ -89,7 +90,7 @@ impl BoxHead {
     pub fn forward(&self, features: Tensor<4>) -> BoxOutput {
         let x: Tensor<2> = features.flatten(1, 3);
         let x = self.shared_fcs.iter().fold(x, |x, layer| layer.forward_fused(x, Fused::default().activation(Pointwise::Relu)));
-        BoxOutput { logits: self.fc_cls.forward(x.clone()), deltas: self.fc_reg.forward(x) }
+        BoxOutput { logits: self.fc_cls.forward(x.clone()).cast(DType::F32), deltas: self.fc_reg.forward(x).cast(DType::F32) }
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::module::Param;
 use burn::nn::Initializer;
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 use serde::{Deserialize, Serialize};
 use vision_ops::{Fused, Pointwise};
 use vmamba::layers::Conv;
@@ -65,11 +65,11 @@ impl MaskHeadConfig {
 }
 
 impl MaskHead {
-    /// Features `[rois, channels, size, size]` to logits `[rois, classes, 2 * size, 2 * size]`.
+    /// Features `[rois, channels, size, size]` to float32 logits `[rois, classes, 2 * size, 2 * size]`.
     pub fn forward(&self, features: Tensor<4>) -> Tensor<4> {
         let [_, _, height, width] = features.dims();
         let logits = self.conv_logits.forward(self.quarters(features));
-        interleave(logits, [height, width])
+        interleave(logits.cast(DType::F32), [height, width])
     }
 
     /// As [`MaskHead::forward`], but only the mask of one class for each RoI: `[rois, 2 * size, 2 * size]`. With 80 classes that is an
@@ -87,7 +87,8 @@ impl MaskHead {
         let [outputs, channels, ..] = self.conv_logits.weight.dims();
         let weight: Tensor<3> =
             self.conv_logits.weight.val().reshape([outputs, channels]).select(0, classes.clone()).reshape([rois, channels, 1]);
-        let mut logits: Tensor<3> = x.reshape([rois, cells, channels]).matmul(weight);
+        let weight = weight.cast(x.dtype());
+        let mut logits: Tensor<3> = x.reshape([rois, cells, channels]).matmul(weight).cast(DType::F32);
         if let Some(bias) = &self.conv_logits.bias {
             logits = logits + bias.val().select(0, classes).reshape([rois, 1, 1]);
         }

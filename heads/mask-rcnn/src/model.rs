@@ -104,7 +104,8 @@ impl<P: FeaturePyramid> MaskRcnn<P> {
         &self.anchors
     }
 
-    /// Normalised RGB images `[batch, 3, height, width]`, padded to multiples of [`SIZE_DIVISOR`], to the levels of the pyramid.
+    /// Normalised RGB images `[batch, 3, height, width]`, float32 or bf16, padded to multiples of [`SIZE_DIVISOR`], to the levels of the
+    /// pyramid in the same type.
     pub fn pyramid(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         self.neck.forward(self.backbone.forward_features(images))
     }

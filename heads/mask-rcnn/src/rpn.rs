@@ -2,6 +2,7 @@
 
 use burn::nn::Initializer;
 use burn::prelude::*;
+use burn::tensor::DType;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use vision_ops::{Fused, Pointwise, batched_nms_on};
@@ -40,7 +41,7 @@ pub struct Proposals {
     pub scores: Vec<f32>,
 }
 
-/// What the network says about the anchors of every level, the finest first.
+/// What the network says about the anchors of every level, the finest first, in float32.
 #[derive(Clone, Debug)]
 pub struct RpnOutput {
     /// Logits that an anchor is an object, `[batch, anchors, height, width]`.
@@ -98,7 +99,7 @@ impl RpnHead {
             .map(|level| {
                 let x = level.clone().permute([0, 2, 3, 1]);
                 let x = self.rpn_conv.forward_fused(x, Fused::default().activation(Pointwise::Relu));
-                let first = |map: Tensor<4>| map.permute([0, 3, 1, 2]);
+                let first = |map: Tensor<4>| map.cast(DType::F32).permute([0, 3, 1, 2]);
                 (first(self.rpn_cls.forward(x.clone())), first(self.rpn_reg.forward(x)))
             })
             .unzip();

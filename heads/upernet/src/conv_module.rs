@@ -4,7 +4,7 @@ use burn::module::{Flag, Param, RunningState};
 use burn::nn::Initializer;
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use burn::tensor::{Distribution, module};
+use burn::tensor::{DType, Distribution, module};
 use vision_ops::{Fused, Pointwise};
 use vmamba::layers::{Conv, ConvConfig};
 
@@ -98,18 +98,19 @@ impl BatchNorm2d {
         Some((scale, shift))
     }
 
-    /// In training: normalises `x: [batch, channels, height, width]` by its own statistics, which move the stored ones.
+    /// In training: normalises `x: [batch, channels, height, width]` by its own statistics, which move the stored ones. Computed in float32,
+    /// and returned in the type of `x`.
     pub fn forward_batch(&self, x: Tensor<4>) -> Tensor<4> {
-        let (weight, bias, device) = (self.weight.val(), self.bias.val(), x.device());
+        let (weight, bias, device, dtype) = (self.weight.val(), self.bias.val(), x.device(), x.dtype());
         let [batch, _, height, width] = x.dims();
         let count = (batch * height * width) as f64;
-        let result = module::batch_norm_train(x, weight, bias, Self::EPSILON);
+        let result = module::batch_norm_train(x.cast(DType::F32), weight, bias, Self::EPSILON);
         // A single value has no unbiased variance; its biased one, 0, is stored.
         let unbiased = result.variance.detach() * (count / (count - 1.0).max(1.0));
         let moved = |old: Tensor<1>, new: Tensor<1>| (old.to_device(&device) * (1.0 - Self::MOMENTUM) + new * Self::MOMENTUM).detach();
         self.running_mean.update(moved(self.running_mean.value_sync(), result.mean.detach()));
         self.running_var.update(moved(self.running_var.value_sync(), unbiased));
-        result.output
+        result.output.cast(dtype)
     }
 }
 
@@ -136,6 +137,9 @@ impl Dropout2d {
         }
         let keep = 1.0 - self.rate;
         let [batch, .., channels] = x.dims();
-        x * (Tensor::random([batch, 1, 1, channels], Distribution::Bernoulli(keep), &device) / keep)
+        // Drawn and divided in float32, so that the same channels are dropped whatever the type of the activations.
+        let kept: Tensor<4> = Tensor::random([batch, 1, 1, channels], Distribution::Bernoulli(keep), &device);
+        let scale = (kept / keep).cast(x.dtype());
+        x * scale
     }
 }

@@ -1,6 +1,7 @@
 //! The auxiliary head: a few convolutions on one level (mmsegmentation's `FCNHead` without input concatenation).
 
 use burn::prelude::*;
+use burn::tensor::DType;
 use vmamba::layers::Conv;
 
 use crate::config::FcnHeadConfig;
@@ -45,9 +46,9 @@ impl FcnHead {
         self.loss_weight
     }
 
-    /// The features of its level, `[batch, channels, height, width]`, to logits of the same size.
+    /// The features of its level, `[batch, channels, height, width]`, to float32 logits of the same size.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.convs.iter().fold(x.permute([0, 2, 3, 1]), |x, conv| conv.forward(x));
-        self.conv_seg.forward(self.dropout.forward(x)).permute([0, 3, 1, 2])
+        self.conv_seg.forward(self.dropout.forward(x)).cast(DType::F32).permute([0, 3, 1, 2])
     }
 }

@@ -33,7 +33,8 @@ impl<P: FeaturePyramid> UperNet<P> {
         }
     }
 
-    /// Normalised RGB images `[batch, 3, height, width]` to logits `[batch, classes, height / 4, width / 4]`.
+    /// Normalised RGB images `[batch, 3, height, width]`, float32 or bf16, to logits `[batch, classes, height / 4, width / 4]`, float32.
+    /// Activations in between have the type of the images.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         self.decode_head.forward(self.backbone.forward_features(images))
     }

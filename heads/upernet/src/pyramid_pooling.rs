@@ -1,6 +1,7 @@
 //! Pyramid pooling (Zhao et al., PSPNet; mmsegmentation's `PPM`).
 
 use burn::prelude::*;
+use burn::tensor::DType;
 use burn::tensor::module::adaptive_avg_pool2d;
 use vision_ops::resize_bilinear;
 
@@ -21,9 +22,10 @@ impl PyramidPooling {
 
     /// The branches on `x: [batch, height, width, in]` before they are resized, `[batch, scale, scale, out]` each.
     pub fn pooled(&self, x: &Tensor<4>) -> Vec<Tensor<4>> {
-        let first = x.clone().permute([0, 3, 1, 2]);
+        // A sum over the whole map is not for 8 bits.
+        let first = x.clone().permute([0, 3, 1, 2]).cast(DType::F32);
         let pool = |(branch, scale): (&ConvModule, &usize)| {
-            branch.forward(adaptive_avg_pool2d(first.clone(), [*scale, *scale]).permute([0, 2, 3, 1]))
+            branch.forward(adaptive_avg_pool2d(first.clone(), [*scale, *scale]).cast(x.dtype()).permute([0, 2, 3, 1]))
         };
         self.branches.iter().zip(&self.scales).map(pool).collect()
     }

@@ -2,6 +2,7 @@
 //! `UPerHead`).
 
 use burn::prelude::*;
+use burn::tensor::DType;
 use vmamba::layers::Conv;
 
 use crate::config::UperHeadConfig;
@@ -40,7 +41,7 @@ impl UperHead {
     }
 
     /// `features`, `[batch, channels, height, width]` each and the finest first, to logits `[batch, classes, height, width]` at the size
-    /// of the finest.
+    /// of the finest. Features are float32 or bf16, logits float32.
     pub fn forward(&self, features: Vec<Tensor<4>>) -> Tensor<4> {
         self.forward_observed(features, |_, _| ())
     }
@@ -85,6 +86,6 @@ impl UperHead {
         let levels = levels.into_iter().map(|level| resized(level, size)).collect();
         let fused = self.fpn_bottleneck.forward(Tensor::cat(levels, 3));
         observe("fpn_bottleneck".into(), &fused);
-        self.conv_seg.forward(self.dropout.forward(fused)).permute([0, 3, 1, 2])
+        self.conv_seg.forward(self.dropout.forward(fused)).cast(DType::F32).permute([0, 3, 1, 2])
     }
 }

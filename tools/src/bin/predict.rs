@@ -14,6 +14,7 @@ use tools::engine::detection::evaluate::Detector;
 use tools::engine::detection::{self, LoadedDetector, load_detector};
 use tools::engine::device::DeviceChoice;
 use tools::engine::evaluate::{Predictor, default_slide};
+use tools::engine::precision::Precision;
 use tools::engine::process;
 use tools::engine::segmentation::{LoadedSegmentor, load_segmentor};
 use tools::report::objects;
@@ -53,6 +54,9 @@ struct Arguments {
     /// cpu, cuda, cuda:N, vulkan or vulkan:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
+    /// Type of the activations; without speed gain on the CPU.
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
 }
 
 /// Endings of photos that are looked for in folders.
@@ -94,15 +98,17 @@ impl Model {
         match self {
             Self::Segmentor(segmentor) => {
                 let LoadedSegmentor { model, config, classes, .. } = &**segmentor;
-                let predictor = Predictor { model, device, pipeline: &config.data.test, test: &config.test, augment: arguments.tta };
+                let (pipeline, test, precision) = (&config.data.test, &config.test, arguments.precision);
+                let predictor = Predictor { model, device, pipeline, test, augment: arguments.tta, precision };
                 let labels = predictor.labels(image)?;
                 let classes = Classes { names: &classes.names, palette: &classes.palette };
                 pictures::save(&file("overlay.png"), &pictures::comparison(image, None, &labels, classes, arguments.alpha)?)?;
                 pictures::save_labels(&file("labels.png"), &labels, image.width(), image.height())
             }
-            Self::Detector(detector) => {
-                let LoadedDetector { model, config, classes, .. } = &**detector;
-                let mut found = Detector { model, device, pipeline: &config.data.test }.detect(image);
+            Self::Detector(loaded) => {
+                let LoadedDetector { model, config, classes, .. } = &**loaded;
+                let detector = Detector { model, device, pipeline: &config.data.test, precision: arguments.precision };
+                let mut found = detector.detect(image);
                 found.retain(|detection| detection.score >= arguments.score);
                 pictures::save(&file("overlay.png"), &objects::overlay(image, &found, classes, arguments.score))?;
                 let objects: Vec<_> = found.iter().map(|detection| described(detection, &classes.names)).collect();
@@ -138,6 +144,7 @@ fn described(detection: &Detection, names: &[String]) -> serde_json::Value {
 fn run(arguments: &Arguments) -> Result<bool> {
     let photos = find_photos(&arguments.inputs)?;
     let device = arguments.device.open()?;
+    arguments.precision.check(&device).context("--precision")?;
     let model = Model::load(arguments, &device)?;
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write to {}", arguments.out.display()))?;
     let mut failed = 0;

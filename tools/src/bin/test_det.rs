@@ -13,6 +13,7 @@ use tools::engine::detection::config::{DetectionConfig, DetectionSource};
 use tools::engine::detection::evaluate::{Detector, STATISTICS, category_table, statistics_table, summary};
 use tools::engine::detection::load_detector;
 use tools::engine::device::DeviceChoice;
+use tools::engine::precision::Precision;
 use tools::engine::process;
 use tools::published::detection_row;
 use tools::report::curves::precision_recall;
@@ -52,6 +53,9 @@ struct Arguments {
     /// cpu, cuda, cuda:N, vulkan or vulkan:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
+    /// Type of the activations; without speed gain on the CPU.
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
 }
 
 fn main() -> ExitCode {
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let device = arguments.device.open()?;
+    arguments.precision.check(&device).context("--precision")?;
     let given: Option<DetectionConfig> = match &arguments.config {
         Some(path) => Some(config::load(path, &arguments.set)?),
         None => None,
@@ -74,7 +79,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
     }
 
-    let predictor = Detector { model: &detector.model, device: &device, pipeline: &config.data.test };
+    let predictor = Detector { model: &detector.model, device: &device, pipeline: &config.data.test, precision: arguments.precision };
     let bar = ProgressBar::new(data.len() as u64);
     let found = predictor.evaluate(&data, config.data.workers, |_, sample, detections| {
         if let Some(folder) = &drawn {
@@ -114,7 +119,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             |report: &EvalReport| STATISTICS.iter().zip(report.stats).map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let of = |report: &EvalReport| serde_json::Value::Object(figures(report));
         let document = json!({
-            "checkpoint": arguments.checkpoint, "config": config.name, "iteration": detector.iteration, "images": found.images,
+            "checkpoint": arguments.checkpoint, "config": config.name, "iteration": detector.iteration, "precision": arguments.precision, "images": found.images,
             "max_detections": [100, 300, 1000], "classes": detector.classes.names, "bbox": of(boxes), "segm": of(masks),
             "classes_bbox": category_table(boxes, masks, &detector.classes, &ids).json_rows(),
         });

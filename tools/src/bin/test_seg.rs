@@ -11,6 +11,7 @@ use serde_json::json;
 use tools::engine::config::{self, DataSource, SegmentationConfig};
 use tools::engine::device::DeviceChoice;
 use tools::engine::evaluate::{Predictor, class_table, default_slide, summary};
+use tools::engine::precision::Precision;
 use tools::engine::process;
 use tools::engine::segmentation::{load_segmentor, open_data};
 use tools::published::{Measured, segmentation_row};
@@ -49,6 +50,9 @@ struct Arguments {
     /// cpu, cuda, cuda:N, vulkan or vulkan:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
+    /// Type of the activations; without speed gain on the CPU.
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let device = arguments.device.open()?;
+    arguments.precision.check(&device).context("--precision")?;
     let given: Option<SegmentationConfig> = match &arguments.config {
         Some(path) => Some(config::load(path, &arguments.set)?),
         None => None,
@@ -83,8 +88,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let folders = arguments.out.as_deref().map(output_folders).transpose()?;
     let classes = Classes { names: &segmentor.classes.names, palette: &segmentor.classes.palette };
-    let predictor =
-        Predictor { model: &segmentor.model, device: &device, pipeline: &config.data.test, test: &config.test, augment: arguments.tta };
+    let predictor = Predictor {
+        model: &segmentor.model,
+        device: &device,
+        pipeline: &config.data.test,
+        test: &config.test,
+        augment: arguments.tta,
+        precision: arguments.precision,
+    };
     let bar = ProgressBar::new(data.len() as u64);
     let evaluation = predictor.evaluate(&data, config.data.workers, |_, sample, labels| {
         if let Some((drawn, maps)) = &folders {
@@ -110,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.json {
         let document = json!({
             "checkpoint": arguments.checkpoint, "config": config.name, "iteration": segmentor.iteration, "tta": arguments.tta,
-            "mode": config.test.mode, "images": evaluation.images, "classes": segmentor.classes.names, "metrics": report,
+            "mode": config.test.mode, "precision": arguments.precision, "images": evaluation.images, "classes": segmentor.classes.names, "metrics": report,
         });
         std::fs::write(path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }

@@ -16,6 +16,7 @@ use vision_datasets::transforms::{TestPipeline, TrainPipeline};
 use vmamba::{Preset, VmambaConfig};
 
 use super::optimizer::OptimizerConfig;
+use super::precision::Precision;
 use super::schedule::ScheduleConfig;
 
 /// A semantic segmentation run.
@@ -202,6 +203,9 @@ pub struct TrainConfig {
     /// Decay of averaged weights; absent for none.
     #[serde(default)]
     pub ema: Option<f64>,
+    /// Type of the activations in training; validations are float32.
+    #[serde(default)]
+    pub precision: Precision,
     /// Seed of weights, order, transforms, dropout.
     #[serde(default)]
     pub seed: u64,

@@ -16,6 +16,7 @@ use vision_datasets::transforms::{NetworkInput, TestPipeline};
 use vmamba::Vmamba;
 
 use super::config::TestConfig;
+use super::precision::Precision;
 use crate::report::tables::{Cell, Table};
 
 /// A model with everything its predictions depend on.
@@ -30,6 +31,8 @@ pub struct Predictor<'a> {
     pub test: &'a TestConfig,
     /// Whether to average over scales and flips.
     pub augment: bool,
+    /// Type of the activations.
+    pub precision: Precision,
 }
 
 /// The figures of a data set.
@@ -92,7 +95,7 @@ impl Predictor<'_> {
 
     fn to_tensor(&self, input: NetworkInput) -> Tensor<4> {
         let [height, width] = input.size;
-        Tensor::from_data(TensorData::new(input.values, [1, 3, height, width]), self.device)
+        self.precision.input(Tensor::from_data(TensorData::new(input.values, [1, 3, height, width]), self.device))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod guard;
 pub mod logging;
 pub mod optimizer;
 pub mod parameters;
+pub mod precision;
 pub mod process;
 pub mod run;
 pub mod schedule;

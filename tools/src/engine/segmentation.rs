@@ -22,6 +22,7 @@ use super::evaluate::{Predictor, class_table, summary};
 use super::guard::is_finite;
 use super::logging::Scalars;
 use super::parameters::KeyMap;
+use super::precision::Precision;
 use super::run::Training;
 use super::trainer::{StepLoss, Task};
 use crate::report::pictures::{self, Classes};
@@ -123,7 +124,8 @@ impl SegmentationTask {
 
     /// Predicts as the validation does.
     pub fn predictor<'a>(&'a self, model: &'a UperNet<Vmamba>, device: &'a Device) -> Predictor<'a> {
-        Predictor { model, device, pipeline: &self.config.data.test, test: &self.config.test, augment: false }
+        let (pipeline, test) = (&self.config.data.test, &self.config.test);
+        Predictor { model, device, pipeline, test, augment: false, precision: Precision::Float32 }
     }
 }
 
@@ -150,7 +152,7 @@ impl Task for SegmentationTask {
     }
 
     fn diagnose(&self, model: &UperNet<Vmamba>, batch: &Batch, device: &Device) -> Option<String> {
-        let images = images(batch, device);
+        let images = self.config.train.precision.input(images(batch, device));
         if !is_finite(&images) {
             return Some("the images".to_owned());
         }
@@ -169,7 +171,7 @@ impl Task for SegmentationTask {
 
     fn loss(&self, model: &UperNet<Vmamba>, batch: &Batch, device: &Device, _seed: u64) -> StepLoss {
         let [height, width] = batch.size;
-        let images = images(batch, device);
+        let images = self.config.train.precision.input(images(batch, device));
         let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
         let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [batch.len, height, width]), device);
         let loss = model.loss(images, labels);
@@ -248,6 +250,7 @@ impl Training for SegmentationTraining {
         config: &SegmentationConfig,
         device: &Device,
     ) -> Result<(UperNet<Vmamba>, Option<LoadReport>)> {
+        config.train.precision.check(device).context("train.precision")?;
         initial_model(&task.model_config(), &config.init, config.train.seed, device)
     }
 

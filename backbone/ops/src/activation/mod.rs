@@ -15,6 +15,7 @@ use burn::prelude::*;
 
 use crate::flex::has_kernel;
 use crate::operation::operation;
+use crate::precision::{in_float32, is_narrow};
 
 /// Which function is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +35,9 @@ operation! {
 }
 
 fn apply<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor<D> {
+    if is_narrow(&x) {
+        return in_float32(x, |x| apply(x, kind));
+    }
     if has_kernel(&x) {
         Tensor::from_dispatch(<Dispatch as ActivationOps>::activation(x.into_dispatch(), kind))
     } else {
@@ -41,17 +45,17 @@ fn apply<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor<D> {
     }
 }
 
-/// Exact GELU, `x / 2 * (1 + erf(x / sqrt 2))` (`torch.nn.GELU()`), for a float32 tensor of any shape.
+/// Exact GELU, `x / 2 * (1 + erf(x / sqrt 2))` (`torch.nn.GELU()`), for a tensor of any shape.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     apply(x, Activation::Gelu)
 }
 
-/// SiLU, `x * sigmoid(x)` (`torch.nn.SiLU`), for a float32 tensor of any shape.
+/// SiLU, `x * sigmoid(x)` (`torch.nn.SiLU`), for a tensor of any shape.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     apply(x, Activation::Silu)
 }
 
-/// Softplus, `ln(1 + e^x)` and linear above 20 (`torch.nn.functional.softplus`), for a float32 tensor of any shape.
+/// Softplus, `ln(1 + e^x)` and linear above 20 (`torch.nn.functional.softplus`), for a tensor of any shape.
 pub fn softplus<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     apply(x, Activation::Softplus)
 }

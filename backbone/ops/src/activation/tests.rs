@@ -1,10 +1,18 @@
 use burn::prelude::*;
 
 use super::{Activation, apply, reference};
-use crate::testing::{assert_same_gradients, random};
+use crate::testing::{assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor};
 
 /// Float32 rounding of two evaluation orders, and the 5e-7 of the error function.
 const TOLERANCE: f32 = 2e-6;
+
+#[test]
+fn the_composed_activations_keep_bf16() {
+    let x = random_tensor([50], 1, &cpu());
+    for kind in [Activation::Gelu, Activation::Silu, Activation::Softplus] {
+        assert_reference_keeps_bf16(x.clone(), |x| reference::activation(x, kind), |x| apply(x, kind));
+    }
+}
 
 #[test]
 fn native_activations_equal_the_composed_ones_with_their_gradients() {
@@ -23,7 +31,7 @@ fn native_activations_equal_the_composed_ones_with_their_gradients() {
 
 #[test]
 fn views_are_read_in_their_own_order() {
-    let x = crate::testing::random_tensor([3, 5], 2, &crate::testing::cpu());
+    let x = random_tensor([3, 5], 2, &cpu());
     let direct = super::silu(x.clone().transpose());
     let y: Tensor<2> = super::silu(x).transpose();
     crate::testing::assert_close("transposed view", direct, y, 0.0);

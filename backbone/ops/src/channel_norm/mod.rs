@@ -15,6 +15,7 @@ use burn::prelude::*;
 
 use crate::flex::has_kernel;
 use crate::operation::operation;
+use crate::precision::{in_float32, is_narrow};
 
 operation! {
     ChannelNormOps::channel_norm => ChannelNormGradOps::channel_norm_backward -> ChannelNormGrads (ChannelNormGradsMetadata) by ChannelNormNode,
@@ -25,6 +26,9 @@ operation! {
 /// Normalises the last axis of `x: [.., channels]` to mean 0 and variance 1, then scales by `weight: [channels]` and shifts by
 /// `bias: [channels]` where given.
 pub fn channel_norm<const D: usize>(x: Tensor<D>, weight: Option<Tensor<1>>, bias: Option<Tensor<1>>, eps: f64) -> Tensor<D> {
+    if is_narrow(&x) {
+        return in_float32(x, |x| channel_norm(x, weight, bias, eps));
+    }
     if !has_kernel(&x) {
         return reference::channel_norm(x, weight, bias, eps);
     }

@@ -1,8 +1,20 @@
 use super::{channel_norm, reference};
-use crate::testing::{assert_same_gradients, random};
+use crate::testing::{assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor};
 
 /// Float32 rounding of two summation orders over at most a few hundred rows.
 const TOLERANCE: f32 = 2e-5;
+
+#[test]
+fn the_composed_norm_keeps_bf16() {
+    let device = cpu();
+    let [weight, bias] = [1, 2].map(|seed| Some(random_tensor([12], seed, &device)));
+    let run = |norm: fn(_, _, _, _) -> burn::tensor::Tensor<2>| {
+        let (weight, bias) = (weight.clone(), bias.clone());
+        move |x| norm(x, weight.clone(), bias.clone(), 1e-5)
+    };
+    let x = random_tensor([9, 12], 3, &device);
+    assert_reference_keeps_bf16(x, run(reference::channel_norm), run(channel_norm));
+}
 
 #[test]
 fn native_norm_equals_the_composed_one_with_its_gradients() {

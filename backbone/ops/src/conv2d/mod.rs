@@ -21,6 +21,7 @@ use crate::flex::has_kernel;
 use crate::fused::Fused;
 use crate::matmul::Pointwise;
 use crate::operation::operation;
+use crate::precision::{in_float32, is_narrow};
 
 operation! {
     ConvOps::convolve => ConvGradOps::convolve_backward -> ConvGrads (ConvGradsMetadata) by ConvNode,
@@ -82,6 +83,9 @@ impl Window {
 /// When the channel counts differ, a stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
     let window = Window::of(&x, &weight, stride, padding);
+    if is_narrow(&x) {
+        return in_float32(x, |x| conv2d(x, weight, bias, stride, padding));
+    }
     if !has_kernel(&x) {
         return reference::conv2d(x, weight, bias, window);
     }
@@ -97,6 +101,9 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: 
 /// As [`conv2d`], and when a part of `fused` does not fit the result.
 pub fn conv2d_fused(x: Tensor<4>, weight: Tensor<4>, fused: Fused<4>, stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
     let window = Window::of(&x, &weight, stride, padding);
+    if is_narrow(&x) {
+        return in_float32(x, |x| conv2d_fused(x, weight, fused.widened(), stride, padding));
+    }
     if !fused.applies(&x) {
         return fused.compose(|bias| conv2d(x, weight, bias, stride, padding));
     }

@@ -6,10 +6,24 @@ use super::winograd::Winograd;
 use super::{Window, conv2d, conv2d_fused, reference};
 use crate::fused::Fused;
 use crate::matmul::{Epilogue, Pointwise, run_by_every_unit};
-use crate::testing::{assert_close, assert_close_values, assert_same_gradients, cpu, random, random_tensor, values};
+use crate::testing::{
+    assert_close, assert_close_values, assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor, values,
+};
 
 /// Float32 rounding of two summation orders over a few hundred terms.
 const TOLERANCE: f32 = 1e-5;
+
+#[test]
+fn burns_convolution_keeps_bf16() {
+    let device = cpu();
+    let (weight, bias) = (random_tensor([5, 3, 3, 3], 1, &device), Some(random_tensor([5], 2, &device)));
+    let window = Window { kernel: [3, 3], stride: [2, 2], padding: [1, 1] };
+    assert_reference_keeps_bf16(
+        random_tensor([1, 7, 6, 3], 3, &device),
+        |x| reference::conv2d(x, weight.clone(), bias.clone(), window),
+        |x| conv2d(x, weight.clone(), bias.clone(), window.stride, window.padding),
+    );
+}
 
 #[test]
 fn native_convolution_equals_burns_with_its_gradients() {

@@ -58,7 +58,7 @@ pub fn cross_merge(ys: Tensor<5>, pattern: ScanPattern) -> Tensor<3> {
                 let image = route(quarter).reshape([batch, channels, turned[0], turned[1]]);
                 rotate(image, (4 - quarter) % 4).reshape([batch, channels, length])
             })
-            .fold(Tensor::zeros([batch, channels, length], &ys.device()), |sum, t| sum + t),
+            .fold(Tensor::zeros([batch, channels, length], (&ys.device(), ys.dtype())), |sum, t| sum + t),
     }
 }
 

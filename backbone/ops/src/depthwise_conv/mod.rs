@@ -15,6 +15,7 @@ use burn::prelude::*;
 use crate::flex::has_kernel;
 use crate::matmul::Pointwise;
 use crate::operation::operation;
+use crate::precision::{in_float32, is_narrow};
 
 operation! {
     DepthwiseConvOps::depthwise_conv => DepthwiseConvGradOps::depthwise_conv_backward -> DepthwiseConvGrads (DepthwiseConvGradsMetadata) by DepthwiseConvNode,
@@ -41,6 +42,9 @@ pub trait FusedDepthwiseConvOps: burn::backend::Backend {
 /// When the kernel is not square with an odd side or the channel counts differ.
 pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
     let channels = check(&x, &weight);
+    if is_narrow(&x) {
+        return in_float32(x, |x| depthwise_conv2d(x, weight, bias));
+    }
     if !has_kernel(&x) {
         return reference::depthwise_conv2d(x, weight, bias);
     }
@@ -54,6 +58,9 @@ pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>
 /// As [`depthwise_conv2d`].
 pub fn depthwise_conv2d_fused(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, activation: Pointwise) -> Tensor<4> {
     let channels = check(&x, &weight);
+    if is_narrow(&x) {
+        return in_float32(x, |x| depthwise_conv2d_fused(x, weight, bias, activation));
+    }
     if !has_kernel(&x) || x.device().is_autodiff() {
         return activation.apply(depthwise_conv2d(x, weight, bias));
     }

@@ -2,10 +2,21 @@ use burn::prelude::*;
 
 use super::{depthwise_conv2d, depthwise_conv2d_fused, reference};
 use crate::matmul::Pointwise;
-use crate::testing::{assert_close, assert_same_gradients, cpu, random, random_tensor};
+use crate::testing::{assert_close, assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor};
 
 /// Float32 rounding of two summation orders over a few hundred positions.
 const TOLERANCE: f32 = 1e-5;
+
+#[test]
+fn burns_convolution_keeps_bf16() {
+    let device = cpu();
+    let (weight, bias) = (random_tensor([5, 1, 3, 3], 1, &device), Some(random_tensor([5], 2, &device)));
+    assert_reference_keeps_bf16(
+        random_tensor([1, 7, 6, 5], 3, &device),
+        |x| reference::depthwise_conv2d(x, weight.clone(), bias.clone()),
+        |x| depthwise_conv2d(x, weight.clone(), bias.clone()),
+    );
+}
 
 #[test]
 fn native_convolution_equals_burns_with_its_gradients() {

@@ -17,6 +17,7 @@ use crate::flex::has_kernel;
 use crate::fused::Fused;
 use crate::matmul::Pointwise;
 use crate::operation::operation;
+use crate::precision::{in_float32, is_narrow, widened};
 
 operation! {
     LinearOps::project => LinearGradOps::project_backward -> LinearGrads (LinearGradsMetadata) by LinearNode,
@@ -63,6 +64,9 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     let [out_features, in_features] = weight.dims();
     let mut shape = x.dims();
     assert_eq!(shape[D - 1], in_features, "linear: the input has {} channels, the weight expects {in_features}", shape[D - 1]);
+    if is_narrow(&x) {
+        return in_float32(x, |x| linear(x, weight, bias));
+    }
     if !has_kernel(&x) {
         return reference::linear(x, weight, bias);
     }
@@ -84,6 +88,9 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
 /// # Panics
 /// As [`linear`], and when a part of `fused` does not fit the result.
 pub fn linear_fused<const D: usize>(x: Tensor<D>, weight: Tensor<2>, fused: Fused<D>) -> Tensor<D> {
+    if is_narrow(&x) {
+        return in_float32(x, |x| linear_fused(x, weight, fused.widened()));
+    }
     if !fused.applies(&x) {
         return fused.compose(|bias| linear(x, weight, bias));
     }
@@ -112,6 +119,9 @@ pub fn mlp<const D: usize>(
     activation: Pointwise,
     residual: Option<Tensor<D>>,
 ) -> Tensor<D> {
+    if is_narrow(&x) {
+        return in_float32(x, |x| mlp(x, [first, second], activation, residual.map(widened)));
+    }
     let fused = Fused { residual, ..Fused::bias(second.1) };
     if !fused.applies(&x) {
         let hidden = activation.apply(linear(x, first.0, first.1));

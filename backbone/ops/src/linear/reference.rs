@@ -3,6 +3,7 @@
 use burn::prelude::*;
 
 pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let (weight, bias) = (weight.cast(x.dtype()), bias.map(|bias| bias.cast(x.dtype())));
     let mut shape = x.dims();
     let [out_features, in_features] = weight.dims();
     let rows: usize = shape[..D - 1].iter().product();

@@ -1,10 +1,21 @@
 use super::{linear, linear_fused, mlp, reference};
 use crate::fused::Fused;
 use crate::matmul::Pointwise;
-use crate::testing::{assert_close, assert_same_gradients, cpu, random, random_tensor};
+use crate::testing::{assert_close, assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor};
 
 /// Float32 rounding of two summation orders over up to 130 terms.
 const TOLERANCE: f32 = 1e-5;
+
+#[test]
+fn the_composed_projection_keeps_bf16() {
+    let device = cpu();
+    let (weight, bias) = (random_tensor([5, 12], 1, &device), Some(random_tensor([5], 2, &device)));
+    assert_reference_keeps_bf16(
+        random_tensor([9, 12], 3, &device),
+        |x| reference::linear(x, weight.clone(), bias.clone()),
+        |x| linear(x, weight.clone(), bias.clone()),
+    );
+}
 
 #[test]
 fn native_projection_equals_the_composed_one_with_its_gradients() {

@@ -18,6 +18,7 @@ use burn::prelude::*;
 
 use crate::flex::{has_kernel, is_native};
 use crate::operation::operation;
+use crate::precision::{in_float32, is_narrow};
 use crate::softmax::argmax_channels;
 
 operation! {
@@ -48,6 +49,9 @@ pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> T
     assert!(height * width * size[0] * size[1] > 0, "resize_bilinear: {height} x {width} to {size:?}: an image without pixels");
     if [height, width] == size {
         return x;
+    }
+    if is_narrow(&x) {
+        return in_float32(x, |x| resize_bilinear(x, size, align_corners));
     }
     if has_kernel(&x) {
         Tensor::from_dispatch(<Dispatch as ResizeOps>::resize(x.into_dispatch(), size, align_corners))

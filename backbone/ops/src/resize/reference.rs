@@ -4,6 +4,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 
 use super::taps;
+use crate::precision::in_float32;
 
 pub(crate) fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {
     let [batch, channels, height, width] = x.dims();
@@ -18,5 +19,7 @@ pub(crate) fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: boo
     };
     let rows = matrix(height, size[0]).unsqueeze::<3>().expand([batch * channels, size[0], height]);
     let columns = matrix(width, size[1]).transpose().unsqueeze::<3>().expand([batch * channels, width, size[1]]);
-    rows.matmul(x.reshape([batch * channels, height, width])).matmul(columns).reshape([batch, channels, size[0], size[1]])
+    in_float32(x, |x| {
+        rows.matmul(x.reshape([batch * channels, height, width])).matmul(columns).reshape([batch, channels, size[0], size[1]])
+    })
 }

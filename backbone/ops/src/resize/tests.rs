@@ -4,13 +4,19 @@ use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 
 use super::{argmax_resized, reference, resize_bilinear};
 use crate::softmax::argmax_channels;
-use crate::testing::{assert_close, assert_same_gradients, cpu, gpu, random, random_tensor};
+use crate::testing::{assert_close, assert_reference_keeps_bf16, assert_same_gradients, cpu, gpu, random, random_tensor};
 
 /// Float32 rounding of two orders of interpolation.
 const TOLERANCE: f32 = 1e-5;
 
 const SIZES: [([usize; 2], [usize; 2]); 6] =
     [([5, 7], [10, 14]), ([8, 6], [3, 5]), ([1, 1], [4, 3]), ([4, 9], [4, 3]), ([3, 3], [1, 1]), ([2, 5], [7, 5])];
+
+#[test]
+fn the_matrix_product_keeps_bf16() {
+    let x = random_tensor([1, 3, 4, 5], 1, &cpu());
+    assert_reference_keeps_bf16(x, |x| reference::resize_bilinear(x, [7, 3], false), |x| resize_bilinear(x, [7, 3], false));
+}
 
 #[test]
 fn native_resize_equals_the_matrix_product_with_its_gradient() {

@@ -18,6 +18,7 @@ use burn::prelude::*;
 
 use crate::flex::has_kernel;
 use crate::operation::operation;
+use crate::precision::{in_float32, is_narrow};
 
 operation! {
     RoiAlignOps::roi_align => RoiAlignGradOps::roi_align_backward -> RoiAlignGrads (RoiAlignGradsMetadata) by RoiAlignNode,
@@ -59,6 +60,9 @@ pub fn roi_align(features: Tensor<4>, rois: &[Roi], sampling: RoiSampling) -> Te
     let [batch, ..] = features.dims();
     assert!(!rois.is_empty(), "roi_align: no box");
     assert!(rois.iter().all(|roi| roi.image < batch), "roi_align: a box on image {:?} of {batch}", rois.iter().map(|roi| roi.image).max());
+    if is_narrow(&features) {
+        return in_float32(features, |features| roi_align(features, rois, sampling));
+    }
     if has_kernel(&features) {
         let features = features.permute([0, 2, 3, 1]).into_dispatch();
         Tensor::<4>::from_dispatch(<Dispatch as RoiAlignOps>::roi_align(features, rois.into(), sampling)).permute([0, 3, 1, 2])

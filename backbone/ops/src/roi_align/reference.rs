@@ -4,6 +4,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 
 use super::{Bin, Roi, RoiSampling};
+use crate::precision::in_float32;
 
 pub(super) fn roi_align(features: Tensor<4>, rois: &[Roi], sampling: RoiSampling) -> Tensor<4> {
     let [_, channels, height, width] = features.dims();
@@ -15,11 +16,11 @@ pub(super) fn roi_align(features: Tensor<4>, rois: &[Roi], sampling: RoiSampling
         }
         Tensor::<2>::from_data(TensorData::new(values, [bins.len(), cells]), &device).unsqueeze::<3>()
     };
-    let read = |roi: &Roi| {
+    let read = |features: &Tensor<4>, roi: &Roi| {
         let map: Tensor<3> = features.clone().narrow(0, roi.image, 1).reshape([channels, height, width]);
         let rows = matrix(&sampling.bins(roi, 0, height), height).expand([channels, sampling.output[0], height]);
         let columns = matrix(&sampling.bins(roi, 1, width), width).expand([channels, sampling.output[1], width]);
         rows.matmul(map).matmul(columns.swap_dims(1, 2)).unsqueeze::<4>()
     };
-    Tensor::cat(rois.iter().map(read).collect(), 0)
+    in_float32(features, |features| Tensor::cat(rois.iter().map(|roi| read(&features, roi)).collect(), 0))
 }

@@ -2,7 +2,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 
 use super::{Roi, RoiSampling, reference, roi_align};
-use crate::testing::{assert_close, assert_same_gradients, cpu, random, random_tensor, values};
+use crate::testing::{assert_close, assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor, values};
 
 /// Both sum the same few products of float32 in different orders.
 const TOLERANCE: f32 = 2e-6;
@@ -65,6 +65,16 @@ fn slow(features: &[f32], roi: &Roi, sampling: RoiSampling) -> Vec<f64> {
         }
     }
     out
+}
+
+#[test]
+fn the_matrix_product_keeps_bf16() {
+    let sampling = RoiSampling { spatial_scale: 0.25, output: [3, 4], sampling_ratio: 0, aligned: true };
+    assert_reference_keeps_bf16(
+        random_tensor(SIZES, 1, &cpu()),
+        |x| reference::roi_align(x, &rois(), sampling),
+        |x| roi_align(x, &rois(), sampling),
+    );
 }
 
 #[test]

@@ -30,6 +30,7 @@ use burn::prelude::*;
 
 use crate::flex::has_kernel;
 use crate::operation::operation;
+use crate::precision::{in_float32, is_narrow, widened};
 
 /// A way through the pixels of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,8 @@ operation! {
 
 /// Selective scan over sequences.
 ///
-/// - `u`, `delta`: `[batch, groups * channels, length]`, the input and the step sizes before bias and softplus
+/// - `u`, `delta`: `[batch, groups * channels, length]`, the input and the step sizes before bias and softplus; these and `b` and `c` are
+///   of one type
 /// - `a`: `[groups * channels, state]`, negative for a decaying state
 /// - `b`, `c`: `[batch, groups, state, length]`, shared by the channels of a group
 /// - `d`, `delta_bias`: `[groups * channels]`
@@ -105,6 +107,10 @@ pub fn selective_scan(
     assert_eq!(b.dims(), [batch, groups, state, length], "selective_scan: b must be [batch, groups, state, length]");
     assert_eq!(c.dims(), b.dims(), "selective_scan: b and c differ in shape");
     assert!(groups > 0 && rows % groups == 0, "selective_scan: {rows} rows do not divide into {groups} groups");
+    if is_narrow(&u) {
+        let [b, c] = [b, c].map(widened);
+        return in_float32(u, |u| selective_scan(u, widened(delta), a, b, c, d, delta_bias, delta_softplus));
+    }
     if !has_kernel(&u) {
         return reference::selective_scan(u, delta, a, b, c, d, delta_bias, delta_softplus);
     }
@@ -125,7 +131,7 @@ pub fn selective_scan(
 
 /// The selective scan of SS2D over the routes of an image, from the projections to the merged output.
 ///
-/// - `x`: `[batch, height, width, channels]`
+/// - `x`: `[batch, height, width, channels]`, of the type of `projections`
 /// - `projections`: `[batch, height, width, K * (rank + 2 * state)]`; for each of the `K` routes the low-rank step size (`rank`), then
 ///   `B` (`state`), then `C` (`state`): the product of `x` with the official `x_proj_weight`
 /// - `dt_weight`: `[K, channels, rank]` and `dt_bias`: `[K, channels]`; the step size is `softplus(dt_weight dt + dt_bias)`
@@ -158,6 +164,9 @@ pub fn selective_scan_2d(
     assert_eq!(dt_bias.dims(), [count, channels], "selective_scan_2d: dt_bias must be [routes, channels]");
     assert_eq!(a_logs.dims(), [count * channels, state], "selective_scan_2d: a_logs must be [routes * channels, state]");
     assert_eq!(d.dims(), [count * channels], "selective_scan_2d: d must be [routes * channels]");
+    if is_narrow(&x) {
+        return in_float32(x, |x| selective_scan_2d(x, widened(projections), dt_weight, dt_bias, a_logs, d, routes));
+    }
     if !has_kernel(&x) {
         return reference::selective_scan_2d(x, projections, dt_weight, dt_bias, a_logs, d, routes);
     }

@@ -3,6 +3,7 @@
 use burn::prelude::*;
 
 use super::Route;
+use crate::precision::widened;
 
 pub(crate) fn selective_scan(
     u: Tensor<3>,
@@ -16,7 +17,9 @@ pub(crate) fn selective_scan(
 ) -> Tensor<3> {
     let [batch, rows, length] = u.dims();
     let [_, groups, state, _] = b.dims();
-    let mut delta = delta;
+    let dtype = u.dtype();
+    let [u, mut delta] = [u, delta].map(widened);
+    let [b, c] = [b, c].map(widened);
     if let Some(bias) = delta_bias {
         delta = delta + bias.reshape([1, rows, 1]);
     }
@@ -45,6 +48,7 @@ pub(crate) fn selective_scan(
         Some(d) => y + u * d.reshape([1, rows, 1]),
         None => y,
     }
+    .cast(dtype)
 }
 
 pub(crate) fn selective_scan_2d(
@@ -61,8 +65,9 @@ pub(crate) fn selective_scan_2d(
     let state = a_logs.dims()[1];
     let length = height * width;
     let device = x.device();
-    let x = x.reshape([batch, length, channels]);
-    let projections = projections.reshape([batch, length, count * (rank + 2 * state)]);
+    let dtype = x.dtype();
+    let x = widened(x).reshape([batch, length, channels]);
+    let projections = widened(projections).reshape([batch, length, count * (rank + 2 * state)]);
     let mut merged = Tensor::<3>::zeros([batch, length, channels], &device);
     for (k, route) in routes.iter().enumerate() {
         let forward: Vec<i64> = (0..length).map(|t| route.pixel(t, height, width) as i64).collect();
@@ -89,7 +94,7 @@ pub(crate) fn selective_scan_2d(
         );
         merged = merged + y.swap_dims(1, 2).select(1, backward);
     }
-    merged.reshape([batch, height, width, channels])
+    merged.reshape([batch, height, width, channels]).cast(dtype)
 }
 
 use burn::tensor::TensorData;

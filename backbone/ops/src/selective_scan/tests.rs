@@ -1,7 +1,8 @@
 use burn::prelude::*;
+use burn::tensor::DType;
 
 use super::{Route, reference, selective_scan, selective_scan_2d};
-use crate::testing::{assert_same_gradients, random};
+use crate::testing::{assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor};
 
 /// Float32 rounding of two evaluation orders over up to 150 steps of the recurrence.
 const TOLERANCE: f32 = 3e-5;
@@ -16,6 +17,35 @@ fn naive(u: &[f32], delta: &[f32], a: f32, b: &[f32], c: &[f32], d: f32, bias: f
             (f64::from(c[t]) * h + f64::from(d) * f64::from(u[t])) as f32
         })
         .collect()
+}
+
+#[test]
+fn the_composed_scans_keep_bf16_and_a_float32_state() {
+    let device = cpu();
+    // Every step adds a thousandth or less of the state, which 8 bits of mantissa would lose.
+    let (a, step) = (Tensor::<2>::full([2, 1], -1e-4, &device), Tensor::<3>::full([1, 2, 1000], 0.03, &device));
+    let run = |scan: fn(_, _, _, _, _, _, _, _) -> Tensor<3>| {
+        let (a, step) = (a.clone(), step.clone());
+        move |u: Tensor<3>| {
+            let b: Tensor<4> = u.clone().narrow(1, 0, 1).reshape([1, 1, 1, 1000]);
+            let step = step.clone().cast(u.dtype());
+            scan(u, step, a.clone(), b.clone(), b, None, None, false)
+        }
+    };
+    let u = Tensor::<3>::full([1, 2, 1000], 0.2, &device);
+    assert_reference_keeps_bf16(u.clone(), run(reference::selective_scan), run(selective_scan));
+    let last = |u: Tensor<3>| crate::testing::values(run(selective_scan)(u))[999];
+    let (narrow, wide) = (last(u.clone().cast(DType::BF16)), last(u));
+    assert!((narrow - wide).abs() < 0.02 * wide, "{narrow} instead of {wide}");
+
+    let projections = random_tensor([1, 4, 5, 4 * 4], 2, &device).cast(DType::BF16);
+    let (steps, bias) = (random_tensor([4, 3, 2], 3, &device), random_tensor([4, 3], 4, &device));
+    let (a_logs, d) = (random_tensor([12, 1], 5, &device), random_tensor([12], 6, &device));
+    let run = |scan: fn(_, _, _, _, _, _, &[Route]) -> Tensor<4>| {
+        let (projections, steps, bias, a_logs, d) = (projections.clone(), steps.clone(), bias.clone(), a_logs.clone(), d.clone());
+        move |x| scan(x, projections.clone(), steps.clone(), bias.clone(), a_logs.clone(), d.clone(), &Route::CROSS)
+    };
+    assert_reference_keeps_bf16(random_tensor([1, 4, 5, 3], 1, &device), run(reference::selective_scan_2d), run(selective_scan_2d));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use burn::prelude::*;
 
 use crate::flex::{has_kernel, is_native};
 use crate::operation::operation;
+use crate::precision::{in_float32, is_narrow};
 
 operation! {
     SoftmaxOps::channel_softmax => SoftmaxGradOps::channel_softmax_backward -> SoftmaxGrads (SoftmaxGradsMetadata) by SoftmaxNode,
@@ -32,6 +33,9 @@ const IGNORED: u32 = u32::MAX;
 
 /// Softmax over axis 1 of `x: [batch, channels, height, width]`.
 pub fn softmax_channels(x: Tensor<4>) -> Tensor<4> {
+    if is_narrow(&x) {
+        return in_float32(x, softmax_channels);
+    }
     if has_kernel(&x) {
         Tensor::from_dispatch(<Dispatch as SoftmaxOps>::channel_softmax(x.into_dispatch()))
     } else {
@@ -51,6 +55,9 @@ pub fn softmax_channels(x: Tensor<4>) -> Tensor<4> {
 pub fn cross_entropy_map(logits: Tensor<4>, labels: Tensor<3, Int>, ignore_index: i64) -> Tensor<3> {
     let [batch, classes, height, width] = logits.dims();
     assert_eq!(labels.dims(), [batch, height, width], "cross_entropy_map: labels must be [batch, height, width] of the logits");
+    if is_narrow(&logits) {
+        return in_float32(logits, |logits| cross_entropy_map(logits, labels, ignore_index));
+    }
     if !has_kernel(&logits) {
         return reference::cross_entropy_map(logits, labels, ignore_index);
     }

@@ -2,10 +2,23 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 
 use super::{cross_entropy_map, reference, softmax_channels};
-use crate::testing::{assert_same_gradients, cpu, random};
+use crate::testing::{assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor};
 
 /// Float32 rounding of two summation orders over up to 150 classes.
 const TOLERANCE: f32 = 1e-5;
+
+#[test]
+fn the_composed_operations_keep_bf16() {
+    let device = cpu();
+    let x = || random_tensor([1, 7, 3, 4], 1, &device);
+    assert_reference_keeps_bf16(x(), reference::softmax_channels, softmax_channels);
+    let labels = Tensor::<3, Int>::ones([1, 3, 4], &device);
+    assert_reference_keeps_bf16(
+        x(),
+        |x| reference::cross_entropy_map(x, labels.clone(), 255),
+        |x| cross_entropy_map(x, labels.clone(), 255),
+    );
+}
 
 #[test]
 fn native_softmax_equals_the_composed_one_with_its_gradient() {
@@ -49,7 +62,7 @@ fn a_label_outside_the_classes_is_refused() {
 fn the_largest_channel_wins_and_the_first_of_equal_ones() {
     let x = Tensor::<4>::from_floats([[[[1.0, 5.0]], [[3.0, 5.0]], [[2.0, 5.0]]]], &cpu());
     assert_eq!(super::argmax_channels(x), [1, 0]);
-    let x: Tensor<4> = crate::testing::random_tensor([2, 5, 20, 31], 3, &cpu());
+    let x: Tensor<4> = random_tensor([2, 5, 20, 31], 3, &cpu());
     let expected: Vec<u32> = x.clone().argmax(1).into_data().iter::<u32>().collect();
     assert_eq!(super::argmax_channels(x), expected);
 }

@@ -14,6 +14,7 @@ use vision_datasets::sample::{ClassList, Detection, DetectionDataset, DetectionS
 use vision_datasets::transforms::DetectionTestPipeline;
 use vmamba::Vmamba;
 
+use crate::engine::precision::Precision;
 use crate::report::tables::{Cell, Table};
 
 /// A model with everything its predictions depend on.
@@ -24,6 +25,8 @@ pub struct Detector<'a> {
     pub device: &'a Device,
     /// What an image goes through before the network.
     pub pipeline: &'a DetectionTestPipeline,
+    /// Type of the activations.
+    pub precision: Precision,
 }
 
 /// The figures of a data set.
@@ -49,7 +52,7 @@ impl Detector<'_> {
         let [height, width] = input.size;
         let info = ImageInfo::new([image.height() as usize, image.width() as usize], size);
         let images = Tensor::<4>::from_data(TensorData::new(input.values, [1, 3, height, width]), self.device);
-        self.model.predict(images, &[info]).into_iter().next().unwrap_or_default()
+        self.model.predict(self.precision.input(images), &[info]).into_iter().next().unwrap_or_default()
     }
 
     /// Evaluates a data set that `workers` threads read ahead; `each` sees every sample with its objects, in order.

@@ -26,6 +26,7 @@ use super::config::{Init, TrainConfig};
 use super::guard::is_finite;
 use super::logging::Scalars;
 use super::parameters::KeyMap;
+use super::precision::Precision;
 use super::run::Training;
 use super::trainer::{StepLoss, Task};
 use crate::report::curves::precision_recall;
@@ -125,7 +126,7 @@ impl DetectionTask {
 
     /// Predicts as the validation does.
     pub fn detector<'a>(&'a self, model: &'a MaskRcnn<Vmamba>, device: &'a Device) -> Detector<'a> {
-        Detector { model, device, pipeline: &self.config.data.test }
+        Detector { model, device, pipeline: &self.config.data.test, precision: Precision::Float32 }
     }
 }
 
@@ -185,7 +186,8 @@ impl Task for DetectionTask {
     }
 
     fn loss(&self, model: &MaskRcnn<Vmamba>, batch: &DetectionBatch, device: &Device, seed: u64) -> StepLoss {
-        let loss = model.loss(images(batch, device), &truth(batch), &mut RandomChoice::new(seed));
+        let images = self.config.train.precision.input(images(batch, device));
+        let loss = model.loss(images, &truth(batch), &mut RandomChoice::new(seed));
         let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
         let sum = |terms: &[Tensor<1>]| terms.iter().map(scalar).sum::<f64>();
         let parts = [
@@ -201,7 +203,7 @@ impl Task for DetectionTask {
 
     fn diagnose(&self, model: &MaskRcnn<Vmamba>, batch: &DetectionBatch, device: &Device) -> Option<String> {
         let first = |what: &str, maps: &[Tensor<4>]| Some(format!("{what}, output {}", maps.iter().position(|map| !is_finite(map))?));
-        let images = images(batch, device);
+        let images = self.config.train.precision.input(images(batch, device));
         if !is_finite(&images) {
             return Some("the images".to_owned());
         }
@@ -292,6 +294,7 @@ impl Training for DetectionTraining {
     }
 
     fn initial_model(task: &DetectionTask, config: &DetectionConfig, device: &Device) -> Result<(MaskRcnn<Vmamba>, Option<LoadReport>)> {
+        config.train.precision.check(device).context("train.precision")?;
         initial_model(&task.model_config(), &config.init, config.train.seed, device)
     }
 

@@ -1,0 +1,193 @@
+//! Activations in bf16.
+//!
+//! Every operation takes activations in float32 or bf16 and returns their type. Weights, biases, norm parameters and the parameters of the
+//! scan are float32 tensors whatever the activations are; an operation converts them where it uses them, so their gradients are float32.
+//! Sums and everything between input and output are float32.
+//!
+//! The CPU kernels know float32 only: for them the activations are widened, and what comes out is rounded once, at the end of the
+//! operation. The numbers are those of bf16 activations; the time is not.
+
+use burn::prelude::*;
+use burn::tensor::DType;
+
+use crate::flex::is_native;
+
+/// Whether `x` is on the CPU in another type than the kernels there compute in.
+pub(crate) fn is_narrow<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() != DType::F32 && is_native(x)
+}
+
+/// `x` in float32; float32 tensors stay as they are.
+pub(crate) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.cast(DType::F32)
+}
+
+/// `f` of `x` in float32, rounded to the type of `x`. The conversions are differentiable; for float32 tensors this is `f(x)`.
+pub(crate) fn in_float32<const D: usize, const E: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<D>) -> Tensor<E>) -> Tensor<E> {
+    let dtype = x.dtype();
+    f(widened(x)).cast(dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::prelude::*;
+    use burn::tensor::DType;
+
+    use crate::testing::{assert_close_values, cpu, random_tensor, values};
+    use crate::{Fused, Pointwise, Roi, RoiSampling, Route};
+
+    /// Float32 weights for the operations: as many of each as any of them takes.
+    struct Weights {
+        matrix: Tensor<2>,
+        vector: Tensor<1>,
+        kernel: Tensor<4>,
+        depthwise: Tensor<4>,
+        projection: Tensor<2>,
+        steps: Tensor<3>,
+        step_bias: Tensor<2>,
+        a_logs: Tensor<2>,
+        skips: Tensor<1>,
+    }
+
+    /// Channels, and the rows and columns of the images of two.
+    const CHANNELS: usize = 8;
+    const SHAPE: [usize; 4] = [2, 5, 6, CHANNELS];
+    /// Rank of the step size; the state has one dimension.
+    const RANK: usize = 2;
+
+    impl Weights {
+        fn new(device: &Device) -> Self {
+            Self {
+                matrix: leaf([CHANNELS, CHANNELS], 1, device),
+                vector: leaf([CHANNELS], 2, device),
+                kernel: leaf([CHANNELS, CHANNELS, 3, 3], 3, device),
+                depthwise: leaf([CHANNELS, 1, 3, 3], 4, device),
+                projection: leaf([4 * (RANK + 2), CHANNELS], 5, device),
+                steps: leaf([4, CHANNELS, RANK], 6, device),
+                step_bias: leaf([4, CHANNELS], 7, device),
+                a_logs: leaf([4 * CHANNELS, 1], 8, device),
+                skips: leaf([4 * CHANNELS], 9, device),
+            }
+        }
+
+        /// The gradients that there are, with their types.
+        fn gradients(&self, of: &burn::tensor::Gradients) -> Vec<(DType, Vec<f32>)> {
+            fn one<const D: usize>(leaf: &Tensor<D>, of: &burn::tensor::Gradients) -> Option<(DType, Vec<f32>)> {
+                leaf.grad(of).map(|gradient| (gradient.dtype(), values(gradient)))
+            }
+            let vectors = [&self.vector, &self.skips].map(|leaf| one(leaf, of));
+            let matrices = [&self.matrix, &self.projection, &self.step_bias, &self.a_logs].map(|leaf| one(leaf, of));
+            let kernels = [&self.kernel, &self.depthwise].map(|leaf| one(leaf, of));
+            vectors.into_iter().chain(matrices).chain(kernels).chain([one(&self.steps, of)]).flatten().collect()
+        }
+    }
+
+    fn leaf<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
+        let values = random_tensor(shape, seed, device);
+        if device.is_autodiff() { values.require_grad() } else { values }
+    }
+
+    type Operation = fn(Tensor<4>, &Weights) -> Tensor<4>;
+
+    fn first(x: Tensor<4>) -> Tensor<4> {
+        x.permute([0, 3, 1, 2])
+    }
+
+    fn rois() -> [Roi; 2] {
+        [Roi { image: 0, bbox: [0.5, 0.0, 4.0, 3.5] }, Roi { image: 1, bbox: [1.0, 1.0, 5.5, 5.0] }]
+    }
+
+    const SAMPLING: RoiSampling = RoiSampling { spatial_scale: 1.0, output: [2, 2], sampling_ratio: 0, aligned: true };
+
+    /// Every operation on activations, by its public function.
+    const OPERATIONS: [(&str, Operation); 17] = [
+        ("gelu", |x, _| crate::gelu(x)),
+        ("silu", |x, _| crate::silu(x)),
+        ("softplus", |x, _| crate::softplus(x)),
+        ("channel_norm", |x, w| crate::channel_norm(x, Some(w.vector.clone()), Some(w.vector.clone()), 1e-5)),
+        ("linear", |x, w| crate::linear(x, w.matrix.clone(), Some(w.vector.clone()))),
+        ("linear_fused", |x, w| {
+            let fused = Fused { scale: Some(w.vector.clone()), ..Fused::bias(Some(w.vector.clone())) };
+            crate::linear_fused(x.clone(), w.matrix.clone(), fused.residual(x).activation(Pointwise::Gelu))
+        }),
+        ("mlp", |x, w| {
+            let layers = [(w.matrix.clone(), Some(w.vector.clone())), (w.matrix.clone(), None)];
+            crate::mlp(x.clone(), layers, Pointwise::Gelu, Some(x))
+        }),
+        ("conv2d", |x, w| crate::conv2d(x, w.kernel.clone(), Some(w.vector.clone()), [2, 2], [1, 1])),
+        ("conv2d_fused", |x, w| {
+            let fused = Fused { scale: Some(w.vector.clone()), ..Fused::bias(Some(w.vector.clone())) };
+            crate::conv2d_fused(x.clone(), w.kernel.clone(), fused.residual(x).activation(Pointwise::Relu), [1, 1], [1, 1])
+        }),
+        ("depthwise_conv2d", |x, w| crate::depthwise_conv2d(x, w.depthwise.clone(), Some(w.vector.clone()))),
+        ("depthwise_conv2d_fused", |x, w| crate::depthwise_conv2d_fused(x, w.depthwise.clone(), Some(w.vector.clone()), Pointwise::Silu)),
+        ("resize_bilinear", |x, _| crate::resize_bilinear(first(x), [9, 4], false)),
+        ("softmax_channels", |x, _| crate::softmax_channels(first(x))),
+        ("cross_entropy_map", |x, _| {
+            let labels = Tensor::<3, Int>::ones([2, 5, 6], &x.device());
+            crate::cross_entropy_map(first(x), labels, 255).reshape([2, 5, 6, 1])
+        }),
+        ("roi_align", |x, _| crate::roi_align(first(x), &rois(), SAMPLING)),
+        ("selective_scan", |x, w| {
+            let u: Tensor<3> = x.reshape([2, 30, CHANNELS]).swap_dims(1, 2);
+            let state: Tensor<4> = u.clone().narrow(1, 0, 2).reshape([2, 1, 2, 30]);
+            let a = w.matrix.clone().narrow(1, 0, 2).exp().neg();
+            let vector = Some(w.vector.clone());
+            let y = crate::selective_scan(u.clone(), u, a, state.clone(), state, vector.clone(), vector, true);
+            y.reshape([2, CHANNELS, 5, 6])
+        }),
+        ("selective_scan_2d", |x, w| {
+            let projections = crate::linear(x.clone(), w.projection.clone(), None);
+            let (steps, bias) = (w.steps.clone(), w.step_bias.clone());
+            crate::selective_scan_2d(x, projections, steps, bias, w.a_logs.clone(), w.skips.clone(), &Route::CROSS)
+        }),
+    ];
+
+    /// An input whose values bf16 holds exactly, in float32.
+    fn input(device: &Device) -> Tensor<4> {
+        random_tensor(SHAPE, 10, device).cast(DType::BF16).cast(DType::F32)
+    }
+
+    #[test]
+    fn bf16_gives_the_float32_result_rounded_once() {
+        for device in [cpu(), cpu().autodiff()] {
+            let weights = Weights::new(&device);
+            for (name, operation) in OPERATIONS {
+                // It is two operations, with bf16 between them.
+                if name == "selective_scan_2d" {
+                    continue;
+                }
+                let narrow = operation(input(&device).cast(DType::BF16), &weights);
+                let wide = operation(input(&device), &weights);
+                assert_eq!((narrow.dtype(), wide.dtype()), (DType::BF16, DType::F32), "{name}");
+                assert_eq!(values(narrow), values(wide.cast(DType::BF16)), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_of_weights_are_float32_and_those_of_activations_bf16() {
+        let device = cpu().autodiff();
+        for (name, operation) in OPERATIONS {
+            let run = |dtype: DType| {
+                let weights = Weights::new(&device);
+                let x = input(&device).cast(dtype).detach().require_grad();
+                let y = operation(x.clone(), &weights).cast(DType::F32);
+                let scale = random_tensor(y.dims(), 11, &device);
+                let gradients = (y * scale).sum().backward();
+                let of_x = x.grad(&gradients).expect("every operation differentiates its input");
+                assert_eq!(of_x.dtype(), dtype, "{name}: gradient of the input");
+                (values(of_x), weights.gradients(&gradients))
+            };
+            let ((narrow_x, narrow), (wide_x, wide)) = (run(DType::BF16), run(DType::F32));
+            // The gradient that comes in is rounded to 8 bits, and so is each that goes out.
+            let tolerance = 0.02;
+            assert_close_values(&format!("{name}: gradient of the input"), &narrow_x, &wide_x, tolerance);
+            assert_eq!(narrow.len(), wide.len(), "{name}");
+            for ((dtype, narrow), (_, wide)) in narrow.iter().zip(&wide) {
+                assert_eq!(*dtype, DType::F32, "{name}: gradient of a weight");
+                assert_close_values(&format!("{name}: gradient of a weight"), narrow, wide, tolerance);
+            }
+        }
+    }
+}
