@@ -1,9 +1,7 @@
 //! Matrix products on GPUs, and what follows them in one pass.
 //!
 //! The products are Burn's. On NVIDIA it makes those of float32 on tensor cores, which round the factors to ten bits of mantissa (TF32),
-//! and does not ask. Here they are exact unless [`set_float32_products`] says otherwise, as PyTorch has it.
-
-use std::sync::atomic::{AtomicBool, Ordering};
+//! and does not ask. Here they are exact unless [`crate::set_float32_products`] says otherwise, as PyTorch has it.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape};
@@ -26,29 +24,7 @@ use cubek::std::InputBinding;
 use crate::Pointwise;
 use crate::cube::{Rows, cubes, element, empty, float32, vector_size};
 use crate::cube_math::{erf, sigmoid};
-
-/// Whether products of float32 may round their factors to TF32.
-static TF32: AtomicBool = AtomicBool::new(false);
-
-/// How GPUs multiply float32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Float32Products {
-    /// In float32 throughout.
-    Exact,
-    /// On tensor cores where there are some, with factors of ten bits of mantissa: several times as fast, relative errors near 1e-3.
-    Tf32,
-}
-
-/// Says how GPUs multiply float32 from now on, in the whole program (`torch.set_float32_matmul_precision`, for convolutions as well). The
-/// CPU and products of bf16 know nothing of it.
-pub fn set_float32_products(products: Float32Products) {
-    TF32.store(products == Float32Products::Tf32, Ordering::Relaxed);
-}
-
-/// How GPUs multiply float32.
-pub fn float32_products() -> Float32Products {
-    if TF32.load(Ordering::Relaxed) { Float32Products::Tf32 } else { Float32Products::Exact }
-}
+use crate::precision::{Float32Products, float32_products};
 
 /// Whether Burn left to itself would round factors that must not be.
 fn must_be_exact(client: &Client, dtype: DType) -> bool {

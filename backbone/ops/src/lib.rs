@@ -1,10 +1,12 @@
 //! Custom operations of the toolkit, each with a native CPU kernel, an obvious reference and a hand-written backward.
 //!
 //! One operation is one folder: `mod.rs` holds the public function with its formula and source, `reference.rs` the plain-tensor
-//! version, `cpu.rs` the native kernel (parallel, vectorised for the processor it runs on) and `tests.rs` the evidence.
+//! version, `cpu.rs` the native kernel (parallel, vectorised for the processor it runs on), `cube.rs` the kernel for GPUs and `tests.rs`
+//! the evidence.
 //!
-//! On the CPU backend the native kernels run, under autodiff as well. On every other backend the plain-tensor reference runs on that
-//! device. All CPU kernels compute in float32 and give the same bits whatever the number of threads.
+//! On the CPU backend the native kernels run, and on CUDA and Vulkan (features `cuda` and `vulkan`) those written in CubeCL, under autodiff
+//! as well. On every other backend the plain-tensor reference runs on that device. All kernels compute in float32 and give the same bits
+//! every time, those of the CPU whatever the number of threads.
 //!
 //! Activations are float32 or bf16, and results have their type; weights are float32 in either case. On the CPU bf16 is rounded to at the
 //! end of every operation, without being faster.
@@ -51,14 +53,13 @@ pub use activation::{gelu, silu, softplus};
 pub use channel_norm::channel_norm;
 pub use conv2d::{conv2d, conv2d_fused};
 pub use cross_scan::{ScanPattern, cross_merge, cross_scan};
-#[cfg(feature = "cube")]
-pub use cube_product::{Float32Products, float32_products, set_float32_products};
 pub use depthwise_conv::{depthwise_conv2d, depthwise_conv2d_fused};
 pub use fused::Fused;
 pub use linear::{linear, linear_fused, mlp};
 pub use matmul::Pointwise;
 pub use nms::{batched_nms, batched_nms_on, nms};
 pub use paste_mask::paste_mask;
+pub use precision::{Float32Products, float32_products, has_tf32, set_float32_products};
 pub use resize::{argmax_resized, resize_bilinear};
 pub use roi_align::{Roi, RoiSampling, roi_align};
 pub use selective_scan::{Route, selective_scan, selective_scan_2d};

@@ -1,4 +1,4 @@
-//! Activations in bf16.
+//! Activations in bf16, and how GPUs multiply float32.
 //!
 //! Every operation takes activations in float32 or bf16 and returns their type. Weights, biases, norm parameters and the parameters of the
 //! scan are float32 tensors whatever the activations are; an operation converts them where it uses them, so their gradients are float32.
@@ -7,10 +7,46 @@
 //! The CPU kernels know float32 only: for them the activations are widened, and what comes out is rounded once, at the end of the
 //! operation. The numbers are those of bf16 activations; the time is not.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use burn::prelude::*;
 use burn::tensor::DType;
 
 use crate::flex::is_native;
+
+/// Whether products of float32 may round their factors to TF32.
+static TF32: AtomicBool = AtomicBool::new(false);
+
+/// How GPUs multiply float32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Float32Products {
+    /// In float32 throughout.
+    Exact,
+    /// On tensor cores where there are some, with factors of ten bits of mantissa: several times as fast, relative errors near 1e-3.
+    Tf32,
+}
+
+/// Says how GPUs multiply float32 from now on, in the whole program (`torch.set_float32_matmul_precision`, for convolutions as well). The
+/// CPU and products of bf16 know nothing of it.
+pub fn set_float32_products(products: Float32Products) {
+    TF32.store(products == Float32Products::Tf32, Ordering::Relaxed);
+}
+
+/// How GPUs multiply float32.
+pub fn float32_products() -> Float32Products {
+    if TF32.load(Ordering::Relaxed) { Float32Products::Tf32 } else { Float32Products::Exact }
+}
+
+/// Whether a device multiplies in TF32 when it may.
+pub fn has_tf32(device: &Device) -> bool {
+    #[cfg(feature = "cube")]
+    if let burn::backend::DispatchDevice::Cube(device) = device.clone().inner().as_dispatch() {
+        use cubecl::prelude::Scalar;
+        return device.client().properties().supports_type(cubecl::tf32::elem_type_native());
+    }
+    let _ = device;
+    false
+}
 
 /// Whether `x` is on the CPU in another type than the kernels there compute in.
 pub(crate) fn is_narrow<const D: usize>(x: &Tensor<D>) -> bool {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tools::engine::device::DeviceChoice;
+use tools::engine::precision::Precision;
 use tools::engine::process;
-use tools::gpu_check::{self, Environment, FixtureSet, MemoryWork, Part, PeerSource, Precision, Protocol, Session, Setup};
+use tools::gpu_check::{self, Environment, FixtureSet, MemoryWork, Part, PeerSource, Protocol, Session, Setup};
 use vmamba::Preset;
 
 /// Check a device against the CPU and the official implementations, and measure speed, memory and bandwidth on it, beside PyTorch where
@@ -34,8 +35,8 @@ struct Arguments {
     /// Height and width of the images in pixels.
     #[arg(long, value_delimiter = ',', default_value = "224,384,512,768")]
     sides: Vec<usize>,
-    /// float32, and bf16: activations in bf16, weights in float32.
-    #[arg(long, value_delimiter = ',', default_value = "float32,bf16")]
+    /// Numbers to compute with; what the device does not have is said and left out.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "float32,tf32,bf16")]
     precisions: Vec<Precision>,
     /// Batch and side of the memory part.
     #[arg(long, num_args = 2, value_names = ["BATCH", "SIDE"], default_values_t = [32, 224])]

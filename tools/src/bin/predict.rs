@@ -144,7 +144,7 @@ fn described(detection: &Detection, names: &[String]) -> serde_json::Value {
 fn run(arguments: &Arguments) -> Result<bool> {
     let photos = find_photos(&arguments.inputs)?;
     let device = arguments.device.open()?;
-    arguments.precision.check(&device).context("--precision")?;
+    arguments.precision.adopt(&device).context("--precision")?;
     let model = Model::load(arguments, &device)?;
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write to {}", arguments.out.display()))?;
     let mut failed = 0;

@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let device = arguments.device.open()?;
-    arguments.precision.check(&device).context("--precision")?;
+    arguments.precision.adopt(&device).context("--precision")?;
     let given: Option<DetectionConfig> = match &arguments.config {
         Some(path) => Some(config::load(path, &arguments.set)?),
         None => None,

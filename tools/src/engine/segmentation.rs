@@ -250,7 +250,7 @@ impl Training for SegmentationTraining {
         config: &SegmentationConfig,
         device: &Device,
     ) -> Result<(UperNet<Vmamba>, Option<LoadReport>)> {
-        config.train.precision.check(device).context("train.precision")?;
+        config.train.precision.adopt(device).context("train.precision")?;
         initial_model(&task.model_config(), &config.init, config.train.seed, device)
     }
 

@@ -9,7 +9,8 @@ use super::numerics::values;
 use super::precision::BF16;
 use super::session::{Outcome, Session};
 use super::timing::{Contender, in_turns, on_device};
-use super::{Facts, Part, Precision, Setup};
+use super::{Facts, Part, Setup};
+use crate::engine::precision::Precision;
 use crate::engine::process::without_panic;
 use crate::report::tables::Cell;
 
@@ -29,7 +30,7 @@ pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Re
     let batch = setup.bandwidth_batch;
     let shapes = STAGES.iter().map(|stage| (*stage, batch)).chain([(DETECTION, 1)]);
     for precision in &setup.precisions {
-        if let Err(error) = precision.check(&setup.device) {
+        if let Err(error) = precision.adopt(&setup.device) {
             session.note(format!("{} not run: {error}", precision.name()))?;
             continue;
         }

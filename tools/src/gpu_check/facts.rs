@@ -2,8 +2,9 @@
 
 use vmamba::Preset;
 
+use super::Part;
 use super::numerics::Worst;
-use super::{Part, Precision};
+use crate::engine::precision::Precision;
 
 /// A speed that was measured.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use vmamba::Preset;
 
@@ -18,8 +19,9 @@ use super::environment::gpu_memory_used;
 use super::precision::BF16;
 use super::session::{Outcome, Session};
 use super::speed::{self, Network, Purpose};
-use super::{Facts, Part, Precision, Setup, threads};
+use super::{Facts, Part, Setup, threads};
 use crate::engine::device::DeviceChoice;
+use crate::engine::precision::Precision;
 use crate::engine::process::memory as process_memory;
 use crate::peers::{PeerPrecision, Peers, Task, Work, peak_of_peer_in};
 use crate::report::tables::Cell;
@@ -74,7 +76,7 @@ impl MemoryWork {
         if !["training", "inference"].contains(&purpose.as_str()) {
             bail!("--measure-memory: `{purpose}` is neither training nor inference");
         }
-        let precision = precision.parse().map_err(anyhow::Error::msg)?;
+        let precision = Precision::from_str(precision, false).map_err(anyhow::Error::msg)?;
         Ok(Self { purpose: purpose.clone(), preset: preset.parse()?, precision, batch: number(batch)?, side: number(side)? })
     }
 }
@@ -85,7 +87,7 @@ impl MemoryWork {
 /// When the device fails, or nobody tells.
 pub fn measure_memory(work: &MemoryWork, device: &Device) -> Result<Value> {
     let MemoryWork { purpose, preset, precision, batch, side } = work;
-    precision.check(device)?;
+    precision.adopt(device)?;
     let purpose = if purpose == "training" { Purpose::Training } else { Purpose::Inference };
     let wait = || device.sync().map_err(|error| anyhow::anyhow!("{error}"));
     let mut network = Network::new(*preset, purpose, *precision, *batch, *side, device);
@@ -143,7 +145,7 @@ pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Re
         }
     };
     for precision in &setup.precisions {
-        if let Err(error) = precision.check(&setup.device) {
+        if let Err(error) = precision.adopt(&setup.device) {
             session.note(format!("{} not run: {error}", precision.name()))?;
             continue;
         }
@@ -155,7 +157,7 @@ pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Re
             }
             let title =
                 |model: &str, numbers: &str| -> Vec<Cell> { vec![purpose.into(), model.into(), numbers.into(), batch.into(), side.into()] };
-            let numbers = if *precision == Precision::Bf16 { BF16 } else { "float32" };
+            let numbers = if *precision == Precision::Bf16 { BF16 } else { precision.name() };
             let ours = of_ours(setup, &work).map_err(|error| format!("{error:#}"));
             let reserved = ours.as_ref().ok().map(|usage| usage.reserved);
             session.row(title(preset.name(), numbers), outcome(ours))?;
@@ -256,7 +258,11 @@ fn of_peer(setup: &Setup, name: &str, work: &MemoryWork) -> Result<Usage, String
     let training = work.purpose == "training";
     let task =
         Task { work: if training { Work::Train } else { Work::Forward }, size: [work.side; 2], batch: work.batch, threads: threads() };
-    let precision = if work.precision == Precision::Bf16 { PeerPrecision::Bf16 } else { PeerPrecision::Float32 };
+    let precision = match work.precision {
+        Precision::Float32 => PeerPrecision::Float32,
+        Precision::Tf32 => PeerPrecision::Tf32,
+        Precision::Bf16 => PeerPrecision::Bf16,
+    };
     let setting = speed::setting(setup, precision, training);
     let peak = peak_of_peer_in(&source.python, source.official.as_deref(), name, task, &setting)?;
     let source = if setting.device == "cpu" { "resident memory of the process" } else { "PyTorch's allocator" };

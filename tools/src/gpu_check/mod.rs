@@ -31,13 +31,13 @@ use clap::ValueEnum;
 use vmamba::Preset;
 
 use crate::engine::device::DeviceChoice;
+use crate::engine::precision::Precision;
 
 pub use environment::Environment;
 pub use facts::Facts;
 pub use fixtures::FixtureSet;
 pub use memory::{MemoryWork, measure_memory};
 pub use operations::{OPERATIONS, check_names};
-pub use precision::Precision;
 pub use session::Session;
 pub use timing::Protocol;
 
@@ -119,7 +119,8 @@ impl Setup {
     fn limit(&self, precision: Precision) -> f64 {
         match precision {
             Precision::Float32 => self.tolerance,
-            Precision::Bf16 => self.bf16_tolerance,
+            // A few bits more than bf16; there are no limits of its own.
+            Precision::Tf32 | Precision::Bf16 => self.bf16_tolerance,
         }
     }
 

@@ -1,68 +1,14 @@
-//! Numbers to compute with, and which numbers the device really computes with.
+//! Which numbers the device really computes with.
 //!
 //! CubeK, whose matrix products and convolutions Burn uses on GPUs, rounds the factors of float32 products to TF32 (ten bits of the
-//! fraction) whenever its autotuner picks a kernel for tensor cores; neither Burn nor CubeK has a switch for that. So the tool asks the
-//! device: a factor that TF32 cannot represent, times 1, comes back changed or not.
-
-use std::str::FromStr;
+//! fraction) whenever its autotuner picks a kernel for tensor cores; `vision_ops` keeps it from that unless TF32 is asked for. The tool
+//! does not take anybody's word: a factor that TF32 cannot represent, times 1, comes back changed or not.
 
 use anyhow::{Result, anyhow};
 use burn::prelude::*;
-use burn::tensor::FloatDType;
 use vision_ops::{conv2d, linear};
 
 use crate::peers::PeerPrecision;
-
-/// Numbers a network computes with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Precision {
-    /// Float32; see the module for what GPUs make of it.
-    Float32,
-    /// Activations in bfloat16, weights in float32.
-    Bf16,
-}
-
-impl Precision {
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Float32 => "float32",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    /// The type of activations.
-    pub(super) fn dtype(self) -> FloatDType {
-        match self {
-            Self::Float32 => FloatDType::F32,
-            Self::Bf16 => FloatDType::BF16,
-        }
-    }
-
-    /// Bytes of an activation.
-    pub(super) fn bytes(self) -> usize {
-        match self {
-            Self::Float32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
-
-    /// An error that says so when the device has no such numbers.
-    pub(super) fn check(self, device: &Device) -> Result<()> {
-        if device.supports_dtype(self.dtype()) { Ok(()) } else { Err(anyhow!("the device has no {}", self.name())) }
-    }
-}
-
-impl FromStr for Precision {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Float32, Self::Bf16]
-            .into_iter()
-            .find(|precision| precision.name() == name)
-            .ok_or_else(|| format!("no precision is called `{name}`; there are float32, bf16"))
-    }
-}
 
 /// A product of float32 numbers as a network has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What was to be reached and what was.
 
-use super::{Facts, Part, Precision, Setup};
+use super::{Facts, Part, Setup};
+use crate::engine::precision::Precision;
 use crate::peers::Peers;
 use crate::report::tables::{Cell, Table};
 

@@ -294,7 +294,7 @@ impl Training for DetectionTraining {
     }
 
     fn initial_model(task: &DetectionTask, config: &DetectionConfig, device: &Device) -> Result<(MaskRcnn<Vmamba>, Option<LoadReport>)> {
-        config.train.precision.check(device).context("train.precision")?;
+        config.train.precision.adopt(device).context("train.precision")?;
         initial_model(&task.model_config(), &config.init, config.train.seed, device)
     }
 

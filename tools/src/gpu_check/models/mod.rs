@@ -18,6 +18,7 @@ use super::numerics::{Worst, error, values};
 use super::precision::{Float32, Product};
 use super::session::{Outcome, Session};
 use super::{Facts, Part, Setup};
+use crate::engine::precision::Precision;
 use crate::engine::process::without_panic;
 use crate::report::tables::Cell;
 
@@ -37,6 +38,7 @@ pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Re
     let Some(fixtures) = &setup.fixtures else {
         return session.note("not run: no --fixtures DIR with numbers of the official implementations");
     };
+    Precision::Float32.adopt(&setup.device)?;
     let mut cases: Vec<(String, Check)> = Vec::new();
     for folder in fixtures.folders("backbone_")? {
         let own = fixtures.cases(&folder)?.into_iter().filter(|name| name != "weights");

@@ -9,7 +9,8 @@ use burn::tensor::{Distribution, FloatDType, TensorData};
 use super::numerics::{Worst, error, round_to_bf16, values};
 use super::precision::{BF16, Float32};
 use super::session::{Outcome, Session};
-use super::{Facts, Part, Precision, Setup};
+use super::{Facts, Part, Setup};
+use crate::engine::precision::Precision;
 use crate::engine::process::without_panic;
 use crate::report::tables::Cell;
 use cases::{Case, Run};
@@ -34,7 +35,7 @@ pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Re
     session.part(Part::ParityOps, &COLUMNS)?;
     let wanted = |case: &Case| setup.operations.is_empty() || setup.operations.iter().any(|name| name == case.operation);
     for precision in &setup.precisions {
-        if let Err(error) = precision.check(&setup.device) {
+        if let Err(error) = precision.adopt(&setup.device) {
             session.note(format!("{} not run: {error}", precision.name()))?;
             continue;
         }
@@ -133,7 +134,7 @@ fn check(case: &Case, precision: Precision, setup: &Setup) -> Result<Checked> {
         }
     }
     let precision = match precision {
-        Precision::Float32 => Float32::of(&setup.device, &case.products)?.name(),
+        Precision::Float32 | Precision::Tf32 => Float32::of(&setup.device, &case.products)?.name(),
         Precision::Bf16 => BF16.to_owned(),
     };
     Ok(Checked { forward, gradients, precision, note })

@@ -11,7 +11,8 @@ use super::facts::{Model, Speed};
 use super::precision::{BF16, Float32, Product};
 use super::session::{Outcome, Session};
 use super::timing::{Contender, Rounds, in_turns, on_device};
-use super::{Facts, Part, PeerSource, Precision, Setup, threads};
+use super::{Facts, Part, PeerSource, Setup, threads};
+use crate::engine::precision::Precision;
 use crate::engine::process::without_panic;
 use crate::peers::{PeerPrecision, Peers, Setting, Task, Work};
 use crate::report::tables::Cell;
@@ -39,7 +40,7 @@ pub(super) fn run(part: Part, setup: &Setup, session: &mut Session, facts: &mut 
         session.note(format!("peers: PyTorch {}, torchvision {}, {gpu}", versions.torch, versions.torchvision))?;
     }
     for precision in &setup.precisions {
-        if let Err(error) = precision.check(&setup.device) {
+        if let Err(error) = precision.adopt(&setup.device) {
             session.note(format!("{} not run: {error}", precision.name()))?;
             continue;
         }

@@ -7,7 +7,7 @@ use burn::prelude::*;
 use burn::tensor::{Distribution, FloatDType};
 use vmamba::{Preset, VmambaClassifier};
 
-use crate::gpu_check::Precision;
+use crate::engine::precision::Precision;
 use crate::gpu_check::numerics::values;
 
 /// What a network is run for.
