@@ -91,9 +91,16 @@ pub(crate) fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) ->
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
 }
 
-/// The contiguous tensor in float32.
+/// The tensor in row-major order, where vectors of up to four values may be read from its first on.
+pub(crate) fn contiguous(tensor: CubeTensor) -> CubeTensor {
+    let tensor = into_contiguous(tensor);
+    let vector = 4 * tensor.dtype.size() as u64;
+    if tensor.handle.offset_start.unwrap_or(0).is_multiple_of(vector) { tensor } else { tensor.copy() }
+}
+
+/// [`contiguous`] in float32.
 pub(crate) fn float32(tensor: CubeTensor) -> CubeTensor {
-    into_contiguous(if tensor.dtype == DType::F32 { tensor } else { burn_cubecl::kernel::cast(tensor, DType::F32) })
+    contiguous(cast(tensor, DType::F32))
 }
 
 /// The tensor in another type.

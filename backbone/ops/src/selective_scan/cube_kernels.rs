@@ -2,8 +2,8 @@
 //!
 //! A sequence is cut into chunks, so that an image keeps many units busy. [`chunk_states`] runs the recurrence over every chunk from an
 //! empty state and leaves the state behind it with the sum of the step sizes, which says how much of an earlier state is left:
-//! `exp(A sum)`. [`carry`] hands states on from chunk to chunk. [`outputs`] runs the recurrence again from the true state. [`gradients`]
-//! does so backwards. Arithmetic and states are float32 whatever the type of the maps.
+//! `exp(A sum)`. [`carry`] hands states on from chunk to chunk. [`outputs`] runs the recurrence again from the true state, and the kernel of
+//! `cube_gradients.rs` does so backwards. Arithmetic and states are float32 whatever the type of the maps.
 //!
 //! All of them see maps as `[image, pixel, channel]` with a vector of `V` channels a unit, and the projections of a pixel as vectors of
 //! `P` values.
@@ -11,10 +11,7 @@
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use crate::cube_math::{sigmoid, softplus};
-
-/// Units of a cube of [`gradients`].
-pub(super) const LANES: usize = 32;
+use crate::cube_math::softplus;
 
 /// What the kernels know when they are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,11 +34,11 @@ impl Form {
         self.rank.unwrap_or(0) + 2 * self.state
     }
 
-    fn first_b(self) -> usize {
+    pub(super) fn first_b(self) -> usize {
         self.rank.unwrap_or(0)
     }
 
-    fn first_c(self) -> usize {
+    pub(super) fn first_c(self) -> usize {
         self.rank.unwrap_or(0) + self.state
     }
 }
@@ -80,17 +77,17 @@ pub(super) struct Sizes {
 
 /// The parameters of a vector of channels on one route.
 #[derive(CubeType)]
-struct Channel<V: Size> {
+pub(super) struct Channel<V: Size> {
     /// Step size from the low-rank values.
-    weights: Array<Vector<f32, V>>,
-    bias: Vector<f32, V>,
+    pub(super) weights: Array<Vector<f32, V>>,
+    pub(super) bias: Vector<f32, V>,
     /// `A` of every state.
-    a: Array<Vector<f32, V>>,
+    pub(super) a: Array<Vector<f32, V>>,
 }
 
 /// `V` values at `first`, `first + stride`, …
 #[cube]
-fn gather<V: Size>(values: &[f32], first: usize, stride: usize) -> Vector<f32, V> {
+pub(super) fn gather<V: Size>(values: &[f32], first: usize, stride: usize) -> Vector<f32, V> {
     let mut gathered = Vector::<f32, V>::new(0.0_f32);
     #[unroll]
     for i in 0..V::value() {
@@ -101,7 +98,7 @@ fn gather<V: Size>(values: &[f32], first: usize, stride: usize) -> Vector<f32, V
 
 /// The parameters of channels `channel * V ..`, counted over all routes or groups.
 #[cube]
-fn parameters<V: Size>(dt_weight: &[f32], dt_bias: &[f32], a: &[f32], channel: usize, #[comptime] form: Form) -> Channel<V> {
+pub(super) fn parameters<V: Size>(dt_weight: &[f32], dt_bias: &[f32], a: &[f32], channel: usize, #[comptime] form: Form) -> Channel<V> {
     let first = channel * V::value();
     let rank = comptime!(form.rank.unwrap_or(0));
     // An array needs an entry.
@@ -121,28 +118,28 @@ fn parameters<V: Size>(dt_weight: &[f32], dt_bias: &[f32], a: &[f32], channel: u
 
 /// Raster index of the pixel at a place of the sequence.
 #[cube]
-fn pixel_at(position: usize, sizes: &Sizes, #[comptime] form: Form) -> usize {
+pub(super) fn pixel_at(position: usize, sizes: &Sizes, #[comptime] form: Form) -> usize {
     if comptime!(form.columns) { position % sizes.height * sizes.width + position / sizes.height } else { position }
 }
 
 /// A place in the image that moves along a sequence without dividing.
 #[derive(CubeType)]
-struct Walk {
-    pixel: usize,
+pub(super) struct Walk {
+    pub(super) pixel: usize,
     /// Row of the pixel, where sequences go down the columns.
-    row: usize,
+    pub(super) row: usize,
 }
 
 /// The walk at step `step` of a chunk from `begin` to `end`.
 #[cube]
-fn walk_from(begin: usize, end: usize, step: usize, sizes: &Sizes, #[comptime] form: Form, #[comptime] reversed: bool) -> Walk {
+pub(super) fn walk_from(begin: usize, end: usize, step: usize, sizes: &Sizes, #[comptime] form: Form, #[comptime] reversed: bool) -> Walk {
     let position = if comptime!(reversed) { end - 1 - step } else { begin + step };
     Walk { pixel: pixel_at(position, sizes, form), row: position % sizes.height }
 }
 
 /// One place on; `reversed` is the direction in the sequence, whatever that of the route.
 #[cube]
-fn advance(walk: &mut Walk, sizes: &Sizes, #[comptime] form: Form, #[comptime] reversed: bool) {
+pub(super) fn advance(walk: &mut Walk, sizes: &Sizes, #[comptime] form: Form, #[comptime] reversed: bool) {
     if comptime!(!form.columns) {
         if comptime!(reversed) {
             walk.pixel -= 1;
@@ -170,7 +167,7 @@ fn advance(walk: &mut Walk, sizes: &Sizes, #[comptime] form: Form, #[comptime] r
 
 /// The projections of a pixel for one group.
 #[cube]
-fn fields_of<F: Float, P: Size>(projections: &[Vector<F, P>], first: usize, #[comptime] form: Form) -> Array<f32> {
+pub(super) fn fields_of<F: Float, P: Size>(projections: &[Vector<F, P>], first: usize, #[comptime] form: Form) -> Array<f32> {
     let size = P::value();
     let count = comptime!(form.fields());
     let mut fields = Array::<f32>::new(count);
@@ -187,7 +184,12 @@ fn fields_of<F: Float, P: Size>(projections: &[Vector<F, P>], first: usize, #[co
 
 /// The step size of a pixel before softplus. `given` has it, without its bias, where it is not made of the projections.
 #[cube]
-fn raw_step<V: Size>(fields: &Array<f32>, channel: &Channel<V>, given: Vector<f32, V>, #[comptime] form: Form) -> Vector<f32, V> {
+pub(super) fn raw_step<V: Size>(
+    fields: &Array<f32>,
+    channel: &Channel<V>,
+    given: Vector<f32, V>,
+    #[comptime] form: Form,
+) -> Vector<f32, V> {
     let mut raw = channel.bias;
     if comptime!(form.rank.is_some()) {
         #[unroll]
@@ -202,19 +204,19 @@ fn raw_step<V: Size>(fields: &Array<f32>, channel: &Channel<V>, given: Vector<f3
 
 /// The step size.
 #[cube]
-fn step_size<V: Size>(raw: Vector<f32, V>, #[comptime] form: Form) -> Vector<f32, V> {
+pub(super) fn step_size<V: Size>(raw: Vector<f32, V>, #[comptime] form: Form) -> Vector<f32, V> {
     if comptime!(form.softplus) { softplus::<V>(raw) } else { raw }
 }
 
 /// Where a unit works.
 #[derive(CubeType)]
-struct Place {
-    channel: usize,
-    chunk: usize,
-    image: usize,
+pub(super) struct Place {
+    pub(super) channel: usize,
+    pub(super) chunk: usize,
+    pub(super) image: usize,
     /// Places of the sequence.
-    begin: usize,
-    end: usize,
+    pub(super) begin: usize,
+    pub(super) end: usize,
 }
 
 #[cube]
@@ -227,7 +229,7 @@ fn place_of(unit: usize, sizes: &Sizes) -> Place {
 
 /// Index of what a chunk leaves behind: `[route, image, chunk, state, channel]`, or with one state `[route, image, chunk, channel]`.
 #[cube]
-fn left_at(route: usize, place: &Place, n: usize, sizes: &Sizes, #[comptime] states: usize) -> usize {
+pub(super) fn left_at(route: usize, place: &Place, n: usize, sizes: &Sizes, #[comptime] states: usize) -> usize {
     (((route * sizes.batch + place.image) * sizes.chunks + place.chunk) * states + n) * sizes.channels + place.channel
 }
 
@@ -431,199 +433,5 @@ pub(super) fn outputs<F: Float, V: Size, P: Size>(
             }
             advance(&mut walk, &sizes, form, reversed);
         }
-    }
-}
-
-/// The sum of a vector's values.
-#[cube]
-fn over_vector<V: Size>(vector: Vector<f32, V>) -> f32 {
-    let mut sum = 0.0_f32;
-    #[unroll]
-    for i in 0..V::value() {
-        sum += vector.extract(i);
-    }
-    sum
-}
-
-/// Steps whose sums over the channels are made together.
-pub(super) fn summed_steps(state: usize) -> usize {
-    (16 / state).max(1)
-}
-
-/// The gradients along one route. A cube is a block of channels of one group over one chunk. It walks the chunk once forwards, keeping
-/// the states in shared memory, and once backwards.
-///
-/// - `states`, `adjoints`: what [`carry`] left: the state in front of a chunk, and the gradient of the state behind it
-/// - `dx`: sums over routes; `draw`: the gradients of the step sizes before softplus of this route
-/// - `dbc`: `[image, block, pixel, 2 * state]`, sums over the block's channels
-/// - `dparameters`: `[image, chunk, state + 2, channel]`: of `A` (or its logarithm), `D` and the bias of the step size
-#[cube(launch_unchecked)]
-pub(super) fn gradients<F: Float, V: Size, P: Size>(
-    grad: &[Vector<F, V>],
-    x: &[Vector<F, V>],
-    given: &[Vector<F, V>],
-    projections: &[Vector<F, P>],
-    dt_weight: &[f32],
-    dt_bias: &[f32],
-    a: &[f32],
-    d: &[f32],
-    states: &[Vector<f32, V>],
-    adjoints: &[Vector<f32, V>],
-    dx: &mut [Vector<f32, V>],
-    draw: &mut [Vector<f32, V>],
-    dbc: &mut [f32],
-    dparameters: &mut [Vector<f32, V>],
-    sizes: Sizes,
-    given_pitch: usize,
-    grad_pitch: usize,
-    blocks: usize,
-    cubes: usize,
-    route: usize,
-    #[comptime] chunk: usize,
-    #[comptime] form: Form,
-    #[comptime] reversed: bool,
-    #[comptime] begun: bool,
-    #[define(F)] _dtype: ElemType,
-) {
-    if CUBE_POS >= cubes {
-        terminate!();
-    }
-    let lane = UNIT_POS as usize;
-    let state = form.state;
-    let steps = comptime!(summed_steps(form.state));
-    // One more than the lanes, so that the lanes that add up rows meet in different banks.
-    let row = comptime!(LANES + 1);
-    let mut kept = Shared::<[Vector<f32, V>]>::new_slice(comptime!(chunk * form.state * LANES));
-    let mut sums = Shared::<[f32]>::new_slice(comptime!(steps * 2 * form.state * row));
-
-    let (block, rest) = (CUBE_POS % blocks, CUBE_POS / blocks);
-    let in_group = blocks / (sizes.channels / sizes.per_group);
-    let own = block % in_group * LANES + lane;
-    // Lanes without a channel go along with the last and count for nothing.
-    let counts = own < sizes.per_group;
-    let weight = Vector::<f32, V>::new(if counts { 1.0_f32 } else { 0.0_f32 });
-    let begin = rest % sizes.chunks * sizes.chunk;
-    let place = Place {
-        channel: block / in_group * sizes.per_group + min(own, sizes.per_group - 1),
-        chunk: rest % sizes.chunks,
-        image: rest / sizes.chunks,
-        begin,
-        end: min(begin + sizes.chunk, sizes.height * sizes.width),
-    };
-    let count = place.end - place.begin;
-    let pixels = sizes.height * sizes.width;
-    let channel = parameters::<V>(dt_weight, dt_bias, a, route * sizes.channels + place.channel, form);
-    let skip = gather::<V>(d, (route * sizes.channels + place.channel) * V::value(), 1);
-    let group = route + place.channel / sizes.per_group;
-    let first_field = group * comptime!(form.fields()) / P::value();
-    let zero = Vector::<f32, V>::new(0.0_f32);
-
-    let mut h = Array::<Vector<f32, V>>::new(state);
-    let mut back = Array::<Vector<f32, V>>::new(state);
-    let mut da = Array::<Vector<f32, V>>::new(state);
-    #[unroll]
-    for n in 0..state {
-        h[n] = states[left_at(route, &place, n, &sizes, state)];
-        back[n] = adjoints[left_at(route, &place, n, &sizes, state)] * weight;
-        da[n] = zero;
-    }
-    let mut walk = walk_from(place.begin, place.end, 0, &sizes, form, reversed);
-    for step in 0..count {
-        let pixel = place.image * pixels + walk.pixel;
-        let fields = fields_of::<F, P>(projections, pixel * sizes.fields_pitch + first_field, form);
-        let mut own = zero;
-        if comptime!(form.rank.is_none()) {
-            own = Vector::cast_from(given[pixel * given_pitch + place.channel]);
-        }
-        let delta = step_size::<V>(raw_step::<V>(&fields, &channel, own, form), form);
-        let input = delta * Vector::cast_from(x[pixel * sizes.pitch + place.channel]);
-        #[unroll]
-        for n in 0..state {
-            h[n] = fma((delta * channel.a[n]).exp(), h[n], input * Vector::new(fields[comptime!(form.first_b() + n)]));
-            kept[(step * state + n) * LANES + lane] = h[n];
-        }
-        advance(&mut walk, &sizes, form, reversed);
-    }
-
-    let mut dd = zero;
-    let mut dbias = zero;
-    let mut walk = walk_from(place.begin, place.end, count - 1, &sizes, form, reversed);
-    for round in 0..count.div_ceil(steps) {
-        for inner in 0..steps {
-            if round * steps + inner < count {
-                let step = count - 1 - round * steps - inner;
-                let pixel = place.image * pixels + walk.pixel;
-                let fields = fields_of::<F, P>(projections, pixel * sizes.fields_pitch + first_field, form);
-                let mut own = zero;
-                if comptime!(form.rank.is_none()) {
-                    own = Vector::cast_from(given[pixel * given_pitch + place.channel]);
-                }
-                let raw = raw_step::<V>(&fields, &channel, own, form);
-                let delta = step_size::<V>(raw, form);
-                let u = Vector::<f32, V>::cast_from(x[pixel * sizes.pitch + place.channel]);
-                let g = Vector::<f32, V>::cast_from(grad[pixel * grad_pitch + place.channel]) * weight;
-                let mut du = skip * g;
-                let mut ddelta = zero;
-                #[unroll]
-                for n in 0..state {
-                    let (b, c) = (fields[comptime!(form.first_b() + n)], fields[comptime!(form.first_c() + n)]);
-                    let decay = (delta * channel.a[n]).exp();
-                    // The gradient of the state behind this step.
-                    let dh = fma(g, Vector::new(c), back[n]);
-                    let now = kept[(step * state + n) * LANES + lane];
-                    let before = if step > 0 {
-                        kept[((step - 1) * state + n) * LANES + lane]
-                    } else {
-                        states[left_at(route, &place, n, &sizes, state)]
-                    };
-                    let faded = dh * decay * before;
-                    da[n] = fma(faded, delta, da[n]);
-                    ddelta = fma(faded, channel.a[n], fma(dh * u, Vector::new(b), ddelta));
-                    du = fma(dh * delta, Vector::new(b), du);
-                    back[n] = dh * decay;
-                    sums[(inner * comptime!(2 * form.state) + n) * row + lane] = over_vector::<V>(dh * delta * u);
-                    sums[(inner * comptime!(2 * form.state) + comptime!(form.state + n)) * row + lane] = over_vector::<V>(g * now);
-                }
-                let dr = if comptime!(form.softplus) { ddelta * sigmoid::<V>(raw) } else { ddelta };
-                dd = fma(g, u, dd);
-                dbias += dr;
-                if counts {
-                    let at = pixel * sizes.channels + place.channel;
-                    draw[at] = dr;
-                    if comptime!(begun) {
-                        du += dx[at];
-                    }
-                    dx[at] = du;
-                }
-                advance(&mut walk, &sizes, form, comptime!(!reversed));
-            }
-        }
-        sync_cube();
-        let mut entry = lane;
-        while entry < comptime!(steps * 2 * form.state) {
-            let (inner, field) = (entry / comptime!(2 * form.state), entry % comptime!(2 * form.state));
-            if round * steps + inner < count {
-                let mut sum = 0.0_f32;
-                for other in 0..LANES {
-                    sum += sums[entry * row + other];
-                }
-                let step = count - 1 - round * steps - inner;
-                let position = if comptime!(reversed) { place.end - 1 - step } else { place.begin + step };
-                let pixel = pixel_at(position, &sizes, form);
-                dbc[((place.image * blocks + block) * pixels + pixel) * comptime!(2 * form.state) + field] = sum;
-            }
-            entry += LANES;
-        }
-        sync_cube();
-    }
-    if counts {
-        let first = (place.image * sizes.chunks + place.chunk) * comptime!(form.state + 2);
-        #[unroll]
-        for n in 0..state {
-            let scale = if comptime!(form.logarithm) { channel.a[n] } else { Vector::new(1.0_f32) };
-            dparameters[(first + n) * sizes.channels + place.channel] = da[n] * scale;
-        }
-        dparameters[(first + state) * sizes.channels + place.channel] = dd;
-        dparameters[(first + comptime!(form.state + 1)) * sizes.channels + place.channel] = dbias;
     }
 }

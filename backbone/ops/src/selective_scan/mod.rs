@@ -15,9 +15,15 @@
 mod cpu_1d;
 mod cpu_2d;
 #[cfg(feature = "cube")]
-mod cube;
+mod cube_1d;
+#[cfg(feature = "cube")]
+mod cube_2d;
+#[cfg(feature = "cube")]
+mod cube_gradients;
 #[cfg(feature = "cube")]
 mod cube_kernels;
+#[cfg(feature = "cube")]
+mod cube_launch;
 mod kernels_2d;
 mod recurrence;
 mod reference;

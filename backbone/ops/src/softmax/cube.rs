@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{CrossEntropyGradOps, CrossEntropyGrads, CrossEntropyOps, IGNORED, SoftmaxGradOps, SoftmaxGrads, SoftmaxOps};
-use crate::cube::{cast, cubes, element, empty, upload};
+use crate::cube::{cast, contiguous, cubes, element, empty, upload};
 
 impl SoftmaxOps for CubeBackend {
     fn channel_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let x = into_contiguous(x);
+        let x = contiguous(x);
         let y = empty(&x, x.meta.shape().clone(), x.dtype);
         let map = Map::of(&x);
         let (count, dim) = cubes(&x.client, map.units);
@@ -40,8 +39,8 @@ impl SoftmaxOps for CubeBackend {
 
 impl SoftmaxGradOps for CubeBackend {
     fn channel_softmax_backward(grad: FloatTensor<Self>, x: FloatTensor<Self>) -> SoftmaxGrads<Self> {
-        let x = into_contiguous(x);
-        let grad = into_contiguous(cast(grad, x.dtype));
+        let x = contiguous(x);
+        let grad = contiguous(cast(grad, x.dtype));
         let dx = empty(&x, x.meta.shape().clone(), x.dtype);
         let map = Map::of(&x);
         let (count, dim) = cubes(&x.client, map.units);
@@ -67,7 +66,7 @@ impl SoftmaxGradOps for CubeBackend {
 
 impl CrossEntropyOps for CubeBackend {
     fn cross_entropy(logits: FloatTensor<Self>, targets: Arc<Vec<u32>>) -> FloatTensor<Self> {
-        let logits = into_contiguous(logits);
+        let logits = contiguous(logits);
         let [batch, _, height, width] = logits.meta.shape().dims::<4>();
         let loss = empty(&logits, [batch, height, width], logits.dtype);
         let map = Map::of(&logits);
@@ -95,8 +94,8 @@ impl CrossEntropyOps for CubeBackend {
 
 impl CrossEntropyGradOps for CubeBackend {
     fn cross_entropy_backward(grad: FloatTensor<Self>, logits: FloatTensor<Self>, targets: Arc<Vec<u32>>) -> CrossEntropyGrads<Self> {
-        let logits = into_contiguous(logits);
-        let grad = into_contiguous(cast(grad, logits.dtype));
+        let logits = contiguous(logits);
+        let grad = contiguous(cast(grad, logits.dtype));
         let dlogits = empty(&logits, logits.meta.shape().clone(), logits.dtype);
         let map = Map::of(&logits);
         let (count, dim) = cubes(&logits.client, map.units);
