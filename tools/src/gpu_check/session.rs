@@ -116,8 +116,10 @@ impl Session {
             }
             Outcome::Failed(reason) => ("failed", reason),
         };
-        if status != "ok" {
-            eprintln!("  {status}: {note}");
+        match (status, note.as_str()) {
+            ("ok", _) => {}
+            (_, "") => eprintln!("  {status}"),
+            _ => eprintln!("  {status}: {note}"),
         }
         row.resize(section.columns, Cell::Missing);
         row.extend([status.into(), note.into()]);

@@ -80,7 +80,7 @@ fn row(
             }
             if checked.forward.exceeds(limit) || checked.gradients.exceeds(limit) {
                 facts.failed += 1;
-                Outcome::TooLarge(cells, String::new())
+                Outcome::TooLarge(cells, checked.note)
             } else {
                 Outcome::Measured(cells, checked.note)
             }
