@@ -5,7 +5,8 @@
 //! Sums and everything between input and output are float32.
 //!
 //! The CPU kernels know float32 only: for them the activations are widened, and what comes out is rounded once, at the end of the
-//! operation. The numbers are those of bf16 activations; the time is not.
+//! operation. Matrix units multiply bf16 with bf16, so the weights of products and convolutions are rounded as well. The numbers are those
+//! of bf16; the time is not.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -58,6 +59,11 @@ pub(crate) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.cast(DType::F32)
 }
 
+/// The weight of a product as a matrix unit takes it beside activations of `dtype`, in float32 again.
+pub(crate) fn rounded<const D: usize>(weight: Tensor<D>, dtype: DType) -> Tensor<D> {
+    widened(weight.cast(dtype))
+}
+
 /// `f` of `x` in float32, rounded to the type of `x`. The conversions are differentiable; for float32 tensors this is `f(x)`.
 pub(crate) fn in_float32<const D: usize, const E: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<D>) -> Tensor<E>) -> Tensor<E> {
     let dtype = x.dtype();
@@ -69,6 +75,7 @@ mod tests {
     use burn::prelude::*;
     use burn::tensor::DType;
 
+    use super::rounded;
     use crate::testing::{assert_close_values, cpu, random_tensor, values};
     use crate::{Fused, Pointwise, Roi, RoiSampling, Route};
 
@@ -119,7 +126,8 @@ mod tests {
     }
 
     fn leaf<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
-        let values = random_tensor(shape, seed, device);
+        // Values that bf16 holds exactly, since some operations round their weights.
+        let values = rounded(random_tensor(shape, seed, device), DType::BF16).detach();
         if device.is_autodiff() { values.require_grad() } else { values }
     }
 
@@ -181,7 +189,7 @@ mod tests {
 
     /// An input whose values bf16 holds exactly, in float32.
     fn input(device: &Device) -> Tensor<4> {
-        random_tensor(SHAPE, 10, device).cast(DType::BF16).cast(DType::F32)
+        rounded(random_tensor(SHAPE, 10, device), DType::BF16)
     }
 
     #[test]
@@ -197,6 +205,28 @@ mod tests {
                 let wide = operation(input(&device), &weights);
                 assert_eq!((narrow.dtype(), wide.dtype()), (DType::BF16, DType::F32), "{name}");
                 assert_eq!(values(narrow), values(wide.cast(DType::BF16)), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn products_round_their_weights_as_a_matrix_unit_does() {
+        for device in [cpu(), cpu().autodiff()] {
+            // Just below halfway between two values of bf16, 1 and 1 + 2^-7; the product with it would round to 2.
+            let weight = Tensor::<2>::from_floats([[1.0039]], &device);
+            let x = Tensor::<4>::from_floats([[[[1.992_187_5]]]], &device).cast(DType::BF16);
+            let identity = Tensor::<2>::ones([1, 1], &device);
+            let kernel: Tensor<4> = weight.clone().reshape([1, 1, 1, 1]);
+            let products = [
+                crate::linear(x.clone(), weight.clone(), None),
+                crate::linear_fused(x.clone(), weight.clone(), Fused::default()),
+                crate::mlp(x.clone(), [(weight.clone(), None), (identity.clone(), None)], Pointwise::Identity, None),
+                crate::mlp(x.clone(), [(identity, None), (weight, None)], Pointwise::Identity, None),
+                crate::conv2d(x.clone(), kernel.clone(), None, [1, 1], [0, 0]),
+                crate::conv2d_fused(x, kernel, Fused::default(), [1, 1], [0, 0]),
+            ];
+            for (number, product) in products.into_iter().enumerate() {
+                assert_eq!(values(product), [1.992_187_5], "product {number}");
             }
         }
     }

@@ -56,11 +56,10 @@ mod tests {
         // 300 of 400 expected, standard deviation 8.7.
         assert!((260..=340).contains(&kept), "{kept}");
 
-        device.seed(3);
         let bf16 = drop_path.forward(ones.clone().cast(DType::BF16));
         assert_eq!(bf16.dtype(), DType::BF16);
-        let same = bf16.into_data().iter::<f32>().zip(values).all(|(narrow, wide)| (narrow - wide).abs() < 0.01);
-        assert!(same, "bf16 drops the same samples");
+        // 4/3 in 8 bits.
+        assert!(bf16.into_data().iter::<f32>().all(|v| v == 0.0 || v == 1.335_937_5));
 
         let untouched = |x: Tensor<4>| x.into_data().iter::<f32>().all(|v| v == 1.0);
         assert!(untouched(drop_path.valid().forward(ones.clone())));

@@ -21,7 +21,7 @@ use crate::flex::has_kernel;
 use crate::fused::Fused;
 use crate::matmul::Pointwise;
 use crate::operation::operation;
-use crate::precision::{in_float32, is_narrow};
+use crate::precision::{in_float32, is_narrow, rounded};
 
 operation! {
     ConvOps::convolve => ConvGradOps::convolve_backward -> ConvGrads (ConvGradsMetadata) by ConvNode,
@@ -84,6 +84,7 @@ impl Window {
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
     let window = Window::of(&x, &weight, stride, padding);
     if is_narrow(&x) {
+        let weight = rounded(weight, x.dtype());
         return in_float32(x, |x| conv2d(x, weight, bias, stride, padding));
     }
     if !has_kernel(&x) {
@@ -102,6 +103,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: 
 pub fn conv2d_fused(x: Tensor<4>, weight: Tensor<4>, fused: Fused<4>, stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
     let window = Window::of(&x, &weight, stride, padding);
     if is_narrow(&x) {
+        let weight = rounded(weight, x.dtype());
         return in_float32(x, |x| conv2d_fused(x, weight, fused.widened(), stride, padding));
     }
     if !fused.applies(&x) {

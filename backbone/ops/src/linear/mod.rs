@@ -17,7 +17,7 @@ use crate::flex::has_kernel;
 use crate::fused::Fused;
 use crate::matmul::Pointwise;
 use crate::operation::operation;
-use crate::precision::{in_float32, is_narrow, widened};
+use crate::precision::{in_float32, is_narrow, rounded, widened};
 
 operation! {
     LinearOps::project => LinearGradOps::project_backward -> LinearGrads (LinearGradsMetadata) by LinearNode,
@@ -65,6 +65,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     let mut shape = x.dims();
     assert_eq!(shape[D - 1], in_features, "linear: the input has {} channels, the weight expects {in_features}", shape[D - 1]);
     if is_narrow(&x) {
+        let weight = rounded(weight, x.dtype());
         return in_float32(x, |x| linear(x, weight, bias));
     }
     if !has_kernel(&x) {
@@ -89,6 +90,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
 /// As [`linear`], and when a part of `fused` does not fit the result.
 pub fn linear_fused<const D: usize>(x: Tensor<D>, weight: Tensor<2>, fused: Fused<D>) -> Tensor<D> {
     if is_narrow(&x) {
+        let weight = rounded(weight, x.dtype());
         return in_float32(x, |x| linear_fused(x, weight, fused.widened()));
     }
     if !fused.applies(&x) {
@@ -120,7 +122,8 @@ pub fn mlp<const D: usize>(
     residual: Option<Tensor<D>>,
 ) -> Tensor<D> {
     if is_narrow(&x) {
-        return in_float32(x, |x| mlp(x, [first, second], activation, residual.map(widened)));
+        let layers = [first, second].map(|(weight, bias)| (rounded(weight, x.dtype()), bias));
+        return in_float32(x, |x| mlp(x, layers, activation, residual.map(widened)));
     }
     let fused = Fused { residual, ..Fused::bias(second.1) };
     if !fused.applies(&x) {
