@@ -1,6 +1,5 @@
 //! The classifier's logits.
 
-use burn::prelude::*;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, folders, present};
 use vmamba::OfficialConfig;
 

@@ -1,6 +1,5 @@
 //! The one-dimensional scan, forward and the gradient of every input, in every case.
 
-use burn::prelude::*;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, GRADIENT_TOLERANCE, cases};
 use vision_ops::selective_scan;
 

@@ -1,6 +1,5 @@
 //! One block: pre- and post-norm, gated MLP, without scan, without MLP.
 
-use burn::prelude::*;
 use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, GRADIENT_TOLERANCE, cases, check_gradients};
 use vmamba::vmamba::VssBlock;

@@ -117,7 +117,8 @@ pub(crate) fn gpu() -> Option<Device> {
 }
 
 fn open(asked: Option<&str>) -> Result<Device, String> {
-    let candidates: Vec<(&str, fn() -> Device)> = vec![
+    type Open = fn() -> Device;
+    let candidates: Vec<(&str, Open)> = vec![
         #[cfg(feature = "cuda")]
         ("cuda", || Device::cuda(0)),
         #[cfg(feature = "vulkan")]

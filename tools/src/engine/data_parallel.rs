@@ -203,7 +203,7 @@ impl ModuleVisitor for Unflatten {
         let shape = param.shape();
         let end = self.begin + shape.num_elements();
         if self.used.next() == Some(true) {
-            self.gradients.register(param.id, self.mean.clone().slice([self.begin..end]).reshape::<D, _>(shape));
+            self.gradients.register(param.id, self.mean.clone().narrow(0, self.begin, end - self.begin).reshape::<D, _>(shape));
         }
         self.begin = end;
     }
