@@ -20,7 +20,7 @@ use vmamba::Preset;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// cpu, cuda, cuda:<n>, vulkan or vulkan:<n>.
+    /// `cpu`, `cuda[:n]` or `vulkan[:n]`.
     #[arg(long, default_value = "cuda:0")]
     device: DeviceChoice,
     /// What to do.

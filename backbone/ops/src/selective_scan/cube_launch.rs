@@ -128,7 +128,7 @@ impl Inputs {
             1
         };
         let mut vector = vector_size(&[&self.x, &self.given], most);
-        while self.per_group() % vector > 0 {
+        while !self.per_group().is_multiple_of(vector) {
             vector /= 2;
         }
         let chunk = chunk.unwrap_or_else(|| {
@@ -143,7 +143,7 @@ impl Inputs {
 
     fn cut_with(&self, vector: usize, chunk: usize) -> Cut {
         let chunk = chunk.clamp(1, self.length());
-        let fields = [4, 2].into_iter().find(|size| self.projections.allows(*size) && self.fields() % size == 0).unwrap_or(1);
+        let fields = [4, 2].into_iter().find(|size| self.projections.allows(*size) && self.fields().is_multiple_of(*size)).unwrap_or(1);
         Cut { vector, fields, chunk, chunks: self.length().div_ceil(chunk) }
     }
 

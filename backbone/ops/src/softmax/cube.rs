@@ -133,7 +133,7 @@ impl Map {
     fn of(x: &CubeTensor) -> Self {
         let [batch, channels, height, width] = x.meta.shape().dims::<4>();
         let pixels = height * width;
-        let vector = [4, 2].into_iter().find(|size| pixels % size == 0).unwrap_or(1);
+        let vector = [4, 2].into_iter().find(|size| pixels.is_multiple_of(*size)).unwrap_or(1);
         Self { vector, channels, pixels: pixels / vector, units: batch * pixels / vector }
     }
 }
