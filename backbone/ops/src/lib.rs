@@ -5,8 +5,8 @@
 //! the evidence.
 //!
 //! On the CPU backend the native kernels run, and on CUDA and Vulkan (features `cuda` and `vulkan`) those written in CubeCL, under autodiff
-//! as well. On every other backend the plain-tensor reference runs on that device. All kernels compute in float32 and give the same bits
-//! every time, those of the CPU whatever the number of threads.
+//! as well. On every other backend the plain-tensor reference runs on that device. All kernels compute in float32; those of the CPU
+//! give the same bits whatever the number of threads, and on GPUs that holds for all but Burn's matrix products, convolutions and sums.
 //!
 //! Activations are float32 or bf16, and results have their type; weights are float32 in either case. On the CPU bf16 is rounded to at the
 //! end of every operation, without being faster.
