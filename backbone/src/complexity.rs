@@ -27,6 +27,8 @@ pub enum OpKind {
     Conv,
     /// Linear layers.
     Linear,
+    /// Products of two activations, as in attention.
+    Matmul,
     /// Projections of the vanilla scan.
     Einsum,
     /// LayerNorm.
@@ -49,6 +51,7 @@ impl OpKind {
         match self {
             Self::Conv => "conv",
             Self::Linear => "linear",
+            Self::Matmul => "matmul",
             Self::Einsum => "einsum",
             Self::LayerNorm => "layer_norm",
             Self::BatchNorm => "batch_norm",
@@ -91,24 +94,28 @@ impl Complexity {
         self.add(OpKind::Conv, product(&[weights, output[0], output[1]]));
     }
 
-    fn conv_layer(&mut self, conv: &ConvConfig, input: [usize; 2]) -> [usize; 2] {
+    /// A convolution with bias; returns the size of its output.
+    pub(crate) fn conv_layer(&mut self, conv: &ConvConfig, input: [usize; 2]) -> [usize; 2] {
         let output = input.map(|size| conv.output_size(size));
         self.conv(conv.inputs, conv.outputs, [conv.kernel; 2], output);
         self.add_params(conv.outputs);
         output
     }
 
-    fn depthwise(&mut self, channels: usize, kernel: usize, bias: bool, [height, width]: [usize; 2]) {
+    /// A depthwise convolution with "same" padding.
+    pub(crate) fn depthwise(&mut self, channels: usize, kernel: usize, bias: bool, [height, width]: [usize; 2]) {
         self.conv(1, channels, [kernel; 2], [height, width]);
         self.add_params(if bias { channels } else { 0 });
     }
 
-    fn layer_norm(&mut self, channels: usize, [height, width]: [usize; 2]) {
+    /// A LayerNorm with scale and shift at every position.
+    pub(crate) fn layer_norm(&mut self, channels: usize, [height, width]: [usize; 2]) {
         self.add_params(2 * channels);
         self.add(OpKind::LayerNorm, product(&[5, channels, height, width]));
     }
 
-    fn linear(&mut self, op: OpKind, inputs: usize, outputs: usize, bias: bool, [height, width]: [usize; 2]) {
+    /// A linear layer at every position, counted as `op`.
+    pub(crate) fn linear(&mut self, op: OpKind, inputs: usize, outputs: usize, bias: bool, [height, width]: [usize; 2]) {
         self.add_params(inputs * outputs + if bias { outputs } else { 0 });
         self.add(op, product(&[inputs, outputs, height, width]));
     }
@@ -242,7 +249,8 @@ impl VmambaConfig {
     }
 }
 
-fn product(factors: &[usize]) -> u64 {
+/// Product of all factors.
+pub(crate) fn product(factors: &[usize]) -> u64 {
     factors.iter().map(|f| *f as u64).product()
 }
 

@@ -10,6 +10,7 @@
 //! * [`FeaturePyramid`]: the contract between any backbone and any head.
 //! * [`checkpoint`]: official and own weights, read without running their code, loaded strictly, saved atomically.
 //! * [`complexity`]: parameters and FLOPs by the official counting.
+//! * [`baselines`]: the networks that VMamba is compared with, each with classifier and weights people have.
 //! * [`layers`]: what several models share.
 //!
 //! ```no_run
@@ -24,6 +25,7 @@
 //! }
 //! ```
 
+pub mod baselines;
 pub mod checkpoint;
 pub mod complexity;
 mod feature_pyramid;

@@ -1,5 +1,6 @@
 //! From a state dict into a module and back.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -10,12 +11,28 @@ use super::key_map::current_key;
 use super::report::{LoadReport, ShapeMismatch};
 use super::state_dict::{StateDict, StateTensor};
 
+/// The present official key for a key of a file in another spelling; `None` for an entry that belongs to no parameter, such as a table of
+/// indices that is worked out anew. Keys that are right as they stand stay.
+pub type Rename = for<'a> fn(&'a str) -> Option<Cow<'a, str>>;
+
 /// What a load may tolerate. The default tolerates nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct LoadOptions {
     strip_prefix: String,
+    rename: Rename,
     ignore_unexpected: Vec<String>,
     may_be_missing: Vec<String>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            strip_prefix: String::new(),
+            rename: |key| Some(current_key(key)),
+            ignore_unexpected: Vec::new(),
+            may_be_missing: Vec::new(),
+        }
+    }
 }
 
 impl LoadOptions {
@@ -29,6 +46,14 @@ impl LoadOptions {
     #[must_use]
     pub fn strip_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.strip_prefix = prefix.into();
+        self
+    }
+
+    /// How keys that the model lacks are spelt there, after the prefix is removed. The default knows VMamba's older spellings
+    /// ([`current_key`]); every model of [`baselines`](crate::baselines) has a `rename` of its own.
+    #[must_use]
+    pub fn rename(mut self, rename: Rename) -> Self {
+        self.rename = rename;
         self
     }
 
@@ -60,7 +85,7 @@ pub struct LoadError {
 /// Loads `state` into `module`. `keys` turns a path in the module (`layers.0.blocks.1.norm.weight`) into its official key. All or
 /// nothing: on an error no value has been changed.
 ///
-/// * Keys of the file in the old spelling are understood ([`current_key`]); `num_batches_tracked` counters are ignored.
+/// * Keys of the file in another spelling are understood ([`LoadOptions::rename`]); `num_batches_tracked` counters are ignored.
 /// * Shapes may differ by trailing ones, so that linear weights stored as 1×1 convolutions fit.
 /// * Parameters keep their identity, device and whether they require gradients. Running statistics of batch norms are loaded as well
 ///   and, as Burn shares them, change in clones of the module too.
@@ -105,7 +130,15 @@ fn plan<'a>(
     for (file_key, tensor) in state.iter() {
         let stripped = file_key.strip_prefix(options.strip_prefix.as_str());
         // A key that is right as it stands needs no translation.
-        let key = stripped.map(|key| if model.contains_key(key) { key.into() } else { current_key(key) });
+        let key = stripped.map(|key| if model.contains_key(key) { Some(key.into()) } else { (options.rename)(key) });
+        let key = match key {
+            // Of no parameter of any model.
+            Some(None) => {
+                report.ignored.push(file_key.to_owned());
+                continue;
+            }
+            key => key.flatten(),
+        };
         let shape = key.as_deref().and_then(|key| model.get(key));
         let (Some(key), Some(shape)) = (&key, shape) else {
             let ignored = file_key.ends_with("num_batches_tracked")

@@ -44,7 +44,7 @@ mod torch_file;
 
 pub use error::{CheckpointError, Fault};
 pub use key_map::current_key;
-pub use load::{LoadError, LoadOptions, load_into, state_dict_of};
+pub use load::{LoadError, LoadOptions, Rename, load_into, state_dict_of};
 pub use pickle::PickleError;
 pub use report::{LoadReport, ShapeMismatch};
 pub use save::{export_safetensors, save_checkpoint};

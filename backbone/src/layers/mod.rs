@@ -4,6 +4,7 @@
 //! `vision_ops` are several times faster on the CPU.
 
 mod activation;
+mod batch_norm;
 mod channel_norm;
 mod conv;
 mod dense;
@@ -13,6 +14,7 @@ mod init;
 mod mlp;
 
 pub use activation::Activation;
+pub use batch_norm::BatchNorm2d;
 pub use channel_norm::ChannelNorm;
 pub use conv::{Conv, ConvConfig};
 pub use dense::Dense;

@@ -32,7 +32,7 @@ mod pyramid_pooling;
 mod uper_head;
 
 pub use config::{FcnHeadConfig, UperHeadConfig, UperNetConfig, UperNetConfigError};
-pub use conv_module::{BatchNorm2d, ConvModule, Dropout2d};
+pub use conv_module::{ConvModule, Dropout2d};
 pub use fcn_head::FcnHead;
 pub use key_map::official_key;
 pub use loss::{IGNORE_INDEX, SegmentationLoss};

@@ -1,0 +1,15 @@
+//! The networks that VMamba is compared with: one file a family, from the block to the classifier, with the configurations of its published
+//! sizes, its cost, and the spelling of the weights people have.
+//!
+//! Every family gives the same things, here with Swin's names:
+//!
+//! | item | what |
+//! |---|---|
+//! | `SwinConfig` | every option, `tiny()`, `small()`, `base()`, `validate`, `try_init`, `try_init_classifier` |
+//! | `SwinConfig::complexity`, `classifier_complexity` | parameters and FLOPs for an image size |
+//! | `Swin` | the backbone, a [`FeaturePyramid`](crate::FeaturePyramid), with a norm on every level where the published detectors have one |
+//! | `SwinClassifier` | images to logits |
+//! | `swin::key` | the key of a parameter by its path in our module, in the spelling of the reference implementation |
+//! | `swin::rename` | that key for a key of another spelling (torchvision, timm), see [`LoadOptions::rename`](crate::checkpoint::LoadOptions::rename) |
+//!
+//! Maps are channels last inside. Activations are float32 or bf16; what the reference computes in float32 stays so.

@@ -1,0 +1,91 @@
+use burn::module::{Flag, Param, RunningState};
+use burn::prelude::*;
+use burn::tensor::{DType, module};
+use vision_ops::{Fused, Pointwise};
+
+use super::Conv;
+
+/// Batch norm of every channel with PyTorch's statistics.
+///
+/// In training (autodiff device and not frozen) the batch's statistics normalise and move the stored ones: momentum 0.1, and the
+/// *unbiased* variance, which Burn's own layer does not do. Otherwise the stored statistics normalise.
+#[derive(Module, Debug)]
+pub struct BatchNorm2d {
+    /// Scale, `[channels]`.
+    pub weight: Param<Tensor<1>>,
+    /// Shift, `[channels]`.
+    pub bias: Param<Tensor<1>>,
+    /// Mean of the training batches.
+    pub running_mean: RunningState<Tensor<1>>,
+    /// Variance of the training batches.
+    pub running_var: RunningState<Tensor<1>>,
+    /// Cleared by `freeze` and `valid`.
+    pub training: Param<Flag>,
+}
+
+impl BatchNorm2d {
+    /// Added to the variance, as PyTorch's default.
+    const EPSILON: f64 = 1e-5;
+    /// Weight of the newest batch in the stored statistics, as PyTorch's default.
+    const MOMENTUM: f64 = 0.1;
+
+    /// Scale 1, shift 0, stored mean 0 and variance 1.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        Self {
+            weight: Param::from_tensor(Tensor::ones([channels], device)),
+            bias: Param::from_tensor(Tensor::zeros([channels], device)),
+            running_mean: RunningState::new(Tensor::zeros([channels], device)),
+            running_var: RunningState::new(Tensor::ones([channels], device)),
+            training: Param::from_bool(true),
+        }
+    }
+
+    /// `x: [batch, height, width, channels]` to the same shape and type.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let Some((scale, shift)) = self.stored(&x.device()) else {
+            return self.forward_batch(x.permute([0, 3, 1, 2])).permute([0, 2, 3, 1]);
+        };
+        let dtype = x.dtype();
+        let along_channels = |values: Tensor<1>| values.reshape([1, 1, 1, -1]);
+        (x.cast(DType::F32) * along_channels(scale) + along_channels(shift)).cast(dtype)
+    }
+
+    /// `activation(norm(conv(x)) + residual)` for a convolution without bias, `x: [batch, height, width, in]`. With stored statistics the
+    /// norm is a scale and a shift of every channel, which the convolution does on the way.
+    pub fn forward_behind(&self, conv: &Conv, x: Tensor<4>, residual: Option<Tensor<4>>, activation: Pointwise) -> Tensor<4> {
+        if let Some((scale, shift)) = self.stored(&x.device()) {
+            return conv.forward_fused(x, Fused { scale: Some(scale), bias: Some(shift), residual, activation });
+        }
+        let y = self.forward(conv.forward(x));
+        activation.apply(match residual {
+            Some(residual) => y + residual,
+            None => y,
+        })
+    }
+
+    /// Outside of training: the scale and the shift of every channel that the stored statistics amount to.
+    pub fn stored(&self, device: &Device) -> Option<(Tensor<1>, Tensor<1>)> {
+        if device.is_autodiff() && self.training.is_enabled() {
+            return None;
+        }
+        let [mean, variance] = [&self.running_mean, &self.running_var].map(|state| state.value_sync().to_device(device));
+        let scale = self.weight.val() / (variance + Self::EPSILON).sqrt();
+        let shift = self.bias.val() - mean * scale.clone();
+        Some((scale, shift))
+    }
+
+    /// In training: normalises `x: [batch, channels, height, width]` by its own statistics, which move the stored ones. Computed in float32,
+    /// and returned in the type of `x`.
+    pub fn forward_batch(&self, x: Tensor<4>) -> Tensor<4> {
+        let (weight, bias, device, dtype) = (self.weight.val(), self.bias.val(), x.device(), x.dtype());
+        let [batch, _, height, width] = x.dims();
+        let count = (batch * height * width) as f64;
+        let result = module::batch_norm_train(x.cast(DType::F32), weight, bias, Self::EPSILON);
+        // A single value has no unbiased variance; its biased one, 0, is stored.
+        let unbiased = result.variance.detach() * (count / (count - 1.0).max(1.0));
+        let moved = |old: Tensor<1>, new: Tensor<1>| (old.to_device(&device) * (1.0 - Self::MOMENTUM) + new * Self::MOMENTUM).detach();
+        self.running_mean.update(moved(self.running_mean.value_sync(), result.mean.detach()));
+        self.running_var.update(moved(self.running_var.value_sync(), unbiased));
+        result.output.cast(dtype)
+    }
+}
