@@ -4,6 +4,7 @@
 //! it that holds its configuration, so that another fixture set of the same layout runs unchanged. The folder is
 //! `$VMAMBA_SHARED/fixtures` when that variable is set, otherwise the small copy in `tests/fixtures`.
 
+pub mod formula;
 pub mod tool;
 
 use std::collections::{BTreeMap, BTreeSet};
