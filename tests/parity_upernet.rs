@@ -6,7 +6,8 @@ use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, cases, check_
 use upernet::inference::{InferenceMode, View, label_map, predict, predict_augmented, predict_labels};
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig, official_key};
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
-use vmamba::{FeaturePyramid, OfficialConfig, Vmamba, VmambaConfig};
+use vmamba::zoo::Backbone;
+use vmamba::{FeaturePyramid, OfficialConfig, VmambaConfig};
 
 fn size(value: &Value) -> usize {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no size")) as usize
@@ -28,7 +29,7 @@ fn config() -> UperNetConfig {
     let mut backbone = OfficialConfig::parse(&Value::Object(arguments)).unwrap_or_else(|error| panic!("{error}")).config;
     backbone.drop_path_rate = 0.0;
     UperNetConfig {
-        backbone,
+        backbone: backbone.into(),
         num_classes: size(&head["num_classes"]),
         head: UperHeadConfig {
             channels: size(&head["channels"]),
@@ -53,11 +54,11 @@ fn weights() -> StateDict {
     state
 }
 
-fn load(state: &StateDict, device: &Device) -> UperNet<Vmamba> {
+fn load(state: &StateDict, device: &Device) -> UperNet<Backbone> {
     load_into(config().init(device), &official_key, state, &LoadOptions::new()).unwrap_or_else(|error| panic!("{error}")).0
 }
 
-fn model(device: &Device) -> UperNet<Vmamba> {
+fn model(device: &Device) -> UperNet<Backbone> {
     load(&weights(), device)
 }
 

@@ -11,7 +11,8 @@ use mask_rcnn::{HeadsConfig, ImageInfo, ImageTruth, MaskRcnn, MaskRcnnConfig, Pr
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig};
 use vision_datasets::mask::{InstanceMask, Rle};
 use vision_datasets::sample::Instance;
-use vmamba::{Dims, DownsampleVersion, FeaturePyramid, PatchEmbedVersion, Vmamba, VmambaConfig};
+use vmamba::zoo::Backbone;
+use vmamba::{Dims, DownsampleVersion, FeaturePyramid, PatchEmbedVersion, VmambaConfig};
 
 /// Largest difference over the largest value. A rounding to bf16 is off by at most 2^-9 of a value, 0.2 %; the networks round some forty
 /// times on the way, and errors of different sign and place add up like a walk at random.
@@ -231,11 +232,11 @@ fn a_classifier_gives_float32_logits() {
     assert_rounded("classifier", &narrow, &wide);
 }
 
-fn segmentor(device: &Device) -> UperNet<Vmamba> {
+fn segmentor(device: &Device) -> UperNet<Backbone> {
     device.seed(4);
     let head = UperHeadConfig { channels: 16, dropout: 0.0, ..UperHeadConfig::default() };
     let auxiliary = FcnHeadConfig { channels: 8, dropout: 0.0, ..FcnHeadConfig::default() };
-    UperNetConfig { backbone: backbone(), num_classes: 5, head, auxiliary: Some(auxiliary) }.init(device)
+    UperNetConfig { backbone: backbone().into(), num_classes: 5, head, auxiliary: Some(auxiliary) }.init(device)
 }
 
 #[test]
@@ -271,10 +272,10 @@ fn a_segmentor_learns_the_same_from_bf16() {
         assert_rounded("running statistics", narrow, wide);
     }
     // Shifts that a 1x1 convolution passes on to a batch norm, which takes them away.
-    assert_same_direction(&narrow, &wide, &["backbone.outnorm.0.bias", "backbone.outnorm.1.bias"]);
+    assert_same_direction(&narrow, &wide, &["backbone.Vmamba.outnorm.0.bias", "backbone.Vmamba.outnorm.1.bias"]);
 }
 
-fn detector(device: &Device) -> MaskRcnn<Vmamba> {
+fn detector(device: &Device) -> MaskRcnn<Backbone> {
     device.seed(6);
     let mut heads = HeadsConfig::default();
     heads.fpn.channels = 16;
@@ -283,7 +284,7 @@ fn detector(device: &Device) -> MaskRcnn<Vmamba> {
     (heads.box_head.channels, heads.box_head.roi_size) = (32, 3);
     (heads.mask_head.channels, heads.mask_head.num_convs, heads.mask_head.roi_size) = (16, 2, 4);
     heads.test.score_threshold = 0.01;
-    MaskRcnnConfig { backbone: backbone(), num_classes: 3, heads }.init(device)
+    MaskRcnnConfig { backbone: backbone().into(), num_classes: 3, heads }.init(device)
 }
 
 fn truth() -> Vec<ImageTruth> {

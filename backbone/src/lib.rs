@@ -11,6 +11,7 @@
 //! * [`checkpoint`]: official and own weights, read without running their code, loaded strictly, saved atomically.
 //! * [`complexity`]: parameters and FLOPs by the official counting.
 //! * [`baselines`]: the networks that VMamba is compared with, each with classifier and weights people have.
+//! * [`zoo`]: all of them by name, behind one configuration and one type.
 //! * [`layers`]: what several models share.
 //!
 //! ```no_run
@@ -31,6 +32,7 @@ pub mod complexity;
 mod feature_pyramid;
 pub mod layers;
 pub mod vmamba;
+pub mod zoo;
 
 pub use feature_pyramid::FeaturePyramid;
 pub use vmamba::{

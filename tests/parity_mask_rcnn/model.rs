@@ -10,7 +10,8 @@ use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, check_gradien
 use vision_datasets::sample::Instance;
 use vision_ops::Roi;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
-use vmamba::{FeaturePyramid, OfficialConfig, Vmamba, VmambaConfig};
+use vmamba::zoo::Backbone;
+use vmamba::{FeaturePyramid, OfficialConfig, VmambaConfig};
 
 use crate::{
     FLIPPED_PIXELS, anchor_config, assert_equal, boxes, check_boxes, flat, indices, instance_mask, number, numbers, pair, rois, size,
@@ -75,15 +76,15 @@ fn config() -> MaskRcnnConfig {
     heads.test.nms_threshold = number(&test["rcnn"]["nms"]["iou_threshold"]) as f32;
     heads.test.max_per_image = size(&test["rcnn"]["max_per_img"]);
     heads.test.mask_threshold = number(&test["rcnn"]["mask_thr_binary"]) as f32;
-    MaskRcnnConfig { backbone, num_classes: size(&bbox_head["num_classes"]), heads }
+    MaskRcnnConfig { backbone: backbone.into(), num_classes: size(&bbox_head["num_classes"]), heads }
 }
 
-fn load(state: &StateDict, device: &Device) -> MaskRcnn<Vmamba> {
+fn load(state: &StateDict, device: &Device) -> MaskRcnn<Backbone> {
     load_into(config().init(device), &official_key, state, &LoadOptions::new()).unwrap_or_else(|error| panic!("{error}")).0
 }
 
 /// The official weights: the tensors, or, where they are left out, the checkpoint that holds the same.
-fn model(device: &Device) -> MaskRcnn<Vmamba> {
+fn model(device: &Device) -> MaskRcnn<Backbone> {
     if !fixtures_root().join("maskrcnn/weights.safetensors").exists() {
         return load(&checkpoint(), device);
     }

@@ -130,7 +130,7 @@ fn plan<'a>(
     for (file_key, tensor) in state.iter() {
         let stripped = file_key.strip_prefix(options.strip_prefix.as_str());
         // A key that is right as it stands needs no translation.
-        let key = stripped.map(|key| if model.contains_key(key) { Some(key.into()) } else { (options.rename)(key) });
+        let key = stripped.map(|key| if model.contains_key(key) { Some(key.into()) } else { renamed(key, options.rename) });
         let key = match key {
             // Of no parameter of any model.
             Some(None) => {
@@ -172,6 +172,17 @@ fn plan<'a>(
     }
     (plan, report)
 }
+
+/// The key in the present spelling, also behind the name that detectors and segmentors have for their backbone.
+fn renamed(key: &str, rename: Rename) -> Option<Cow<'_, str>> {
+    match key.strip_prefix(BACKBONE) {
+        Some(rest) => rename(rest).map(|rest| Cow::Owned(format!("{BACKBONE}{rest}"))),
+        None => rename(key),
+    }
+}
+
+/// What the keys of the backbone begin with in a detector or segmentor.
+const BACKBONE: &str = "backbone.";
 
 /// `[out, in]` and `[out, in, 1, 1]` hold the same values.
 fn same_but_trailing_ones(a: &[usize], b: &[usize]) -> bool {

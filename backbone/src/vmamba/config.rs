@@ -277,6 +277,27 @@ impl VmambaConfig {
         VmambaClassifier::new(self, num_classes, device)
     }
 
+    /// As [`VmambaConfig::init_classifier`].
+    ///
+    /// # Errors
+    /// As [`VmambaConfig::validate`].
+    pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<VmambaClassifier, ConfigError> {
+        self.validate()?;
+        Ok(VmambaClassifier::new(self, num_classes, device))
+    }
+
+    /// Checks that an image of `[height, width]` pixels has at least one position in every stage.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] of the name `image`.
+    pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
+        if self.stage_sizes(image).iter().flatten().all(|side| *side > 0) {
+            return Ok(());
+        }
+        let least = self.stride(self.num_stages().saturating_sub(1));
+        Err(ConfigError::Field { field: "image", expected: format!("at least {least} pixels a side"), found: format!("{image:?}") })
+    }
+
     /// Number of stages.
     pub fn num_stages(&self) -> usize {
         self.depths.len()

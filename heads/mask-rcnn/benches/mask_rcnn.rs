@@ -4,7 +4,8 @@ use burn::prelude::*;
 use burn::tensor::Distribution;
 use divan::Bencher;
 use mask_rcnn::{ImageInfo, MaskRcnn, MaskRcnnConfig};
-use vmamba::{FeaturePyramid, Preset, Vmamba};
+use vmamba::zoo::Backbone;
+use vmamba::{FeaturePyramid, Preset};
 
 fn main() {
     divan::main();
@@ -13,7 +14,7 @@ fn main() {
 /// A photo of 480x640 pixels after the resize and the padding of the published recipe.
 const SIZE: [usize; 2] = [800, 1088];
 
-fn model(device: &Device) -> MaskRcnn<Vmamba> {
+fn model(device: &Device) -> MaskRcnn<Backbone> {
     device.seed(0);
     let mut config = MaskRcnnConfig::new(Preset::VmambaTinyS1l8.config(), 80);
     // Random weights find every class equally improbable; so the heads work on as many boxes as they may.

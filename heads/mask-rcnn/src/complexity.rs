@@ -14,17 +14,17 @@ impl MaskRcnnConfig {
     /// Cost for one image of `[height, width]` pixels.
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = self.backbone.complexity(image);
-        let sizes = self.backbone.stage_sizes(image);
+        let backbone = self.backbone.levels(image);
         let heads = &self.heads;
         let (channels, anchors) = (heads.fpn.channels, heads.anchors.per_cell());
-        let mut levels: Vec<[usize; 2]> = self.backbone.out_indices.iter().map(|stage| sizes[*stage]).collect();
+        let mut levels: Vec<[usize; 2]> = backbone.iter().map(|level| level.size).collect();
         let conv = |cost: &mut Complexity, inputs: usize, outputs: usize, kernel: usize, [height, width]: [usize; 2], times: usize| {
             cost.conv(inputs, outputs, [kernel; 2], [times * height, width]);
             cost.add_params(outputs);
         };
-        for (stage, size) in self.backbone.out_indices.iter().zip(&levels) {
-            conv(&mut cost, self.backbone.dim(*stage), channels, 1, *size, 1);
-            conv(&mut cost, channels, channels, 3, *size, 1);
+        for level in &backbone {
+            conv(&mut cost, level.channels, channels, 1, level.size, 1);
+            conv(&mut cost, channels, channels, 3, level.size, 1);
         }
         // All but the coarsest get the level above them, enlarged.
         for [height, width] in levels.iter().rev().skip(1) {

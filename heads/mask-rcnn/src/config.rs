@@ -2,7 +2,8 @@
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
-use vmamba::{ConfigError, Vmamba, VmambaConfig};
+use vmamba::ConfigError;
+use vmamba::zoo::{Backbone, BackboneConfig};
 
 use crate::anchor_generator::AnchorConfig;
 use crate::assigner::MaxIouAssigner;
@@ -18,7 +19,7 @@ use crate::sampler::RandomSampler;
 #[serde(deny_unknown_fields)]
 pub struct MaskRcnnConfig {
     /// The backbone.
-    pub backbone: VmambaConfig,
+    pub backbone: BackboneConfig,
     /// Classes, the background not counted.
     pub num_classes: usize,
     /// Everything behind the backbone.
@@ -104,6 +105,9 @@ impl Default for TestConfig {
         Self { score_threshold: 0.05, nms_threshold: 0.5, max_per_image: 100, mask_threshold: 0.5 }
     }
 }
+
+/// An image size to ask for the number of levels with, which does not depend on it.
+const ANY_IMAGE: [usize; 2] = [224, 224];
 
 /// What is wrong with a [`MaskRcnnConfig`].
 #[derive(Debug, thiserror::Error)]
@@ -198,8 +202,8 @@ impl HeadsConfig {
 
 impl MaskRcnnConfig {
     /// The published heads for `num_classes` classes.
-    pub fn new(backbone: VmambaConfig, num_classes: usize) -> Self {
-        Self { backbone, num_classes, heads: HeadsConfig::default() }
+    pub fn new(backbone: impl Into<BackboneConfig>, num_classes: usize) -> Self {
+        Self { backbone: backbone.into(), num_classes, heads: HeadsConfig::default() }
     }
 
     /// Checks every field.
@@ -211,14 +215,14 @@ impl MaskRcnnConfig {
         if self.num_classes == 0 {
             return Err(MaskRcnnConfigError::Zero("num_classes"));
         }
-        self.heads.validate(self.backbone.out_indices.len())
+        self.heads.validate(self.backbone.levels(ANY_IMAGE).len())
     }
 
     /// Builds the model with random weights on `device`.
     ///
     /// # Errors
     /// As [`MaskRcnnConfig::validate`].
-    pub fn try_init(&self, device: &Device) -> Result<MaskRcnn<Vmamba>, MaskRcnnConfigError> {
+    pub fn try_init(&self, device: &Device) -> Result<MaskRcnn<Backbone>, MaskRcnnConfigError> {
         self.validate()?;
         Ok(MaskRcnn::new(self.backbone.try_init(device)?, self.num_classes, &self.heads, device))
     }
@@ -227,7 +231,7 @@ impl MaskRcnnConfig {
     ///
     /// # Panics
     /// When the configuration is not valid.
-    pub fn init(&self, device: &Device) -> MaskRcnn<Vmamba> {
+    pub fn init(&self, device: &Device) -> MaskRcnn<Backbone> {
         match self.try_init(device) {
             Ok(model) => model,
             Err(error) => panic!("{error}"),

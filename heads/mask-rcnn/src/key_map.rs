@@ -8,7 +8,7 @@
 /// ```
 pub fn official_key(path: &str) -> String {
     match path.strip_prefix("backbone.") {
-        Some(path) => format!("backbone.{}", vmamba::official_key(path)),
+        Some(path) => format!("backbone.{}", vmamba::zoo::key(path)),
         None => path.to_owned(),
     }
 }

@@ -4,16 +4,17 @@ use burn::prelude::*;
 use burn::tensor::Distribution;
 use divan::Bencher;
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig};
-use vmamba::{FeaturePyramid, Preset, Vmamba, VmambaConfig};
+use vmamba::zoo::Backbone;
+use vmamba::{FeaturePyramid, Preset, VmambaConfig};
 
 fn main() {
     divan::main();
 }
 
-fn segmentor(device: &Device) -> UperNet<Vmamba> {
+fn segmentor(device: &Device) -> UperNet<Backbone> {
     device.seed(0);
     UperNetConfig {
-        backbone: VmambaConfig::preset(Preset::VmambaTinyS1l8),
+        backbone: VmambaConfig::preset(Preset::VmambaTinyS1l8).into(),
         num_classes: 150,
         head: UperHeadConfig::default(),
         auxiliary: Some(FcnHeadConfig::default()),

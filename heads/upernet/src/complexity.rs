@@ -9,9 +9,7 @@ impl UperNetConfig {
     /// Cost for one image of `[height, width]` pixels.
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = self.backbone.complexity(image);
-        let sizes = self.backbone.stage_sizes(image);
-        let levels: Vec<(usize, [usize; 2])> =
-            self.backbone.out_indices.iter().map(|stage| (self.backbone.dim(*stage), sizes[*stage])).collect();
+        let levels: Vec<(usize, [usize; 2])> = self.backbone.levels(image).into_iter().map(|level| (level.channels, level.size)).collect();
         let channels = self.head.channels;
         let resize = |cost: &mut Complexity, [height, width]: [usize; 2]| {
             cost.add(OpKind::UpsampleBilinear, (4 * channels * height * width) as u64);

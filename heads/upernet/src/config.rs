@@ -2,7 +2,8 @@
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
-use vmamba::{ConfigError, Vmamba, VmambaConfig};
+use vmamba::ConfigError;
+use vmamba::zoo::{Backbone, BackboneConfig};
 
 use crate::model::UperNet;
 
@@ -11,7 +12,7 @@ use crate::model::UperNet;
 #[serde(deny_unknown_fields)]
 pub struct UperNetConfig {
     /// The backbone.
-    pub backbone: VmambaConfig,
+    pub backbone: BackboneConfig,
     /// Classes, the ignored label not counted.
     pub num_classes: usize,
     /// The decode head.
@@ -68,6 +69,9 @@ impl FcnHeadConfig {
     }
 }
 
+/// An image size to ask for the number of levels with, which does not depend on it.
+const ANY_IMAGE: [usize; 2] = [224, 224];
+
 /// What is wrong with a [`UperNetConfig`].
 #[derive(Debug, thiserror::Error)]
 pub enum UperNetConfigError {
@@ -97,8 +101,8 @@ pub enum UperNetConfigError {
 
 impl UperNetConfig {
     /// The published head and auxiliary head for `num_classes` classes.
-    pub fn new(backbone: VmambaConfig, num_classes: usize) -> Self {
-        Self { backbone, num_classes, head: UperHeadConfig::default(), auxiliary: FcnHeadConfig::some() }
+    pub fn new(backbone: impl Into<BackboneConfig>, num_classes: usize) -> Self {
+        Self { backbone: backbone.into(), num_classes, head: UperHeadConfig::default(), auxiliary: FcnHeadConfig::some() }
     }
 
     /// Checks every field.
@@ -119,7 +123,7 @@ impl UperNetConfig {
             positive("auxiliary.channels", auxiliary.channels)?;
             positive("auxiliary.num_convs", auxiliary.num_convs)?;
             probability("auxiliary.dropout", auxiliary.dropout)?;
-            let levels = self.backbone.out_indices.len();
+            let levels = self.backbone.levels(ANY_IMAGE).len();
             if auxiliary.in_index >= levels {
                 return Err(UperNetConfigError::Level { index: auxiliary.in_index, levels });
             }
@@ -131,7 +135,7 @@ impl UperNetConfig {
     ///
     /// # Errors
     /// As [`UperNetConfig::validate`].
-    pub fn try_init(&self, device: &Device) -> Result<UperNet<Vmamba>, UperNetConfigError> {
+    pub fn try_init(&self, device: &Device) -> Result<UperNet<Backbone>, UperNetConfigError> {
         self.validate()?;
         let backbone = self.backbone.try_init(device)?;
         Ok(UperNet::new(backbone, self.num_classes, &self.head, self.auxiliary.as_ref(), device))
@@ -141,7 +145,7 @@ impl UperNetConfig {
     ///
     /// # Panics
     /// When the configuration is not valid.
-    pub fn init(&self, device: &Device) -> UperNet<Vmamba> {
+    pub fn init(&self, device: &Device) -> UperNet<Backbone> {
         match self.try_init(device) {
             Ok(model) => model,
             Err(error) => panic!("{error}"),

@@ -8,7 +8,7 @@
 /// ```
 pub fn official_key(path: &str) -> String {
     if let Some(path) = path.strip_prefix("backbone.") {
-        return format!("backbone.{}", vmamba::official_key(path));
+        return format!("backbone.{}", vmamba::zoo::key(path));
     }
     // There a pooling branch is a sequence of the pool (0) and the convolution (1).
     if let Some((head, (branch, rest))) =

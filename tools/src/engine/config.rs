@@ -13,7 +13,7 @@ use upernet::inference::InferenceMode;
 use upernet::{FcnHeadConfig, UperHeadConfig};
 use vision_datasets::scenes::SceneConfig;
 use vision_datasets::transforms::{TestPipeline, TrainPipeline};
-use vmamba::{Preset, VmambaConfig};
+use vmamba::zoo::BackboneConfig;
 
 use super::optimizer::OptimizerConfig;
 use super::precision::Precision;
@@ -63,7 +63,7 @@ impl From<Init> for String {
     }
 }
 
-/// UperNet on VMamba; the number of classes comes from the data.
+/// UperNet; the number of classes comes from the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -75,39 +75,6 @@ pub struct ModelConfig {
     /// The auxiliary head; absent to train without it.
     #[serde(default)]
     pub auxiliary: Option<FcnHeadConfig>,
-}
-
-/// A preset with changes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "serde_json::Map<String, serde_json::Value>", into = "VmambaConfig")]
-pub struct BackboneConfig(pub VmambaConfig);
-
-impl From<BackboneConfig> for VmambaConfig {
-    fn from(config: BackboneConfig) -> Self {
-        config.0
-    }
-}
-
-impl TryFrom<serde_json::Map<String, serde_json::Value>> for BackboneConfig {
-    type Error = String;
-
-    fn try_from(mut options: serde_json::Map<String, serde_json::Value>) -> Result<Self, String> {
-        let base = match options.remove("preset") {
-            Some(serde_json::Value::String(name)) => VmambaConfig::preset(name.parse::<Preset>().map_err(|error| error.to_string())?),
-            Some(other) => return Err(format!("preset must be a name, not {other}")),
-            None => VmambaConfig::official_defaults(),
-        };
-        let base = serde_json::to_value(base).map_err(|error| error.to_string())?;
-        let mut merged = base.as_object().cloned().unwrap_or_default();
-        merged.extend(options);
-        let config: VmambaConfig = serde_path_to_error::deserialize(serde_json::Value::Object(merged)).map_err(|error| {
-            let path = error.path().to_string();
-            let reason = explain(&error.into_inner().to_string());
-            if path == "." || reason.starts_with("unknown name") { reason } else { format!("{path}: {reason}") }
-        })?;
-        config.validate().map_err(|error| error.to_string())?;
-        Ok(Self(config))
-    }
 }
 
 /// The data.
@@ -557,9 +524,9 @@ mod tests {
             backbone: BackboneConfig,
         }
         let text = "[backbone]\npreset = 'vmamba_tiny_s1l8'\ndrop_path_rate = 0.3\n";
-        let config = load_text::<Holder>(text, &[], "x").unwrap().backbone.0;
+        let BackboneConfig::Vmamba(config) = load_text::<Holder>(text, &[], "x").unwrap().backbone;
         assert_eq!(config.drop_path_rate, 0.3);
-        assert_eq!(config.depths, VmambaConfig::preset(Preset::VmambaTinyS1l8).depths);
+        assert_eq!(config.depths, vmamba::VmambaConfig::preset(vmamba::Preset::VmambaTinyS1l8).depths);
         let error = load_text::<Holder>("[backbone]\npreset = 'vmamba_tiny_s1l8'\nembed_dims = 96\n", &[], "x").unwrap_err().to_string();
         assert!(error.contains("embed_dims"), "{error}");
         let error = load_text::<Holder>("[backbone]\npreset = 'vmamba_huge'\n", &[], "x").unwrap_err().to_string();

@@ -13,7 +13,7 @@ use vision_datasets::ade20k::{IouMetric, IouReport};
 use vision_datasets::loader::Prefetch;
 use vision_datasets::sample::{ClassList, SegmentationDataset, SegmentationSample};
 use vision_datasets::transforms::{NetworkInput, TestPipeline};
-use vmamba::Vmamba;
+use vmamba::zoo::Backbone;
 
 use super::config::TestConfig;
 use super::precision::Precision;
@@ -22,7 +22,7 @@ use crate::report::tables::{Cell, Table};
 /// A model with everything its predictions depend on.
 pub struct Predictor<'a> {
     /// Without gradients.
-    pub model: &'a UperNet<Vmamba>,
+    pub model: &'a UperNet<Backbone>,
     /// Where it is.
     pub device: &'a Device,
     /// What an image goes through before the network.

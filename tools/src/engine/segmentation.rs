@@ -13,9 +13,10 @@ use vision_datasets::ade20k::{self, FolderDataset, IouReport};
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
 use vision_datasets::sample::{ClassList, DataError, SegmentationDataset};
 use vision_datasets::scenes::SceneDataset;
-use vmamba::checkpoint::{Checkpoint, LoadOptions, LoadReport, Weights, load_into};
+use vmamba::FeaturePyramid;
+use vmamba::checkpoint::{Checkpoint, LoadReport, Weights, load_into};
 use vmamba::complexity::Complexity;
-use vmamba::{FeaturePyramid, Vmamba};
+use vmamba::zoo::Backbone;
 
 use super::config::{DataSource, Init, ModelConfig, SegmentationConfig, TrainConfig};
 use super::evaluate::{Predictor, class_table, summary};
@@ -57,14 +58,14 @@ fn read_classes(source: &DataSource) -> Result<ClassList> {
 
 /// The configuration of the whole model for a number of classes.
 pub fn model_config(model: &ModelConfig, num_classes: usize) -> UperNetConfig {
-    UperNetConfig { backbone: model.backbone.0.clone(), num_classes, head: model.head.clone(), auxiliary: model.auxiliary.clone() }
+    UperNetConfig { backbone: model.backbone.clone(), num_classes, head: model.head.clone(), auxiliary: model.auxiliary.clone() }
 }
 
 /// Builds the model with the weights the configuration starts from. Random weights are drawn with `seed`.
 ///
 /// # Errors
 /// When the checkpoint is missing or does not fit: training never starts from other weights than were asked for.
-pub fn initial_model(config: &UperNetConfig, init: &Init, seed: u64, device: &Device) -> Result<(UperNet<Vmamba>, Option<LoadReport>)> {
+pub fn initial_model(config: &UperNetConfig, init: &Init, seed: u64, device: &Device) -> Result<(UperNet<Backbone>, Option<LoadReport>)> {
     device.seed(seed);
     let model = config.try_init(device).context("model")?;
     let Init::Checkpoint(path) = init else { return Ok((model, None)) };
@@ -74,7 +75,9 @@ pub fn initial_model(config: &UperNetConfig, init: &Init, seed: u64, device: &De
     let context = || format!("init = \"{}\"", path.display());
     if whole {
         // A segmentor for other classes: everything but the last layers.
-        let options = LoadOptions::new()
+        let options = config
+            .backbone
+            .load_options()
             .may_be_missing("decode_head.conv_seg.")
             .may_be_missing("auxiliary_head.conv_seg.")
             .ignore_unexpected("auxiliary_head.");
@@ -82,10 +85,9 @@ pub fn initial_model(config: &UperNetConfig, init: &Init, seed: u64, device: &De
         return Ok((model, Some(report)));
     }
     // A classifier: its head is of no use here, and it has no norms on the outputs of its stages.
-    let options =
-        LoadOptions::new().ignore_unexpected("classifier.").ignore_unexpected("head.").ignore_unexpected("norm.").may_be_missing("outnorm");
+    let options = config.backbone.classifier_file_options();
     let UperNet { backbone, decode_head, auxiliary_head } = model;
-    let (backbone, report) = load_into(backbone, &vmamba::official_key, &state, &options).with_context(context)?;
+    let (backbone, report) = load_into(backbone, &vmamba::zoo::key, &state, &options).with_context(context)?;
     Ok((UperNet { backbone, decode_head, auxiliary_head }, Some(report)))
 }
 
@@ -123,14 +125,14 @@ impl SegmentationTask {
     }
 
     /// Predicts as the validation does.
-    pub fn predictor<'a>(&'a self, model: &'a UperNet<Vmamba>, device: &'a Device) -> Predictor<'a> {
+    pub fn predictor<'a>(&'a self, model: &'a UperNet<Backbone>, device: &'a Device) -> Predictor<'a> {
         let (pipeline, test) = (&self.config.data.test, &self.config.test);
         Predictor { model, device, pipeline, test, augment: false, precision: Precision::Float32 }
     }
 }
 
 impl Task for SegmentationTask {
-    type Model = UperNet<Vmamba>;
+    type Model = UperNet<Backbone>;
     type Batch = Batch;
 
     fn samples(&self) -> usize {
@@ -151,7 +153,7 @@ impl Task for SegmentationTask {
         batch.names.clone()
     }
 
-    fn diagnose(&self, model: &UperNet<Vmamba>, batch: &Batch, device: &Device) -> Option<String> {
+    fn diagnose(&self, model: &UperNet<Backbone>, batch: &Batch, device: &Device) -> Option<String> {
         let images = self.config.train.precision.input(images(batch, device));
         if !is_finite(&images) {
             return Some("the images".to_owned());
@@ -169,7 +171,7 @@ impl Task for SegmentationTask {
         first.or_else(|| (!is_finite(&logits)).then(|| "decode_head.conv_seg".to_owned()))
     }
 
-    fn loss(&self, model: &UperNet<Vmamba>, batch: &Batch, device: &Device, _seed: u64) -> StepLoss {
+    fn loss(&self, model: &UperNet<Backbone>, batch: &Batch, device: &Device, _seed: u64) -> StepLoss {
         let [height, width] = batch.size;
         let images = self.config.train.precision.input(images(batch, device));
         let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
@@ -183,7 +185,7 @@ impl Task for SegmentationTask {
         StepLoss { total: loss.total, parts }
     }
 
-    fn validate(&self, model: &UperNet<Vmamba>, device: &Device) -> Result<Scalars> {
+    fn validate(&self, model: &UperNet<Backbone>, device: &Device) -> Result<Scalars> {
         let report = self.predictor(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?.report;
         let figures = [("mIoU", report.mean_iou), ("mAcc", report.mean_accuracy), ("aAcc", report.all_accuracy)];
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
@@ -249,7 +251,7 @@ impl Training for SegmentationTraining {
         task: &SegmentationTask,
         config: &SegmentationConfig,
         device: &Device,
-    ) -> Result<(UperNet<Vmamba>, Option<LoadReport>)> {
+    ) -> Result<(UperNet<Backbone>, Option<LoadReport>)> {
         config.train.precision.adopt(device).context("train.precision")?;
         initial_model(&task.model_config(), &config.init, config.train.seed, device)
     }
@@ -268,7 +270,7 @@ impl Training for SegmentationTraining {
         format!("data: {from}, {} classes, {train} training and {val} validation images", task.train.classes().len())
     }
 
-    fn finish(task: &SegmentationTask, model: &UperNet<Vmamba>, device: &Device, folder: &Path, count: usize) -> Result<usize> {
+    fn finish(task: &SegmentationTask, model: &UperNet<Backbone>, device: &Device, folder: &Path, count: usize) -> Result<usize> {
         let data = task.validation();
         let classes = data.classes();
         let predictor = task.predictor(model, device);
@@ -297,7 +299,7 @@ fn images(batch: &Batch, device: &Device) -> Tensor<4> {
 /// A segmentor from a checkpoint, ready to predict.
 pub struct LoadedSegmentor {
     /// The model, without gradients.
-    pub model: UperNet<Vmamba>,
+    pub model: UperNet<Backbone>,
     /// How it was trained.
     pub config: SegmentationConfig,
     /// Its classes.
@@ -333,9 +335,10 @@ pub fn load_segmentor(path: &Path, config: Option<SegmentationConfig>, device: &
     };
     let weights = if checkpoint.weight_sets().contains(&"model_ema") { Weights::Ema } else { Weights::Auto };
     let state = checkpoint.state_dict(if own { weights } else { Weights::Auto })?;
-    let model = model_config(&config.model, classes.len()).try_init(device).context("model")?;
+    let model_config = model_config(&config.model, classes.len());
+    let model = model_config.try_init(device).context("model")?;
     // Prediction does not need the auxiliary head.
-    let options = LoadOptions::new().may_be_missing("auxiliary_head.").ignore_unexpected("auxiliary_head.");
+    let options = model_config.backbone.load_options().may_be_missing("auxiliary_head.").ignore_unexpected("auxiliary_head.");
     let (model, _) = load_into(model, &official_key, &state, &options).with_context(|| path.display().to_string())?;
     let iteration = field("iteration").and_then(|text| text.parse().ok());
     Ok(LoadedSegmentor { model: model.valid(), config, classes, iteration })

@@ -57,7 +57,7 @@ pub(super) fn classifier(arguments: &Value) -> Result<OfficialConfig> {
 pub(super) fn upernet(model: &Value) -> Result<UperNetConfig> {
     let scales = numbers(model, "decode_head.pool_scales")?;
     Ok(UperNetConfig {
-        backbone: backbone(model)?,
+        backbone: backbone(model)?.into(),
         num_classes: size(model, "decode_head.num_classes")?,
         head: UperHeadConfig {
             channels: size(model, "decode_head.channels")?,
@@ -117,5 +117,5 @@ pub(super) fn mask_rcnn(model: &Value, train: &Value) -> Result<MaskRcnnConfig> 
     heads.mask_head.num_convs = size(model, "roi_head.mask_head.num_convs")?;
     heads.mask_head.channels = size(model, "roi_head.mask_head.conv_out_channels")?;
     heads.mask_head.roi_size = size(model, "roi_head.mask_roi_extractor.roi_layer.output_size")?;
-    Ok(MaskRcnnConfig { backbone: backbone(model)?, num_classes: size(model, "roi_head.bbox_head.num_classes")?, heads })
+    Ok(MaskRcnnConfig { backbone: backbone(model)?.into(), num_classes: size(model, "roi_head.bbox_head.num_classes")?, heads })
 }

@@ -40,7 +40,7 @@ impl Network {
             }
             Work::Segment => {
                 let (head, auxiliary) = (UperHeadConfig::default(), None);
-                let model = UperNetConfig { backbone: preset.config(), num_classes: 150, head, auxiliary }.init(&device);
+                let model = UperNetConfig { backbone: preset.config().into(), num_classes: 150, head, auxiliary }.init(&device);
                 Box::new(move |images| read(model.forward(images)))
             }
             Work::Detect => {

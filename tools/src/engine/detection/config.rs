@@ -7,8 +7,9 @@ use mask_rcnn::{HeadsConfig, MaskRcnnConfig};
 use serde::{Deserialize, Serialize};
 use vision_datasets::scenes::SceneConfig;
 use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
+use vmamba::zoo::BackboneConfig;
 
-use crate::engine::config::{BackboneConfig, Init, TrainConfig};
+use crate::engine::config::{Init, TrainConfig};
 
 /// A detection and instance segmentation run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ pub struct DetectionConfig {
     pub train: TrainConfig,
 }
 
-/// Mask R-CNN on VMamba; the number of classes comes from the data.
+/// Mask R-CNN; the number of classes comes from the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectionModelConfig {
@@ -40,7 +41,7 @@ pub struct DetectionModelConfig {
 impl DetectionModelConfig {
     /// The configuration of the whole model for a number of classes.
     pub fn for_classes(&self, num_classes: usize) -> MaskRcnnConfig {
-        MaskRcnnConfig { backbone: self.backbone.0.clone(), num_classes, heads: self.heads.clone() }
+        MaskRcnnConfig { backbone: self.backbone.clone(), num_classes, heads: self.heads.clone() }
     }
 }
 

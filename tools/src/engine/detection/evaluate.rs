@@ -12,7 +12,7 @@ use vision_datasets::coco::{EvalConfig, EvalReport, IouType, ResultEntry, evalua
 use vision_datasets::loader::Prefetch;
 use vision_datasets::sample::{ClassList, Detection, DetectionDataset, DetectionSample};
 use vision_datasets::transforms::DetectionTestPipeline;
-use vmamba::Vmamba;
+use vmamba::zoo::Backbone;
 
 use crate::engine::precision::Precision;
 use crate::report::tables::{Cell, Table};
@@ -20,7 +20,7 @@ use crate::report::tables::{Cell, Table};
 /// A model with everything its predictions depend on.
 pub struct Detector<'a> {
     /// Without gradients.
-    pub model: &'a MaskRcnn<Vmamba>,
+    pub model: &'a MaskRcnn<Backbone>,
     /// Where it is.
     pub device: &'a Device,
     /// What an image goes through before the network.

@@ -16,9 +16,10 @@ use vision_datasets::coco::{CocoDataset, CocoOptions, EvalReport};
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
 use vision_datasets::sample::{ClassList, DataError, DetectionDataset};
 use vision_datasets::scenes::SceneObjects;
-use vmamba::checkpoint::{Checkpoint, LoadOptions, LoadReport, Weights, load_into};
+use vmamba::FeaturePyramid;
+use vmamba::checkpoint::{Checkpoint, LoadReport, Weights, load_into};
 use vmamba::complexity::Complexity;
-use vmamba::{FeaturePyramid, Vmamba};
+use vmamba::zoo::Backbone;
 
 use self::config::{DetectionConfig, DetectionSource};
 use self::evaluate::{Detector, category_table, statistics_table, summary};
@@ -69,7 +70,7 @@ pub fn open_data(source: &DetectionSource, validation: bool, classes: Option<&[S
 ///
 /// # Errors
 /// When the checkpoint is missing or does not fit: training never starts from other weights than were asked for.
-pub fn initial_model(config: &MaskRcnnConfig, init: &Init, seed: u64, device: &Device) -> Result<(MaskRcnn<Vmamba>, Option<LoadReport>)> {
+pub fn initial_model(config: &MaskRcnnConfig, init: &Init, seed: u64, device: &Device) -> Result<(MaskRcnn<Backbone>, Option<LoadReport>)> {
     device.seed(seed);
     let mut model = config.try_init(device).context("model")?;
     let Init::Checkpoint(path) = init else { return Ok((model, None)) };
@@ -78,7 +79,9 @@ pub fn initial_model(config: &MaskRcnnConfig, init: &Init, seed: u64, device: &D
     let context = || format!("init = \"{}\"", path.display());
     if state.keys().any(|key| key.starts_with("rpn_head.")) {
         // A detector for other classes: everything but the last layers.
-        let options = LoadOptions::new()
+        let options = config
+            .backbone
+            .load_options()
             .may_be_missing("roi_head.bbox_head.fc_cls.")
             .may_be_missing("roi_head.bbox_head.fc_reg.")
             .may_be_missing("roi_head.mask_head.conv_logits.");
@@ -86,9 +89,8 @@ pub fn initial_model(config: &MaskRcnnConfig, init: &Init, seed: u64, device: &D
         return Ok((model, Some(report)));
     }
     // A classifier: its head is of no use here, and it has no norms on the outputs of its stages.
-    let options =
-        LoadOptions::new().ignore_unexpected("classifier.").ignore_unexpected("head.").ignore_unexpected("norm.").may_be_missing("outnorm");
-    let (backbone, report) = load_into(model.backbone, &vmamba::official_key, &state, &options).with_context(context)?;
+    let options = config.backbone.classifier_file_options();
+    let (backbone, report) = load_into(model.backbone, &vmamba::zoo::key, &state, &options).with_context(context)?;
     model.backbone = backbone;
     Ok((model, Some(report)))
 }
@@ -125,7 +127,7 @@ impl DetectionTask {
     }
 
     /// Predicts as the validation does.
-    pub fn detector<'a>(&'a self, model: &'a MaskRcnn<Vmamba>, device: &'a Device) -> Detector<'a> {
+    pub fn detector<'a>(&'a self, model: &'a MaskRcnn<Backbone>, device: &'a Device) -> Detector<'a> {
         Detector { model, device, pipeline: &self.config.data.test, precision: Precision::Float32 }
     }
 }
@@ -164,7 +166,7 @@ impl LoadedDetector {
 }
 
 impl Task for DetectionTask {
-    type Model = MaskRcnn<Vmamba>;
+    type Model = MaskRcnn<Backbone>;
     type Batch = DetectionBatch;
 
     fn samples(&self) -> usize {
@@ -185,7 +187,7 @@ impl Task for DetectionTask {
         batch.names.clone()
     }
 
-    fn loss(&self, model: &MaskRcnn<Vmamba>, batch: &DetectionBatch, device: &Device, seed: u64) -> StepLoss {
+    fn loss(&self, model: &MaskRcnn<Backbone>, batch: &DetectionBatch, device: &Device, seed: u64) -> StepLoss {
         let images = self.config.train.precision.input(images(batch, device));
         let loss = model.loss(images, &truth(batch), &mut RandomChoice::new(seed));
         let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
@@ -201,7 +203,7 @@ impl Task for DetectionTask {
         StepLoss { total: loss.total, parts: parts.map(|(name, value)| (name.to_owned(), value)).to_vec() }
     }
 
-    fn diagnose(&self, model: &MaskRcnn<Vmamba>, batch: &DetectionBatch, device: &Device) -> Option<String> {
+    fn diagnose(&self, model: &MaskRcnn<Backbone>, batch: &DetectionBatch, device: &Device) -> Option<String> {
         let first = |what: &str, maps: &[Tensor<4>]| Some(format!("{what}, output {}", maps.iter().position(|map| !is_finite(map))?));
         let images = self.config.train.precision.input(images(batch, device));
         if !is_finite(&images) {
@@ -220,7 +222,7 @@ impl Task for DetectionTask {
         })
     }
 
-    fn validate(&self, model: &MaskRcnn<Vmamba>, device: &Device) -> Result<Scalars> {
+    fn validate(&self, model: &MaskRcnn<Backbone>, device: &Device) -> Result<Scalars> {
         let found = self.detector(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?;
         let (boxes, masks) = (found.boxes, found.masks);
         let figures = [
@@ -293,7 +295,7 @@ impl Training for DetectionTraining {
         DetectionTask::new(config)
     }
 
-    fn initial_model(task: &DetectionTask, config: &DetectionConfig, device: &Device) -> Result<(MaskRcnn<Vmamba>, Option<LoadReport>)> {
+    fn initial_model(task: &DetectionTask, config: &DetectionConfig, device: &Device) -> Result<(MaskRcnn<Backbone>, Option<LoadReport>)> {
         config.train.precision.adopt(device).context("train.precision")?;
         initial_model(&task.model_config(), &config.init, config.train.seed, device)
     }
@@ -314,7 +316,7 @@ impl Training for DetectionTraining {
         format!("data: {from}, {} classes, {train} training and {val} validation images", task.train.classes().len())
     }
 
-    fn finish(task: &DetectionTask, model: &MaskRcnn<Vmamba>, device: &Device, folder: &Path, count: usize) -> Result<usize> {
+    fn finish(task: &DetectionTask, model: &MaskRcnn<Backbone>, device: &Device, folder: &Path, count: usize) -> Result<usize> {
         let data = &task.val;
         let detector = task.detector(model, device);
         let count = count.min(data.len());
@@ -342,7 +344,7 @@ impl Training for DetectionTraining {
 /// A detector from a checkpoint, ready to predict.
 pub struct LoadedDetector {
     /// The model, without gradients.
-    pub model: MaskRcnn<Vmamba>,
+    pub model: MaskRcnn<Backbone>,
     /// How it was trained.
     pub config: DetectionConfig,
     /// Its classes.
@@ -382,7 +384,8 @@ pub fn load_detector(path: &Path, config: Option<DetectionConfig>, device: &Devi
         },
     };
     let model = config.model.for_classes(classes.len()).try_init(device).context("model")?;
-    let (model, _) = load_into(model, &official_key, &state, &LoadOptions::new()).with_context(|| path.display().to_string())?;
+    let options = config.model.backbone.load_options();
+    let (model, _) = load_into(model, &official_key, &state, &options).with_context(|| path.display().to_string())?;
     let iteration = field("iteration").and_then(|text| text.parse().ok());
     Ok(LoadedDetector { model: model.valid(), config, classes, names_known, iteration })
 }

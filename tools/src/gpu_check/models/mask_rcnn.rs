@@ -7,15 +7,16 @@ use serde_json::Value;
 use vision_datasets::mask::{InstanceMask, Rle};
 use vision_datasets::sample::{BitMask, Instance};
 use vision_ops::Roi;
+use vmamba::FeaturePyramid;
 use vmamba::checkpoint::{Checkpoint, Weights};
-use vmamba::{FeaturePyramid, Vmamba};
+use vmamba::zoo::Backbone;
 
 use super::super::fixtures::{Fixture, FixtureSet};
 use super::super::official;
 use super::{Compared, load};
 
 /// The model with the official weights: the tensors or, where they are left out, the checkpoint that holds the same.
-fn model(fixtures: &FixtureSet, device: &Device) -> Result<MaskRcnn<Vmamba>> {
+fn model(fixtures: &FixtureSet, device: &Device) -> Result<MaskRcnn<Backbone>> {
     let document = fixtures.manifest("maskrcnn", "weights")?;
     let train = fixtures.manifest("maskrcnn", "train")?;
     let config = official::mask_rcnn(&document["model_config"], &train["train_cfg"])?;

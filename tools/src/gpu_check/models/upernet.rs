@@ -5,13 +5,14 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde_json::Value;
 use upernet::{SegmentationLoss, UperNet, official_key};
-use vmamba::{FeaturePyramid, Vmamba};
+use vmamba::FeaturePyramid;
+use vmamba::zoo::Backbone;
 
 use super::super::fixtures::{Fixture, FixtureSet};
 use super::super::official;
 use super::{Compared, load};
 
-fn model(fixtures: &FixtureSet, device: &Device) -> Result<UperNet<Vmamba>> {
+fn model(fixtures: &FixtureSet, device: &Device) -> Result<UperNet<Backbone>> {
     let weights = fixtures.read("upernet", "weights")?;
     let config = official::upernet(&weights.manifest["model_config"])?;
     config.validate()?;
