@@ -18,6 +18,8 @@ pub struct Complexity {
     pub params: u64,
     /// FLOPs by kind of operation.
     pub by_op: BTreeMap<OpKind, u64>,
+    /// The scans' part by the counting of the paper's first versions, `7/2 L D N + L D` in place of `9 L D N + L D`.
+    pub early_scan: u64,
 }
 
 /// Kinds of operations that are counted.
@@ -69,6 +71,18 @@ impl Complexity {
         self.by_op.values().sum()
     }
 
+    /// FLOPs of all operations with the scans counted as in the paper's first two versions, whose tables and the code of the time differ from
+    /// the present ones by that. The official figures are rounded in between, to four digits of every scan.
+    pub fn early_flops(&self) -> u64 {
+        self.flops() - self.by_op.get(&OpKind::SelectiveScan).copied().unwrap_or_default() + self.early_scan
+    }
+
+    /// A selective scan of `rows` sequences of `length` with `state` states.
+    pub(crate) fn selective_scan(&mut self, rows: usize, length: usize, state: usize) {
+        self.add(OpKind::SelectiveScan, product(&[rows, length, 9 * state + 1]));
+        self.early_scan += product(&[rows, length, 7 * state + 2]) / 2;
+    }
+
     /// Adds an operation.
     pub fn add(&mut self, op: OpKind, flops: u64) {
         *self.by_op.entry(op).or_default() += flops;
@@ -82,6 +96,7 @@ impl Complexity {
     /// Adds everything of another part of the model.
     pub fn merge(&mut self, other: &Self) {
         self.params += other.params;
+        self.early_scan += other.early_scan;
         for (op, flops) in &other.by_op {
             self.add(*op, *flops);
         }
@@ -215,7 +230,7 @@ impl VmambaConfig {
         }
         // dt_projs_bias, A_logs, Ds.
         cost.add_params(GROUPS * inner * (1 + state + 1));
-        cost.add(OpKind::SelectiveScan, product(&[GROUPS, inner, positions, 9 * state + 1]));
+        cost.selective_scan(GROUPS * inner, positions, state);
         if form.scan_pattern == ScanPattern::Cascade {
             // Two LayerNorms without scale and shift.
             cost.add(OpKind::LayerNorm, product(&[2, 4, inner, positions]));

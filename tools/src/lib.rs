@@ -1,8 +1,10 @@
 //! What the command-line tools share: the engine that trains and evaluates, the reports a person reads, the published numbers, the peers,
 //! the checks of a device.
 
+pub mod ablation;
 pub mod engine;
 pub mod gpu_check;
 pub mod peers;
 pub mod published;
 pub mod report;
+pub mod scaling;

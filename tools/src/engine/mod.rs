@@ -11,6 +11,7 @@ pub mod config;
 pub mod data_parallel;
 pub mod detection;
 pub mod device;
+pub mod device_memory;
 pub mod ema;
 pub mod evaluate;
 pub mod freeze;

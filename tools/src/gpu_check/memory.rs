@@ -5,8 +5,6 @@
 //! there, tells what the process costs the GPU altogether, context and compiled kernels included.
 
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +19,7 @@ use super::session::{Outcome, Session};
 use super::speed::{self, Network, Purpose};
 use super::{Facts, Part, Setup, threads};
 use crate::engine::device::DeviceChoice;
+use crate::engine::device_memory::{PoolPeak, pool_peak};
 use crate::engine::precision::Precision;
 use crate::engine::process::memory as process_memory;
 use crate::peers::{PeerPrecision, Peers, Task, Work, peak_of_peer_in};
@@ -39,8 +38,6 @@ const COLUMNS: [&str; 10] = [
     "source",
 ];
 
-/// Time between two samples of what is in use.
-const SAMPLING: Duration = Duration::from_micros(500);
 /// Time between two questions to `nvidia-smi`, which takes about as long to answer.
 const ASKING: Duration = Duration::from_millis(50);
 
@@ -93,9 +90,12 @@ pub fn measure_memory(work: &MemoryWork, device: &Device) -> Result<Value> {
     let mut network = Network::new(*preset, purpose, *precision, *batch, *side, device);
     network.run();
     wait()?;
-    // Tuning took memory of its own.
-    device.memory_cleanup();
-    let Some(before) = device.memory_pool_usage() else {
+    let peak = pool_peak(device, || {
+        network.run();
+        network.run();
+        wait()
+    })?;
+    let Some(PoolPeak { before, in_use, reserved }) = peak else {
         let before = process_memory().context("the system does not tell how much memory a process has")?;
         network.run();
         network.run();
@@ -103,33 +103,8 @@ pub fn measure_memory(work: &MemoryWork, device: &Device) -> Result<Value> {
         let after = process_memory().context("the system does not tell how much memory a process has")?;
         return Ok(json!({ "reserved": after.peak, "before": before.now, "source": "resident memory of the process" }));
     };
-    let (done, largest) = (AtomicBool::new(false), Mutex::new(0_u64));
-    let mut run = || -> Result<()> {
-        network.run();
-        network.run();
-        wait()
-    };
-    let ran = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                let used = device.memory_pool_usage().map_or(0, |usage| usage.bytes_in_use);
-                let mut largest = largest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                *largest = (*largest).max(used);
-                std::thread::sleep(SAMPLING);
-            }
-        });
-        let ran = run();
-        done.store(true, Ordering::Relaxed);
-        ran
-    });
-    ran?;
-    let after = device.memory_pool_usage().context("the device does not tell its memory")?;
     network.check()?;
-    let largest = largest.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(json!({
-        "reserved": after.bytes_reserved, "in_use": largest.max(after.bytes_in_use), "before": before.bytes_in_use,
-        "source": "CubeCL's allocator (in use: sampled)",
-    }))
+    Ok(json!({ "reserved": reserved, "in_use": in_use, "before": before, "source": "CubeCL's allocator (in use: sampled)" }))
 }
 
 pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Result<()> {

@@ -134,6 +134,22 @@ impl Table {
         out
     }
 
+    /// Comma-separated values with a head, full numbers, nothing for what is not known (RFC 4180).
+    pub fn csv(&self) -> String {
+        let quoted = |text: &str| match text.contains([',', '"', '\n']) {
+            true => format!("\"{}\"", text.replace('"', "\"\"")),
+            false => text.to_owned(),
+        };
+        let cell = |cell: &Cell| match cell {
+            Cell::Number(n, _) | Cell::Scientific(n) if n.is_finite() => n.to_string(),
+            Cell::Number(..) | Cell::Scientific(_) | Cell::Missing => String::new(),
+            cell => quoted(&cell.to_string()),
+        };
+        let head: Vec<String> = self.columns.iter().map(|column| quoted(column)).collect();
+        let rows = self.rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>());
+        std::iter::once(head).chain(rows).map(|line| line.join(",") + "\n").collect()
+    }
+
     /// One JSON object a row, keys in the order of the columns.
     pub fn json_rows(&self) -> Value {
         let row = |cells: &Vec<Cell>| {
@@ -197,6 +213,14 @@ mod tests {
     fn markdown_marks_right_columns_and_escapes_bars() {
         let expected = "| class |   IoU | pixels |\n|-------|------:|-------:|\n| sky   | 91.23 |    120 |\n| a\\|b  |   n/a |      - |\n";
         assert_eq!(sample().markdown(), expected);
+    }
+
+    #[test]
+    fn csv_quotes_what_would_break_it() {
+        let mut table = Table::new(["a,b", "n"]);
+        table.push(["say \"x\"".into(), Cell::Number(0.1, 0)]);
+        table.push([Cell::Missing, Cell::Number(f64::NAN, 1)]);
+        assert_eq!(table.csv(), "\"a,b\",n\n\"say \"\"x\"\"\",0.1\n,\n");
     }
 
     #[test]

@@ -1,0 +1,327 @@
+//! The tables and plots of a study, published numbers beside.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use vmamba::complexity::Complexity;
+use vmamba::zoo::BackboneConfig;
+
+use super::{Accuracy, CLASSES, Purpose, Row, Study};
+use crate::published;
+use crate::report::plots::{Series, line_plot};
+use crate::report::tables::{Cell, Table};
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// Writes `study.md`, `study.csv` and the plots into `folder`; returns what was written.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    let mut file = |name: &str, text: String| -> Result<()> {
+        let path = folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        written.push(path);
+        Ok(())
+    };
+    let (speed, cost) = (speed_table(study), cost_table(study));
+    let growth = growth_table(study);
+    let accuracy = accuracy_table(study);
+    let mut text = format!("Machine: {}.\n\n{NOTES}\n## Cost\n\n{}\n## Speed and memory\n\n{}", study.machine, cost.markdown(), speed.markdown());
+    text.push_str(&format!("\n## Growth with the number of pixels\n\n{GROWTH}\n{}", growth.markdown()));
+    if !study.accuracies.is_empty() {
+        text.push_str(&format!("\n## Accuracy without fine-tuning\n\n{}", accuracy.markdown()));
+    }
+    file("study.md", text)?;
+    file("study.csv", speed.csv())?;
+    file("cost.csv", cost.csv())?;
+    if !study.accuracies.is_empty() {
+        file("accuracy.csv", accuracy.csv())?;
+    }
+    written.extend(plots(study, folder)?);
+    Ok(written)
+}
+
+/// The table on the terminal.
+pub fn text(study: &Study) -> String {
+    format!("{}\n{}", speed_table(study).text(), growth_table(study).text())
+}
+
+const NOTES: &str = "A multiply-add is one FLOP. \"early\" counts the selective scan as the paper's first two versions did. Images a second are the
+median of the rounds; the loop is the paper's: runs that are not timed, then timed ones between two waits for the device. Published
+throughputs are of an A100, batch 32 (float32, products of activations included; training in mixed precision).
+";
+
+const GROWTH: &str = "The exponent e of y ~ pixels^e, by least squares over the logarithms; memory without the weights and images.
+";
+
+/// Models in the order of the rows.
+fn models(study: &Study) -> Vec<&str> {
+    let mut models: Vec<&str> = Vec::new();
+    for name in study.rows.iter().map(|row| row.work.model.as_str()).chain(study.accuracies.iter().map(|row| row.model.as_str())) {
+        if !models.contains(&name) {
+            models.push(name);
+        }
+    }
+    models
+}
+
+fn sides(study: &Study) -> Vec<usize> {
+    let sides = study.rows.iter().map(|row| row.work.side).chain(study.accuracies.iter().map(|row| row.side));
+    sides.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+}
+
+fn complexity(model: &str, side: usize) -> Option<Complexity> {
+    let config = BackboneConfig::named(model).ok()?;
+    config.check_image([side; 2]).ok()?;
+    Some(config.classifier_complexity(CLASSES, [side; 2]))
+}
+
+fn cost_table(study: &Study) -> Table {
+    let costs: Vec<(&str, usize, Complexity)> = models(study)
+        .into_iter()
+        .flat_map(|model| sides(study).into_iter().filter_map(move |side| Some((model, side, complexity(model, side)?))))
+        .collect();
+    let kinds: std::collections::BTreeSet<_> = costs.iter().flat_map(|(_, _, cost)| cost.by_op.keys().copied()).collect();
+    let mut columns = vec!["model", "side", "params, M", "GFLOPs", "GFLOPs, early", "GFLOPs, published"];
+    columns.extend(kinds.iter().map(|kind| kind.official_name()));
+    let mut table = Table::new(columns);
+    for (model, side, cost) in &costs {
+        let giga = |flops: u64| Cell::Number(flops as f64 / 1e9, 2);
+        let published = published::scaling(model, *side).map(|row| row.gflops);
+        let mut row: Vec<Cell> = vec![
+            (*model).into(),
+            (*side).into(),
+            Cell::Number(cost.params as f64 / 1e6, 2),
+            giga(cost.flops()),
+            giga(cost.early_flops()),
+            published.map_or(Cell::Missing, |gflops| Cell::Number(gflops, 1)),
+        ];
+        row.extend(kinds.iter().map(|kind| cost.by_op.get(kind).map_or(Cell::Missing, |flops| giga(*flops))));
+        table.push(row);
+    }
+    table
+}
+
+fn speed_table(study: &Study) -> Table {
+    let mut table = Table::new([
+        "model",
+        "side",
+        "batch",
+        "device",
+        "precision",
+        "task",
+        "images/s",
+        "published, A100",
+        "peak, MiB",
+        "beyond weights, MiB",
+        "protocol",
+        "remark",
+    ]);
+    for row in &study.rows {
+        let (work, protocol) = (&row.work, row.protocol);
+        let published = published::scaling(&work.model, work.side).map(|published| match work.purpose {
+            Purpose::Inference => published.throughput,
+            Purpose::Training => published.train_throughput,
+        });
+        let measured = row.measured.as_ref();
+        let number = |value: Option<f64>, decimals| value.map_or(Cell::Missing, |value| Cell::Number(value, decimals));
+        table.push([
+            work.model.as_str().into(),
+            work.side.into(),
+            work.batch.into(),
+            work.device.as_str().into(),
+            work.precision.name().into(),
+            work.purpose.name().into(),
+            number(measured.map(|measured| measured.images_per_second), 2),
+            number(published, 0),
+            number(measured.map(|measured| measured.peak_bytes as f64 / MIB), 0),
+            number(measured.map(|measured| beyond_weights(measured) / MIB), 0),
+            format!("{} + {} x {}", protocol.warmup, protocol.rounds, protocol.runs).into(),
+            row.failed.as_deref().unwrap_or_default().into(),
+        ]);
+    }
+    table
+}
+
+fn beyond_weights(measured: &super::Measured) -> f64 {
+    measured.peak_bytes.saturating_sub(measured.before_bytes) as f64
+}
+
+fn accuracy_table(study: &Study) -> Table {
+    let mut table = Table::new([
+        "model",
+        "side",
+        "top-1, %",
+        "published, %",
+        "tuned, %",
+        "published tuned, %",
+        "images",
+        "left out",
+        "weights",
+    ]);
+    for Accuracy { model, side, checkpoint, top1, tuned_top1, images, skipped } in &study.accuracies {
+        let published = published::scaling(model, *side);
+        let number = |value: Option<f64>| value.map_or(Cell::Missing, |value| Cell::Number(value, 2));
+        table.push([
+            model.as_str().into(),
+            (*side).into(),
+            Cell::percent(*top1),
+            number(published.map(|row| row.top1)),
+            tuned_top1.map_or(Cell::Missing, Cell::percent),
+            number(published.map(|row| row.top1_tuned)),
+            (*images).into(),
+            (*skipped).into(),
+            checkpoint.as_str().into(),
+        ]);
+    }
+    table
+}
+
+/// Rows that differ in nothing but the side.
+type Curve = (String, usize, String, &'static str, Purpose);
+
+fn curves(study: &Study) -> BTreeMap<Curve, Vec<&Row>> {
+    let mut curves: BTreeMap<Curve, Vec<&Row>> = BTreeMap::new();
+    for row in study.rows.iter().filter(|row| row.measured.is_some()) {
+        let work = &row.work;
+        let key = (work.model.clone(), work.batch, work.device.clone(), work.precision.name(), work.purpose);
+        curves.entry(key).or_default().push(row);
+    }
+    curves
+}
+
+/// The exponent of a power law through the points, for at least three of them.
+pub(super) fn exponent(points: &[(f64, f64)]) -> Option<f64> {
+    let points: Vec<(f64, f64)> = points.iter().filter(|(x, y)| *x > 0.0 && *y > 0.0).map(|(x, y)| (x.ln(), y.ln())).collect();
+    if points.len() < 3 {
+        return None;
+    }
+    let count = points.len() as f64;
+    let (x_mean, y_mean) = (points.iter().map(|p| p.0).sum::<f64>() / count, points.iter().map(|p| p.1).sum::<f64>() / count);
+    let covariance: f64 = points.iter().map(|(x, y)| (x - x_mean) * (y - y_mean)).sum();
+    let variance: f64 = points.iter().map(|(x, _)| (x - x_mean).powi(2)).sum();
+    (variance > 0.0).then(|| covariance / variance)
+}
+
+fn growth_table(study: &Study) -> Table {
+    let mut table = Table::new(["model", "batch", "device", "precision", "task", "sides", "FLOPs", "time", "memory"]);
+    for ((model, batch, device, precision, purpose), rows) in curves(study) {
+        let along = |value: &dyn Fn(&Row) -> Option<f64>| {
+            let points: Vec<(f64, f64)> =
+                rows.iter().filter_map(|row| Some(((row.work.side * row.work.side) as f64, value(row)?))).collect();
+            exponent(&points).map_or(Cell::Missing, |exponent| Cell::Number(exponent, 3))
+        };
+        let flops = along(&|row| Some(complexity(&row.work.model, row.work.side)?.flops() as f64));
+        let time = along(&|row| Some(1.0 / row.measured.as_ref()?.images_per_second));
+        let memory = along(&|row| Some(beyond_weights(row.measured.as_ref()?)));
+        table.push([
+            model.into(),
+            batch.into(),
+            device.into(),
+            precision.into(),
+            purpose.name().into(),
+            rows.len().into(),
+            flops,
+            time,
+            memory,
+        ]);
+    }
+    table
+}
+
+fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    let mut draw = |name: &str, title: &str, y: &str, series: Vec<Series>| -> Result<()> {
+        if series.iter().all(|series| series.points.is_empty()) {
+            return Ok(());
+        }
+        let paths = ["png", "svg"].map(|ending| folder.join(format!("{name}.{ending}")));
+        line_plot(Some(&paths[0]), Some(&paths[1]), title, "side of the image, pixels", y, &series)?;
+        written.extend(paths);
+        Ok(())
+    };
+    let mut flops = Vec::new();
+    for model in models(study) {
+        let points = sides(study).into_iter().filter_map(|side| Some((side as f64, complexity(model, side)?.flops() as f64 / 1e9)));
+        flops.push(Series::dots(model, points.collect()));
+    }
+    draw("flops", "FLOPs of an image", "GFLOPs", flops)?;
+
+    let curves = curves(study);
+    for purpose in [Purpose::Inference, Purpose::Training] {
+        let of = |value: &dyn Fn(&Row) -> Option<f64>| -> Vec<Series> {
+            let series = |((model, batch, _, precision, _), rows): (&Curve, &Vec<&Row>)| {
+                let points = rows.iter().filter_map(|row| Some((row.work.side as f64, value(row)?))).collect();
+                Series::dots(label(&curves, model, *batch, precision), points)
+            };
+            curves.iter().filter(|(curve, _)| curve.4 == purpose).map(series).collect()
+        };
+        let name = purpose.name();
+        let speed = of(&|row| Some(row.measured.as_ref()?.images_per_second));
+        draw(&format!("throughput_{name}"), &format!("Throughput, {name}"), "images a second", speed)?;
+        let memory = of(&|row| Some(row.measured.as_ref()?.peak_bytes as f64 / MIB));
+        draw(&format!("memory_{name}"), &format!("Peak memory, {name}"), "MiB", memory)?;
+        let relative: Vec<Series> = curves.iter().filter(|(curve, _)| curve.4 == purpose).flat_map(|(curve, rows)| pixels(curve, rows)).collect();
+        draw(&format!("pixels_{name}"), &format!("Pixels a second over those at the smallest size, {name}"), "ratio", relative)?;
+    }
+
+    let mut accuracy = Vec::new();
+    for model in models(study) {
+        let rows: Vec<&Accuracy> = study.accuracies.iter().filter(|row| row.model == model).collect();
+        let points = |value: &dyn Fn(&Accuracy) -> Option<f64>| -> Vec<(f64, f64)> {
+            rows.iter().filter_map(|row| Some((row.side as f64, 100.0 * value(row)?))).collect()
+        };
+        accuracy.push(Series::dots(model, points(&|row| Some(row.top1))));
+        accuracy.push(Series::dots(format!("{model}, tuned"), points(&|row| row.tuned_top1)));
+        let published = rows.iter().filter_map(|row| Some((row.side as f64, published::scaling(model, row.side)?.top1)));
+        accuracy.push(Series::line(format!("{model}, published"), published.collect()));
+    }
+    draw("accuracy", "Top-1 without fine-tuning", "%", accuracy)?;
+    Ok(written)
+}
+
+/// Only what tells the curves of a figure apart.
+fn label(curves: &BTreeMap<Curve, Vec<&Row>>, model: &str, batch: usize, precision: &str) -> String {
+    let mut label = model.to_owned();
+    if curves.keys().any(|curve| curve.1 != batch) {
+        label.push_str(&format!(", batch {batch}"));
+    }
+    if curves.keys().any(|curve| curve.3 != precision) {
+        label.push_str(&format!(", {precision}"));
+    }
+    label
+}
+
+/// Throughput times pixels over that of the smallest side, ours and the published: what does not depend on the machine's speed.
+fn pixels((model, batch, _, precision, purpose): &Curve, rows: &[&Row]) -> Vec<Series> {
+    let relative = |mut points: Vec<(f64, f64)>| -> Vec<(f64, f64)> {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let Some(first) = points.first().map(|(side, speed)| side * side * speed) else { return points };
+        points.into_iter().map(|(side, speed)| (side, side * side * speed / first)).collect()
+    };
+    let ours = rows.iter().filter_map(|row| Some((row.work.side as f64, row.measured.as_ref()?.images_per_second))).collect();
+    let published = rows.iter().filter_map(|row| {
+        let published = published::scaling(model, row.work.side)?;
+        let speed = if *purpose == Purpose::Inference { published.throughput } else { published.train_throughput };
+        Some((row.work.side as f64, speed))
+    });
+    vec![
+        Series::dots(format!("{model}, batch {batch}, {precision}"), relative(ours)),
+        Series::line(format!("{model}, published"), relative(published.collect())),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exponent;
+
+    #[test]
+    fn the_exponent_of_a_power_law_is_found() {
+        let points: Vec<(f64, f64)> = [2.0_f64, 3.0, 5.0, 9.0].iter().map(|x| (*x, 0.3 * x.powf(1.25))).collect();
+        assert!((exponent(&points).unwrap() - 1.25).abs() < 1e-12);
+        assert_eq!(exponent(&points[..2]), None);
+    }
+}
