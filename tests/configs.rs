@@ -68,7 +68,8 @@ fn every_configuration_is_valid_and_called_like_its_file() {
 
 #[test]
 fn every_published_segmentor_has_a_configuration_of_its_size_and_cost() {
-    for row in published().expect("the table of published results").ade20k_upernet {
+    let rows = &published().expect("the table of published results").ade20k_upernet;
+    for row in rows.iter().filter(|row| row.backbone.contains("vmamba")) {
         let Config::Segmentation(config) = read(&named(&row.id)) else { panic!("{}: a segmentor", row.id) };
         let SegmentationConfig { model, data, train, init, .. } = *config;
         assert_eq!(data.train.crop.size, [row.crop; 2], "{}: crop", row.id);
@@ -89,7 +90,8 @@ fn every_published_segmentor_has_a_configuration_of_its_size_and_cost() {
 
 #[test]
 fn every_published_detector_has_a_configuration_of_its_schedule_and_cost() {
-    for row in published().expect("the table of published results").coco_mask_rcnn {
+    let rows = &published().expect("the table of published results").coco_mask_rcnn;
+    for row in rows.iter().filter(|row| row.backbone.contains("vmamba") && row.batch.is_none()) {
         let Config::Detection(config) = read(&named(&row.id)) else { panic!("{}: a detector", row.id) };
         let DetectionConfig { model, data, train, init, .. } = *config;
         let (epochs, drops, crop) = if row.schedule == "3x" { (36, [27, 33], true) } else { (12, [8, 11], false) };
@@ -99,7 +101,7 @@ fn every_published_detector_has_a_configuration_of_its_schedule_and_cost() {
         assert_eq!(data.train.crop.is_some(), crop, "{}: crops", row.id);
         assert!(matches!(init, Init::Checkpoint(_)), "{}: published runs start from a classifier", row.id);
         let cost = model.for_classes(80).complexity(row.flops_input);
-        assert_eq!(cost.params, row.params, "{}: parameters", row.id);
+        assert_eq!(Some(cost.params), row.params, "{}: parameters", row.id);
         let own = cost.flops() as f64 / 1e9;
         assert!((own - row.gflops).abs() <= PUBLISHED_FLOPS * row.gflops, "{}: {own} GFLOPs, published {}", row.id, row.gflops);
     }

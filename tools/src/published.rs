@@ -1,96 +1,184 @@
-//! Published results, to be printed beside one's own: `data/published.toml`, built into the program.
+//! Published results, to be printed beside one's own: `data/published/*.toml`, built into the program.
+//!
+//! [`classifier`], [`classifier_cost`], [`memory`], [`scaling`] and [`ablation`] find rows by the names this workspace gives to models,
+//! [`segmentation_row`] and [`detection_row`] by the name of a configuration. They find nothing where nothing was published; that the data
+//! can be read at all is for the tests of this module and for [`published`].
 
-use crate::report::tables::{Cell, Table};
-use anyhow::{Context, Result};
-use serde::Deserialize;
+mod rows;
+
 use std::path::Path;
+use std::sync::LazyLock;
 
-const DATA: &str = include_str!("../data/published.toml");
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-/// All tables of the data file, one field a benchmark.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+pub use self::rows::{
+    AblationRow, AblationTables, AveragePrecision, ClassifierRow, CostRow, CostTables, DetectionRow, DetectionSetting, Family,
+    ImagenetTables, MemoryRow, ScalingRow, ScalingStudy, SegmentationRow, SegmentationSetting, Sourced,
+};
+use crate::report::tables::{Cell, Table};
+
+/// All published tables.
+#[derive(Clone, Debug)]
 pub struct Published {
-    /// UperNet on ADE20K val.
-    pub ade20k_upernet: Vec<SegmentationRow>,
+    /// Classifiers on ImageNet-1K at 224x224.
+    pub imagenet: ImagenetTables,
+    /// Exact parameters and FLOPs, and memory.
+    pub costs: CostTables,
     /// Mask R-CNN on COCO val2017.
     pub coco_mask_rcnn: Vec<DetectionRow>,
+    /// How those were trained and evaluated, by schedule.
+    pub coco_settings: Vec<DetectionSetting>,
+    /// UperNet on ADE20K val.
+    pub ade20k_upernet: Vec<SegmentationRow>,
+    /// How those were trained and evaluated, by crop.
+    pub ade20k_settings: Vec<SegmentationSetting>,
+    /// Classifiers at larger sizes.
+    pub scaling: ScalingStudy,
+    /// Variants of VMamba-T.
+    pub ablations: AblationTables,
 }
 
-/// One published detector. `None` means that nobody published the number; APs in percent.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// A data file that is not as it should be.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the built-in {file}: {reason}")]
+pub struct PublishedError {
+    file: &'static str,
+    reason: toml::de::Error,
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DetectionRow {
-    /// Name of the configuration file without its ending.
-    pub id: String,
-    /// The name used in the publication.
-    pub model: String,
-    /// `1x` or `3x`.
-    pub schedule: String,
-    /// AP, AP50 and AP75 of the boxes.
-    pub boxes: [f64; 3],
-    /// AP, AP50 and AP75 of the masks.
-    pub masks: [f64; 3],
-    /// Parameters of the whole detector.
-    pub params: u64,
-    /// Multiply-accumulates / 1e9 of the whole detector at `flops_input`.
-    pub gflops: f64,
-    /// Height and width for which `gflops` holds.
-    pub flops_input: [usize; 2],
-    /// Where the numbers come from.
-    pub source: String,
-    /// Contradictions and conditions worth knowing.
-    pub note: Option<String>,
+struct CocoFile {
+    settings: Vec<DetectionSetting>,
+    coco_mask_rcnn: Vec<DetectionRow>,
 }
 
-/// One published segmentor. `None` means that nobody published the number.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SegmentationRow {
-    /// Name of the configuration file without its ending.
-    pub id: String,
-    /// The name used in the publication.
-    pub model: String,
-    /// Side of the training crop in pixels.
-    pub crop: usize,
-    /// mIoU in percent, one scale, whole image.
-    pub miou_ss: Option<f64>,
-    /// mIoU in percent, six scales with flips.
-    pub miou_ms: Option<f64>,
-    /// Parameters of the whole segmentor.
-    pub params: Option<u64>,
-    /// Multiply-accumulates / 1e9 of the whole segmentor at `flops_input`.
-    pub gflops: Option<f64>,
-    /// Height and width for which `gflops` holds.
-    pub flops_input: Option<[usize; 2]>,
-    /// Where the numbers come from.
-    pub source: String,
-    /// Contradictions and conditions worth knowing.
-    pub note: Option<String>,
+struct Ade20kFile {
+    settings: Vec<SegmentationSetting>,
+    ade20k_upernet: Vec<SegmentationRow>,
 }
 
-/// Reads the built-in data file.
+static DATA: LazyLock<Result<Published, PublishedError>> = LazyLock::new(|| {
+    fn parse<T: DeserializeOwned>(file: &'static str, text: &str) -> Result<T, PublishedError> {
+        toml::from_str(text).map_err(|reason| PublishedError { file, reason })
+    }
+    let coco: CocoFile = parse("coco.toml", include_str!("../data/published/coco.toml"))?;
+    let ade20k: Ade20kFile = parse("ade20k.toml", include_str!("../data/published/ade20k.toml"))?;
+    Ok(Published {
+        imagenet: parse("imagenet.toml", include_str!("../data/published/imagenet.toml"))?,
+        costs: parse("costs.toml", include_str!("../data/published/costs.toml"))?,
+        coco_mask_rcnn: coco.coco_mask_rcnn,
+        coco_settings: coco.settings,
+        ade20k_upernet: ade20k.ade20k_upernet,
+        ade20k_settings: ade20k.settings,
+        scaling: parse("scaling.toml", include_str!("../data/published/scaling.toml"))?,
+        ablations: parse("ablations.toml", include_str!("../data/published/ablations.toml"))?,
+    })
+});
+
+/// The built-in data.
 ///
 /// # Errors
-/// When the file is damaged; the tests of this module exclude that for a released program.
-pub fn published() -> Result<Published> {
-    toml::from_str(DATA).context("the built-in table of published results")
+/// When a file is damaged; the tests of this module exclude that for a released program.
+pub fn published() -> Result<&'static Published, &'static PublishedError> {
+    DATA.as_ref()
+}
+
+/// A classifier at 224x224 by its name in this workspace. Where the lists contradict each other the paper's main table holds; what it lacks
+/// comes from the appendix, then from the repository.
+pub fn classifier(id: &str) -> Option<ClassifierRow> {
+    let ImagenetTables { main, full, repository } = &published().ok()?.imagenet;
+    let mut found = [main, full, repository].into_iter().filter_map(|table| table.rows.iter().find(|row| row.id == id));
+    let first = found.next()?.clone();
+    Some(found.fold(first, |row, other| ClassifierRow {
+        gflops_old: row.gflops_old.or(other.gflops_old),
+        throughput: row.throughput.or(other.throughput),
+        train_throughput: row.train_throughput.or(other.train_throughput),
+        ..row
+    }))
+}
+
+/// The exact cost of a classifier at 224x224 by its name in this workspace.
+pub fn classifier_cost(id: &str) -> Option<&'static CostRow> {
+    published().ok()?.costs.classifiers.rows.iter().find(|row| row.id == id)
+}
+
+/// The memory of a classifier by its name in this workspace.
+pub fn memory(id: &str) -> Option<&'static MemoryRow> {
+    published().ok()?.costs.memory.rows.iter().find(|row| row.id == id)
+}
+
+/// A classifier at a size, by its name in this workspace and the side of the images in pixels.
+pub fn scaling(model: &str, side: usize) -> Option<&'static ScalingRow> {
+    scaling_study()?.rows.iter().find(|row| row.id == model && row.side == side)
+}
+
+/// The study of larger images with its source and conditions.
+pub fn scaling_study() -> Option<&'static ScalingStudy> {
+    Some(&published().ok()?.scaling)
+}
+
+/// What an ablation of the paper varies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Ablation {
+    /// From the first paper's block to VMamba-T, step by step.
+    Acceleration,
+    /// Routes of the scan.
+    ScanPattern,
+    /// Initialisation of the SSM.
+    Initialisation,
+    /// Size of the state.
+    DState,
+    /// Width of the SSM against number of blocks.
+    SsmRatio,
+    /// Width of the MLP against that of the SSM.
+    MlpRatio,
+    /// Activation in the SSM.
+    Activation,
+}
+
+impl Ablation {
+    /// All of them in the order of the paper.
+    pub const ALL: [Self; 7] =
+        [Self::Acceleration, Self::ScanPattern, Self::Initialisation, Self::DState, Self::SsmRatio, Self::MlpRatio, Self::Activation];
+}
+
+/// The rows of an ablation in the order of the paper.
+pub fn ablation(table: Ablation) -> &'static [AblationRow] {
+    ablation_table(table).map_or(&[], |table| table.rows.as_slice())
+}
+
+/// An ablation with its source and conditions.
+pub fn ablation_table(table: Ablation) -> Option<&'static Sourced<AblationRow>> {
+    let tables = &published().ok()?.ablations;
+    Some(match table {
+        Ablation::Acceleration => &tables.acceleration,
+        Ablation::ScanPattern => &tables.scan_pattern,
+        Ablation::Initialisation => &tables.initialisation,
+        Ablation::DState => &tables.d_state,
+        Ablation::SsmRatio => &tables.ssm_ratio,
+        Ablation::MlpRatio => &tables.mlp_ratio,
+        Ablation::Activation => &tables.activation,
+    })
 }
 
 /// The row of a configuration, given as a name or as a path to its file (`configs/upernet/upernet_vmamba_tiny_s1l8_512.toml`).
 ///
 /// # Errors
 /// As [`published`].
-pub fn segmentation_row(config: &str) -> Result<Option<SegmentationRow>> {
-    Ok(published()?.ade20k_upernet.into_iter().find(|row| row.id == name_of(config)))
+pub fn segmentation_row(config: &str) -> Result<Option<&'static SegmentationRow>, &'static PublishedError> {
+    Ok(published()?.ade20k_upernet.iter().find(|row| row.id == name_of(config)))
 }
 
 /// The row of a configuration, as for [`segmentation_row`].
 ///
 /// # Errors
 /// As [`published`].
-pub fn detection_row(config: &str) -> Result<Option<DetectionRow>> {
-    Ok(published()?.coco_mask_rcnn.into_iter().find(|row| row.id == name_of(config)))
+pub fn detection_row(config: &str) -> Result<Option<&'static DetectionRow>, &'static PublishedError> {
+    Ok(published()?.coco_mask_rcnn.iter().find(|row| row.id == name_of(config)))
 }
 
 fn name_of(config: &str) -> &str {
@@ -98,19 +186,40 @@ fn name_of(config: &str) -> &str {
     name.strip_suffix(".toml").unwrap_or(name)
 }
 
+impl Published {
+    /// How a detector was trained and evaluated.
+    pub fn detection_setting(&self, row: &DetectionRow) -> Option<&DetectionSetting> {
+        self.coco_settings.iter().find(|setting| setting.schedule == row.schedule)
+    }
+
+    /// How a segmentor was trained and evaluated.
+    pub fn segmentation_setting(&self, row: &SegmentationRow) -> Option<&SegmentationSetting> {
+        self.ade20k_settings.iter().find(|setting| setting.crop == row.crop)
+    }
+}
+
+/// A number that may be unknown.
+fn cell(number: Option<f64>, decimals: usize) -> Cell {
+    number.map_or(Cell::Missing, |number| Cell::Number(number, decimals))
+}
+
 impl DetectionRow {
+    /// AP, AP50 and AP75 of boxes, then of masks.
+    pub fn figures(&self) -> [Option<f64>; 6] {
+        let ([b, b50, b75], [m, m50, m75]) = (self.boxes.values(), self.masks.values());
+        [b, b50, b75, m, m50, m75]
+    }
+
     /// The published row, one's own below it (percent), and the difference.
     pub fn compare(&self, boxes: [f64; 3], masks: [f64; 3]) -> Table {
         let mut table = Table::new(["", "APb", "APb50", "APb75", "APm", "APm50", "APm75"]);
         let own: Vec<f64> = boxes.into_iter().chain(masks).collect();
-        let published: Vec<f64> = self.boxes.into_iter().chain(self.masks).collect();
-        let row = |name: String, values: &[f64], decimals: usize| {
-            std::iter::once(Cell::Text(name)).chain(values.iter().map(|value| Cell::Number(*value, decimals))).collect::<Vec<_>>()
-        };
-        let differences: Vec<f64> = own.iter().zip(&published).map(|(own, published)| own - published).collect();
-        table.push(row(format!("published, {} {}", self.model, self.schedule), &published, 1));
-        table.push(row("this run".to_owned(), &own, 2));
-        table.push(row("difference".to_owned(), &differences, 2));
+        let published = self.figures();
+        let row = |name: String, cells: Vec<Cell>| std::iter::once(Cell::Text(name)).chain(cells);
+        let differences = own.iter().zip(&published).map(|(own, published)| cell(published.map(|published| own - published), 2));
+        table.push(row(format!("published, {} {}", self.model, self.schedule), published.iter().map(|value| cell(*value, 1)).collect()));
+        table.push(row("this run".to_owned(), own.iter().map(|value| Cell::Number(*value, 2)).collect()));
+        table.push(row("difference".to_owned(), differences.collect()));
         table
     }
 }
@@ -127,57 +236,14 @@ pub struct Measured {
 impl SegmentationRow {
     /// The published row, one's own below it, and the difference.
     pub fn compare(&self, own: Measured) -> Table {
-        let number = |n: Option<f64>| n.map_or(Cell::Missing, |n| Cell::Number(n, 2));
         let mut table = Table::new(["", "mIoU (SS)", "mIoU (MS)"]);
-        table.push([format!("published, {}", self.model).into(), number(self.miou_ss), number(self.miou_ms)]);
-        table.push(["this run".into(), number(own.miou_ss), number(own.miou_ms)]);
-        let difference = |own: Option<f64>, published: Option<f64>| number(own.zip(published).map(|(a, b)| a - b));
+        table.push([format!("published, {}", self.model).into(), cell(self.miou_ss, 2), cell(self.miou_ms, 2)]);
+        table.push(["this run".into(), cell(own.miou_ss, 2), cell(own.miou_ms, 2)]);
+        let difference = |own: Option<f64>, published: Option<f64>| cell(own.zip(published).map(|(a, b)| a - b), 2);
         table.push(["difference".into(), difference(own.miou_ss, self.miou_ss), difference(own.miou_ms, self.miou_ms)]);
         table
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_data_file_is_complete_and_its_ids_are_unique() {
-        let rows = published().unwrap().ade20k_upernet;
-        let mut ids: Vec<&str> = rows.iter().map(|r| r.id.as_str()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        assert_eq!(ids.len(), rows.len());
-        for row in &rows {
-            assert!(row.id.ends_with(&format!("_{}", row.crop)) && !row.source.is_empty(), "{}", row.id);
-            assert_eq!(row.gflops.is_some(), row.flops_input.is_some(), "{}", row.id);
-        }
-        let rows = published().unwrap().coco_mask_rcnn;
-        let ids: std::collections::BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
-        assert_eq!(ids.len(), rows.len());
-        for row in &rows {
-            assert!(row.id.ends_with(&format!("_{}", row.schedule)) && !row.source.is_empty(), "{}", row.id);
-        }
-    }
-
-    #[test]
-    fn a_row_is_found_by_the_path_of_its_config() {
-        let row = segmentation_row("configs/upernet/upernet_vmamba_tiny_s1l8_512.toml").unwrap().unwrap();
-        assert_eq!((row.model.as_str(), row.miou_ss, row.params), ("VMamba-T[s1l8]", Some(47.9), Some(61_902_572)));
-        assert!(segmentation_row("configs/camvid_nano.toml").unwrap().is_none());
-    }
-
-    #[test]
-    fn a_detector_is_compared_with_its_row() {
-        let row = detection_row("configs/mask_rcnn/mask_rcnn_vmamba_tiny_s1l8_1x.toml").unwrap().unwrap();
-        let text = row.compare([47.5, 69.0, 52.0], [42.7, 66.4, 45.9]).text();
-        assert!(text.contains("0.20") && text.contains("-0.30") && text.contains("47.3"), "{text}");
-    }
-
-    #[test]
-    fn a_comparison_shows_the_difference_where_both_are_known() {
-        let row = segmentation_row("upernet_vmamba_tiny_s1l8_512").unwrap().unwrap();
-        let text = row.compare(Measured { miou_ss: Some(48.4), miou_ms: None }).text();
-        assert!(text.contains("0.50") && text.contains("48.40"), "{text}");
-    }
-}
+mod tests;
