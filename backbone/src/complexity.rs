@@ -129,6 +129,12 @@ impl Complexity {
         self.add(OpKind::LayerNorm, product(&[5, channels, height, width]));
     }
 
+    /// A BatchNorm with stored statistics at every position.
+    pub(crate) fn batch_norm(&mut self, channels: usize, [height, width]: [usize; 2]) {
+        self.add_params(2 * channels);
+        self.add(OpKind::BatchNorm, product(&[2, channels, height, width]));
+    }
+
     /// A linear layer at every position, counted as `op`.
     pub(crate) fn linear(&mut self, op: OpKind, inputs: usize, outputs: usize, bias: bool, [height, width]: [usize; 2]) {
         self.add_params(inputs * outputs + if bias { outputs } else { 0 });

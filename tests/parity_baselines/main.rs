@@ -14,6 +14,10 @@ use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, FixtureTensor, GRADIENT_TOLERANCE, formula};
 use vmamba::checkpoint::{LoadOptions, StateDict, StateTensor, load_into};
 
+mod convnext;
+mod cost;
+mod resnet;
+
 /// Parameters of one family: the reference's key for a path in our module, and that key for one in another spelling.
 #[derive(Clone, Copy)]
 pub struct Keys {

@@ -13,3 +13,27 @@
 //! | `swin::rename` | that key for a key of another spelling (torchvision, timm), see [`LoadOptions::rename`](crate::checkpoint::LoadOptions::rename) |
 //!
 //! Maps are channels last inside. Activations are float32 or bf16; what the reference computes in float32 stays so.
+
+pub mod convnext;
+pub mod resnet;
+
+pub use convnext::{Convnext, ConvnextClassifier, ConvnextConfig};
+pub use resnet::{Resnet, ResnetClassifier, ResnetConfig};
+
+use std::fmt::Debug;
+
+use crate::vmamba::ConfigError;
+
+/// An error with the field's name unless `good`.
+fn require(good: bool, field: &'static str, expected: &str, found: &dyn Debug) -> Result<(), ConfigError> {
+    if good {
+        return Ok(());
+    }
+    Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
+}
+
+/// Checks `out_indices` of a network of `stages` stages.
+fn require_stages(out_indices: &[usize], stages: usize) -> Result<(), ConfigError> {
+    let good = out_indices.iter().all(|stage| *stage < stages) && out_indices.windows(2).all(|pair| pair[0] < pair[1]);
+    require(good, "out_indices", &format!("ascending stage numbers below {stages}"), &out_indices)
+}

@@ -1,0 +1,425 @@
+//! ResNet with bottleneck blocks (He et al., "Deep Residual Learning for Image Recognition"), as torchvision, timm and mmdetection have
+//! it: the stride of a stage is in the 3x3 convolution of its first block ("v1.5", mmdetection's `style="pytorch"`).
+//!
+//! ```text
+//! image ─ conv1 7x7 /2 ─ bn1 ─ relu ─ max pool 3x3 /2 ─ layers[0] ─ layers[1] ─ layers[2] ─ layers[3]
+//!                                                           │           │           │           │   backbone: strides 4, 8, 16, 32
+//!                                                                                               └─ classifier: average, fc
+//! block:  x ─┬─ conv1 1x1 ─ bn1 ─ relu ─ conv2 3x3 ─ bn2 ─ relu ─ conv3 1x1 ─ bn3 ─ + ─ relu ─
+//!            └─ downsample: conv 1x1, norm (first block of a stage), or nothing ────┘
+//! ```
+//!
+//! There is no norm on the levels of the pyramid; published detectors take them as they are.
+
+use std::borrow::Cow;
+
+use burn::module::{Param, ParamGroup};
+use burn::prelude::*;
+use burn::tensor::module::max_pool2d;
+use burn::tensor::ops::MaxPoolOptions;
+use burn::tensor::{DType, Distribution};
+use serde::{Deserialize, Serialize};
+use vision_ops::Pointwise;
+
+use super::{require, require_stages};
+use crate::complexity::{Complexity, OpKind, product};
+use crate::feature_pyramid::FeaturePyramid;
+use crate::layers::{BatchNorm2d, Conv, ConvConfig, Dense, uniform_fan_in};
+use crate::vmamba::ConfigError;
+
+/// Channels that leave a block over those inside it.
+const EXPANSION: usize = 4;
+
+/// Options of a ResNet. The default is ResNet-50. The network has no stochastic depth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResnetConfig {
+    /// Channels of the input image.
+    pub in_chans: usize,
+    /// Channels of the stem and inside the blocks of the first stage, doubled from stage to stage; 64 in every published model.
+    pub width: usize,
+    /// Blocks of each stage; its length is the number of stages.
+    pub depths: Vec<usize>,
+    /// Stages whose features the backbone gives, ascending.
+    pub out_indices: Vec<usize>,
+}
+
+/// The backbone: the feature of every stage of `out_indices`, without the classifier.
+#[derive(Module, Debug)]
+pub struct Resnet {
+    trunk: Trunk,
+    #[module(skip)]
+    config: ResnetConfig,
+}
+
+/// The classifier (torchvision's `ResNet`).
+#[derive(Module, Debug)]
+pub struct ResnetClassifier {
+    trunk: Trunk,
+    fc: Dense,
+    #[module(skip)]
+    config: ResnetConfig,
+}
+
+/// What backbone and classifier share: the stem and the stages.
+#[derive(Module, Debug)]
+pub struct Trunk {
+    conv1: Conv,
+    bn1: BatchNorm2d,
+    layers: Vec<Vec<Bottleneck>>,
+}
+
+/// A residual block.
+#[derive(Module, Debug)]
+pub struct Bottleneck {
+    conv1: Conv,
+    bn1: BatchNorm2d,
+    conv2: Conv,
+    bn2: BatchNorm2d,
+    conv3: Conv,
+    bn3: BatchNorm2d,
+    downsample: Option<Shortcut>,
+}
+
+/// The way around a block that changes stride or channels.
+#[derive(Module, Debug)]
+pub struct Shortcut {
+    conv: Conv,
+    norm: BatchNorm2d,
+}
+
+/// Convolutions of a block.
+struct BlockShape {
+    convs: [ConvConfig; 3],
+    shortcut: Option<ConvConfig>,
+}
+
+impl Default for ResnetConfig {
+    fn default() -> Self {
+        Self::resnet50()
+    }
+}
+
+impl ResnetConfig {
+    /// ResNet-50: 25.6M parameters, 4.1 GFLOPs.
+    pub fn resnet50() -> Self {
+        Self::of_depths([3, 4, 6, 3])
+    }
+
+    /// ResNet-101: 44.5M parameters, 7.8 GFLOPs.
+    pub fn resnet101() -> Self {
+        Self::of_depths([3, 4, 23, 3])
+    }
+
+    fn of_depths(depths: [usize; 4]) -> Self {
+        Self { in_chans: 3, width: 64, depths: depths.to_vec(), out_indices: vec![0, 1, 2, 3] }
+    }
+
+    /// Checks that the options make a network.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] with the first field that does not.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        require(self.width > 0, "width", "at least 1", &self.width)?;
+        let depths = !self.depths.is_empty() && self.depths.iter().all(|depth| *depth > 0);
+        require(depths, "depths", "one positive number a stage", &self.depths)?;
+        require_stages(&self.out_indices, self.depths.len())
+    }
+
+    /// Checks that the network can take images of `[height, width]` pixels. Sizes that a stride does not divide are rounded up, so that all
+    /// but empty images will do.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] with the size.
+    pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
+        require(!image.contains(&0), "image", "at least one pixel", &image)
+    }
+
+    /// A backbone with random weights on `device`.
+    ///
+    /// # Errors
+    /// As [`ResnetConfig::validate`].
+    pub fn try_init(&self, device: &Device) -> Result<Resnet, ConfigError> {
+        self.validate()?;
+        Ok(Resnet { trunk: Trunk::new(self, device), config: self.clone() })
+    }
+
+    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
+    ///
+    /// # Errors
+    /// As [`ResnetConfig::validate`].
+    pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<ResnetClassifier, ConfigError> {
+        self.validate()?;
+        let width = self.channels(self.depths.len() - 1);
+        let fc =
+            Dense { weight: uniform_fan_in([num_classes, width], width, device), bias: Some(uniform_fan_in([num_classes], width, device)) };
+        Ok(ResnetClassifier { trunk: Trunk::new(self, device), fc, config: self.clone() })
+    }
+
+    /// Channels of the feature of stage `stage`.
+    pub fn channels(&self, stage: usize) -> usize {
+        EXPANSION * self.width << stage
+    }
+
+    /// Pixels of the image between two neighbouring positions of stage `stage`.
+    pub fn stride(&self, stage: usize) -> usize {
+        4 << stage
+    }
+
+    /// Height and width of every stage's feature for an image of `[height, width]` pixels.
+    pub fn stage_sizes(&self, image: [usize; 2]) -> Vec<[usize; 2]> {
+        let halved = |size: [usize; 2]| size.map(|s| s.div_ceil(2));
+        std::iter::successors(Some(halved(halved(image))), |size| Some(halved(*size))).take(self.depths.len()).collect()
+    }
+
+    /// Cost of the backbone for one image of `[height, width]` pixels. Its norms use the stored statistics.
+    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
+        let mut cost = Complexity::default();
+        let size = conv_norm_cost(&mut cost, &self.stem(), image);
+        let mut size = size.map(|s| s.div_ceil(2));
+        for stage in 0..self.depths.len() {
+            for block in self.blocks(stage) {
+                if let Some(shortcut) = &block.shortcut {
+                    conv_norm_cost(&mut cost, shortcut, size);
+                }
+                size = block.convs.iter().fold(size, |size, conv| conv_norm_cost(&mut cost, conv, size));
+            }
+        }
+        cost
+    }
+
+    /// Cost of the classifier for one image of `[height, width]` pixels.
+    pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
+        let mut cost = self.complexity(image);
+        if let (Some([height, width]), Some(last)) = (self.stage_sizes(image).pop(), self.depths.len().checked_sub(1)) {
+            let channels = self.channels(last);
+            cost.add(OpKind::AdaptiveAvgPool, product(&[channels, height, width]));
+            cost.linear(OpKind::Linear, channels, num_classes, true, [1, 1]);
+        }
+        cost
+    }
+
+    fn stem(&self) -> ConvConfig {
+        ConvConfig { inputs: self.in_chans, outputs: self.width, kernel: 7, stride: 2, padding: 3 }
+    }
+
+    fn blocks(&self, stage: usize) -> Vec<BlockShape> {
+        let (inner, outputs) = (self.width << stage, self.channels(stage));
+        let block = |index| {
+            let inputs = match (stage, index) {
+                (0, 0) => self.width,
+                (_, 0) => outputs / 2,
+                _ => outputs,
+            };
+            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+            let pointwise = |inputs, outputs, stride| ConvConfig { inputs, outputs, kernel: 1, stride, padding: 0 };
+            BlockShape {
+                convs: [
+                    pointwise(inputs, inner, 1),
+                    ConvConfig { inputs: inner, outputs: inner, kernel: 3, stride, padding: 1 },
+                    pointwise(inner, outputs, 1),
+                ],
+                shortcut: (index == 0).then(|| pointwise(inputs, outputs, stride)),
+            }
+        };
+        (0..self.depths[stage]).map(block).collect()
+    }
+}
+
+/// Adds a convolution without bias and its norm; returns the size of its output.
+fn conv_norm_cost(cost: &mut Complexity, conv: &ConvConfig, input: [usize; 2]) -> [usize; 2] {
+    let output = input.map(|size| conv.output_size(size));
+    cost.conv(conv.inputs, conv.outputs, [conv.kernel; 2], output);
+    cost.batch_norm(conv.outputs, output);
+    output
+}
+
+impl Resnet {
+    /// The configuration it was built from.
+    pub fn config(&self) -> &ResnetConfig {
+        &self.config
+    }
+
+    /// Batch norms use their stored statistics in training as well, and learn their scales and shifts (mmdetection's `norm_eval`).
+    #[must_use]
+    pub fn norm_eval(self) -> Self {
+        self.freeze_group(ParamGroup::from_predicate(".training"))
+    }
+
+    /// The stem and the first `stages` stages keep their values in training, statistics included (mmdetection's `frozen_stages`, which is
+    /// 1 in its published detectors).
+    #[must_use]
+    pub fn freeze_stages(self, stages: usize) -> Self {
+        let stages = (0..stages).map(|stage| format!("trunk.layers.{stage}."));
+        let stem = ["trunk.conv1.", "trunk.bn1."].map(str::to_owned);
+        self.freeze_group(ParamGroup::from_any_predicates(stem.into_iter().chain(stages).collect()))
+    }
+}
+
+impl FeaturePyramid for Resnet {
+    fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let features = self.trunk.forward(images).into_iter().enumerate();
+        let given = features.filter(|(stage, _)| self.config.out_indices.contains(stage));
+        given.map(|(_, feature)| feature.permute([0, 3, 1, 2])).collect()
+    }
+
+    fn channels(&self) -> Vec<usize> {
+        self.config.out_indices.iter().map(|stage| self.config.channels(*stage)).collect()
+    }
+
+    fn strides(&self) -> Vec<usize> {
+        self.config.out_indices.iter().map(|stage| self.config.stride(*stage)).collect()
+    }
+}
+
+impl ResnetClassifier {
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32.
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let Some(feature) = self.trunk.forward(images).pop() else {
+            unreachable!("a valid configuration has at least one stage");
+        };
+        let [batch, _, _, channels] = feature.dims();
+        self.fc.forward(feature.cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, channels]))
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &ResnetConfig {
+        &self.config
+    }
+}
+
+impl Trunk {
+    fn new(config: &ResnetConfig, device: &Device) -> Self {
+        let stage = |stage| config.blocks(stage).iter().map(|block| Bottleneck::new(block, device)).collect();
+        Self {
+            conv1: conv(&config.stem(), device),
+            bn1: BatchNorm2d::new(config.width, device),
+            layers: (0..config.depths.len()).map(stage).collect(),
+        }
+    }
+
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', channels]` of every stage in
+    /// the same type.
+    fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let x = self.bn1.forward_behind(&self.conv1, images.permute([0, 2, 3, 1]), None, Pointwise::Relu);
+        let pool = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
+        let mut x = max_pool2d(x.permute([0, 3, 1, 2]), pool).permute([0, 2, 3, 1]);
+        let mut features = Vec::with_capacity(self.layers.len());
+        for blocks in &self.layers {
+            x = blocks.iter().fold(x, |x, block| block.forward(x));
+            features.push(x.clone());
+        }
+        features
+    }
+}
+
+impl Bottleneck {
+    fn new(shape: &BlockShape, device: &Device) -> Self {
+        let [(conv1, bn1), (conv2, bn2), (conv3, bn3)] = shape.convs.map(|shape| conv_norm(&shape, device));
+        let downsample = shape.shortcut.map(|shape| conv_norm(&shape, device)).map(|(conv, norm)| Shortcut { conv, norm });
+        Self { conv1, bn1, conv2, bn2, conv3, bn3, downsample }
+    }
+
+    /// `[batch, height, width, channels]` to `[batch, height', width', channels']`.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let y = self.bn1.forward_behind(&self.conv1, x.clone(), None, Pointwise::Relu);
+        let y = self.bn2.forward_behind(&self.conv2, y, None, Pointwise::Relu);
+        let residual = match &self.downsample {
+            Some(Shortcut { conv, norm }) => norm.forward_behind(conv, x, None, Pointwise::Identity),
+            None => x,
+        };
+        self.bn3.forward_behind(&self.conv3, y, Some(residual), Pointwise::Relu)
+    }
+}
+
+fn conv_norm(shape: &ConvConfig, device: &Device) -> (Conv, BatchNorm2d) {
+    (conv(shape, device), BatchNorm2d::new(shape.outputs, device))
+}
+
+/// A convolution without bias; normal weights of variance `2 / fan_out`, which keep the variance of gradients through a ReLU.
+fn conv(shape: &ConvConfig, device: &Device) -> Conv {
+    let deviation = (2.0 / (shape.outputs * shape.kernel * shape.kernel) as f64).sqrt();
+    let weight = Tensor::random([shape.outputs, shape.inputs, shape.kernel, shape.kernel], Distribution::Normal(0.0, deviation), device);
+    shape.with_parameters(Param::from_tensor(weight), None)
+}
+
+/// The key in torchvision, timm and mmdetection of the parameter at `path` in a [`Resnet`] or [`ResnetClassifier`].
+///
+/// ```
+/// use vmamba::baselines::resnet::key;
+/// assert_eq!(key("trunk.layers.0.2.conv1.weight"), "layer1.2.conv1.weight");
+/// assert_eq!(key("trunk.layers.3.0.downsample.norm.running_mean"), "layer4.0.downsample.1.running_mean");
+/// ```
+pub fn key(path: &str) -> String {
+    let path = path.strip_prefix("trunk.").unwrap_or(path);
+    let path = path.replace("downsample.conv.", "downsample.0.").replace("downsample.norm.", "downsample.1.");
+    let stage = path.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
+    match stage.and_then(|(stage, rest)| Some((stage.parse::<usize>().ok()?, rest))) {
+        Some((stage, rest)) => format!("layer{}.{rest}", stage + 1),
+        None => path,
+    }
+}
+
+/// That key for one of another spelling: a classifier of mmpretrain (`backbone.`, `head.fc.`), or the backbone in a detector of torchvision
+/// (`backbone.body.`). `None` for the counters of batches, which are no parameters.
+pub fn rename(key: &str) -> Option<Cow<'_, str>> {
+    if key.ends_with("num_batches_tracked") {
+        return None;
+    }
+    let key = key.strip_prefix("backbone.").unwrap_or(key);
+    let key = key.strip_prefix("body.").unwrap_or(key);
+    // What is behind `head.` already begins with `fc.`.
+    Some(key.strip_prefix("head.").filter(|rest| rest.starts_with("fc.")).unwrap_or(key).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> ResnetConfig {
+        ResnetConfig { width: 4, depths: vec![1, 2], out_indices: vec![0, 1], ..ResnetConfig::default() }
+    }
+
+    #[test]
+    fn options_that_make_no_network_are_refused_by_name() {
+        type Change = fn(&mut ResnetConfig);
+        let changes: [(&str, Change); 5] = [
+            ("in_chans", |c| c.in_chans = 0),
+            ("width", |c| c.width = 0),
+            ("depths", |c| c.depths = vec![3, 0]),
+            ("out_indices", |c| c.out_indices = vec![4]),
+            ("out_indices", |c| c.out_indices = vec![1, 0]),
+        ];
+        for (field, change) in changes {
+            let mut config = ResnetConfig::default();
+            change(&mut config);
+            let error = config.try_init(&Device::flex()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{field}`")), "{field}: {error}");
+        }
+        assert!(ResnetConfig::default().check_image([0, 32]).is_err());
+    }
+
+    #[test]
+    fn sizes_and_channels_are_as_promised_in_both_types() {
+        let config = small();
+        let backbone = config.try_init(&Device::flex()).unwrap();
+        assert_eq!((backbone.channels(), backbone.strides()), (vec![16, 32], vec![4, 8]));
+        for dtype in [DType::F32, DType::BF16] {
+            let features = backbone.forward_features(Tensor::ones([2, 3, 45, 34], (&Device::flex(), dtype)));
+            let found: Vec<_> = features.iter().map(|feature| (feature.dims(), feature.dtype())).collect();
+            assert_eq!(found, [([2, 16, 12, 9], dtype), ([2, 32, 6, 5], dtype)]);
+        }
+        assert_eq!(config.stage_sizes([45, 34]), [[12, 9], [6, 5]]);
+    }
+
+    #[test]
+    fn frozen_stages_and_norms_are_those_named() {
+        let device = Device::flex().autodiff();
+        let backbone = small().try_init(&device).unwrap().freeze_stages(1).norm_eval();
+        let [first, second] = [0, 1].map(|stage| &backbone.trunk.layers[stage][0]);
+        assert!(!backbone.trunk.conv1.weight.is_require_grad() && !backbone.trunk.bn1.weight.is_require_grad());
+        assert!(!first.conv2.weight.is_require_grad() && second.conv2.weight.is_require_grad());
+        assert!(second.bn2.weight.is_require_grad() && !second.bn2.training.is_enabled());
+    }
+}
