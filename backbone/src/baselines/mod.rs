@@ -37,3 +37,6 @@ fn require_stages(out_indices: &[usize], stages: usize) -> Result<(), ConfigErro
     let good = out_indices.iter().all(|stage| *stage < stages) && out_indices.windows(2).all(|pair| pair[0] < pair[1]);
     require(good, "out_indices", &format!("ascending stage numbers below {stages}"), &out_indices)
 }
+pub mod swin;
+
+pub use swin::{Swin, SwinClassifier, SwinConfig};

@@ -37,10 +37,7 @@ impl Downsample {
         let (inputs, outputs) = (config.dim(stage), config.dim(stage + 1));
         match config.downsample_version {
             DownsampleVersion::None => None,
-            DownsampleVersion::V1 => Some(Self::Merging(PatchMerging {
-                norm: ChannelNorm::new(4 * inputs, device),
-                reduction: Dense::new(4 * inputs, outputs, false, device),
-            })),
+            DownsampleVersion::V1 => Some(Self::Merging(PatchMerging::new(inputs, outputs, device))),
             DownsampleVersion::V2 | DownsampleVersion::V3 => conv_config(config, stage)
                 .map(|conv| Self::Convolution(StridedConv { conv: conv.init(device), norm: ChannelNorm::new(outputs, device) })),
         }
@@ -51,8 +48,20 @@ impl Downsample {
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Convolution(StridedConv { conv, norm }) => norm.forward(conv.forward(x)),
-            Self::Merging(PatchMerging { norm, reduction }) => reduction.forward(norm.forward(merge_neighbours(x))),
+            Self::Merging(merging) => merging.forward(x),
         }
+    }
+}
+
+impl PatchMerging {
+    /// From `inputs` channels to `outputs`.
+    pub(crate) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self { norm: ChannelNorm::new(4 * inputs, device), reduction: Dense::new(4 * inputs, outputs, false, device) }
+    }
+
+    /// `[batch, height, width, inputs]` to `[batch, ceil(height / 2), ceil(width / 2), outputs]`.
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.reduction.forward(self.norm.forward(merge_neighbours(x)))
     }
 }
 

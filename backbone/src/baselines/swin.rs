@@ -1,0 +1,399 @@
+//! Swin Transformer (Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows"): attention inside windows, which
+//! every second block shifts by half of their size.
+//!
+//! ```text
+//! image ─ patch_embed ─ layers[0] ─ layers[1] ─ layers[2] ─ layers[3]      blocks, then patch merging to the next stage
+//!                           │           │           │           │          (features are taken before the merging)
+//!                         norm0       norm1       norm2       norm3        backbone: strides 4, 8, 16, 32
+//!                                                               └─ classifier: norm, average over positions, head
+//!
+//! block: x ─┬─ norm1 ─ pad, shift, windows ─ attention ─ and back ─ drop path ─ + ─┬─ norm2 ─ MLP ─ drop path ─ + ─
+//!           └───────────────────────────────────────────────────────────────────┘ └───────────────────────────┘
+//! ```
+//!
+//! The reference is the official repository, by the names of its parameters and by what it computes at the sizes it was made for. Maps that
+//! windows do not divide are padded with zeros before the shift, as in the official detectors and in torchvision, whose padding is attended
+//! to (timm shifts first). Images are padded to whole patches, as in the detectors.
+
+use burn::module::Param;
+use burn::prelude::*;
+use burn::tensor::{DType, Distribution, activation, module, ops::AttentionModuleOptions};
+use vision_ops::Fused;
+
+use crate::complexity::{Complexity, OpKind, product};
+use crate::feature_pyramid::FeaturePyramid;
+use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig};
+use crate::vmamba::{ConfigError, PatchMerging};
+
+mod config;
+mod key_map;
+mod windows;
+
+pub use config::{SmallMaps, SwinConfig, WindowSize};
+pub use key_map::{key, official_state, rename};
+
+use windows::{Geometry, Windows, pad_end};
+
+/// The backbone, with a norm on every level it gives, as in the official detectors.
+#[derive(Module, Debug)]
+pub struct Swin {
+    trunk: SwinTrunk,
+    /// One entry a stage; only the stages of `out_indices` have a norm.
+    norms: Vec<Option<ChannelNorm>>,
+    #[module(skip)]
+    config: SwinConfig,
+}
+
+/// The classifier.
+#[derive(Module, Debug)]
+pub struct SwinClassifier {
+    trunk: SwinTrunk,
+    norm: ChannelNorm,
+    head: Dense,
+    #[module(skip)]
+    config: SwinConfig,
+}
+
+/// What backbone and classifier share: the patches and the stages.
+#[derive(Module, Debug)]
+pub struct SwinTrunk {
+    patch_embed: SwinPatchEmbed,
+    layers: Vec<SwinStage>,
+    #[module(skip)]
+    config: SwinConfig,
+}
+
+/// One patch, one position.
+#[derive(Module, Debug)]
+pub struct SwinPatchEmbed {
+    proj: Conv,
+    norm: Option<ChannelNorm>,
+}
+
+/// Blocks of one resolution and the way to the next.
+#[derive(Module, Debug)]
+pub struct SwinStage {
+    blocks: Vec<SwinBlock>,
+    downsample: Option<PatchMerging>,
+}
+
+/// Attention in windows and an MLP, each with its norm and its residual.
+#[derive(Module, Debug)]
+pub struct SwinBlock {
+    norm1: ChannelNorm,
+    attn: WindowAttention,
+    norm2: ChannelNorm,
+    mlp: Mlp,
+    drop_path: DropPath,
+}
+
+/// Attention between the positions of a window, with a learned bias for every distance.
+#[derive(Module, Debug)]
+pub struct WindowAttention {
+    qkv: Dense,
+    proj: Dense,
+    /// `[(2 t - 1)^2, heads]` with `t` the side of the windows it is stored for; distances down, then to the right.
+    relative_position_bias_table: Param<Tensor<2>>,
+    #[module(skip)]
+    heads: usize,
+    #[module(skip)]
+    shifted: bool,
+}
+
+impl SwinConfig {
+    /// A backbone with random weights on `device`, drawn from the device's generator (see `Device::seed`).
+    ///
+    /// # Errors
+    /// As [`SwinConfig::validate`].
+    pub fn try_init(&self, device: &Device) -> Result<Swin, ConfigError> {
+        self.validate()?;
+        let norm = |stage| self.out_indices.contains(&stage).then(|| ChannelNorm::new(self.dim(stage), device));
+        let norms = (0..self.num_stages()).map(norm).collect();
+        Ok(Swin { trunk: SwinTrunk::new(self, device), norms, config: self.clone() })
+    }
+
+    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
+    ///
+    /// # Errors
+    /// As [`SwinConfig::validate`].
+    pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<SwinClassifier, ConfigError> {
+        self.validate()?;
+        let width = self.dim(self.num_stages() - 1);
+        Ok(SwinClassifier {
+            trunk: SwinTrunk::new(self, device),
+            norm: ChannelNorm::new(width, device),
+            head: Dense::new(width, num_classes, true, device),
+            config: self.clone(),
+        })
+    }
+}
+
+impl Swin {
+    /// The configuration it was built from.
+    pub fn config(&self) -> &SwinConfig {
+        &self.config
+    }
+}
+
+impl FeaturePyramid for Swin {
+    fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let features = self.trunk.forward(images);
+        let normalised =
+            |(feature, norm): (Tensor<4>, &Option<ChannelNorm>)| norm.as_ref().map(|norm| norm.forward(feature).permute([0, 3, 1, 2]));
+        features.into_iter().zip(&self.norms).filter_map(normalised).collect()
+    }
+
+    fn channels(&self) -> Vec<usize> {
+        self.config.out_indices.iter().map(|stage| self.config.dim(*stage)).collect()
+    }
+
+    fn strides(&self) -> Vec<usize> {
+        self.config.out_indices.iter().map(|stage| self.config.stride(*stage)).collect()
+    }
+}
+
+impl SwinClassifier {
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32.
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let Some(feature) = self.trunk.forward(images).pop() else { unreachable!("a valid configuration has at least one stage") };
+        let [batch, _, _, channels] = feature.dims();
+        let averaged = self.norm.forward(feature).cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, channels]);
+        self.head.forward(averaged)
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &SwinConfig {
+        &self.config
+    }
+}
+
+impl SwinTrunk {
+    /// The configuration must be valid.
+    fn new(config: &SwinConfig, device: &Device) -> Self {
+        let mut drop_path_rates = config.drop_path_rates().into_iter();
+        let layers = config.depths.iter().enumerate().map(|(stage, depth)| {
+            let rates = drop_path_rates.by_ref().take(*depth).enumerate();
+            SwinStage {
+                blocks: rates.map(|(block, rate)| SwinBlock::new(config, stage, block % 2 == 1, rate, device)).collect(),
+                downsample: (stage + 1 < config.num_stages()).then(|| PatchMerging::new(config.dim(stage), config.dim(stage + 1), device)),
+            }
+        });
+        let layers = layers.collect();
+        let patch_embed = SwinPatchEmbed {
+            proj: patch_conv(config).init(device),
+            norm: config.patch_norm.then(|| ChannelNorm::new(config.dim(0), device)),
+        };
+        Self { patch_embed, layers, config: config.clone() }
+    }
+
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', dim]` of every stage in the
+    /// same type, before its merging and without norm.
+    fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let [_, _, height, width] = images.dims();
+        let window = self.config.window([height, width]);
+        let mut x = self.patch_embed.forward(images.permute([0, 2, 3, 1]), self.config.patch_size);
+        let mut features = Vec::with_capacity(self.layers.len());
+        for stage in &self.layers {
+            let [_, rows, columns, _] = x.dims();
+            let geometry = Geometry::new([rows, columns], window, self.config.small_maps);
+            let windows = Windows::new(geometry, self.config.table_window, &x.device());
+            x = stage.blocks.iter().fold(x, |x, block| block.forward(x, &windows));
+            features.push(x.clone());
+            if let Some(downsample) = &stage.downsample {
+                x = downsample.forward(x);
+            }
+        }
+        features
+    }
+}
+
+/// The convolution of the patches.
+fn patch_conv(config: &SwinConfig) -> ConvConfig {
+    ConvConfig { inputs: config.in_chans, outputs: config.dim(0), kernel: config.patch_size, stride: config.patch_size, padding: 0 }
+}
+
+impl SwinPatchEmbed {
+    /// `[batch, height, width, in_chans]` to `[batch, ceil(height / patch), ceil(width / patch), dim]`.
+    fn forward(&self, images: Tensor<4>, patch: usize) -> Tensor<4> {
+        let [_, height, width, _] = images.dims();
+        let images = pad_end(images, 1, height.next_multiple_of(patch) - height);
+        let x = self.proj.forward(pad_end(images, 2, width.next_multiple_of(patch) - width));
+        match &self.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+}
+
+impl SwinBlock {
+    fn new(config: &SwinConfig, stage: usize, shifted: bool, drop_path_rate: f64, device: &Device) -> Self {
+        let dim = config.dim(stage);
+        let mlp = MlpConfig { channels: dim, hidden: config.mlp_hidden(dim), activation: Activation::Gelu, gated: false, drop_rate: 0.0 };
+        Self {
+            norm1: ChannelNorm::new(dim, device),
+            attn: WindowAttention::new(config, stage, shifted, device),
+            norm2: ChannelNorm::new(dim, device),
+            mlp: mlp.init(device),
+            drop_path: DropPath::new(drop_path_rate),
+        }
+    }
+
+    /// `[batch, height, width, dim]` to the same shape.
+    fn forward(&self, x: Tensor<4>, windows: &Windows) -> Tensor<4> {
+        if !x.device().is_autodiff() {
+            // What a branch is added to goes into its last product.
+            let x = self.attn.forward(self.norm1.forward(x.clone()), windows, Some(x));
+            return self.mlp.forward(self.norm2.forward(x.clone()), Some(x));
+        }
+        let x = x.clone() + self.drop_path.forward(self.attn.forward(self.norm1.forward(x), windows, None));
+        x.clone() + self.drop_path.forward(self.mlp.forward(self.norm2.forward(x), None))
+    }
+}
+
+impl WindowAttention {
+    fn new(config: &SwinConfig, stage: usize, shifted: bool, device: &Device) -> Self {
+        let (dim, heads) = (config.dim(stage), config.num_heads[stage]);
+        let distances = (2 * config.table_window - 1).pow(2);
+        Self {
+            qkv: Dense::new(dim, 3 * dim, config.qkv_bias, device),
+            proj: Dense::new(dim, dim, true, device),
+            relative_position_bias_table: Param::from_tensor(Tensor::random([distances, heads], Distribution::Normal(0.0, 0.02), device)),
+            heads,
+            shifted,
+        }
+    }
+
+    /// `x: [batch, height, width, dim]` to the same shape; `residual` is added to the result where given.
+    fn forward(&self, x: Tensor<4>, windows: &Windows, residual: Option<Tensor<4>>) -> Tensor<4> {
+        let [batch, _, _, dim] = x.dims();
+        let (heads, per_head) = (self.heads, dim / self.heads);
+        let geometry = &windows.geometry;
+        let ([down, across], [height, width]) = (geometry.counts(), geometry.window);
+        let (count, positions) = (down * across, height * width);
+
+        let qkv = self.qkv.forward(geometry.shifted_in(x, self.shifted));
+        // Into windows and heads with one copy: [q k v, batch, window, head, position, channel of the head].
+        let qkv: Tensor<8> = qkv.reshape([batch, down, height, across, width, 3, heads, per_head]);
+        let qkv: Tensor<4> = qkv.permute([5, 0, 1, 3, 6, 2, 4, 7]).reshape([3, batch * count * heads, positions, per_head]);
+
+        let bias = windows.bias(self.relative_position_bias_table.val());
+        let mask = windows.mask.as_ref().filter(|_| self.shifted);
+        // The bias is the same for all windows, but with a mask it is not, so that there windows and heads share an axis.
+        let (groups, heads_of_group, bias) = match mask {
+            None => (batch * count, heads, bias),
+            Some(mask) => (batch, count * heads, (bias + mask.clone()).reshape([1, count * heads, positions, positions])),
+        };
+        let part = |index: usize| qkv.clone().slice(s![index..index + 1]).reshape([groups, heads_of_group, positions, per_head]);
+        let y = attend([part(0), part(1), part(2)], bias);
+
+        let y: Tensor<7> = y.reshape([batch, down, across, heads, height, width, per_head]);
+        let y = y.permute([0, 1, 4, 2, 5, 3, 6]).reshape([batch, geometry.padded[0], geometry.padded[1], dim]);
+        let y = geometry.shifted_out(y, self.shifted);
+        self.proj.forward_fused(y, Fused { residual, ..Fused::default() })
+    }
+}
+
+/// `softmax(q k' / sqrt(channels) + bias) v` for `q`, `k`, `v` `[group, head, position, channel]` and `bias: [1, head, position, position]` in
+/// float32, which the softmax is computed in.
+fn attend([q, k, v]: [Tensor<4>; 3], bias: Tensor<4>) -> Tensor<4> {
+    let dtype = q.dtype();
+    if dtype == DType::F32 && !q.device().is_autodiff() {
+        return module::attention(q, k, v, None, Some(bias), AttentionModuleOptions::default());
+    }
+    let scale = (q.dims()[3] as f64).sqrt().recip();
+    let scores = (q * scale).matmul(k.swap_dims(2, 3)).cast(DType::F32) + bias;
+    activation::softmax(scores, 3).cast(dtype).matmul(v)
+}
+
+impl SwinConfig {
+    /// Cost of the backbone, output norms included, for one image of `[height, width]` pixels.
+    ///
+    /// Counted as the reference computes: the attention's projections at the padding as well. Resampling the tables of the bias, where the
+    /// windows are of another size, is free, as the reference does it once when it loads; the parameters are those stored.
+    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
+        let mut cost = self.trunk_complexity(image);
+        let sizes = self.stage_sizes(image);
+        for stage in &self.out_indices {
+            cost.layer_norm(self.dim(*stage), sizes[*stage]);
+        }
+        cost
+    }
+
+    /// Cost of the classifier for one image of `[height, width]` pixels, see [`SwinConfig::complexity`]. (timm's average is no operation that
+    /// the official tool counts; torchvision's is, and here.)
+    pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
+        let mut cost = self.trunk_complexity(image);
+        let last = self.num_stages() - 1;
+        let (width, size) = (self.dim(last), self.stage_sizes(image)[last]);
+        cost.layer_norm(width, size);
+        cost.add(OpKind::AdaptiveAvgPool, product(&[width, size[0], size[1]]));
+        cost.linear(OpKind::Linear, width, num_classes, true, [1, 1]);
+        cost
+    }
+
+    fn trunk_complexity(&self, image: [usize; 2]) -> Complexity {
+        let (mut cost, sizes, window) = (Complexity::default(), self.stage_sizes(image), self.window(image));
+        cost.conv_layer(&patch_conv(self), image.map(|size| size.next_multiple_of(self.patch_size)));
+        if self.patch_norm {
+            cost.layer_norm(self.dim(0), sizes[0]);
+        }
+        for (stage, (size, depth)) in sizes.iter().zip(&self.depths).enumerate() {
+            let dim = self.dim(stage);
+            let geometry = Geometry::new(*size, window, self.small_maps);
+            for _ in 0..*depth {
+                cost.layer_norm(dim, *size);
+                cost.linear(OpKind::Linear, dim, 3 * dim, self.qkv_bias, geometry.padded);
+                // Scores, and their products with the values.
+                let [height, width] = geometry.padded;
+                cost.add(OpKind::Matmul, product(&[2, height, width, geometry.window[0] * geometry.window[1], dim]));
+                cost.add_params((2 * self.table_window - 1).pow(2) * self.num_heads[stage]);
+                cost.linear(OpKind::Linear, dim, dim, true, geometry.padded);
+                cost.layer_norm(dim, *size);
+                cost.linear(OpKind::Linear, dim, self.mlp_hidden(dim), true, *size);
+                cost.linear(OpKind::Linear, self.mlp_hidden(dim), dim, true, *size);
+            }
+            if let Some(next) = sizes.get(stage + 1) {
+                cost.layer_norm(4 * dim, *next);
+                cost.linear(OpKind::Linear, 4 * dim, self.dim(stage + 1), false, *next);
+            }
+        }
+        cost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> SwinConfig {
+        SwinConfig { embed_dim: 8, depths: vec![2, 2], num_heads: vec![2, 4], out_indices: vec![0, 1], ..SwinConfig::tiny() }
+    }
+
+    #[test]
+    fn every_option_gives_the_promised_shapes() {
+        type Change = fn(&mut SwinConfig);
+        let changes: [Change; 7] = [
+            |_| {},
+            |c| (c.window_size, c.table_window) = (WindowSize::Fixed(3), 3),
+            |c| c.window_size = WindowSize::Scaled,
+            |c| c.small_maps = SmallMaps::Shrink,
+            |c| (c.qkv_bias, c.patch_norm) = (false, false),
+            |c| (c.in_chans, c.patch_size) = (1, 3),
+            |c| c.out_indices = vec![1],
+        ];
+        let device = Device::flex();
+        for (number, change) in changes.iter().enumerate() {
+            let mut config = small();
+            change(&mut config);
+            let backbone = config.try_init(&device).unwrap();
+            let features = backbone.forward_features(Tensor::ones([2, config.in_chans, 45, 34], &device));
+            let sizes = config.stage_sizes([45, 34]);
+            assert_eq!(features.len(), config.out_indices.len(), "change {number}");
+            for ((feature, stage), channels) in features.into_iter().zip(&config.out_indices).zip(backbone.channels()) {
+                assert_eq!(feature.dims(), [2, channels, sizes[*stage][0], sizes[*stage][1]], "change {number}");
+                assert!(feature.into_data().iter::<f32>().all(f32::is_finite), "change {number}");
+            }
+            assert_eq!(config.complexity([45, 34]).params, backbone.num_params() as u64, "change {number}");
+        }
+    }
+}

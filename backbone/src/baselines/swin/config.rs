@@ -1,0 +1,262 @@
+//! Options of a Swin Transformer, and the published sizes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::vmamba::ConfigError;
+
+/// Options of a [`Swin`](super::Swin); the default is [`SwinConfig::tiny`]. Names are the official ones where there are such.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SwinConfig {
+    /// Channels of the input image.
+    pub in_chans: usize,
+    /// Side of a patch in pixels, which is the stride of the first stage.
+    pub patch_size: usize,
+    /// Channels of the first stage, doubled from stage to stage.
+    pub embed_dim: usize,
+    /// Blocks of each stage; its length is the number of stages.
+    pub depths: Vec<usize>,
+    /// Attention heads of each stage.
+    pub num_heads: Vec<usize>,
+    /// Size of the windows.
+    pub window_size: WindowSize,
+    /// Side of the windows that the tables of the position bias are stored for. Where the windows are of another size, the tables are
+    /// resampled on the way, bicubically.
+    pub table_window: usize,
+    /// What becomes of a window that is larger than the map.
+    pub small_maps: SmallMaps,
+    /// Hidden width of the MLP over the block width.
+    pub mlp_ratio: f64,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
+    /// Whether the patches are normalised.
+    pub patch_norm: bool,
+    /// Stochastic depth of the last block; it rises linearly from 0 over all blocks.
+    pub drop_path_rate: f64,
+    /// Stages whose features the backbone gives, ascending.
+    pub out_indices: Vec<usize>,
+}
+
+/// Size of the windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WindowNumberOrWord", into = "WindowNumberOrWord")]
+pub enum WindowSize {
+    /// This many positions in height and width, whatever the image.
+    Fixed(usize),
+    /// The image's height and width over the stride of the last stage (32), rounded up: the number of windows does not depend on the image.
+    /// So the VMamba paper runs Swin-T at sizes it was not trained for.
+    Scaled,
+}
+
+/// What becomes of a window that is larger than the map. Where it is just as large both are the same: one window, no shift.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmallMaps {
+    /// The map is padded to one window, which is not shifted: torchvision. The detectors pad as well, but go on shifting; their images never
+    /// are so small.
+    Pad,
+    /// The window becomes as small as the map, in each direction by itself, and its bias is resampled: the official classifier and timm.
+    Shrink,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of positions or \"scaled\"")]
+enum WindowNumberOrWord {
+    Number(usize),
+    Word(String),
+}
+
+impl TryFrom<WindowNumberOrWord> for WindowSize {
+    type Error = String;
+
+    fn try_from(value: WindowNumberOrWord) -> Result<Self, String> {
+        match value {
+            WindowNumberOrWord::Number(side) => Ok(Self::Fixed(side)),
+            WindowNumberOrWord::Word(word) if word == "scaled" => Ok(Self::Scaled),
+            WindowNumberOrWord::Word(word) => Err(format!("window_size is a number or `scaled`, not `{word}`")),
+        }
+    }
+}
+
+impl From<WindowSize> for WindowNumberOrWord {
+    fn from(value: WindowSize) -> Self {
+        match value {
+            WindowSize::Fixed(side) => Self::Number(side),
+            WindowSize::Scaled => Self::Word("scaled".to_owned()),
+        }
+    }
+}
+
+impl Default for SwinConfig {
+    fn default() -> Self {
+        Self::tiny()
+    }
+}
+
+impl SwinConfig {
+    /// Swin-T.
+    pub fn tiny() -> Self {
+        Self {
+            in_chans: 3,
+            patch_size: 4,
+            embed_dim: 96,
+            depths: vec![2, 2, 6, 2],
+            num_heads: vec![3, 6, 12, 24],
+            window_size: WindowSize::Fixed(7),
+            table_window: 7,
+            small_maps: SmallMaps::Pad,
+            mlp_ratio: 4.0,
+            qkv_bias: true,
+            patch_norm: true,
+            drop_path_rate: 0.2,
+            out_indices: vec![0, 1, 2, 3],
+        }
+    }
+
+    /// Swin-S.
+    pub fn small() -> Self {
+        Self { depths: vec![2, 2, 18, 2], drop_path_rate: 0.3, ..Self::tiny() }
+    }
+
+    /// Swin-B.
+    pub fn base() -> Self {
+        Self { embed_dim: 128, num_heads: vec![4, 8, 16, 32], drop_path_rate: 0.5, ..Self::small() }
+    }
+
+    /// Swin-B with windows of 12, as fine-tuned at 384.
+    pub fn base_384() -> Self {
+        Self { window_size: WindowSize::Fixed(12), table_window: 12, ..Self::base() }
+    }
+
+    /// Checks that the options fit together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] with the first field that does not.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug| {
+            if good {
+                return Ok(());
+            }
+            Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
+        };
+        let stages = self.depths.len();
+        check(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        check(self.patch_size > 0, "patch_size", "at least 1", &self.patch_size)?;
+        check(self.embed_dim > 0, "embed_dim", "at least 1", &self.embed_dim)?;
+        check(stages > 0 && self.depths.iter().all(|depth| *depth > 0), "depths", "one positive number a stage", &self.depths)?;
+        let divides = |(stage, heads): (usize, &usize)| *heads > 0 && self.dim(stage).is_multiple_of(*heads);
+        check(
+            self.num_heads.len() == stages && self.num_heads.iter().enumerate().all(divides),
+            "num_heads",
+            "one number a stage that divides the stage's channels",
+            &self.num_heads,
+        )?;
+        check(self.window_size != WindowSize::Fixed(0), "window_size", "at least 1, or `scaled`", &self.window_size)?;
+        check(self.table_window > 0, "table_window", "at least 1", &self.table_window)?;
+        check(
+            self.mlp_ratio.is_finite() && self.mlp_hidden(self.embed_dim) > 0,
+            "mlp_ratio",
+            "a number that leaves at least one hidden channel",
+            &self.mlp_ratio,
+        )?;
+        check((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
+        check(
+            self.out_indices.iter().all(|stage| *stage < stages) && self.out_indices.windows(2).all(|pair| pair[0] < pair[1]),
+            "out_indices",
+            "ascending stage numbers below the number of stages",
+            &self.out_indices,
+        )
+    }
+
+    /// Checks that an image of `[height, width]` pixels can be processed: every image that is not empty, as all sizes are padded.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] naming `image`.
+    pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
+        if image.iter().all(|size| *size > 0) {
+            return Ok(());
+        }
+        let expected = "height and width of at least 1 pixel".to_owned();
+        Err(ConfigError::Field { field: "image", expected, found: format!("{image:?}") })
+    }
+
+    /// Number of stages.
+    pub fn num_stages(&self) -> usize {
+        self.depths.len()
+    }
+
+    /// Channels of stage `stage`.
+    pub fn dim(&self, stage: usize) -> usize {
+        self.embed_dim << stage
+    }
+
+    /// Pixels of the image between two neighbouring positions of stage `stage`.
+    pub fn stride(&self, stage: usize) -> usize {
+        self.patch_size << stage
+    }
+
+    /// Hidden width of the MLP in a block of width `dim`, rounded down.
+    pub fn mlp_hidden(&self, dim: usize) -> usize {
+        (self.mlp_ratio * dim as f64) as usize
+    }
+
+    /// Stochastic depth of every block, from 0 to `drop_path_rate` in equal steps.
+    pub fn drop_path_rates(&self) -> Vec<f64> {
+        let blocks: usize = self.depths.iter().sum();
+        (0..blocks).map(|block| if blocks > 1 { self.drop_path_rate * block as f64 / (blocks - 1) as f64 } else { 0.0 }).collect()
+    }
+
+    /// Height and width of every stage's feature for an image of `[height, width]` pixels; halves are rounded up.
+    pub fn stage_sizes(&self, image: [usize; 2]) -> Vec<[usize; 2]> {
+        let first = image.map(|size| size.div_ceil(self.patch_size));
+        std::iter::successors(Some(first), |size| Some(size.map(|side| side.div_ceil(2)))).take(self.num_stages()).collect()
+    }
+
+    /// Height and width of the windows for an image of `[height, width]` pixels, before [`SmallMaps`].
+    pub fn window(&self, image: [usize; 2]) -> [usize; 2] {
+        match self.window_size {
+            WindowSize::Fixed(side) => [side; 2],
+            WindowSize::Scaled => image.map(|size| size.div_ceil(self.stride(self.num_stages().saturating_sub(1)))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_make_no_model_are_refused_by_name() {
+        type Change = fn(&mut SwinConfig);
+        let changes: [(&str, Change); 10] = [
+            ("in_chans", |c| c.in_chans = 0),
+            ("depths", |c| c.depths = vec![]),
+            ("num_heads", |c| c.num_heads = vec![3, 6, 12]),
+            ("num_heads", |c| c.num_heads = vec![5, 6, 12, 24]),
+            ("window_size", |c| c.window_size = WindowSize::Fixed(0)),
+            ("table_window", |c| c.table_window = 0),
+            ("mlp_ratio", |c| c.mlp_ratio = f64::NAN),
+            ("drop_path_rate", |c| c.drop_path_rate = 1.0),
+            ("out_indices", |c| c.out_indices = vec![1, 0]),
+            ("out_indices", |c| c.out_indices = vec![4]),
+        ];
+        for (field, change) in changes {
+            let mut config = SwinConfig::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{field}`")), "{field}: {error}");
+        }
+        assert!(SwinConfig::tiny().check_image([0, 32]).unwrap_err().to_string().starts_with("`image`"));
+    }
+
+    #[test]
+    fn windows_are_a_number_or_a_word() {
+        let read = |text: &str| serde_json::from_str::<SwinConfig>(text);
+        assert_eq!(read(r#"{"window_size": 12}"#).unwrap().window([384, 384]), [12, 12]);
+        let scaled = read(r#"{"window_size": "scaled"}"#).unwrap();
+        assert_eq!(scaled.window([288, 650]), [9, 21]);
+        assert_eq!(read(&serde_json::to_string(&scaled).unwrap()).unwrap(), scaled);
+        assert!(read(r#"{"window_size": "large"}"#).is_err());
+        assert!(read(r#"{"windows": 7}"#).is_err());
+    }
+}

@@ -1,0 +1,151 @@
+//! Swin Transformer against torchvision and timm, and its cost against the published numbers.
+
+use burn::prelude::*;
+use serde_json::Value;
+use tests::formula;
+use vmamba::FeaturePyramid;
+use vmamba::baselines::swin::{self, SmallMaps, SwinConfig, WindowSize};
+use vmamba::checkpoint::{LoadOptions, StateDict, StateTensor, load_into};
+use vmamba::complexity::OpKind;
+
+use super::{Case, Keys, levels, output};
+
+const KEYS: Keys = Keys { key: swin::key, rename: swin::rename };
+
+fn check_classifier(name: &str, config: &SwinConfig) {
+    let case = Case::read(name);
+    let config = SwinConfig { drop_path_rate: 0.0, ..config.clone() };
+    let model = case.load(config.try_init_classifier(1000, &tests::device().autodiff()).unwrap(), KEYS);
+    case.check(&model, KEYS, |model, x| vec![output("logits", model.forward(x))]);
+}
+
+/// `module` with weights of the case under the keys of a file that needs [`swin::official_state`].
+fn load_translated<M: Module>(case: &Case, module: M) -> M {
+    let mut state = StateDict::new();
+    for (key, shape) in case.shapes() {
+        let data = formula::parameter(&key, &shape);
+        state.insert(key, StateTensor { shape, data });
+    }
+    let options = LoadOptions::new().rename(swin::rename);
+    let untranslated = load_into(module.clone(), &swin::key, &state, &options);
+    assert!(untranslated.is_err(), "{}: a file that needs translation must not fit without", case.name);
+    load_into(module, &swin::key, &swin::official_state(state), &options).unwrap().0
+}
+
+#[test]
+fn swin_t_equals_torchvision() {
+    check_classifier("swin_t", &SwinConfig::tiny());
+}
+
+#[test]
+fn swin_s_equals_torchvision() {
+    check_classifier("swin_s", &SwinConfig::small());
+}
+
+#[test]
+fn swin_b_equals_torchvision() {
+    check_classifier("swin_b", &SwinConfig::base());
+}
+
+#[test]
+fn swin_b_with_windows_of_12_equals_timm() {
+    check_classifier("swin_b_384", &SwinConfig::base_384());
+}
+
+#[test]
+fn windows_that_grow_with_the_image_equal_timm_with_resampled_tables() {
+    check_classifier("swin_t_scaled", &SwinConfig { window_size: WindowSize::Scaled, ..SwinConfig::tiny() });
+}
+
+#[test]
+fn windows_that_shrink_to_the_map_equal_timm() {
+    let window = SwinConfig { window_size: WindowSize::Fixed(4), table_window: 4, ..SwinConfig::tiny() };
+    check_classifier("swin_t_shrink", &SwinConfig { small_maps: SmallMaps::Shrink, ..window });
+}
+
+#[test]
+fn a_file_of_timm_fits_after_translation() {
+    let case = Case::read("swin_t_timm");
+    let model = load_translated(&case, SwinConfig::tiny().try_init_classifier(1000, &tests::device()).unwrap());
+    case.check(&model, KEYS, |model, x| vec![output("logits", model.forward(x))]);
+}
+
+#[test]
+fn pyramid_equals_torchvision_with_norms() {
+    let case = Case::read("swin_t_pyramid");
+    let config = SwinConfig { drop_path_rate: 0.0, ..SwinConfig::tiny() };
+    let model = case.load(config.try_init(&tests::device().autodiff()).unwrap(), KEYS);
+    case.check(&model, KEYS, |model, x| levels(model.forward_features(x)));
+}
+
+#[test]
+fn a_detector_of_openmmlab_fits_after_translation() {
+    let case = Case::read("swin_t_mmlab");
+    let model = load_translated(&case, SwinConfig::tiny().try_init(&tests::device()).unwrap());
+    case.check(&model, KEYS, |model, x| levels(model.forward_features(x)));
+}
+
+#[test]
+fn bf16_stays_bf16_and_near_float32() {
+    let device = tests::device();
+    let config = SwinConfig { window_size: WindowSize::Scaled, ..SwinConfig::tiny() };
+    let model = config.try_init(&device).unwrap();
+    let images = Tensor::<4>::random([1, 3, 64, 96], burn::tensor::Distribution::Normal(0.0, 1.0), &device);
+    let narrow = model.forward_features(images.clone().cast(burn::tensor::DType::BF16));
+    for (wide, narrow) in model.forward_features(images).into_iter().zip(narrow) {
+        assert_eq!(narrow.dtype(), burn::tensor::DType::BF16);
+        let difference = (wide - narrow.cast(burn::tensor::DType::F32)).abs().mean().into_scalar::<f32>();
+        // Values are normalised; bf16 has 8 bits.
+        assert!(difference < 0.03, "{difference}");
+    }
+}
+
+#[test]
+fn cost_equals_what_the_official_tool_counts() {
+    let text = std::fs::read_to_string(tests::fixtures_root().join("complexity.json")).unwrap();
+    let counted: Value = serde_json::from_str(&text).unwrap();
+    let config = SwinConfig::tiny();
+    for (name, pools) in [("swin_t (torchvision)", true), ("swin_tiny_patch4_window7_224 (timm 0.9.16)", false)] {
+        let expected = &counted["others"][name];
+        for side in [224, 384, 512, 640, 768] {
+            let mut cost = config.classifier_complexity(1000, [side, side]);
+            if !pools {
+                cost.by_op.remove(&OpKind::AdaptiveAvgPool);
+            }
+            assert_eq!(cost.params, expected[format!("params_{side}")].as_u64().unwrap(), "{name} {side}");
+            assert_eq!(cost.flops(), expected[format!("flops_{side}")].as_u64().unwrap(), "{name} {side}");
+            let by_op = expected[format!("by_op_gflops_{side}")].as_object().unwrap();
+            assert_eq!(by_op.len(), cost.by_op.len(), "{name} {side}");
+            for (op, flops) in &cost.by_op {
+                let published = by_op[op.official_name()].as_f64().unwrap() * 1e9;
+                assert_eq!(*flops, published.round() as u64, "{name} {side} {op:?}");
+            }
+        }
+    }
+}
+
+/// Parameters in millions, an image size, and GFLOPs of the Swin paper, the VMamba paper's tables and its Swin-T*.
+#[test]
+fn cost_equals_the_published_figures() {
+    let device = tests::device();
+    for (config, params, side, gflops) in [
+        (SwinConfig::tiny(), 28.3, 224, 4.5),
+        (SwinConfig::small(), 49.6, 224, 8.7),
+        (SwinConfig::base(), 87.8, 224, 15.4),
+        (SwinConfig::base_384(), 87.9, 384, 47.1),
+    ] {
+        let cost = config.classifier_complexity(1000, [side, side]);
+        println!("{} {}", cost.params, cost.flops());
+        let model = config.try_init_classifier(1000, &device).unwrap();
+        assert_eq!(cost.params, model.num_params() as u64);
+        assert!((cost.params as f64 / 1e6 - params).abs() <= 0.05, "{params} M: {}", cost.params);
+        assert!((cost.flops() as f64 / 1e9 - gflops).abs() <= 0.1, "{gflops} G: {}", cost.flops());
+        assert_eq!(config.complexity([224, 224]).params, config.try_init(&device).unwrap().num_params() as u64);
+    }
+    let scaled = SwinConfig { window_size: WindowSize::Scaled, ..SwinConfig::tiny() };
+    for (side, gflops) in [(224, 4.51), (288, 7.6), (384, 14.05), (512, 26.65), (640, 45.0), (768, 70.72)] {
+        let flops = scaled.classifier_complexity(1000, [side, side]).flops();
+        println!("Swin-T* {side}: {flops}");
+        assert!((flops as f64 / 1e9 - gflops).abs() <= 0.0051, "Swin-T* at {side}: {gflops} G, {flops}");
+    }
+}
