@@ -4,6 +4,7 @@
 //! pyramid, the gradient of the image and of every parameter, and that every key of the reference's state dict is a parameter of ours.
 
 mod swin;
+mod deit;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, FixtureTensor, GRADIENT_TOLERANCE, formula};
 use vmamba::checkpoint::{LoadOptions, StateDict, StateTensor, load_into};
+use vmamba::complexity::Complexity;
 
 mod convnext;
 mod cost;
@@ -143,6 +145,21 @@ pub fn output<const D: usize>(name: impl Into<String>, tensor: Tensor<D>) -> (St
 /// The levels of a pyramid as `feat0`, `feat1`, …
 pub fn levels(features: Vec<Tensor<4>>) -> Vec<(String, Tensor<1>, Vec<usize>)> {
     features.into_iter().enumerate().map(|(level, feature)| output(format!("feat{level}"), feature)).collect()
+}
+
+/// Compares parameters and FLOPs by kind with those the official tool counted for `model` and a square image (`complexity.json`).
+pub fn check_cost(model: &str, size: usize, cost: &Complexity) {
+    let path = tests::fixtures_root().join("complexity.json");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let counted = &serde_json::from_str::<Value>(&text).unwrap()["others"][model];
+    assert_eq!(Some(cost.params), counted[format!("params_{size}")].as_u64(), "{model}: parameters");
+    assert_eq!(Some(cost.flops()), counted[format!("flops_{size}")].as_u64(), "{model}: FLOPs at {size}: {:?}", cost.by_op);
+    let by_kind = counted[format!("by_op_gflops_{size}")].as_object().unwrap();
+    assert_eq!(by_kind.len(), cost.by_op.len(), "{model}: kinds of operations");
+    for (op, flops) in &cost.by_op {
+        let expected = by_kind[op.official_name()].as_f64().unwrap();
+        assert_eq!(*flops, (expected * 1e9).round() as u64, "{model}: {} at {size}", op.official_name());
+    }
 }
 
 /// Compares every parameter's gradient with the three numbers stored of it, relative to its norm.

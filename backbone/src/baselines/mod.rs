@@ -40,3 +40,6 @@ fn require_stages(out_indices: &[usize], stages: usize) -> Result<(), ConfigErro
 pub mod swin;
 
 pub use swin::{Swin, SwinClassifier, SwinConfig};
+pub mod deit;
+
+pub use deit::{Deit, DeitClassifier, DeitConfig};
