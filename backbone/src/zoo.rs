@@ -17,32 +17,14 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::baselines::{
+    Convnext, ConvnextClassifier, ConvnextConfig, Deit, DeitClassifier, DeitConfig, Resnet, ResnetClassifier, ResnetConfig, Swin,
+    SwinClassifier, SwinConfig, WindowSize, convnext, deit, resnet, swin,
+};
 use crate::checkpoint::{LoadOptions, Rename, current_key};
 use crate::complexity::Complexity;
 use crate::vmamba::{ConfigError, Preset, Vmamba, VmambaClassifier, VmambaConfig};
 use crate::{FeaturePyramid, official_key};
-
-/// The configuration of any model of this crate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
-pub enum BackboneConfig {
-    /// VMamba and Vanilla-VMamba.
-    Vmamba(VmambaConfig),
-}
-
-/// Any backbone, with the keys of its own reference in checkpoints, see [`key`].
-#[derive(Module, Debug)]
-pub enum Backbone {
-    /// VMamba and Vanilla-VMamba.
-    Vmamba(Vmamba),
-}
-
-/// Any classifier.
-#[derive(Module, Debug)]
-pub enum Classifier {
-    /// VMamba and Vanilla-VMamba.
-    Vmamba(VmambaClassifier),
-}
 
 /// What a backbone gives at one level of its pyramid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,19 +37,238 @@ pub struct Level {
     pub size: [usize; 2],
 }
 
-/// Families by the name that `family` has in a configuration.
-const FAMILIES: [(&str, fn() -> BackboneConfig); 1] = [("vmamba", || BackboneConfig::Vmamba(VmambaConfig::official_defaults()))];
+/// Writes the enums and everything in which families differ by their types alone. Families behind `pyramids` have a backbone, those behind
+/// `classifiers` are only classifiers.
+macro_rules! families {
+    (
+        pyramids { $($(#[$doc:meta])* $family:ident($name:literal, $config:ident, $backbone:ident, $classifier:ident, $key:expr, $rename:expr);)* }
+        classifiers { $($(#[$only_doc:meta])* $only:ident($only_name:literal, $only_config:ident, $only_classifier:ident, $only_key:expr, $only_rename:expr);)* }
+    ) => {
+        /// The configuration of any model of this crate.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
+        pub enum BackboneConfig {
+            $($(#[$doc])* $family($config),)*
+            $($(#[$only_doc])* $only($only_config),)*
+        }
 
-impl From<VmambaConfig> for BackboneConfig {
-    fn from(config: VmambaConfig) -> Self {
-        Self::Vmamba(config)
+        /// Any backbone, with the keys of its own reference in checkpoints, see [`key`].
+        #[derive(Module, Debug)]
+        pub enum Backbone {
+            $($(#[$doc])* $family($backbone),)*
+        }
+
+        /// Any classifier.
+        #[derive(Module, Debug)]
+        pub enum Classifier {
+            $($(#[$doc])* $family($classifier),)*
+            $($(#[$only_doc])* $only($only_classifier),)*
+        }
+
+        /// Names that `family` may have in a configuration.
+        const FAMILIES: &[&str] = &[$($name,)* $($only_name,)*];
+
+        $(impl From<$config> for BackboneConfig {
+            fn from(config: $config) -> Self {
+                Self::$family(config)
+            }
+        })*
+        $(impl From<$only_config> for BackboneConfig {
+            fn from(config: $only_config) -> Self {
+                Self::$only(config)
+            }
+        })*
+
+        impl BackboneConfig {
+            /// The name of its family in configurations.
+            pub fn family(&self) -> &'static str {
+                match self {
+                    $(Self::$family(_) => $name,)*
+                    $(Self::$only(_) => $only_name,)*
+                }
+            }
+
+            /// Checks that the options fit together.
+            ///
+            /// # Errors
+            /// The first that does not.
+            pub fn validate(&self) -> Result<(), ConfigError> {
+                match self {
+                    $(Self::$family(config) => config.validate(),)*
+                    $(Self::$only(config) => config.validate(),)*
+                }
+            }
+
+            /// Checks that the model can take an image of `[height, width]` pixels.
+            ///
+            /// # Errors
+            /// Says which sizes it takes.
+            pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
+                match self {
+                    $(Self::$family(config) => config.check_image(image),)*
+                    $(Self::$only(config) => config.check_image(image),)*
+                }
+            }
+
+            /// The backbone with random weights on `device`.
+            ///
+            /// # Errors
+            /// As [`BackboneConfig::validate`], and for a model that has no pyramid.
+            pub fn try_init(&self, device: &Device) -> Result<Backbone, ConfigError> {
+                match self {
+                    $(Self::$family(config) => Ok(Backbone::$family(config.try_init(device)?)),)*
+                    #[allow(unreachable_patterns)]
+                    other => Err(ConfigError::Field {
+                        field: "backbone",
+                        expected: format!("a family with a feature pyramid ({})", [$($name),*].join(", ")),
+                        found: format!("{}, which is only a classifier here", other.family()),
+                    }),
+                }
+            }
+
+            /// The classifier with random weights on `device`.
+            ///
+            /// # Errors
+            /// As [`BackboneConfig::validate`].
+            pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<Classifier, ConfigError> {
+                Ok(match self {
+                    $(Self::$family(config) => Classifier::$family(config.try_init_classifier(num_classes, device)?),)*
+                    $(Self::$only(config) => Classifier::$only(config.try_init_classifier(num_classes, device)?),)*
+                })
+            }
+
+            /// Cost of the backbone for one image of `[height, width]` pixels; nothing for a model that is only a classifier.
+            pub fn complexity(&self, image: [usize; 2]) -> Complexity {
+                match self {
+                    $(Self::$family(config) => config.complexity(image),)*
+                    #[allow(unreachable_patterns)]
+                    _ => Complexity::default(),
+                }
+            }
+
+            /// Cost of the classifier for one image of `[height, width]` pixels.
+            pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
+                match self {
+                    $(Self::$family(config) => config.classifier_complexity(num_classes, image),)*
+                    $(Self::$only(config) => config.classifier_complexity(num_classes, image),)*
+                }
+            }
+
+            /// How files of other origin spell the keys of this family.
+            pub fn rename(&self) -> Rename {
+                match self {
+                    $(Self::$family(_) => $rename,)*
+                    $(Self::$only(_) => $only_rename,)*
+                }
+            }
+
+            /// The same with the options of `table`.
+            fn overlaid(&self, table: Map<String, Value>) -> Result<Self, String> {
+                Ok(match self {
+                    $(Self::$family(base) => Self::$family(overlaid(base, table)?),)*
+                    $(Self::$only(base) => Self::$only(overlaid(base, table)?),)*
+                })
+            }
+
+            /// All options as a table.
+            fn fields(&self) -> serde_json::Result<Value> {
+                match self {
+                    $(Self::$family(config) => serde_json::to_value(config),)*
+                    $(Self::$only(config) => serde_json::to_value(config),)*
+                }
+            }
+        }
+
+        impl FeaturePyramid for Backbone {
+            fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+                match self {
+                    $(Self::$family(backbone) => backbone.forward_features(images),)*
+                }
+            }
+
+            fn channels(&self) -> Vec<usize> {
+                match self {
+                    $(Self::$family(backbone) => backbone.channels(),)*
+                }
+            }
+
+            fn strides(&self) -> Vec<usize> {
+                match self {
+                    $(Self::$family(backbone) => backbone.strides(),)*
+                }
+            }
+        }
+
+        impl Classifier {
+            /// `images` `[batch, in_chans, height, width]`, float32 or bf16, normalised, to logits `[batch, num_classes]`, float32.
+            pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+                match self {
+                    $(Self::$family(classifier) => classifier.forward(images),)*
+                    $(Self::$only(classifier) => classifier.forward(images),)*
+                }
+            }
+        }
+
+        /// The reference's key for the parameter at `path` of a [`Backbone`] or [`Classifier`], whose first name is the family's; other paths
+        /// are those of a [`Vmamba`] itself.
+        ///
+        /// ```
+        /// assert_eq!(vmamba::zoo::key("Vmamba.outnorm.2.weight"), "outnorm2.weight");
+        /// assert_eq!(vmamba::zoo::key("outnorm.2.weight"), "outnorm2.weight");
+        /// ```
+        pub fn key(path: &str) -> String {
+            match path.split_once('.') {
+                $(Some((stringify!($family), path)) => $key(path),)*
+                $(Some((stringify!($only), path)) => $only_key(path),)*
+                _ => official_key(path),
+            }
+        }
+    };
+}
+
+families! {
+    pyramids {
+    /// VMamba and Vanilla-VMamba.
+    Vmamba("vmamba", VmambaConfig, Vmamba, VmambaClassifier, official_key, vmamba_rename);
+    /// ResNet.
+    Resnet("resnet", ResnetConfig, Resnet, ResnetClassifier, resnet::key, resnet::rename);
+    /// Swin Transformer.
+    Swin("swin", SwinConfig, Swin, SwinClassifier, swin::key, swin::rename);
+    /// ConvNeXt.
+    Convnext("convnext", ConvnextConfig, Convnext, ConvnextClassifier, convnext::key, convnext::rename);
+    /// DeiT, as a backbone with the multi-level neck of its UperNet.
+    Deit("deit", DeitConfig, Deit, DeitClassifier, deit::key, deit::rename);
     }
+    classifiers {}
+}
+
+/// Published models other than VMamba's presets.
+const OTHERS: &[(&str, fn() -> BackboneConfig)] = &[
+    ("resnet50", || ResnetConfig::resnet50().into()),
+    ("resnet101", || ResnetConfig::resnet101().into()),
+    ("swin_tiny", || SwinConfig::tiny().into()),
+    ("swin_small", || SwinConfig::small().into()),
+    ("swin_base", || SwinConfig::base().into()),
+    // Swin-T* of the paper's resolution study: as many windows at every size.
+    ("swin_tiny_scaled", || scaled(SwinConfig::tiny())),
+    ("swin_small_scaled", || scaled(SwinConfig::small())),
+    ("swin_base_scaled", || scaled(SwinConfig::base())),
+    ("convnext_tiny", || ConvnextConfig::tiny().into()),
+    ("convnext_small", || ConvnextConfig::small().into()),
+    ("convnext_base", || ConvnextConfig::base().into()),
+    ("deit_tiny", || DeitConfig::tiny().into()),
+    ("deit_small", || DeitConfig::small().into()),
+    ("deit_base", || DeitConfig::base().into()),
+];
+
+fn scaled(config: SwinConfig) -> BackboneConfig {
+    SwinConfig { window_size: WindowSize::Scaled, ..config }.into()
 }
 
 impl BackboneConfig {
     /// Names of all published models.
     pub fn names() -> Vec<&'static str> {
-        Preset::ALL.map(Preset::name).to_vec()
+        Preset::ALL.map(Preset::name).into_iter().chain(OTHERS.iter().map(|(name, _)| *name)).collect()
     }
 
     /// A published model by its name.
@@ -78,89 +279,40 @@ impl BackboneConfig {
         if let Some(preset) = Preset::ALL.into_iter().find(|preset| preset.name() == name) {
             return Ok(Self::Vmamba(preset.config()));
         }
-        Err(ConfigError::Preset { found: name.to_owned(), supported: Self::names().join(", ") })
-    }
-
-    /// The name of its family in configurations.
-    pub fn family(&self) -> &'static str {
-        match self {
-            Self::Vmamba(_) => "vmamba",
+        match OTHERS.iter().find(|(other, _)| *other == name) {
+            Some((_, config)) => Ok(config()),
+            None => Err(ConfigError::Preset { found: name.to_owned(), supported: Self::names().join(", ") }),
         }
-    }
-
-    /// Checks that the options fit together.
-    ///
-    /// # Errors
-    /// The first that does not.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        match self {
-            Self::Vmamba(config) => config.validate(),
-        }
-    }
-
-    /// Checks that the model can take an image of `[height, width]` pixels.
-    ///
-    /// # Errors
-    /// Says which sizes it takes.
-    pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
-        match self {
-            Self::Vmamba(config) => config.check_image(image),
-        }
-    }
-
-    /// The backbone with random weights on `device`.
-    ///
-    /// # Errors
-    /// As [`BackboneConfig::validate`], and for a model that has no pyramid.
-    pub fn try_init(&self, device: &Device) -> Result<Backbone, ConfigError> {
-        Ok(match self {
-            Self::Vmamba(config) => Backbone::Vmamba(config.try_init(device)?),
-        })
-    }
-
-    /// The classifier with random weights on `device`.
-    ///
-    /// # Errors
-    /// As [`BackboneConfig::validate`].
-    pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<Classifier, ConfigError> {
-        Ok(match self {
-            Self::Vmamba(config) => Classifier::Vmamba(config.try_init_classifier(num_classes, device)?),
-        })
     }
 
     /// The levels of the pyramid for an image of `[height, width]` pixels, the finest first; none for a model that is only a classifier.
     pub fn levels(&self, image: [usize; 2]) -> Vec<Level> {
+        let staged = |stages: &[usize], sizes: &[[usize; 2]], channels: &dyn Fn(usize) -> usize, stride: &dyn Fn(usize) -> usize| {
+            let level = |stage: &usize| Level {
+                channels: channels(*stage),
+                stride: stride(*stage),
+                size: sizes.get(*stage).copied().unwrap_or_default(),
+            };
+            stages.iter().map(level).collect()
+        };
         match self {
             Self::Vmamba(config) => {
-                let sizes = config.stage_sizes(image);
-                let level = |stage: &usize| Level {
-                    channels: config.dim(*stage),
-                    stride: config.stride(*stage),
-                    size: sizes.get(*stage).copied().unwrap_or_default(),
-                };
-                config.out_indices.iter().map(level).collect()
+                staged(&config.out_indices, &config.stage_sizes(image), &|stage| config.dim(stage), &|stage| config.stride(stage))
             }
-        }
-    }
-
-    /// Cost of the backbone for one image of `[height, width]` pixels.
-    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
-        match self {
-            Self::Vmamba(config) => config.complexity(image),
-        }
-    }
-
-    /// Cost of the classifier for one image of `[height, width]` pixels.
-    pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
-        match self {
-            Self::Vmamba(config) => config.classifier_complexity(num_classes, image),
-        }
-    }
-
-    /// How files of other origin spell the keys of this family.
-    pub fn rename(&self) -> Rename {
-        match self {
-            Self::Vmamba(_) => vmamba_rename,
+            Self::Resnet(config) => {
+                staged(&config.out_indices, &config.stage_sizes(image), &|stage| config.channels(stage), &|stage| config.stride(stage))
+            }
+            Self::Swin(config) => {
+                staged(&config.out_indices, &config.stage_sizes(image), &|stage| config.dim(stage), &|stage| config.stride(stage))
+            }
+            Self::Convnext(config) => {
+                let channels = |stage: usize| config.dims.get(stage).copied().unwrap_or_default();
+                staged(&config.out_indices, &config.stage_sizes(image), &channels, &|stage| config.stride(stage))
+            }
+            Self::Deit(config) => {
+                let level = |(stride, size)| Level { channels: config.neck_channels, stride, size };
+                config.strides().into_iter().zip(config.level_sizes(image)).map(level).collect()
+            }
         }
     }
 
@@ -174,6 +326,9 @@ impl BackboneConfig {
     pub fn classifier_file_options(&self) -> LoadOptions {
         let (in_classifiers, in_backbones): (&[&str], &[&str]) = match self {
             Self::Vmamba(_) => (&["classifier.", "head.", "norm."], &["outnorm"]),
+            Self::Resnet(_) => (&["fc."], &[]),
+            Self::Swin(_) | Self::Convnext(_) => (&["head.", "norm."], &["norm"]),
+            Self::Deit(_) => (&["head.", "head_dist.", "dist_token", "norm."], &["neck.", "norm."]),
         };
         let options = in_classifiers.iter().fold(self.load_options(), |options, prefix| options.ignore_unexpected(*prefix));
         in_backbones.iter().fold(options, |options, prefix| options.may_be_missing(*prefix))
@@ -188,21 +343,21 @@ impl BackboneConfig {
         let base = match (table.remove("preset"), table.remove("family")) {
             (Some(_), Some(_)) => return Err("preset and family are both set; a preset has its family".to_owned()),
             (Some(preset), None) => Self::named(&text("preset", preset)?).map_err(|error| error.to_string())?,
-            (None, Some(family)) => {
-                let family = text("family", family)?;
-                let known = FAMILIES.iter().find(|(name, _)| *name == family);
-                let Some((_, base)) = known else {
-                    return Err(format!("no family is called `{family}`; there are {}", FAMILIES.map(|(name, _)| name).join(", ")));
-                };
-                base()
-            }
+            (None, Some(family)) => Self::of_family(&text("family", family)?)?,
             (None, None) => Self::Vmamba(VmambaConfig::official_defaults()),
         };
-        let config = match base {
-            Self::Vmamba(base) => Self::Vmamba(overlaid(&base, table)?),
-        };
+        let config = base.overlaid(table)?;
         config.validate().map_err(|error| error.to_string())?;
         Ok(config)
+    }
+
+    /// What the options of a family are changes to.
+    fn of_family(name: &str) -> Result<Self, String> {
+        if name == "vmamba" {
+            return Ok(Self::Vmamba(VmambaConfig::official_defaults()));
+        }
+        let base = OTHERS.iter().map(|(_, config)| config()).find(|config| config.family() == name);
+        base.ok_or_else(|| format!("no family is called `{name}`; there are {}", FAMILIES.join(", ")))
     }
 }
 
@@ -229,65 +384,63 @@ impl TryFrom<Map<String, Value>> for BackboneConfig {
 
 impl From<BackboneConfig> for Map<String, Value> {
     fn from(config: BackboneConfig) -> Self {
-        let family = config.family();
-        let fields = match &config {
-            BackboneConfig::Vmamba(config) => serde_json::to_value(config),
-        };
         let mut table = Self::new();
         // The family comes first and, where it is left out, is VMamba.
-        if family != "vmamba" {
-            table.insert("family".to_owned(), Value::from(family));
+        if !matches!(config, BackboneConfig::Vmamba(_)) {
+            table.insert("family".to_owned(), Value::from(config.family()));
         }
-        if let Ok(Value::Object(fields)) = fields {
+        if let Ok(Value::Object(fields)) = config.fields() {
             table.extend(fields);
         }
         table
     }
 }
 
-impl FeaturePyramid for Backbone {
-    fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        match self {
-            Self::Vmamba(backbone) => backbone.forward_features(images),
-        }
-    }
-
-    fn channels(&self) -> Vec<usize> {
-        match self {
-            Self::Vmamba(backbone) => backbone.channels(),
-        }
-    }
-
-    fn strides(&self) -> Vec<usize> {
-        match self {
-            Self::Vmamba(backbone) => backbone.strides(),
-        }
-    }
-}
-
-impl Classifier {
-    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, normalised, to logits `[batch, num_classes]`, float32.
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        match self {
-            Self::Vmamba(classifier) => classifier.forward(images),
-        }
-    }
-}
-
-/// The reference's key for the parameter at `path` of a [`Backbone`] or [`Classifier`], whose first name is the family's; other paths are
-/// those of a [`Vmamba`] itself.
-///
-/// ```
-/// assert_eq!(vmamba::zoo::key("Vmamba.outnorm.2.weight"), "outnorm2.weight");
-/// assert_eq!(vmamba::zoo::key("outnorm.2.weight"), "outnorm2.weight");
-/// ```
-pub fn key(path: &str) -> String {
-    match path.split_once('.') {
-        Some(("Vmamba", path)) => official_key(path),
-        _ => official_key(path),
-    }
-}
-
 fn vmamba_rename(key: &str) -> Option<Cow<'_, str>> {
     Some(current_key(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_a_valid_model_that_survives_its_table() {
+        for name in BackboneConfig::names() {
+            let config = BackboneConfig::named(name).unwrap();
+            config.validate().unwrap_or_else(|error| panic!("{name}: {error}"));
+            let text = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<BackboneConfig>(&text).unwrap(), config, "{name}");
+            let preset: BackboneConfig = serde_json::from_value(serde_json::json!({ "preset": name })).unwrap();
+            assert_eq!(preset, config, "{name}");
+        }
+    }
+
+    #[test]
+    fn wrong_tables_are_refused_by_name() {
+        let refuse = |table: Value| serde_json::from_value::<BackboneConfig>(table).unwrap_err().to_string();
+        assert!(refuse(serde_json::json!({ "preset": "swin_giant" })).contains("swin_tiny"));
+        assert!(refuse(serde_json::json!({ "family": "unet" })).contains("convnext"));
+        assert!(refuse(serde_json::json!({ "preset": "swin_tiny", "family": "swin" })).contains("both"));
+        assert!(refuse(serde_json::json!({ "preset": "swin_tiny", "depth": 3 })).contains("depths"));
+        assert!(refuse(serde_json::json!({ "preset": "resnet50", "out_indices": [9] })).contains("out_indices"));
+    }
+
+    #[test]
+    fn levels_are_those_of_the_backbones() {
+        let device = Device::flex();
+        for name in ["vmamba_tiny_s1l8", "resnet50", "swin_tiny", "convnext_tiny", "deit_tiny"] {
+            let config = BackboneConfig::named(name).unwrap();
+            let backbone = config.try_init(&device).unwrap();
+            let levels = config.levels([64, 96]);
+            let features = backbone.forward_features(Tensor::zeros([1, 3, 64, 96], &device));
+            assert_eq!(backbone.channels(), levels.iter().map(|level| level.channels).collect::<Vec<_>>(), "{name}");
+            assert_eq!(backbone.strides(), levels.iter().map(|level| level.stride).collect::<Vec<_>>(), "{name}");
+            for (feature, level) in features.iter().zip(&levels) {
+                assert_eq!(feature.dims(), [1, level.channels, level.size[0], level.size[1]], "{name}");
+            }
+            assert_eq!(features.len(), levels.len(), "{name}");
+            assert_eq!(backbone.num_params() as u64, config.complexity([64, 96]).params, "{name}");
+        }
+    }
 }

@@ -3,8 +3,11 @@
 //! Weights and images are made of their names (`tests::formula`), so that networks of full size are compared: logits, every level of the
 //! pyramid, the gradient of the image and of every parameter, and that every key of the reference's state dict is a parameter of ours.
 
-mod swin;
+mod convnext;
+mod cost;
 mod deit;
+mod resnet;
+mod swin;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -17,10 +20,6 @@ use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, FixtureTensor, GRADIENT_TOLERANCE, formula};
 use vmamba::checkpoint::{LoadOptions, StateDict, StateTensor, load_into};
 use vmamba::complexity::Complexity;
-
-mod convnext;
-mod cost;
-mod resnet;
 
 /// Parameters of one family: the reference's key for a path in our module, and that key for one in another spelling.
 #[derive(Clone, Copy)]

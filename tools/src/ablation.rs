@@ -74,7 +74,8 @@ impl AblationConfig {
 
     /// The published table.
     pub fn published(&self) -> Result<Option<Ablation>> {
-        let parse = |name: &String| Ablation::from_str(name, true).map_err(|_| anyhow::anyhow!("table: no published table is called `{name}`"));
+        let parse =
+            |name: &String| Ablation::from_str(name, true).map_err(|_| anyhow::anyhow!("table: no published table is called `{name}`"));
         self.table.as_ref().map(parse).transpose()
     }
 
@@ -128,9 +129,8 @@ impl AblationConfig {
                 let measured = of(purpose).and_then(|row| row.measured.as_ref());
                 measured.map_or(Cell::Missing, |measured| Cell::Number(measured.images_per_second, 2))
             };
-            let figure = |value: &dyn Fn(&AblationRow) -> f64, decimals| {
-                published.map_or(Cell::Missing, |row| Cell::Number(value(row), decimals))
-            };
+            let figure =
+                |value: &dyn Fn(&AblationRow) -> f64, decimals| published.map_or(Cell::Missing, |row| Cell::Number(value(row), decimals));
             let failed = [Purpose::Inference, Purpose::Training].into_iter().filter_map(|purpose| of(purpose)?.failed.clone());
             table.push([
                 variant.id.as_str().into(),

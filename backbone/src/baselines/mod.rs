@@ -15,10 +15,14 @@
 //! Maps are channels last inside. Activations are float32 or bf16; what the reference computes in float32 stays so.
 
 pub mod convnext;
+pub mod deit;
 pub mod resnet;
+pub mod swin;
 
 pub use convnext::{Convnext, ConvnextClassifier, ConvnextConfig};
+pub use deit::{Deit, DeitClassifier, DeitConfig};
 pub use resnet::{Resnet, ResnetClassifier, ResnetConfig};
+pub use swin::{Swin, SwinClassifier, SwinConfig, WindowSize};
 
 use std::fmt::Debug;
 
@@ -37,9 +41,3 @@ fn require_stages(out_indices: &[usize], stages: usize) -> Result<(), ConfigErro
     let good = out_indices.iter().all(|stage| *stage < stages) && out_indices.windows(2).all(|pair| pair[0] < pair[1]);
     require(good, "out_indices", &format!("ascending stage numbers below {stages}"), &out_indices)
 }
-pub mod swin;
-
-pub use swin::{Swin, SwinClassifier, SwinConfig};
-pub mod deit;
-
-pub use deit::{Deit, DeitClassifier, DeitConfig};

@@ -21,7 +21,11 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 #[command(version)]
 struct Arguments {
     /// Models by name; a wrong one lists all.
-    #[arg(long, value_delimiter = ',', default_value = "vmamba_tiny_s1l8,swin_tiny_scaled,convnext_tiny,deit_small,resnet50,xcit_small_12_p16")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "vmamba_tiny_s1l8,swin_tiny_scaled,convnext_tiny,deit_small,resnet50,xcit_small_12_p16"
+    )]
     models: Vec<String>,
     /// Heights and widths of the images in pixels.
     #[arg(long, value_delimiter = ',', default_value = "224,288,384,512,640,768")]

@@ -524,7 +524,7 @@ mod tests {
             backbone: BackboneConfig,
         }
         let text = "[backbone]\npreset = 'vmamba_tiny_s1l8'\ndrop_path_rate = 0.3\n";
-        let BackboneConfig::Vmamba(config) = load_text::<Holder>(text, &[], "x").unwrap().backbone;
+        let BackboneConfig::Vmamba(config) = load_text::<Holder>(text, &[], "x").unwrap().backbone else { panic!("no VMamba") };
         assert_eq!(config.drop_path_rate, 0.3);
         assert_eq!(config.depths, vmamba::VmambaConfig::preset(vmamba::Preset::VmambaTinyS1l8).depths);
         let error = load_text::<Holder>("[backbone]\npreset = 'vmamba_tiny_s1l8'\nembed_dims = 96\n", &[], "x").unwrap_err().to_string();

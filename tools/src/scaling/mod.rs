@@ -199,7 +199,8 @@ pub fn run(
             return Ok(false);
         }
         let left = weights.iter().skip(index).sum::<f64>();
-        let left = if done > 0.0 { format!(", about {} left", duration(start.elapsed().as_secs_f64() / done * left)) } else { String::new() };
+        let left =
+            if done > 0.0 { format!(", about {} left", duration(start.elapsed().as_secs_f64() / done * left)) } else { String::new() };
         eprintln!(
             "{}/{}: {} of {}, {}x{}, batch {}, {}{left}",
             index + 1,

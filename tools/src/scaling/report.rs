@@ -29,7 +29,8 @@ pub fn write(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
     let (speed, cost) = (speed_table(study), cost_table(study));
     let growth = growth_table(study);
     let accuracy = accuracy_table(study);
-    let mut text = format!("Machine: {}.\n\n{NOTES}\n## Cost\n\n{}\n## Speed and memory\n\n{}", study.machine, cost.markdown(), speed.markdown());
+    let mut text =
+        format!("Machine: {}.\n\n{NOTES}\n## Cost\n\n{}\n## Speed and memory\n\n{}", study.machine, cost.markdown(), speed.markdown());
     text.push_str(&format!("\n## Growth with the number of pixels\n\n{GROWTH}\n{}", growth.markdown()));
     if !study.accuracies.is_empty() {
         text.push_str(&format!("\n## Accuracy without fine-tuning\n\n{}", accuracy.markdown()));
@@ -49,7 +50,8 @@ pub fn text(study: &Study) -> String {
     format!("{}\n{}", speed_table(study).text(), growth_table(study).text())
 }
 
-const NOTES: &str = "A multiply-add is one FLOP. \"early\" counts the selective scan as the paper's first two versions did. Images a second are the
+const NOTES: &str =
+    "A multiply-add is one FLOP. \"early\" counts the selective scan as the paper's first two versions did. Images a second are the
 median of the rounds; the loop is the paper's: runs that are not timed, then timed ones between two waits for the device. Published
 throughputs are of an A100, batch 32 (float32, products of activations included; training in mixed precision).
 ";
@@ -151,17 +153,8 @@ fn beyond_weights(measured: &super::Measured) -> f64 {
 }
 
 fn accuracy_table(study: &Study) -> Table {
-    let mut table = Table::new([
-        "model",
-        "side",
-        "top-1, %",
-        "published, %",
-        "tuned, %",
-        "published tuned, %",
-        "images",
-        "left out",
-        "weights",
-    ]);
+    let mut table =
+        Table::new(["model", "side", "top-1, %", "published, %", "tuned, %", "published tuned, %", "images", "left out", "weights"]);
     for Accuracy { model, side, checkpoint, top1, tuned_top1, images, skipped } in &study.accuracies {
         let published = published::scaling(model, *side);
         let number = |value: Option<f64>| value.map_or(Cell::Missing, |value| Cell::Number(value, 2));
@@ -264,7 +257,8 @@ fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
         draw(&format!("throughput_{name}"), &format!("Throughput, {name}"), "images a second", speed)?;
         let memory = of(&|row| Some(row.measured.as_ref()?.peak_bytes as f64 / MIB));
         draw(&format!("memory_{name}"), &format!("Peak memory, {name}"), "MiB", memory)?;
-        let relative: Vec<Series> = curves.iter().filter(|(curve, _)| curve.4 == purpose).flat_map(|(curve, rows)| pixels(curve, rows)).collect();
+        let relative: Vec<Series> =
+            curves.iter().filter(|(curve, _)| curve.4 == purpose).flat_map(|(curve, rows)| pixels(curve, rows)).collect();
         draw(&format!("pixels_{name}"), &format!("Pixels a second over those at the smallest size, {name}"), "ratio", relative)?;
     }
 
