@@ -14,15 +14,15 @@
 //!
 //! Maps are channels last inside. Activations are float32 or bf16; what the reference computes in float32 stays so.
 
+use std::fmt::Debug;
+
+use crate::vmamba::ConfigError;
+
 pub mod convnext;
 pub mod resnet;
 
 pub use convnext::{Convnext, ConvnextClassifier, ConvnextConfig};
 pub use resnet::{Resnet, ResnetClassifier, ResnetConfig};
-
-use std::fmt::Debug;
-
-use crate::vmamba::ConfigError;
 
 /// An error with the field's name unless `good`.
 fn require(good: bool, field: &'static str, expected: &str, found: &dyn Debug) -> Result<(), ConfigError> {
