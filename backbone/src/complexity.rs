@@ -1,9 +1,9 @@
 //! Parameters and FLOPs of a model by the official counting, from its configuration and the image size alone.
 //!
-//! The official tool is fvcore: a multiply-add is one FLOP; LayerNorm is 5 a value (4 without scale and shift); an average pool is 1 an
-//! input value; activations, additions and reorderings are free. The selective scan is `9 L D N + L D` with D the channels of all four
-//! groups. Which name an operation is counted under follows the official code too: with the `ln2d` layout a linear layer is a 1x1
-//! convolution there. Results equal the published tables to the last digit.
+//! The official tool is fvcore: a multiply-add is one FLOP; LayerNorm is 5 a value (4 without scale and shift); BatchNorm with stored
+//! statistics is 2; an average pool is 1 an input value; activations, additions, max pools and reorderings are free. The selective scan is
+//! `9 L D N + L D` with D the channels of all four groups. Which name an operation is counted under follows the official code too: with
+//! the `ln2d` layout a linear layer is a 1x1 convolution there. Results equal the published tables to the last digit.
 
 use std::collections::BTreeMap;
 

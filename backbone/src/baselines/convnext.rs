@@ -175,13 +175,18 @@ impl ConvnextConfig {
     /// As [`ConvnextConfig::validate`].
     pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<ConvnextClassifier, ConfigError> {
         self.validate()?;
-        let width = self.dims[self.dims.len() - 1];
+        let width = self.dim(self.dims.len() - 1);
         Ok(ConvnextClassifier {
             trunk: Trunk::new(self, device),
             norm: norm(width, device),
             head: Dense::new(width, num_classes, true, device),
             config: self.clone(),
         })
+    }
+
+    /// Channels of stage `stage`; 0 for a stage that does not exist.
+    pub fn dim(&self, stage: usize) -> usize {
+        self.dims.get(stage).copied().unwrap_or(0)
     }
 
     /// Pixels of the image between two neighbouring positions of stage `stage`.
@@ -204,7 +209,7 @@ impl ConvnextConfig {
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image);
         for (stage, size) in self.stage_sizes(image).into_iter().enumerate().filter(|(stage, _)| self.out_indices.contains(stage)) {
-            cost.layer_norm(self.dims[stage], size);
+            cost.layer_norm(self.dim(stage), size);
         }
         cost
     }
@@ -223,7 +228,7 @@ impl ConvnextConfig {
     fn trunk_complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = Complexity::default();
         let mut size = cost.conv_layer(&self.stem(), image);
-        cost.layer_norm(self.dims[0], size);
+        cost.layer_norm(self.dim(0), size);
         for (stage, (depth, dim)) in self.depths.iter().zip(&self.dims).enumerate() {
             if let Some(conv) = self.downsample(stage) {
                 cost.layer_norm(conv.inputs, size);
@@ -241,13 +246,13 @@ impl ConvnextConfig {
     }
 
     fn stem(&self) -> ConvConfig {
-        ConvConfig { inputs: self.in_chans, outputs: self.dims[0], kernel: 4, stride: 4, padding: 0 }
+        ConvConfig { inputs: self.in_chans, outputs: self.dim(0), kernel: 4, stride: 4, padding: 0 }
     }
 
     /// What leads to stage `stage`; the stem leads to the first.
     fn downsample(&self, stage: usize) -> Option<ConvConfig> {
         let before = stage.checked_sub(1)?;
-        Some(ConvConfig { inputs: self.dims[before], outputs: self.dims[stage], kernel: 2, stride: 2, padding: 0 })
+        Some(ConvConfig { inputs: self.dim(before), outputs: self.dim(stage), kernel: 2, stride: 2, padding: 0 })
     }
 }
 
@@ -267,7 +272,7 @@ impl FeaturePyramid for Convnext {
     }
 
     fn channels(&self) -> Vec<usize> {
-        self.config.out_indices.iter().map(|stage| self.config.dims[*stage]).collect()
+        self.config.out_indices.iter().map(|stage| self.config.dim(*stage)).collect()
     }
 
     fn strides(&self) -> Vec<usize> {
@@ -299,7 +304,7 @@ impl Trunk {
             downsample: config.downsample(stage).map(|shape| NormConv { norm: norm(shape.inputs, device), conv: conv(&shape, device) }),
             blocks: rates.by_ref().take(*depth).map(|rate| Block::new(config, *dim, rate, device)).collect(),
         });
-        let stem = NormConv { norm: norm(config.dims[0], device), conv: conv(&config.stem(), device) };
+        let stem = NormConv { norm: norm(config.dim(0), device), conv: conv(&config.stem(), device) };
         Self { stages: stages.collect(), stem }
     }
 

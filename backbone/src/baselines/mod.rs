@@ -14,6 +14,10 @@
 //!
 //! Maps are channels last inside. Activations are float32 or bf16; what the reference computes in float32 stays so.
 
+use std::fmt::Debug;
+
+use crate::vmamba::ConfigError;
+
 pub mod convnext;
 pub mod deit;
 pub mod resnet;
@@ -23,10 +27,6 @@ pub use convnext::{Convnext, ConvnextClassifier, ConvnextConfig};
 pub use deit::{Deit, DeitClassifier, DeitConfig};
 pub use resnet::{Resnet, ResnetClassifier, ResnetConfig};
 pub use swin::{Swin, SwinClassifier, SwinConfig, WindowSize};
-
-use std::fmt::Debug;
-
-use crate::vmamba::ConfigError;
 
 /// An error with the field's name unless `good`.
 fn require(good: bool, field: &'static str, expected: &str, found: &dyn Debug) -> Result<(), ConfigError> {

@@ -159,7 +159,7 @@ impl ResnetConfig {
 
     /// Channels of the feature of stage `stage`.
     pub fn channels(&self, stage: usize) -> usize {
-        EXPANSION * self.width << stage
+        (EXPANSION * self.width) << stage
     }
 
     /// Pixels of the image between two neighbouring positions of stage `stage`.
