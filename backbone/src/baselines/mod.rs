@@ -13,3 +13,8 @@
 //! | `swin::rename` | that key for a key of another spelling (torchvision, timm), see [`LoadOptions::rename`](crate::checkpoint::LoadOptions::rename) |
 //!
 //! Maps are channels last inside. Activations are float32 or bf16; what the reference computes in float32 stays so.
+
+pub mod s4nd;
+pub mod s4nd_convnext;
+
+pub use s4nd_convnext::{S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig, S4ndDownsampling};
