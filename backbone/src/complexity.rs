@@ -31,8 +31,10 @@ pub enum OpKind {
     Linear,
     /// Products of two activations, as in attention.
     Matmul,
-    /// Projections of the vanilla scan.
+    /// Projections of the vanilla scan, and products of spectra.
     Einsum,
+    /// Fourier transforms.
+    Fft,
     /// LayerNorm.
     LayerNorm,
     /// BatchNorm with stored statistics.
@@ -55,6 +57,7 @@ impl OpKind {
             Self::Linear => "linear",
             Self::Matmul => "matmul",
             Self::Einsum => "einsum",
+            Self::Fft => "fft",
             Self::LayerNorm => "layer_norm",
             Self::BatchNorm => "batch_norm",
             Self::SelectiveScan => "PythonOp.SelectiveScanCuda",
@@ -276,8 +279,13 @@ pub(crate) fn product(factors: &[usize]) -> u64 {
 }
 
 /// What fvcore makes of an einsum: it reads the cost back from numpy's printed report, which has four significant digits.
-fn einsum_count(multiply_adds: u64) -> u64 {
-    let printed = format!("{:.3e}", (2 * multiply_adds) as f64);
+pub(crate) fn einsum_count(multiply_adds: u64) -> u64 {
+    printed_half(2 * multiply_adds)
+}
+
+/// Half of what that report says of so many operations; an outer product has one a value.
+pub(crate) fn printed_half(operations: u64) -> u64 {
+    let printed = format!("{:.3e}", operations as f64);
     (printed.parse::<f64>().unwrap_or_default() / 2.0).floor() as u64
 }
 

@@ -7,6 +7,7 @@ mod convnext;
 mod cost;
 mod deit;
 mod resnet;
+mod s4nd_convnext;
 mod swin;
 
 use std::borrow::Cow;

@@ -14,19 +14,21 @@
 //!
 //! Maps are channels last inside. Activations are float32 or bf16; what the reference computes in float32 stays so.
 
-use std::fmt::Debug;
-
-use crate::vmamba::ConfigError;
-
 pub mod convnext;
 pub mod deit;
 pub mod resnet;
+pub mod s4nd;
+pub mod s4nd_convnext;
 pub mod swin;
 
 pub use convnext::{Convnext, ConvnextClassifier, ConvnextConfig};
 pub use deit::{Deit, DeitClassifier, DeitConfig};
 pub use resnet::{Resnet, ResnetClassifier, ResnetConfig};
+pub use s4nd_convnext::{S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig, S4ndDownsampling};
 pub use swin::{Swin, SwinClassifier, SwinConfig, WindowSize};
+
+use crate::vmamba::ConfigError;
+use std::fmt::Debug;
 
 /// An error with the field's name unless `good`.
 fn require(good: bool, field: &'static str, expected: &str, found: &dyn Debug) -> Result<(), ConfigError> {
