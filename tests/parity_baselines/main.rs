@@ -4,6 +4,7 @@
 //! pyramid, the gradient of the image and of every parameter, and that every key of the reference's state dict is a parameter of ours.
 
 mod deit;
+mod xcit;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

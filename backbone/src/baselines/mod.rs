@@ -15,5 +15,7 @@
 //! Maps are channels last inside. Activations are float32 or bf16; what the reference computes in float32 stays so.
 
 pub mod deit;
+pub mod xcit;
 
 pub use deit::{Deit, DeitClassifier, DeitConfig};
+pub use xcit::{Xcit, XcitClassifier, XcitConfig};
