@@ -95,16 +95,20 @@ fn the_cost_of_xcit_is_the_official_count() {
     for size in [224, 384, 512, 640, 768] {
         crate::check_cost("xcit_small_12_p16_224 (timm 0.9.16)", size, &config.classifier_complexity(1000, [size, size]));
     }
-    // Parameters of UperNet with 150 classes on these backbones, and of its heads at their widths.
-    for (config, total, heads) in [
-        (XcitConfig::small_12(), 54_199_100, 30_111_020),
-        (XcitConfig::small_24(), 75_617_180, 30_111_020),
-        (XcitConfig::medium_24(), 112_177_196, 31_454_508),
+    // Parameters of UperNet with 150 classes on these backbones, of its heads at their widths, and the published figures of the classifiers.
+    for (config, total, heads, figures) in [
+        (XcitConfig::small_12(), 54_199_100, 30_111_020, "26M 4.9G"),
+        (XcitConfig::small_24(), 75_617_180, 30_111_020, "48M 9.2G"),
+        (XcitConfig::medium_24(), 112_177_196, 31_454_508, "84M 16.2G"),
     ] {
         let cost = config.complexity([512, 512]);
         assert_eq!(cost.params as usize, trainable(&config.try_init(&device).unwrap()));
         assert_eq!(cost.params as usize + heads, total);
         let classifier = config.classifier_complexity(1000, [224, 224]);
+        // The official class attention makes queries of all 196 patches, too, which only the class token uses.
+        let published = classifier.flops() + (config.cls_attn_layers * 196 * config.embed_dim.pow(2)) as u64;
+        let published = format!("{:.0}M {:.1}G", classifier.params as f64 / 1e6, published as f64 / 1e9);
+        assert_eq!(published, figures);
         assert_eq!(classifier.params as usize, trainable(&config.try_init_classifier(1000, &device).unwrap()));
     }
 }

@@ -11,6 +11,8 @@
 //! The reference of the keys is timm's `Xcit`, and for `fpn1` and `fpn2` the backbone of the official detectors and segmentors. The official
 //! classifiers store query, key and value of the class attention as one layer, which [`split_class_attention`] takes apart.
 
+mod config;
+
 use std::borrow::Cow;
 use std::f64::consts::TAU;
 
@@ -20,261 +22,22 @@ use burn::tensor::activation::softmax;
 use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Distribution, TensorData};
-use serde::{Deserialize, Serialize};
 use vision_ops::{Fused, Pointwise};
 
 use super::deit::{attend, heads};
 use crate::checkpoint::{StateDict, StateTensor};
-use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
 use crate::layers::{
     Activation, BatchNorm2d, ChannelNorm, Conv, ConvConfig, Dense, DepthwiseConv, DropPath, Mlp, MlpConfig, uniform_fan_in,
 };
-use crate::vmamba::ConfigError;
 
-/// Options of an XCiT; the default is [`XcitConfig::small_12`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct XcitConfig {
-    /// Channels of the input image.
-    pub in_chans: usize,
-    /// Channels of every position. A multiple of 8, for the four convolutions of the patch embedding.
-    pub embed_dim: usize,
-    /// Number of blocks with cross-covariance attention.
-    pub depth: usize,
-    /// Attention heads of every block; they share the channels evenly.
-    pub num_heads: usize,
-    /// Hidden width of the MLP over `embed_dim`.
-    pub mlp_ratio: f64,
-    /// Number of blocks with class attention, of the classifier only.
-    pub cls_attn_layers: usize,
-    /// What the factors of all branches start with.
-    pub eta: f64,
-    /// Whether the second norm of a class attention block normalises all tokens, or the class token only.
-    pub tokens_norm: bool,
-    /// Stochastic depth, the same in all blocks but those of the class attention, which have none.
-    pub drop_path_rate: f64,
-    /// Blocks whose maps become the four levels of the backbone, ascending.
-    pub out_indices: Vec<usize>,
-}
+pub use config::XcitConfig;
 
 /// The epsilon of every LayerNorm.
 const EPSILON: f64 = 1e-6;
 
-/// Pixels of the image between two neighbouring positions.
-const PATCH: usize = 16;
-
 /// Frequencies of the position encoding: so many for each axis, half of them as sines and half as cosines.
 const FREQUENCIES: usize = 32;
-
-impl Default for XcitConfig {
-    fn default() -> Self {
-        Self::small_12()
-    }
-}
-
-impl XcitConfig {
-    /// XCiT-S12/16.
-    pub fn small_12() -> Self {
-        Self {
-            in_chans: 3,
-            embed_dim: 384,
-            depth: 12,
-            num_heads: 8,
-            mlp_ratio: 4.0,
-            cls_attn_layers: 2,
-            eta: 1.0,
-            tokens_norm: true,
-            drop_path_rate: 0.05,
-            out_indices: vec![3, 5, 7, 11],
-        }
-    }
-
-    /// XCiT-S24/16.
-    pub fn small_24() -> Self {
-        Self { depth: 24, eta: 1e-5, drop_path_rate: 0.1, out_indices: vec![7, 11, 15, 23], ..Self::small_12() }
-    }
-
-    /// XCiT-M24/16.
-    pub fn medium_24() -> Self {
-        Self { embed_dim: 512, drop_path_rate: 0.15, ..Self::small_24() }
-    }
-
-    /// Checks that the options fit together.
-    ///
-    /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug| {
-            if good {
-                return Ok(());
-            }
-            Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
-        };
-        let divides = |part: usize, whole: usize| part > 0 && whole > 0 && whole.is_multiple_of(part);
-        check(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        check(divides(8, self.embed_dim), "embed_dim", "a positive multiple of 8", &self.embed_dim)?;
-        check(self.depth > 0, "depth", "at least 1", &self.depth)?;
-        check(divides(self.num_heads, self.embed_dim), "num_heads", "a divisor of embed_dim", &self.num_heads)?;
-        let hidden = self.mlp_ratio.is_finite() && self.mlp_hidden() > 0;
-        check(hidden, "mlp_ratio", "a number that gives at least one hidden channel", &self.mlp_ratio)?;
-        check(self.cls_attn_layers > 0, "cls_attn_layers", "at least 1", &self.cls_attn_layers)?;
-        check(self.eta.is_finite(), "eta", "a number", &self.eta)?;
-        check((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
-    }
-
-    /// Checks that an image of `[height, width]` pixels has a position. Sizes that 16 does not divide are rounded up.
-    ///
-    /// # Errors
-    /// [`ConfigError::Field`] when it has none.
-    pub fn check_image(&self, [height, width]: [usize; 2]) -> Result<(), ConfigError> {
-        if height > 0 && width > 0 {
-            return Ok(());
-        }
-        Err(ConfigError::Field { field: "image", expected: "at least one pixel".to_owned(), found: format!("{height} x {width}") })
-    }
-
-    /// A backbone with random weights on `device`.
-    ///
-    /// # Errors
-    /// As [`XcitConfig::validate`], and when `out_indices` make no pyramid.
-    pub fn try_init(&self, device: &Device) -> Result<Xcit, ConfigError> {
-        self.validate()?;
-        let indices = &self.out_indices;
-        if indices.len() != 4 || !indices.windows(2).all(|pair| pair[0] < pair[1]) || indices.iter().any(|i| *i >= self.depth) {
-            let expected = format!("four ascending block numbers below {}", self.depth);
-            return Err(ConfigError::Field { field: "out_indices", expected, found: format!("{indices:?}") });
-        }
-        let dim = self.embed_dim;
-        let deconv = || Deconv::new(dim, device);
-        Ok(Xcit {
-            trunk: Trunk::new(self, device),
-            fpn1: TwiceUp { first: deconv(), norm: BatchNorm2d::new(dim, device), second: deconv() },
-            fpn2: deconv(),
-            config: self.clone(),
-        })
-    }
-
-    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
-    ///
-    /// # Errors
-    /// As [`XcitConfig::validate`].
-    pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<XcitClassifier, ConfigError> {
-        self.validate()?;
-        let dim = self.embed_dim;
-        Ok(XcitClassifier {
-            trunk: Trunk::new(self, device),
-            cls_token: Param::from_tensor(Tensor::random([1, 1, dim], Distribution::Normal(0.0, 0.02), device)),
-            cls_attn_blocks: (0..self.cls_attn_layers).map(|_| ClassAttentionBlock::new(self, device)).collect(),
-            norm: ChannelNorm::with_epsilon(dim, EPSILON, device),
-            head: Dense::new(dim, num_classes, true, device),
-            config: self.clone(),
-        })
-    }
-
-    /// Stride of every level of the backbone.
-    pub fn strides(&self) -> Vec<usize> {
-        vec![PATCH / 4, PATCH / 2, PATCH, 2 * PATCH]
-    }
-
-    /// Height and width of every level of the backbone for an image of `[height, width]` pixels.
-    pub fn level_sizes(&self, image: [usize; 2]) -> Vec<[usize; 2]> {
-        let grid = self.grid(image);
-        vec![grid.map(|size| 4 * size), grid.map(|size| 2 * size), grid, grid.map(|size| (size / 2).max(1))]
-    }
-
-    fn grid(&self, image: [usize; 2]) -> [usize; 2] {
-        self.patch_convs().iter().fold(image, |size, conv| size.map(|size| conv.output_size(size)))
-    }
-
-    fn mlp_hidden(&self) -> usize {
-        (self.mlp_ratio * self.embed_dim as f64) as usize
-    }
-
-    fn mlp(&self, device: &Device) -> Mlp {
-        let (channels, hidden) = (self.embed_dim, self.mlp_hidden());
-        MlpConfig { channels, hidden, activation: Activation::Gelu, gated: false, drop_rate: 0.0 }.init(device)
-    }
-
-    /// The four convolutions of stride 2 that make patches of the image.
-    fn patch_convs(&self) -> [ConvConfig; 4] {
-        let widths = [self.in_chans, self.embed_dim / 8, self.embed_dim / 4, self.embed_dim / 2, self.embed_dim];
-        [0, 1, 2, 3].map(|i| ConvConfig { inputs: widths[i], outputs: widths[i + 1], kernel: 3, stride: 2, padding: 1 })
-    }
-
-    /// Cost of the backbone for one image of `[height, width]` pixels.
-    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
-        let (dim, grid) = (self.embed_dim, self.grid(image));
-        let mut cost = self.trunk_complexity(image);
-        let twice = grid.map(|size| 2 * size);
-        for input in [grid, twice, grid] {
-            // Every input position is multiplied with the whole kernel.
-            cost.conv(dim, dim, [2, 2], input);
-            cost.add_params(dim);
-        }
-        batch_norm(&mut cost, dim, twice);
-        cost
-    }
-
-    /// Cost of the classifier for one image of `[height, width]` pixels.
-    pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
-        let (dim, hidden, grid) = (self.embed_dim, self.mlp_hidden(), self.grid(image));
-        let (one, all) = ([1, 1], [1, grid[0] * grid[1] + 1]);
-        let mut cost = self.trunk_complexity(image);
-        cost.add_params(dim);
-        for _ in 0..self.cls_attn_layers {
-            cost.layer_norm(dim, all);
-            for tokens in [one, all, all, one] {
-                cost.linear(OpKind::Linear, dim, dim, true, tokens);
-            }
-            cost.add(OpKind::Matmul, product(&[2, dim, all[1]]));
-            cost.layer_norm(dim, if self.tokens_norm { all } else { one });
-            cost.linear(OpKind::Linear, dim, hidden, true, one);
-            cost.linear(OpKind::Linear, hidden, dim, true, one);
-            cost.add_params(2 * dim);
-        }
-        // The official count normalises all tokens, of which the head takes the first.
-        cost.layer_norm(dim, all);
-        cost.linear(OpKind::Linear, dim, num_classes, true, one);
-        cost
-    }
-
-    fn trunk_complexity(&self, image: [usize; 2]) -> Complexity {
-        let (dim, hidden) = (self.embed_dim, self.mlp_hidden());
-        let mut cost = Complexity::default();
-        let mut grid = image;
-        for conv in self.patch_convs() {
-            grid = grid.map(|size| conv.output_size(size));
-            cost.conv(conv.inputs, conv.outputs, [conv.kernel; 2], grid);
-            batch_norm(&mut cost, conv.outputs, grid);
-        }
-        cost.conv(2 * FREQUENCIES, dim, [1, 1], grid);
-        cost.add_params(dim);
-        for _ in 0..self.depth {
-            for _ in 0..3 {
-                cost.layer_norm(dim, grid);
-            }
-            cost.linear(OpKind::Linear, dim, 3 * dim, true, grid);
-            cost.add(OpKind::Matmul, product(&[2, dim, dim / self.num_heads, grid[0], grid[1]]));
-            cost.add_params(self.num_heads);
-            cost.linear(OpKind::Linear, dim, dim, true, grid);
-            for _ in 0..2 {
-                cost.depthwise(dim, 3, true, grid);
-            }
-            batch_norm(&mut cost, dim, grid);
-            cost.linear(OpKind::Linear, dim, hidden, true, grid);
-            cost.linear(OpKind::Linear, hidden, dim, true, grid);
-            cost.add_params(3 * dim);
-        }
-        cost
-    }
-}
-
-/// A scale and a shift at every position.
-fn batch_norm(cost: &mut Complexity, channels: usize, [height, width]: [usize; 2]) {
-    cost.add_params(2 * channels);
-    cost.add(OpKind::BatchNorm, product(&[2, channels, height, width]));
-}
 
 /// XCiT with the pyramid of the official detectors: features of strides 4, 8, 16 and 32.
 #[derive(Module, Debug)]
@@ -399,6 +162,18 @@ struct Deconv {
 }
 
 impl Xcit {
+    /// The configuration must be valid.
+    fn new(config: &XcitConfig, device: &Device) -> Self {
+        let dim = config.embed_dim;
+        let deconv = || Deconv::new(dim, device);
+        Self {
+            trunk: Trunk::new(config, device),
+            fpn1: TwiceUp { first: deconv(), norm: BatchNorm2d::new(dim, device), second: deconv() },
+            fpn2: deconv(),
+            config: config.clone(),
+        }
+    }
+
     /// The configuration it was built from.
     pub fn config(&self) -> &XcitConfig {
         &self.config
@@ -441,6 +216,19 @@ fn halved(x: Tensor<4>) -> Tensor<4> {
 }
 
 impl XcitClassifier {
+    /// The configuration must be valid.
+    fn new(config: &XcitConfig, num_classes: usize, device: &Device) -> Self {
+        let dim = config.embed_dim;
+        Self {
+            trunk: Trunk::new(config, device),
+            cls_token: Param::from_tensor(Tensor::random([1, 1, dim], Distribution::Normal(0.0, 0.02), device)),
+            cls_attn_blocks: (0..config.cls_attn_layers).map(|_| ClassAttentionBlock::new(config, device)).collect(),
+            norm: ChannelNorm::with_epsilon(dim, EPSILON, device),
+            head: Dense::new(dim, num_classes, true, device),
+            config: config.clone(),
+        }
+    }
+
     /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.trunk.blocks.iter().fold(self.trunk.embed(images), |x, block| block.forward(x));
@@ -509,6 +297,12 @@ fn waves(place: f64) -> [f32; FREQUENCIES] {
     })
 }
 
+/// The MLP of either kind of block.
+fn mlp(config: &XcitConfig, device: &Device) -> Mlp {
+    let (channels, hidden) = (config.embed_dim, config.mlp_hidden());
+    MlpConfig { channels, hidden, activation: Activation::Gelu, gated: false, drop_rate: 0.0 }.init(device)
+}
+
 impl Block {
     fn new(config: &XcitConfig, device: &Device) -> Self {
         let dim = config.embed_dim;
@@ -528,7 +322,7 @@ impl Block {
                 conv2: DepthwiseConv::new(dim, 3, true, device),
             },
             norm2: norm(),
-            mlp: config.mlp(device),
+            mlp: mlp(config, device),
             gamma1: gamma(),
             gamma3: gamma(),
             gamma2: gamma(),
@@ -608,7 +402,7 @@ impl ClassAttentionBlock {
             norm1: norm(),
             attn: ClassAttention { q: dense(), k: dense(), v: dense(), proj: dense(), num_heads: config.num_heads },
             norm2: norm(),
-            mlp: config.mlp(device),
+            mlp: mlp(config, device),
             gamma1: gamma(),
             gamma2: gamma(),
             tokens_norm: config.tokens_norm,
@@ -736,29 +530,4 @@ pub fn split_class_attention(mut state: StateDict) -> StateDict {
         }
     }
     state
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_that_make_no_model_are_refused_by_name() {
-        type Change = fn(&mut XcitConfig);
-        let changes: [(&str, Change); 7] = [
-            ("embed_dim", |c| c.embed_dim = 100),
-            ("num_heads", |c| c.num_heads = 5),
-            ("depth", |c| c.depth = 0),
-            ("cls_attn_layers", |c| c.cls_attn_layers = 0),
-            ("mlp_ratio", |c| c.mlp_ratio = f64::INFINITY),
-            ("drop_path_rate", |c| c.drop_path_rate = 1.0),
-            ("out_indices", |c| c.out_indices = vec![3, 5, 7, 12]),
-        ];
-        for (field, change) in changes {
-            let mut config = XcitConfig::small_12();
-            change(&mut config);
-            let error = config.try_init(&Device::flex()).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("`{field}`")), "{field}: {error}");
-        }
-    }
 }
