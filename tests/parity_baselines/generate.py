@@ -67,12 +67,14 @@ class Case:
     `forward(x)` of a case returns a dict of named outputs, such as {"logits": ...} or {"feat0": ..., "feat1": ...}.
     """
 
-    def __init__(self, name, model, forward, sizes, gradient_size=None, batch=2, spellings=None, constant=()):
+    def __init__(self, name, model, forward, sizes, gradient_size=None, batch=2, spellings=None, constant=(), vanishing=()):
         self.name, self.model, self.forward, self.sizes = name, model.eval(), forward, sizes
         self.gradient_size, self.batch = gradient_size, batch
         #: Other names of the same parameters: {"torchvision": {their key: our reference's key}}.
         self.spellings = spellings or {}
         self.constant = constant
+        #: Ends of the keys whose gradient is zero but for rounding, such as a shift ahead of a softmax or of a batch norm in training.
+        self.vanishing = tuple(vanishing)
 
 
 def image(batch, size):
@@ -94,7 +96,7 @@ def run(case):
         loss.backward()
         tensors["dx"] = x.grad.numpy()
         for key, parameter_ in case.model.named_parameters():
-            if parameter_.grad is not None and key in shapes:
+            if parameter_.grad is not None and key in shapes and not key.endswith(case.vanishing):
                 tensors[f"g.{key}"] = projections(key, parameter_.grad.double().numpy())
     folder = HERE / "fixtures"
     folder.mkdir(exist_ok=True)

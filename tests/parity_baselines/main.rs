@@ -9,6 +9,7 @@ mod deit;
 mod resnet;
 mod s4nd_convnext;
 mod swin;
+mod xcit;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

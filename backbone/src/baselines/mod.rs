@@ -20,12 +20,14 @@ pub mod resnet;
 pub mod s4nd;
 pub mod s4nd_convnext;
 pub mod swin;
+pub mod xcit;
 
 pub use convnext::{Convnext, ConvnextClassifier, ConvnextConfig};
 pub use deit::{Deit, DeitClassifier, DeitConfig};
 pub use resnet::{Resnet, ResnetClassifier, ResnetConfig};
 pub use s4nd_convnext::{S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig, S4ndDownsampling};
 pub use swin::{Swin, SwinClassifier, SwinConfig, WindowSize};
+pub use xcit::{Xcit, XcitClassifier, XcitConfig};
 
 use crate::vmamba::ConfigError;
 use std::fmt::Debug;

@@ -1,0 +1,533 @@
+//! XCiT (El-Nouby et al., "XCiT: Cross-Covariance Image Transformers") with patches of 16 pixels.
+//!
+//! ```text
+//! image ─ patch_embed ─ + pos_embed ─ blocks[0] ─ … ─ blocks[11] ─ cls_attn_blocks with cls_token ─ norm ─ head     XcitClassifier
+//!                                        │ 3, 5, 7, 11
+//!                                       fpn1 (×4), fpn2 (×2), as it is, fpn4 (½)                                     Xcit
+//!
+//! block:  x ─ + gamma1 XCA(norm1) ─ + gamma3 LPI(norm3) ─ + gamma2 MLP(norm2) ─
+//! ```
+//!
+//! The reference of the keys is timm's `Xcit`, and for `fpn1` and `fpn2` the backbone of the official detectors and segmentors. The official
+//! classifiers store query, key and value of the class attention as one layer, which [`split_class_attention`] takes apart.
+
+mod config;
+
+use std::borrow::Cow;
+use std::f64::consts::TAU;
+
+use burn::module::Param;
+use burn::prelude::*;
+use burn::tensor::activation::softmax;
+use burn::tensor::module::max_pool2d;
+use burn::tensor::ops::MaxPoolOptions;
+use burn::tensor::{DType, Distribution, TensorData};
+use vision_ops::{Fused, Pointwise};
+
+use super::deit::{attend, heads};
+use crate::checkpoint::{StateDict, StateTensor};
+use crate::feature_pyramid::FeaturePyramid;
+use crate::layers::{
+    Activation, BatchNorm2d, ChannelNorm, Conv, ConvConfig, Dense, DepthwiseConv, DropPath, Mlp, MlpConfig, uniform_fan_in,
+};
+
+pub use config::XcitConfig;
+
+/// The epsilon of every LayerNorm.
+const EPSILON: f64 = 1e-6;
+
+/// Frequencies of the position encoding: so many for each axis, half of them as sines and half as cosines.
+const FREQUENCIES: usize = 32;
+
+/// XCiT with the pyramid of the official detectors: features of strides 4, 8, 16 and 32.
+#[derive(Module, Debug)]
+pub struct Xcit {
+    trunk: Trunk,
+    fpn1: TwiceUp,
+    fpn2: Deconv,
+    #[module(skip)]
+    config: XcitConfig,
+}
+
+/// XCiT with class attention and a linear head.
+#[derive(Module, Debug)]
+pub struct XcitClassifier {
+    trunk: Trunk,
+    /// `[1, 1, embed_dim]`.
+    cls_token: Param<Tensor<3>>,
+    cls_attn_blocks: Vec<ClassAttentionBlock>,
+    norm: ChannelNorm,
+    head: Dense,
+    #[module(skip)]
+    config: XcitConfig,
+}
+
+/// What backbone and classifier share.
+#[derive(Module, Debug)]
+struct Trunk {
+    patch_embed: PatchEmbed,
+    pos_embed: FourierPositions,
+    blocks: Vec<Block>,
+}
+
+#[derive(Module, Debug)]
+struct PatchEmbed {
+    proj: Vec<ConvNorm>,
+}
+
+/// A convolution without bias, and its batch norm.
+#[derive(Module, Debug)]
+struct ConvNorm {
+    conv: Conv,
+    norm: BatchNorm2d,
+}
+
+/// Sines and cosines of the place in the image, projected to the channels.
+#[derive(Module, Debug)]
+struct FourierPositions {
+    /// 1x1.
+    token_projection: Conv,
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    norm1: ChannelNorm,
+    attn: CrossCovarianceAttention,
+    norm3: ChannelNorm,
+    local_mp: LocalPatchInteraction,
+    norm2: ChannelNorm,
+    mlp: Mlp,
+    /// `[embed_dim]` each, the factors of the three branches.
+    gamma1: Param<Tensor<1>>,
+    gamma3: Param<Tensor<1>>,
+    gamma2: Param<Tensor<1>>,
+    drop_path: DropPath,
+}
+
+/// Attention between the channels of a head instead of between the positions (XCA).
+#[derive(Module, Debug)]
+struct CrossCovarianceAttention {
+    /// `[heads, 1, 1]`.
+    temperature: Param<Tensor<3>>,
+    qkv: Dense,
+    proj: Dense,
+}
+
+/// Two depthwise 3x3 convolutions, by which neighbouring positions speak to each other (LPI).
+#[derive(Module, Debug)]
+struct LocalPatchInteraction {
+    conv1: DepthwiseConv,
+    bn: BatchNorm2d,
+    conv2: DepthwiseConv,
+}
+
+/// A block in which only the class token looks at the others (CaiT).
+#[derive(Module, Debug)]
+struct ClassAttentionBlock {
+    norm1: ChannelNorm,
+    attn: ClassAttention,
+    norm2: ChannelNorm,
+    mlp: Mlp,
+    gamma1: Param<Tensor<1>>,
+    gamma2: Param<Tensor<1>>,
+    #[module(skip)]
+    tokens_norm: bool,
+}
+
+#[derive(Module, Debug)]
+struct ClassAttention {
+    q: Dense,
+    k: Dense,
+    v: Dense,
+    proj: Dense,
+    #[module(skip)]
+    num_heads: usize,
+}
+
+/// Four times the resolution.
+#[derive(Module, Debug)]
+struct TwiceUp {
+    first: Deconv,
+    norm: BatchNorm2d,
+    second: Deconv,
+}
+
+/// A transposed convolution of kernel and stride 2: every position becomes 2x2 of them.
+#[derive(Module, Debug)]
+struct Deconv {
+    /// `[in, out, 2, 2]`.
+    weight: Param<Tensor<4>>,
+    /// `[out]`.
+    bias: Param<Tensor<1>>,
+}
+
+impl Xcit {
+    /// The configuration must be valid.
+    fn new(config: &XcitConfig, device: &Device) -> Self {
+        let dim = config.embed_dim;
+        let deconv = || Deconv::new(dim, device);
+        Self {
+            trunk: Trunk::new(config, device),
+            fpn1: TwiceUp { first: deconv(), norm: BatchNorm2d::new(dim, device), second: deconv() },
+            fpn2: deconv(),
+            config: config.clone(),
+        }
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &XcitConfig {
+        &self.config
+    }
+}
+
+impl FeaturePyramid for Xcit {
+    fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut x = self.trunk.embed(images);
+        let mut levels = Vec::with_capacity(self.config.out_indices.len());
+        for (index, block) in self.trunk.blocks.iter().enumerate() {
+            x = block.forward(x);
+            if self.config.out_indices.contains(&index) {
+                let level = match levels.len() {
+                    0 => self.fpn1.forward(x.clone()).permute([0, 3, 1, 2]),
+                    1 => self.fpn2.forward(x.clone(), None).permute([0, 3, 1, 2]),
+                    2 => x.clone().permute([0, 3, 1, 2]),
+                    _ => halved(x.clone().permute([0, 3, 1, 2])),
+                };
+                levels.push(level);
+            }
+        }
+        levels
+    }
+
+    fn channels(&self) -> Vec<usize> {
+        vec![self.config.embed_dim; self.config.out_indices.len()]
+    }
+
+    fn strides(&self) -> Vec<usize> {
+        self.config.strides()
+    }
+}
+
+/// The largest of every 2x2 values of `[batch, channels, height, width]`; a size of 1 stays.
+fn halved(x: Tensor<4>) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    let window = [height, width].map(|size| size.min(2));
+    max_pool2d(x, MaxPoolOptions::new(window).with_stride(window))
+}
+
+impl XcitClassifier {
+    /// The configuration must be valid.
+    fn new(config: &XcitConfig, num_classes: usize, device: &Device) -> Self {
+        let dim = config.embed_dim;
+        Self {
+            trunk: Trunk::new(config, device),
+            cls_token: Param::from_tensor(Tensor::random([1, 1, dim], Distribution::Normal(0.0, 0.02), device)),
+            cls_attn_blocks: (0..config.cls_attn_layers).map(|_| ClassAttentionBlock::new(config, device)).collect(),
+            norm: ChannelNorm::with_epsilon(dim, EPSILON, device),
+            head: Dense::new(dim, num_classes, true, device),
+            config: config.clone(),
+        }
+    }
+
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32.
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = self.trunk.blocks.iter().fold(self.trunk.embed(images), |x, block| block.forward(x));
+        let ([batch, height, width, dim], dtype) = (x.dims(), x.dtype());
+        let mut patches = x.reshape([batch, 1, height * width, dim]);
+        let mut class = self.cls_token.val().cast(dtype).unsqueeze::<4>().expand([batch, 1, 1, dim]);
+        for block in &self.cls_attn_blocks {
+            (class, patches) = block.forward(class, patches);
+        }
+        self.head.forward(self.norm.forward(class.reshape([batch, dim]).cast(DType::F32)))
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &XcitConfig {
+        &self.config
+    }
+}
+
+impl Trunk {
+    fn new(config: &XcitConfig, device: &Device) -> Self {
+        let patch = |conv: ConvConfig| {
+            let fan_in = conv.inputs * conv.kernel * conv.kernel;
+            let weight = uniform_fan_in([conv.outputs, conv.inputs, conv.kernel, conv.kernel], fan_in, device);
+            ConvNorm { conv: conv.with_parameters(weight, None), norm: BatchNorm2d::new(conv.outputs, device) }
+        };
+        let projection = ConvConfig { inputs: 2 * FREQUENCIES, outputs: config.embed_dim, kernel: 1, stride: 1, padding: 0 };
+        Self {
+            patch_embed: PatchEmbed { proj: config.patch_convs().map(patch).into() },
+            pos_embed: FourierPositions { token_projection: projection.init(device) },
+            blocks: (0..config.depth).map(|_| Block::new(config, device)).collect(),
+        }
+    }
+
+    /// `images` `[batch, in_chans, height, width]` to `[batch, height', width', embed_dim]` with the positions added.
+    fn embed(&self, images: Tensor<4>) -> Tensor<4> {
+        let last = self.patch_embed.proj.len() - 1;
+        let mut x = images.permute([0, 2, 3, 1]);
+        for (index, ConvNorm { conv, norm }) in self.patch_embed.proj.iter().enumerate() {
+            let activation = if index == last { Pointwise::Identity } else { Pointwise::Gelu };
+            x = norm.forward_behind(conv, x, None, activation);
+        }
+        let [_, height, width, _] = x.dims();
+        let positions = self.pos_embed.forward([height, width], &x.device()).cast(x.dtype());
+        x + positions
+    }
+}
+
+impl FourierPositions {
+    /// `[1, height, width, embed_dim]`, float32.
+    fn forward(&self, [height, width]: [usize; 2], device: &Device) -> Tensor<4> {
+        let along = |size: usize| (0..size).map(|index| waves((index + 1) as f64 / (size as f64 + 1e-6))).collect::<Vec<_>>();
+        let (rows, columns) = (along(height), along(width));
+        let places = rows.iter().flat_map(|row| columns.iter().map(move |column| [*row, *column]));
+        let values: Vec<f32> = places.flatten().flatten().collect();
+        let waves = Tensor::from_data(TensorData::new(values, [1, height, width, 2 * FREQUENCIES]), device);
+        self.token_projection.forward(waves)
+    }
+}
+
+/// Sine and cosine of the place, a fraction of the axis, at falling frequencies.
+fn waves(place: f64) -> [f32; FREQUENCIES] {
+    std::array::from_fn(|index| {
+        let pair = (index / 2 * 2) as f64;
+        let angle = place * TAU / 10_000_f64.powf(pair / FREQUENCIES as f64);
+        (if index % 2 == 0 { angle.sin() } else { angle.cos() }) as f32
+    })
+}
+
+/// The MLP of either kind of block.
+fn mlp(config: &XcitConfig, device: &Device) -> Mlp {
+    let (channels, hidden) = (config.embed_dim, config.mlp_hidden());
+    MlpConfig { channels, hidden, activation: Activation::Gelu, gated: false, drop_rate: 0.0 }.init(device)
+}
+
+impl Block {
+    fn new(config: &XcitConfig, device: &Device) -> Self {
+        let dim = config.embed_dim;
+        let norm = || ChannelNorm::with_epsilon(dim, EPSILON, device);
+        let gamma = || Param::from_tensor(Tensor::full([dim], config.eta, device));
+        Self {
+            norm1: norm(),
+            attn: CrossCovarianceAttention {
+                temperature: Param::from_tensor(Tensor::ones([config.num_heads, 1, 1], device)),
+                qkv: Dense::new(dim, 3 * dim, true, device),
+                proj: Dense::new(dim, dim, true, device),
+            },
+            norm3: norm(),
+            local_mp: LocalPatchInteraction {
+                conv1: DepthwiseConv::new(dim, 3, true, device),
+                bn: BatchNorm2d::new(dim, device),
+                conv2: DepthwiseConv::new(dim, 3, true, device),
+            },
+            norm2: norm(),
+            mlp: mlp(config, device),
+            gamma1: gamma(),
+            gamma3: gamma(),
+            gamma2: gamma(),
+            drop_path: DropPath::new(config.drop_path_rate),
+        }
+    }
+
+    /// `[batch, height, width, embed_dim]` to the same shape.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.residual(x, |x, residual| {
+            let mixed = self.attn.mix(self.norm1.forward(x));
+            scaled(&self.attn.proj, mixed, self.gamma1.val(), residual)
+        });
+        let x = self.residual(x, |x, residual| {
+            let y = self.local_mp.forward(self.norm3.forward(x), self.gamma3.val());
+            match residual {
+                Some(residual) => residual + y,
+                None => y,
+            }
+        });
+        self.residual(x, |x, residual| scaled_mlp(&self.mlp, self.norm2.forward(x), self.gamma2.val(), residual))
+    }
+
+    /// Adds a branch, which does it itself where no path can be dropped.
+    fn residual(&self, x: Tensor<4>, branch: impl Fn(Tensor<4>, Option<Tensor<4>>) -> Tensor<4>) -> Tensor<4> {
+        if x.device().is_autodiff() {
+            return x.clone() + self.drop_path.forward(branch(x, None));
+        }
+        branch(x.clone(), Some(x))
+    }
+}
+
+/// `residual + gamma * layer(x)`.
+fn scaled(layer: &Dense, x: Tensor<4>, gamma: Tensor<1>, residual: Option<Tensor<4>>) -> Tensor<4> {
+    let bias = layer.bias.as_ref().map(|bias| bias.val() * gamma.clone());
+    vision_ops::linear_fused(x, layer.weight.val(), Fused { scale: Some(gamma), bias, residual, activation: Pointwise::Identity })
+}
+
+/// `residual + gamma * mlp(x)`.
+fn scaled_mlp(mlp: &Mlp, x: Tensor<4>, gamma: Tensor<1>, residual: Option<Tensor<4>>) -> Tensor<4> {
+    let hidden = mlp.fc1.forward_fused(x, Fused::default().activation(Pointwise::Gelu));
+    scaled(&mlp.fc2, hidden, gamma, residual)
+}
+
+impl CrossCovarianceAttention {
+    /// What goes into `proj`, of the shape of `x: [batch, height, width, channels]`.
+    fn mix(&self, x: Tensor<4>) -> Tensor<4> {
+        let (shape, dtype) = (x.dims(), x.dtype());
+        let temperature = self.temperature.val();
+        let [q, k, v] = heads(self.qkv.forward(x), temperature.dims()[0]);
+        // Every channel of q and k has length 1 over the positions, which is cheaper to see to after the product.
+        let [q_length, k_length] = [&q, &k].map(|t| t.clone().cast(DType::F32).square().sum_dim(2).clamp_min(1e-24).sqrt());
+        let scores = q.swap_dims(2, 3).matmul(k).cast(DType::F32) * temperature.unsqueeze::<4>();
+        let scores = scores / (q_length.swap_dims(2, 3) * k_length);
+        let attention = softmax(scores, 3).cast(dtype);
+        v.matmul(attention.swap_dims(2, 3)).swap_dims(1, 2).reshape(shape)
+    }
+}
+
+impl LocalPatchInteraction {
+    /// `[batch, height, width, channels]` to the same shape, times `gamma: [channels]`.
+    fn forward(&self, x: Tensor<4>, gamma: Tensor<1>) -> Tensor<4> {
+        let x = self.bn.forward(self.conv1.forward_activated(x, Activation::Gelu));
+        // A factor of the weights is one of the result, and there are fewer weights.
+        let bias = self.conv2.bias.as_ref().map(|bias| bias.val() * gamma.clone());
+        vision_ops::depthwise_conv2d(x, self.conv2.weight.val() * gamma.reshape([-1, 1, 1, 1]), bias)
+    }
+}
+
+impl ClassAttentionBlock {
+    fn new(config: &XcitConfig, device: &Device) -> Self {
+        let dim = config.embed_dim;
+        let norm = || ChannelNorm::with_epsilon(dim, EPSILON, device);
+        let gamma = || Param::from_tensor(Tensor::full([dim], config.eta, device));
+        let dense = || Dense::new(dim, dim, true, device);
+        Self {
+            norm1: norm(),
+            attn: ClassAttention { q: dense(), k: dense(), v: dense(), proj: dense(), num_heads: config.num_heads },
+            norm2: norm(),
+            mlp: mlp(config, device),
+            gamma1: gamma(),
+            gamma2: gamma(),
+            tokens_norm: config.tokens_norm,
+        }
+    }
+
+    /// The class token `[batch, 1, 1, embed_dim]` and the patches `[batch, 1, patches, embed_dim]` after the block.
+    fn forward(&self, class: Tensor<4>, patches: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let [normed_class, normed_patches] = [&class, &patches].map(|tokens| self.norm1.forward(tokens.clone()));
+        let all = Tensor::cat(vec![normed_class.clone(), normed_patches.clone()], 2);
+        let class = scaled(&self.attn.proj, self.attn.mix(normed_class, all), self.gamma1.val(), Some(class));
+        let gamma = self.gamma1.val().cast(patches.dtype()).reshape([1, 1, 1, -1]);
+        let patches = patches + normed_patches * gamma;
+
+        let class = self.norm2.forward(class);
+        let class = scaled_mlp(&self.mlp, class.clone(), self.gamma2.val(), Some(class));
+        // The published models add the patches to themselves where the class token gets its MLP.
+        let patches = if self.tokens_norm { self.norm2.forward(patches) } else { patches } * 2.0;
+        (class, patches)
+    }
+}
+
+impl ClassAttention {
+    /// What goes into `proj`: all tokens as the class token sees them, `[batch, 1, 1, channels]`.
+    fn mix(&self, class: Tensor<4>, all: Tensor<4>) -> Tensor<4> {
+        let [batch, _, _, channels] = class.dims();
+        let split = |x: Tensor<4>| {
+            let tokens = x.dims()[2];
+            x.reshape([batch, tokens, self.num_heads, channels / self.num_heads]).swap_dims(1, 2)
+        };
+        let (q, k, v) = (self.q.forward(class), self.k.forward(all.clone()), self.v.forward(all));
+        attend(split(q), split(k), split(v)).reshape([batch, 1, 1, channels])
+    }
+}
+
+impl TwiceUp {
+    /// `[batch, height, width, channels]` to `[batch, 4 height, 4 width, channels]`.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = match self.norm.stored(&x.device()) {
+            Some(stored) => self.first.forward(x, Some(stored)),
+            None => Pointwise::Gelu.apply(self.norm.forward(self.first.forward(x, None))),
+        };
+        self.second.forward(x, None)
+    }
+}
+
+impl Deconv {
+    fn new(channels: usize, device: &Device) -> Self {
+        // PyTorch takes the output channels for the fan in.
+        let fan_in = 4 * channels;
+        Self { weight: uniform_fan_in([channels, channels, 2, 2], fan_in, device), bias: uniform_fan_in([channels], fan_in, device) }
+    }
+
+    /// `[batch, height, width, in]` to `[batch, 2 height, 2 width, out]`; with scale and shift of a batch norm, these and GELU follow.
+    fn forward(&self, x: Tensor<4>, norm: Option<(Tensor<1>, Tensor<1>)>) -> Tensor<4> {
+        let [batch, height, width, inputs] = x.dims();
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        let outputs = bias.dims()[0];
+        // The four places a position becomes are four blocks of output channels.
+        let weight = weight.permute([2, 3, 1, 0]).reshape([4 * outputs, inputs]);
+        let four = |values: Tensor<1>| values.repeat(&[4]);
+        let fused = match norm {
+            Some((scale, shift)) => Fused {
+                bias: Some(four(bias * scale.clone() + shift)),
+                scale: Some(four(scale)),
+                residual: None,
+                activation: Pointwise::Gelu,
+            },
+            None => Fused::bias(Some(four(bias))),
+        };
+        let places: Tensor<6> = vision_ops::linear_fused(x, weight, fused).reshape([batch, height, width, 2, 2, outputs]);
+        places.permute([0, 1, 3, 2, 4, 5]).reshape([batch, 2 * height, 2 * width, outputs])
+    }
+}
+
+/// The key in timm's `Xcit` (and, for `fpn1` and `fpn2`, in the official backbone of detectors) of the parameter at `path` in an [`Xcit`]
+/// or [`XcitClassifier`].
+///
+/// ```
+/// use vmamba::baselines::xcit;
+/// assert_eq!(xcit::key("trunk.patch_embed.proj.3.norm.weight"), "patch_embed.proj.6.1.weight");
+/// assert_eq!(xcit::key("trunk.blocks.0.local_mp.bn.weight"), "blocks.0.local_mp.bn.weight");
+/// ```
+pub fn key(path: &str) -> String {
+    const LAYERS: [(&str, &str); 4] =
+        [("fpn1.first.", "fpn1.0."), ("fpn1.norm.", "fpn1.1."), ("fpn1.second.", "fpn1.3."), ("fpn2.", "fpn2.0.")];
+    let path = path.strip_prefix("trunk.").unwrap_or(path);
+    if let Some((number, parameter)) = path.strip_prefix("patch_embed.proj.").and_then(|rest| rest.split_once('.'))
+        && let Ok(number) = number.parse::<usize>()
+    {
+        // An activation stands between two of the reference's.
+        let parameter = parameter.replacen("conv.", "0.", 1).replacen("norm.", "1.", 1);
+        return format!("patch_embed.proj.{}.{parameter}", 2 * number);
+    }
+    let found = LAYERS.iter().find_map(|(ours, theirs)| path.strip_prefix(ours).map(|rest| format!("{theirs}{rest}")));
+    found.unwrap_or_else(|| path.to_owned())
+}
+
+/// The key of [`key`] for one of the official repository, or of mmpretrain, whose prefix `backbone.` is taken off. Others are returned as
+/// they are. For files of official classifiers see [`split_class_attention`], too.
+pub fn rename(key: &str) -> Option<Cow<'_, str>> {
+    const THEIRS: [(&str, &str); 2] = [("pos_embeder.", "pos_embed."), ("head.fc.", "head.")];
+    let key = key.strip_prefix("backbone.").unwrap_or(key);
+    let found = THEIRS.iter().find_map(|(theirs, ours)| key.strip_prefix(theirs).map(|rest| format!("{ours}{rest}")));
+    Some(found.map_or(Cow::Borrowed(key), Cow::Owned))
+}
+
+/// The state dict with query, key and value of the class attention as layers of their own (`cls_attn_blocks.0.attn.q.weight`, …), where the
+/// official files have one layer with the rows of all three (`cls_attn_blocks.0.attn.qkv.weight`). Other entries stay.
+pub fn split_class_attention(mut state: StateDict) -> StateDict {
+    let fused: Vec<String> =
+        state.keys().filter(|key| key.contains("cls_attn_blocks.") && key.contains(".attn.qkv.")).map(str::to_owned).collect();
+    for key in fused {
+        // What has no three equal parts stays, and is reported as unexpected when loaded.
+        let Some(tensor) =
+            state.get(&key).filter(|tensor| tensor.shape.first().is_some_and(|rows| *rows > 0 && rows.is_multiple_of(3))).cloned()
+        else {
+            continue;
+        };
+        state.remove(&key);
+        let mut shape = tensor.shape;
+        shape[0] /= 3;
+        for (name, data) in ["q", "k", "v"].into_iter().zip(tensor.data.chunks(tensor.data.len() / 3)) {
+            state.insert(key.replace(".qkv.", &format!(".{name}.")), StateTensor { shape: shape.clone(), data: data.to_vec() });
+        }
+    }
+    state
+}

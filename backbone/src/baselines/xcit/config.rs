@@ -1,0 +1,252 @@
+//! Options and cost of an XCiT.
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{FREQUENCIES, Xcit, XcitClassifier};
+use crate::complexity::{Complexity, OpKind, product};
+use crate::layers::ConvConfig;
+use crate::vmamba::ConfigError;
+
+/// Pixels of the image between two neighbouring positions.
+const PATCH: usize = 16;
+
+/// Options of an XCiT; the default is [`XcitConfig::small_12`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct XcitConfig {
+    /// Channels of the input image.
+    pub in_chans: usize,
+    /// Channels of every position. A multiple of 8, for the four convolutions of the patch embedding.
+    pub embed_dim: usize,
+    /// Number of blocks with cross-covariance attention.
+    pub depth: usize,
+    /// Attention heads of every block; they share the channels evenly.
+    pub num_heads: usize,
+    /// Hidden width of the MLP over `embed_dim`.
+    pub mlp_ratio: f64,
+    /// Number of blocks with class attention, of the classifier only.
+    pub cls_attn_layers: usize,
+    /// What the factors of all branches start with.
+    pub eta: f64,
+    /// Whether the second norm of a class attention block normalises all tokens, or the class token only.
+    pub tokens_norm: bool,
+    /// Stochastic depth, the same in all blocks but those of the class attention, which have none.
+    pub drop_path_rate: f64,
+    /// Blocks whose maps become the four levels of the backbone, ascending.
+    pub out_indices: Vec<usize>,
+}
+
+impl Default for XcitConfig {
+    fn default() -> Self {
+        Self::small_12()
+    }
+}
+
+impl XcitConfig {
+    /// XCiT-S12/16.
+    pub fn small_12() -> Self {
+        Self {
+            in_chans: 3,
+            embed_dim: 384,
+            depth: 12,
+            num_heads: 8,
+            mlp_ratio: 4.0,
+            cls_attn_layers: 2,
+            eta: 1.0,
+            tokens_norm: true,
+            drop_path_rate: 0.05,
+            out_indices: vec![3, 5, 7, 11],
+        }
+    }
+
+    /// XCiT-S24/16.
+    pub fn small_24() -> Self {
+        Self { depth: 24, eta: 1e-5, drop_path_rate: 0.1, out_indices: vec![7, 11, 15, 23], ..Self::small_12() }
+    }
+
+    /// XCiT-M24/16.
+    pub fn medium_24() -> Self {
+        Self { embed_dim: 512, drop_path_rate: 0.15, ..Self::small_24() }
+    }
+
+    /// Checks that the options fit together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] with the first field that does not.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug| {
+            if good {
+                return Ok(());
+            }
+            Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
+        };
+        let divides = |part: usize, whole: usize| part > 0 && whole > 0 && whole.is_multiple_of(part);
+        check(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        check(divides(8, self.embed_dim), "embed_dim", "a positive multiple of 8", &self.embed_dim)?;
+        check(self.depth > 0, "depth", "at least 1", &self.depth)?;
+        check(divides(self.num_heads, self.embed_dim), "num_heads", "a divisor of embed_dim", &self.num_heads)?;
+        let hidden = self.mlp_ratio.is_finite() && self.mlp_hidden() > 0;
+        check(hidden, "mlp_ratio", "a number that gives at least one hidden channel", &self.mlp_ratio)?;
+        check(self.cls_attn_layers > 0, "cls_attn_layers", "at least 1", &self.cls_attn_layers)?;
+        check(self.eta.is_finite(), "eta", "a number", &self.eta)?;
+        check((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
+    }
+
+    /// Checks that an image of `[height, width]` pixels has a position. Sizes that 16 does not divide are rounded up.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] when it has none.
+    pub fn check_image(&self, [height, width]: [usize; 2]) -> Result<(), ConfigError> {
+        if height > 0 && width > 0 {
+            return Ok(());
+        }
+        Err(ConfigError::Field { field: "image", expected: "at least one pixel".to_owned(), found: format!("{height} x {width}") })
+    }
+
+    /// A backbone with random weights on `device`.
+    ///
+    /// # Errors
+    /// As [`XcitConfig::validate`], and when `out_indices` make no pyramid.
+    pub fn try_init(&self, device: &Device) -> Result<Xcit, ConfigError> {
+        self.validate()?;
+        let indices = &self.out_indices;
+        if indices.len() != 4 || !indices.windows(2).all(|pair| pair[0] < pair[1]) || indices.iter().any(|i| *i >= self.depth) {
+            let expected = format!("four ascending block numbers below {}", self.depth);
+            return Err(ConfigError::Field { field: "out_indices", expected, found: format!("{indices:?}") });
+        }
+        Ok(Xcit::new(self, device))
+    }
+
+    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
+    ///
+    /// # Errors
+    /// As [`XcitConfig::validate`].
+    pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<XcitClassifier, ConfigError> {
+        self.validate()?;
+        Ok(XcitClassifier::new(self, num_classes, device))
+    }
+
+    /// Stride of every level of the backbone.
+    pub fn strides(&self) -> Vec<usize> {
+        vec![PATCH / 4, PATCH / 2, PATCH, 2 * PATCH]
+    }
+
+    /// Height and width of every level of the backbone for an image of `[height, width]` pixels.
+    pub fn level_sizes(&self, image: [usize; 2]) -> Vec<[usize; 2]> {
+        let grid = self.grid(image);
+        vec![grid.map(|size| 4 * size), grid.map(|size| 2 * size), grid, grid.map(|size| (size / 2).max(1))]
+    }
+
+    fn grid(&self, image: [usize; 2]) -> [usize; 2] {
+        self.patch_convs().iter().fold(image, |size, conv| size.map(|size| conv.output_size(size)))
+    }
+
+    pub(super) fn mlp_hidden(&self) -> usize {
+        (self.mlp_ratio * self.embed_dim as f64) as usize
+    }
+
+    /// The four convolutions of stride 2 that make patches of the image.
+    pub(super) fn patch_convs(&self) -> [ConvConfig; 4] {
+        let widths = [self.in_chans, self.embed_dim / 8, self.embed_dim / 4, self.embed_dim / 2, self.embed_dim];
+        [0, 1, 2, 3].map(|i| ConvConfig { inputs: widths[i], outputs: widths[i + 1], kernel: 3, stride: 2, padding: 1 })
+    }
+
+    /// Cost of the backbone for one image of `[height, width]` pixels.
+    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
+        let (dim, grid) = (self.embed_dim, self.grid(image));
+        let mut cost = self.trunk_complexity(image);
+        let twice = grid.map(|size| 2 * size);
+        for input in [grid, twice, grid] {
+            // Every input position is multiplied with the whole kernel.
+            cost.conv(dim, dim, [2, 2], input);
+            cost.add_params(dim);
+        }
+        batch_norm(&mut cost, dim, twice);
+        cost
+    }
+
+    /// Cost of the classifier for one image of `[height, width]` pixels.
+    pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
+        let (dim, hidden, grid) = (self.embed_dim, self.mlp_hidden(), self.grid(image));
+        let (one, all) = ([1, 1], [1, grid[0] * grid[1] + 1]);
+        let mut cost = self.trunk_complexity(image);
+        cost.add_params(dim);
+        for _ in 0..self.cls_attn_layers {
+            cost.layer_norm(dim, all);
+            for tokens in [one, all, all, one] {
+                cost.linear(OpKind::Linear, dim, dim, true, tokens);
+            }
+            cost.add(OpKind::Matmul, product(&[2, dim, all[1]]));
+            cost.layer_norm(dim, if self.tokens_norm { all } else { one });
+            cost.linear(OpKind::Linear, dim, hidden, true, one);
+            cost.linear(OpKind::Linear, hidden, dim, true, one);
+            cost.add_params(2 * dim);
+        }
+        // The official count normalises all tokens, of which the head takes the first.
+        cost.layer_norm(dim, all);
+        cost.linear(OpKind::Linear, dim, num_classes, true, one);
+        cost
+    }
+
+    fn trunk_complexity(&self, image: [usize; 2]) -> Complexity {
+        let (dim, hidden) = (self.embed_dim, self.mlp_hidden());
+        let mut cost = Complexity::default();
+        let mut grid = image;
+        for conv in self.patch_convs() {
+            grid = grid.map(|size| conv.output_size(size));
+            cost.conv(conv.inputs, conv.outputs, [conv.kernel; 2], grid);
+            batch_norm(&mut cost, conv.outputs, grid);
+        }
+        cost.conv(2 * FREQUENCIES, dim, [1, 1], grid);
+        cost.add_params(dim);
+        for _ in 0..self.depth {
+            for _ in 0..3 {
+                cost.layer_norm(dim, grid);
+            }
+            cost.linear(OpKind::Linear, dim, 3 * dim, true, grid);
+            cost.add(OpKind::Matmul, product(&[2, dim, dim / self.num_heads, grid[0], grid[1]]));
+            cost.add_params(self.num_heads);
+            cost.linear(OpKind::Linear, dim, dim, true, grid);
+            for _ in 0..2 {
+                cost.depthwise(dim, 3, true, grid);
+            }
+            batch_norm(&mut cost, dim, grid);
+            cost.linear(OpKind::Linear, dim, hidden, true, grid);
+            cost.linear(OpKind::Linear, hidden, dim, true, grid);
+            cost.add_params(3 * dim);
+        }
+        cost
+    }
+}
+
+/// A scale and a shift at every position.
+fn batch_norm(cost: &mut Complexity, channels: usize, [height, width]: [usize; 2]) {
+    cost.add_params(2 * channels);
+    cost.add(OpKind::BatchNorm, product(&[2, channels, height, width]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_make_no_model_are_refused_by_name() {
+        type Change = fn(&mut XcitConfig);
+        let changes: [(&str, Change); 7] = [
+            ("embed_dim", |c| c.embed_dim = 100),
+            ("num_heads", |c| c.num_heads = 5),
+            ("depth", |c| c.depth = 0),
+            ("cls_attn_layers", |c| c.cls_attn_layers = 0),
+            ("mlp_ratio", |c| c.mlp_ratio = f64::INFINITY),
+            ("drop_path_rate", |c| c.drop_path_rate = 1.0),
+            ("out_indices", |c| c.out_indices = vec![3, 5, 7, 12]),
+        ];
+        for (field, change) in changes {
+            let mut config = XcitConfig::small_12();
+            change(&mut config);
+            let error = config.try_init(&Device::flex()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{field}`")), "{field}: {error}");
+        }
+    }
+}
