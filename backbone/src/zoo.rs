@@ -13,12 +13,14 @@
 
 use std::borrow::Cow;
 
+use burn::module::Param;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::checkpoint::{LoadOptions, Rename, current_key};
+use crate::checkpoint::{LoadOptions, Rename, StateDict, current_key};
 use crate::complexity::Complexity;
+use crate::layers::Dense;
 use crate::vmamba::{ConfigError, Preset, Vmamba, VmambaClassifier, VmambaConfig};
 use crate::{FeaturePyramid, official_key};
 
@@ -42,6 +44,15 @@ pub enum Backbone {
 pub enum Classifier {
     /// VMamba and Vanilla-VMamba.
     Vmamba(VmambaClassifier),
+}
+
+/// The last linear layer of a classifier.
+#[derive(Clone, Debug)]
+pub struct LinearHead {
+    /// `[num_classes, features]`.
+    pub weight: Tensor<2>,
+    /// `[num_classes]`.
+    pub bias: Option<Tensor<1>>,
 }
 
 /// What a backbone gives at one level of its pyramid.
@@ -179,6 +190,21 @@ impl BackboneConfig {
         in_backbones.iter().fold(options, |options, prefix| options.may_be_missing(*prefix))
     }
 
+    /// The key of the weight of a classifier's last linear layer, `[num_classes, features]`.
+    pub fn head_key(&self) -> &'static str {
+        match self {
+            Self::Vmamba(_) => "classifier.head.weight",
+        }
+    }
+
+    /// The number of classes of a classifier's file, in every spelling that is known of this family; none when it holds no head.
+    pub fn num_classes(&self, state: &StateDict) -> Option<usize> {
+        let (wanted, rename) = (self.head_key(), self.rename());
+        let is_head = |key: &str| key == wanted || rename(key).is_some_and(|key| key == wanted);
+        let (_, head) = state.iter().find(|(key, _)| is_head(key))?;
+        head.shape.first().copied()
+    }
+
     /// Reads the table of a configuration: `preset`, else `family`, else VMamba, and options.
     fn from_table(mut table: Map<String, Value>) -> Result<Self, String> {
         let text = |key: &str, value: Value| match value {
@@ -271,6 +297,29 @@ impl Classifier {
         match self {
             Self::Vmamba(classifier) => classifier.forward(images),
         }
+    }
+
+    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, normalised, to
+    /// `[batch, features]`, float32. None for a model whose logits are not one linear layer of one vector.
+    pub fn features(&self, images: Tensor<4>) -> Option<Tensor<2>> {
+        match self {
+            Self::Vmamba(classifier) => Some(classifier.features(images)),
+        }
+    }
+
+    /// The last linear layer; none where [`Classifier::features`] gives none.
+    pub fn head(&self) -> Option<LinearHead> {
+        let dense = |head: &Dense| LinearHead { weight: head.weight.val(), bias: head.bias.as_ref().map(Param::val) };
+        match self {
+            Self::Vmamba(classifier) => Some(dense(classifier.head())),
+        }
+    }
+}
+
+impl LinearHead {
+    /// `[batch, features]` to logits `[batch, num_classes]`.
+    pub fn forward(&self, features: Tensor<2>) -> Tensor<2> {
+        vision_ops::linear(features, self.weight.clone(), self.bias.clone())
     }
 }
 
