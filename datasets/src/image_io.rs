@@ -11,6 +11,9 @@ use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 use crate::sample::{DataError, LabelMap};
 
+/// File name endings of pictures.
+pub(crate) const IMAGE_ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
+
 /// Reads a photo as 8-bit RGB, turned as its EXIF orientation says. Transparency is dropped, grey becomes three equal channels.
 ///
 /// # Errors

@@ -232,8 +232,8 @@ fn by_shape(order: &[usize], upright: &[bool], batch_size: usize) -> Vec<Vec<usi
     batches
 }
 
-/// A permutation of `0..len` (Fisher and Yates).
-fn shuffled(len: usize, seed: u64, epoch: u64) -> Vec<usize> {
+/// A permutation of `0..len` for an epoch (Fisher and Yates).
+pub fn shuffled(len: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut rng = TransformRng::seed_from_u64(mix(!seed, epoch));
     let mut order: Vec<usize> = (0..len).collect();
     for last in (1..len).rev() {

@@ -368,11 +368,21 @@ impl DeitClassifier {
     /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32. The patch size divides
     /// height and width, see [`DeitConfig::check_image`]; a rest is left out.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.head.forward(self.features(images))
+    }
+
+    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let (tokens, _) = self.trunk.embed(images);
         let tokens = self.trunk.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens));
         let [batch, _, _, dim] = tokens.dims();
         let class = tokens.narrow(2, 0, 1).reshape([batch, dim]).cast(DType::F32);
-        self.head.forward(self.norm.forward(class))
+        self.norm.forward(class)
+    }
+
+    /// The last linear layer.
+    pub fn head(&self) -> &Dense {
+        &self.head
     }
 
     /// The configuration it was built from.

@@ -276,11 +276,21 @@ impl FeaturePyramid for Resnet {
 impl ResnetClassifier {
     /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.fc.forward(self.features(images))
+    }
+
+    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let Some(feature) = self.trunk.forward(images).pop() else {
             unreachable!("a valid configuration has at least one stage");
         };
         let [batch, _, _, channels] = feature.dims();
-        self.fc.forward(feature.cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, channels]))
+        feature.cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, channels])
+    }
+
+    /// The last linear layer.
+    pub fn head(&self) -> &Dense {
+        &self.fc
     }
 
     /// The configuration it was built from.

@@ -338,10 +338,20 @@ impl FeaturePyramid for S4ndConvnext {
 impl S4ndConvnextClassifier {
     /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.head.fc.forward(self.features(images))
+    }
+
+    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         match self.trunk.forward(images).pop() {
-            Some(feature) => self.head.forward(feature),
+            Some(feature) => self.head.pooled(feature),
             None => unreachable!("a valid configuration has at least one stage"),
         }
+    }
+
+    /// The last linear layer.
+    pub fn head(&self) -> &Dense {
+        &self.head.fc
     }
 
     /// The configuration it was built from.
@@ -477,10 +487,10 @@ impl Block {
 
 impl Head {
     /// The average and what follows, a row an image, are float32.
-    fn forward(&self, feature: Tensor<4>) -> Tensor<2> {
+    fn pooled(&self, feature: Tensor<4>) -> Tensor<2> {
         let [batch, _, _, channels] = feature.dims();
         let averaged = feature.cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, channels]);
-        self.fc.forward(self.norm.forward(averaged))
+        self.norm.forward(averaged)
     }
 }
 

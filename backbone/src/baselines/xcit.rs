@@ -231,6 +231,11 @@ impl XcitClassifier {
 
     /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.head.forward(self.features(images))
+    }
+
+    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.trunk.blocks.iter().fold(self.trunk.embed(images), |x, block| block.forward(x));
         let ([batch, height, width, dim], dtype) = (x.dims(), x.dtype());
         let mut patches = x.reshape([batch, 1, height * width, dim]);
@@ -238,7 +243,12 @@ impl XcitClassifier {
         for block in &self.cls_attn_blocks {
             (class, patches) = block.forward(class, patches);
         }
-        self.head.forward(self.norm.forward(class.reshape([batch, dim]).cast(DType::F32)))
+        self.norm.forward(class.reshape([batch, dim]).cast(DType::F32))
+    }
+
+    /// The last linear layer.
+    pub fn head(&self) -> &Dense {
+        &self.head
     }
 
     /// The configuration it was built from.

@@ -36,10 +36,20 @@ impl VmambaClassifier {
 
     /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.classifier.head.forward(self.features(images))
+    }
+
+    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         match self.trunk.forward(images).pop() {
-            Some(feature) => self.classifier.forward(feature),
+            Some(feature) => self.classifier.pooled(feature),
             None => unreachable!("a valid configuration has at least one stage"),
         }
+    }
+
+    /// The last linear layer.
+    pub fn head(&self) -> &Dense {
+        &self.classifier.head
     }
 
     /// The configuration it was built from.
@@ -49,10 +59,9 @@ impl VmambaClassifier {
 }
 
 impl ClassifierHead {
-    /// `[batch, height, width, channels]` to `[batch, num_classes]`; the average and what follows, a row an image, are float32.
-    fn forward(&self, feature: Tensor<4>) -> Tensor<2> {
+    /// `[batch, height, width, channels]` to `[batch, channels]`; the average and what follows, a row an image, are float32.
+    fn pooled(&self, feature: Tensor<4>) -> Tensor<2> {
         let [batch, _, _, channels] = feature.dims();
-        let averaged = self.norm.forward(feature).cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, channels]);
-        self.head.forward(averaged)
+        self.norm.forward(feature).cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, channels])
     }
 }

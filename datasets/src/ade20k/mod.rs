@@ -16,11 +16,8 @@ use std::path::{Path, PathBuf};
 pub use classes::classes;
 pub use iou_metric::{IouMetric, IouReport};
 
-use crate::image_io;
+use crate::image_io::{self, IMAGE_ENDINGS};
 use crate::sample::{ClassList, DataError, IGNORE_LABEL, SegmentationDataset, SegmentationSample};
-
-/// File name endings of pictures.
-const IMAGE_ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
 
 /// A split of a folder of the ADE20K layout.
 #[derive(Clone, Debug)]

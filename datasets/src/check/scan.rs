@@ -1,7 +1,7 @@
 //! Reads every file of a data set once and keeps what the rules need: sizes, label values, a fingerprint of the content.
 
 use super::CheckError;
-use crate::image_io;
+use crate::image_io::{self, IMAGE_ENDINGS};
 use crate::sample::SegmentationDataset;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -10,9 +10,6 @@ use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-
-/// Endings of image files that training reads.
-const IMAGE_ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
 
 pub(super) struct FolderScan {
     pub(super) splits: Vec<SplitScan>,

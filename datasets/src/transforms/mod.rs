@@ -1,19 +1,24 @@
-//! What happens to an image and its labels or objects on the way to the network, as mmsegmentation 1.2.2 and mmdetection 3.3.0 do it.
+//! What happens to an image and its labels or objects on the way to the network, as mmsegmentation 1.2.2 and mmdetection 3.3.0 do it; for
+//! classifiers as torchvision does it on Pillow images.
 
+mod classification;
 mod crop;
 mod detection;
 mod flip;
 mod normalize;
 mod photometric;
 mod pipeline;
+mod resample;
 mod resize;
 
+pub use classification::ClassificationPipeline;
 pub use crop::{CropConfig, random_crop};
 pub use detection::{DetectionTestPipeline, DetectionTrainPipeline, DetectionTrainSample, ResizedCropConfig, padded_size};
 pub use flip::{flip_image, flip_labels};
 pub use normalize::{NetworkInput, Normalize};
 pub use photometric::PhotometricConfig;
 pub use pipeline::{RandomResizeConfig, TestPipeline, TrainPipeline, TrainSample};
+pub use resample::{Window, resize_bicubic, shorter_side_size};
 pub(crate) use resize::nearest_positions;
 pub use resize::{fit_size, resize_bilinear, resize_nearest, scaled_size};
 

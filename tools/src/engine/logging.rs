@@ -46,9 +46,7 @@ impl RunLog {
         let events = EventWriter::create(folder.join("tensorboard"))
             .with_context(|| format!("cannot write TensorBoard events in {}", folder.display()))?;
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(total);
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}<{eta}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let bar = progress_bar(total);
             bar.set_position(first);
             bar.reset_eta();
             bar
@@ -129,6 +127,14 @@ impl Drop for RunLog {
 }
 
 /// The lines of a log; a last line that was cut off by a crash is passed over.
+/// A bar on the terminal with the time passed and the time left; hidden where there is no terminal.
+pub fn progress_bar(total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}<{eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
 fn read_lines(path: &Path) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())

@@ -1,12 +1,14 @@
 //! The engine behind the tools: configuration, training, evaluation.
 //!
 //! ```text
+//! classification (accuracy of a classifier, linear tuning)
 //! config (TOML, inheritance, --set) ─> segmentation | detection (data, model, weights) ─> trainer ─> run folder
 //!                                          └─ evaluate ─> table, pictures          ├─ optimizer (AdamW, groups), schedule, ema
 //!                                                                                  ├─ data_parallel: copies on further devices
 //!                                                                                  └─ logging, checkpoints, resume, signals
 //! ```
 
+pub mod classification;
 pub mod config;
 pub mod data_parallel;
 pub mod detection;

@@ -1,0 +1,255 @@
+//! Folders of ImageNet's layout: a folder of images for every class.
+//!
+//! ```text
+//! root/<class>/…/name.JPEG                 or
+//! root/<split>/<class>/…/name.JPEG         any picture format
+//! ```
+//!
+//! Classes are counted in the order of their folders' names, which for ImageNet are synsets, as torchvision's `ImageFolder` does it, or in
+//! the order of a [class list](ImageFolder::open). Pictures are read as everywhere in this crate, so, unlike in torchvision, turned as their
+//! EXIF orientation says. Hidden files and folders are left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+
+use crate::image_io::{self, IMAGE_ENDINGS};
+use crate::sample::DataError;
+
+/// Folders inside a class's folder may be nested this deep; links may make a circle.
+const DEPTH: usize = 8;
+
+/// A class of images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageClass {
+    /// The name of its folder; for ImageNet its synset.
+    pub folder: String,
+    /// What people call it; its folder's name where no list tells.
+    pub name: String,
+}
+
+/// An image with its class.
+#[derive(Clone, Debug)]
+pub struct ClassificationSample {
+    /// The picture, 8 bits a channel.
+    pub image: RgbImage,
+    /// Index of its class.
+    pub label: usize,
+}
+
+/// A folder of images for every class. Images are read when asked for, possibly from several threads at once.
+#[derive(Clone, Debug)]
+#[expect(clippy::len_without_is_empty, reason = "an empty data set cannot be opened")]
+pub struct ImageFolder {
+    root: PathBuf,
+    classes: Vec<ImageClass>,
+    /// Every image with the index of its class, by class and then by name.
+    images: Vec<(PathBuf, usize)>,
+}
+
+impl ImageFolder {
+    /// Opens the folder `root/<split>` if there is one, else `root` itself.
+    ///
+    /// `list` is a text file with a class a line, the index being the line's: the name of the class's folder, then, after a tab or space,
+    /// what people call it (the layout of ImageNet's `LOC_synset_mapping.txt`). With a list, classes without a folder have no images, so
+    /// that a part of a data set can be looked at.
+    ///
+    /// # Errors
+    /// When there is no such folder, no folder of a class in it, no image in one of them, or when the list is empty, names a class twice,
+    /// or lacks one of the folders.
+    pub fn open(root: &Path, split: &str, list: Option<&Path>) -> Result<Self, DataError> {
+        let below = root.join(split);
+        let root = if below.is_dir() { below } else { root.to_owned() };
+        if !root.is_dir() {
+            return Err(DataError::layout(&root, "no such folder; expected one with a folder of images for every class"));
+        }
+        let (folders, _) = entries(&root)?;
+        let folders: BTreeMap<String, PathBuf> = folders.into_iter().map(|path| (file_name(&path), path)).collect();
+        if folders.is_empty() {
+            return Err(DataError::layout(&root, "no folder of a class in this folder; expected <class>/<image> below it"));
+        }
+        let classes = match list {
+            Some(list) => read_list(list, &folders, &root)?,
+            None => folders.keys().map(|folder| ImageClass { folder: folder.clone(), name: folder.clone() }).collect(),
+        };
+        let mut images = Vec::new();
+        for (label, class) in classes.iter().enumerate() {
+            let Some(folder) = folders.get(&class.folder) else { continue };
+            let before = images.len();
+            collect(folder, label, DEPTH, &mut images)?;
+            if images.len() == before {
+                let message = format!("no image in the folder of this class (looked for {})", IMAGE_ENDINGS.join(", "));
+                return Err(DataError::layout(folder, message));
+            }
+        }
+        Ok(Self { root, classes, images })
+    }
+
+    /// The folder that holds the folders of the classes.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The classes that labels count.
+    pub fn classes(&self) -> &[ImageClass] {
+        &self.classes
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// The file of image `index` and its label.
+    pub fn image(&self, index: usize) -> Option<(&Path, usize)> {
+        self.images.get(index).map(|(path, label)| (path.as_path(), *label))
+    }
+
+    /// Reads image `index`, below [`ImageFolder::len`].
+    ///
+    /// # Errors
+    /// When the file is missing, no picture, or damaged.
+    pub fn get(&self, index: usize) -> Result<ClassificationSample, DataError> {
+        let Some((path, label)) = self.image(index) else {
+            return Err(DataError::layout(&self.root, format!("image {index} of {}", self.len())));
+        };
+        Ok(ClassificationSample { image: image_io::read_rgb(path)?, label })
+    }
+}
+
+/// The images of a class in and below a folder.
+fn collect(folder: &Path, label: usize, depth: usize, images: &mut Vec<(PathBuf, usize)>) -> Result<(), DataError> {
+    if depth == 0 {
+        return Err(DataError::layout(folder, format!("folders are nested more than {DEPTH} deep; does a link lead back?")));
+    }
+    let (folders, files) = entries(folder)?;
+    images.extend(files.into_iter().map(|path| (path, label)));
+    folders.iter().try_for_each(|folder| collect(folder, label, depth - 1, images))
+}
+
+/// The folders and the images in a folder, by name.
+fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
+    let io = |source| DataError::io(folder, source);
+    let (mut folders, mut images) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if file_name(&path).starts_with('.') {
+            continue;
+        }
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            folders.push(path);
+        } else if IMAGE_ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)) {
+            images.push(path);
+        }
+    }
+    folders.sort();
+    images.sort();
+    Ok((folders, images))
+}
+
+/// The classes of a list; `folders` are those below `root`.
+fn read_list(list: &Path, folders: &BTreeMap<String, PathBuf>, root: &Path) -> Result<Vec<ImageClass>, DataError> {
+    let text = std::fs::read_to_string(list).map_err(|source| DataError::io(list, source))?;
+    let mut classes = Vec::new();
+    let mut known = BTreeSet::new();
+    for (number, line) in text.lines().enumerate().map(|(number, line)| (number + 1, line.trim())).filter(|(_, line)| !line.is_empty()) {
+        let (folder, name) = match line.split_once('\t') {
+            Some((folder, name)) => (folder.trim(), name.trim()),
+            // A folder's name may have spaces.
+            None if folders.contains_key(line) => (line, line),
+            None => line.split_once(char::is_whitespace).map_or((line, line), |(folder, name)| (folder, name.trim())),
+        };
+        if !known.insert(folder) {
+            return Err(DataError::layout(list, format!("line {number}: the class {folder} is listed twice")));
+        }
+        classes.push(ImageClass { folder: folder.to_owned(), name: name.to_owned() });
+    }
+    if classes.is_empty() {
+        return Err(DataError::layout(list, "the class list is empty"));
+    }
+    match folders.keys().find(|folder| !known.contains(folder.as_str())) {
+        Some(folder) => Err(DataError::layout(list, format!("the class list lacks the folder {folder} of {}", root.display()))),
+        None => Ok(classes),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn folder(images: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for name in images {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            RgbImage::new(3, 2).save_with_format(&path, image::ImageFormat::Png).unwrap();
+        }
+        root
+    }
+
+    fn open(root: &tempfile::TempDir, list: Option<&str>) -> Result<ImageFolder, DataError> {
+        let path = root.path().join("list.txt");
+        list.iter().for_each(|text| fs::write(&path, text).unwrap());
+        ImageFolder::open(root.path(), "val", list.map(|_| path.as_path()))
+    }
+
+    fn found(data: &ImageFolder) -> Vec<(String, usize)> {
+        data.images.iter().map(|(path, label)| (path.strip_prefix(&data.root).unwrap().display().to_string(), *label)).collect()
+    }
+
+    #[test]
+    fn classes_are_counted_in_the_order_of_their_folders() {
+        let names = ["n02/b.JPEG", "n02/a.png", "n01/images/x.jpg", "n10/y.webp", ".git/z.png"];
+        let expected = [("n01/images/x.jpg", 0), ("n02/a.png", 1), ("n02/b.JPEG", 1), ("n10/y.webp", 2)];
+        let expected = expected.map(|(name, label)| (name.to_owned(), label));
+        assert_eq!(found(&open(&folder(&names), None).unwrap()), expected);
+        let data = open(&folder(&names.map(|name| format!("val/{name}")).each_ref().map(String::as_str)), None).unwrap();
+        assert_eq!(found(&data), expected);
+        assert_eq!((data.get(3).unwrap().label, data.get(3).unwrap().image.dimensions()), (2, (3, 2)));
+        assert!(data.get(4).is_err());
+    }
+
+    #[test]
+    fn a_list_gives_order_and_names() {
+        let root = folder(&["n02/a.png", "Granny Smith/b.png"]);
+        let data = open(&root, Some("n02 tench, Tinca tinca\n\nn05\tgoldfish\nGranny Smith\n")).unwrap();
+        let names: Vec<&str> = data.classes().iter().map(|class| class.name.as_str()).collect();
+        assert_eq!(names, ["tench, Tinca tinca", "goldfish", "Granny Smith"]);
+        assert_eq!(found(&data), [("n02/a.png".to_owned(), 0), ("Granny Smith/b.png".to_owned(), 2)]);
+        for (list, parts) in [
+            ("n02\n", ["list.txt", "lacks the folder Granny Smith"]),
+            ("n02 a\nn02 b\n", ["line 2", "n02 is listed twice"]),
+            ("\n", ["list.txt", "empty"]),
+        ] {
+            let error = open(&root, Some(list)).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = |root: &tempfile::TempDir| open(root, None).unwrap_err().to_string();
+        assert!(error(&folder(&[])).contains("no folder of a class"));
+        assert!(error(&folder(&["stray.png"])).contains("no folder of a class"));
+        let root = folder(&["a/x.png"]);
+        fs::create_dir(root.path().join("b")).unwrap();
+        fs::write(root.path().join("b/readme.txt"), "").unwrap();
+        assert!(error(&root).contains("no image in the folder of this class"), "{}", error(&root));
+        assert!(error(&root).starts_with(&root.path().join("b").display().to_string()));
+        let missing = ImageFolder::open(&root.path().join("none"), "val", None).unwrap_err().to_string();
+        assert!(missing.contains("none: no such folder"), "{missing}");
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(root.path().join("a"), root.path().join("a/circle")).unwrap();
+            assert!(error(&root).contains("does a link lead back"), "{}", error(&root));
+        }
+    }
+}
