@@ -135,7 +135,6 @@ fn cost_equals_the_published_figures() {
         (SwinConfig::base_384(), 87.9, 384, 47.1),
     ] {
         let cost = config.classifier_complexity(1000, [side, side]);
-        println!("{} {}", cost.params, cost.flops());
         let model = config.try_init_classifier(1000, &device).unwrap();
         assert_eq!(cost.params, model.num_params() as u64);
         assert!((cost.params as f64 / 1e6 - params).abs() <= 0.05, "{params} M: {}", cost.params);
@@ -145,7 +144,6 @@ fn cost_equals_the_published_figures() {
     let scaled = SwinConfig { window_size: WindowSize::Scaled, ..SwinConfig::tiny() };
     for (side, gflops) in [(224, 4.51), (288, 7.6), (384, 14.05), (512, 26.65), (640, 45.0), (768, 70.72)] {
         let flops = scaled.classifier_complexity(1000, [side, side]).flops();
-        println!("Swin-T* {side}: {flops}");
         assert!((flops as f64 / 1e9 - gflops).abs() <= 0.0051, "Swin-T* at {side}: {gflops} G, {flops}");
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! The reference is the official repository, by the names of its parameters and by what it computes at the sizes it was made for. Maps that
 //! windows do not divide are padded with zeros before the shift, as in the official detectors and in torchvision, whose padding is attended
-//! to (timm shifts first). Images are padded to whole patches, as in the detectors.
+//! to (timm shifts first). Images are padded to whole patches, as in the detectors (torchvision leaves the rest out).
 
 use burn::module::Param;
 use burn::prelude::*;
@@ -40,8 +40,6 @@ pub struct Swin {
     trunk: SwinTrunk,
     /// One entry a stage; only the stages of `out_indices` have a norm.
     norms: Vec<Option<ChannelNorm>>,
-    #[module(skip)]
-    config: SwinConfig,
 }
 
 /// The classifier.
@@ -50,8 +48,6 @@ pub struct SwinClassifier {
     trunk: SwinTrunk,
     norm: ChannelNorm,
     head: Dense,
-    #[module(skip)]
-    config: SwinConfig,
 }
 
 /// What backbone and classifier share: the patches and the stages.
@@ -109,7 +105,7 @@ impl SwinConfig {
         self.validate()?;
         let norm = |stage| self.out_indices.contains(&stage).then(|| ChannelNorm::new(self.dim(stage), device));
         let norms = (0..self.num_stages()).map(norm).collect();
-        Ok(Swin { trunk: SwinTrunk::new(self, device), norms, config: self.clone() })
+        Ok(Swin { trunk: SwinTrunk::new(self, device), norms })
     }
 
     /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
@@ -123,7 +119,6 @@ impl SwinConfig {
             trunk: SwinTrunk::new(self, device),
             norm: ChannelNorm::new(width, device),
             head: Dense::new(width, num_classes, true, device),
-            config: self.clone(),
         })
     }
 }
@@ -131,7 +126,7 @@ impl SwinConfig {
 impl Swin {
     /// The configuration it was built from.
     pub fn config(&self) -> &SwinConfig {
-        &self.config
+        &self.trunk.config
     }
 }
 
@@ -144,11 +139,11 @@ impl FeaturePyramid for Swin {
     }
 
     fn channels(&self) -> Vec<usize> {
-        self.config.out_indices.iter().map(|stage| self.config.dim(*stage)).collect()
+        self.config().out_indices.iter().map(|stage| self.config().dim(*stage)).collect()
     }
 
     fn strides(&self) -> Vec<usize> {
-        self.config.out_indices.iter().map(|stage| self.config.stride(*stage)).collect()
+        self.config().out_indices.iter().map(|stage| self.config().stride(*stage)).collect()
     }
 }
 
@@ -172,7 +167,7 @@ impl SwinClassifier {
 
     /// The configuration it was built from.
     pub fn config(&self) -> &SwinConfig {
-        &self.config
+        &self.trunk.config
     }
 }
 

@@ -25,7 +25,7 @@ pub fn key(path: &str) -> String {
 /// `layers.1.downsample` is the official `layers.0.downsample`, and OpenMMLab's merging orders channels otherwise. See [`official_state`].
 /// A file of these that is loaded without it does not fit, so that no mistake goes unseen.
 pub fn rename(key: &str) -> Option<Cow<'_, str>> {
-    if key.ends_with("relative_position_index") || key.ends_with("attn_mask") || key.ends_with("relative_coords_table") {
+    if key.ends_with("relative_position_index") || key.ends_with("attn_mask") {
         return None;
     }
     if let Some(rest) = key.strip_prefix("head.fc.") {
@@ -43,7 +43,7 @@ fn torchvision(key: &str) -> Option<String> {
         (0, "0") => format!("patch_embed.proj.{parameter}"),
         (0, "2") => format!("patch_embed.norm.{parameter}"),
         (0, _) => return None,
-        _ if index % 2 == 0 => format!("layers.{}.downsample.{rest}", index / 2 - 1),
+        _ if index.is_multiple_of(2) => format!("layers.{}.downsample.{rest}", index / 2 - 1),
         _ => {
             let parameter = [("mlp.0.", "mlp.fc1."), ("mlp.3.", "mlp.fc2.")]
                 .into_iter()
@@ -68,7 +68,7 @@ pub fn official_state(state: StateDict) -> StateDict {
     if !mmlab && (has("layers.0.downsample.") || !has("layers.1.downsample.")) {
         return state;
     }
-    let classifier = has("head.fc.");
+    let classifier = state.iter().any(|(key, _)| key.starts_with("head.fc."));
     let mut official = StateDict::new();
     for (key, tensor) in state.iter() {
         if mmlab {
@@ -117,7 +117,7 @@ fn from_mmlab(key: &str, tensor: &StateTensor, classifier: bool) -> (String, Sta
 /// and goes down before it goes right. This is the last axis of the norm and of the reduction.
 fn merged_as_official(tensor: &StateTensor) -> StateTensor {
     let merged = tensor.shape.last().copied().unwrap_or(0);
-    if merged == 0 || merged % 4 != 0 {
+    if merged == 0 || !merged.is_multiple_of(4) {
         return tensor.clone();
     }
     let channels = merged / 4;
@@ -158,5 +158,19 @@ mod tests {
         let official = official_state(state);
         let keys: Vec<&str> = official.iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["backbone.layers.0.blocks.0.attn.qkv.bias", "backbone.norm3.bias", "rpn_head.stages.weight"]);
+    }
+
+    #[test]
+    fn a_classifier_of_openmmlab_has_no_backbone_and_one_norm() {
+        let mut state = StateDict::new();
+        for key in ["backbone.stages.0.blocks.0.attn.w_msa.qkv.bias", "backbone.norm3.bias", "head.fc.bias"] {
+            state.insert(key, StateTensor { shape: vec![1], data: vec![0.0] });
+        }
+        state.insert("backbone.stages.0.downsample.norm.bias", StateTensor { shape: vec![8], data: (0..8_u8).map(f32::from).collect() });
+        let official = official_state(state);
+        let keys: Vec<_> = official.iter().filter_map(|(key, _)| rename(key)).collect();
+        assert_eq!(keys, ["head.bias", "layers.0.blocks.0.attn.qkv.bias", "layers.0.downsample.norm.bias", "norm.bias"]);
+        // Two channels with four neighbours each, row by row, to four neighbours with two channels each, down before right.
+        assert_eq!(official.get("layers.0.downsample.norm.bias").unwrap().data, [0.0, 4.0, 2.0, 6.0, 1.0, 5.0, 3.0, 7.0]);
     }
 }
