@@ -20,8 +20,8 @@ use serde_json::{Map, Value};
 
 use crate::baselines::{
     Convnext, ConvnextClassifier, ConvnextConfig, Deit, DeitClassifier, DeitConfig, Resnet, ResnetClassifier, ResnetConfig, S4ndConvnext,
-    S4ndConvnextClassifier, S4ndConvnextConfig, Swin, SwinClassifier, SwinConfig, WindowSize, Xcit, XcitClassifier, XcitConfig, convnext, deit,
-    resnet, s4nd_convnext, swin, xcit,
+    S4ndConvnextClassifier, S4ndConvnextConfig, Swin, SwinClassifier, SwinConfig, WindowSize, Xcit, XcitClassifier, XcitConfig, convnext,
+    deit, resnet, s4nd_convnext, swin, xcit,
 };
 use crate::checkpoint::{LoadOptions, Rename, StateDict, current_key};
 use crate::complexity::Complexity;

@@ -70,7 +70,7 @@ pub fn initial_model(config: &UperNetConfig, init: &Init, seed: u64, device: &De
     let model = config.try_init(device).context("model")?;
     let Init::Checkpoint(path) = init else { return Ok((model, None)) };
     let checkpoint = Checkpoint::read(path).context("init")?;
-    let state = checkpoint.state_dict(Weights::Auto).context("init")?;
+    let state = config.backbone.official_state(checkpoint.state_dict(Weights::Auto).context("init")?);
     let whole = state.keys().any(|key| key.starts_with("decode_head."));
     let context = || format!("init = \"{}\"", path.display());
     if whole {
@@ -335,6 +335,7 @@ pub fn load_segmentor(path: &Path, config: Option<SegmentationConfig>, device: &
     };
     let weights = if checkpoint.weight_sets().contains(&"model_ema") { Weights::Ema } else { Weights::Auto };
     let state = checkpoint.state_dict(if own { weights } else { Weights::Auto })?;
+    let state = config.model.backbone.official_state(state);
     let model_config = model_config(&config.model, classes.len());
     let model = model_config.try_init(device).context("model")?;
     // Prediction does not need the auxiliary head.

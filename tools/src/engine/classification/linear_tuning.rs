@@ -102,11 +102,11 @@ pub struct TuningReport {
 /// Computes the pooled features of all readable images; they stay in memory, 4 bytes a number. `progress` counts images.
 ///
 /// # Errors
-/// When the model has no single last linear layer, features are no numbers, or not one image can be read.
+/// When features are no numbers, or not one image can be read.
 pub fn extract_features(model: &Classifier, data: &Arc<ImageFolder>, feed: &Feed, progress: &ProgressBar) -> Result<FeatureTable> {
     let (mut values, mut labels, mut width) = (Vec::new(), Vec::new(), 0);
     let skipped = for_each_batch(data, feed, progress, |images, batch| {
-        let features = model.features(images).context("this model has no single last linear layer to be tuned")?;
+        let features = model.features(images);
         width = features.dims()[1];
         let begin = values.len();
         values.extend(features.into_data().iter::<f32>());
@@ -124,7 +124,7 @@ pub fn extract_features(model: &Classifier, data: &Arc<ImageFolder>, feed: &Feed
 /// gives the same steps.
 ///
 /// # Errors
-/// When the model has no single last linear layer, there is nothing to train for, or the loss is no number.
+/// When there is nothing to train for, or the loss is no number.
 pub fn tune_head(
     model: &Classifier,
     train: FeatureTable,
@@ -132,7 +132,7 @@ pub fn tune_head(
     config: &TuningConfig,
     mut each: impl FnMut(&TuningEpoch),
 ) -> Result<TuningReport> {
-    let head = model.head().context("this model has no single last linear layer to be tuned")?;
+    let head = model.head();
     let device = train.features.device();
     let images = train.labels.len();
     let batch_size = config.batch_size.min(images);

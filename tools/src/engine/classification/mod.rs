@@ -70,7 +70,7 @@ pub fn model_config(model: &str) -> Result<BackboneConfig> {
 /// # Errors
 /// When the file is no checkpoint, has no head, or is of another model.
 pub fn load_classifier(path: &Path, config: &BackboneConfig, weights: Weights, device: &Device) -> Result<LoadedClassifier> {
-    let state = Checkpoint::read(path)?.state_dict(weights)?;
+    let state = config.official_state(Checkpoint::read(path)?.state_dict(weights)?);
     let Some(num_classes) = config.num_classes(&state) else {
         bail!("{} is no classifier of this model: it has no {}", path.display(), config.head_key());
     };

@@ -75,7 +75,7 @@ pub fn initial_model(config: &MaskRcnnConfig, init: &Init, seed: u64, device: &D
     let mut model = config.try_init(device).context("model")?;
     let Init::Checkpoint(path) = init else { return Ok((model, None)) };
     let checkpoint = Checkpoint::read(path).context("init")?;
-    let state = checkpoint.state_dict(Weights::Auto).context("init")?;
+    let state = config.backbone.official_state(checkpoint.state_dict(Weights::Auto).context("init")?);
     let context = || format!("init = \"{}\"", path.display());
     if state.keys().any(|key| key.starts_with("rpn_head.")) {
         // A detector for other classes: everything but the last layers.
@@ -374,6 +374,7 @@ pub fn load_detector(path: &Path, config: Option<DetectionConfig>, device: &Devi
         (None, None) => bail!("{} does not say what model it is; name its configuration with --config", path.display()),
     };
     let state = checkpoint.state_dict(if own && checkpoint.weight_sets().contains(&"model_ema") { Weights::Ema } else { Weights::Auto })?;
+    let state = config.model.backbone.official_state(state);
     let (classes, names_known): (ClassList, bool) = match field("classes") {
         Some(text) => (serde_json::from_str(text).with_context(|| format!("{}: its classes", path.display()))?, true),
         // An official checkpoint has a row of weights for each class and the background.
