@@ -1,4 +1,4 @@
-//! Tables with one content and three faces: aligned text for the terminal, Markdown for documents, rows of JSON for programs.
+//! Tables with one content and four faces: aligned text for the terminal, Markdown for documents, rows of JSON and CSV for programs.
 
 use serde_json::{Map, Value};
 use std::fmt;
@@ -142,6 +142,22 @@ impl Table {
         Value::Array(self.rows.iter().map(row).collect())
     }
 
+    /// Comma-separated values by RFC 4180, with line feeds. Numbers have all their digits; what is not known is empty.
+    pub fn csv(&self) -> String {
+        let quoted = |text: &str| {
+            if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+        };
+        let value = |cell: &Cell| match cell {
+            Cell::Text(text) => quoted(text),
+            Cell::Integer(n) => n.to_string(),
+            Cell::Number(n, _) | Cell::Scientific(n) if n.is_finite() => n.to_string(),
+            Cell::Number(..) | Cell::Scientific(_) | Cell::Missing => String::new(),
+        };
+        let head = self.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(",");
+        let rows = self.rows.iter().map(|row| row.iter().map(value).collect::<Vec<_>>().join(","));
+        std::iter::once(head).chain(rows).map(|line| line + "\n").collect()
+    }
+
     /// A column is aligned right when it holds a number anywhere and no text.
     fn right(&self, column: usize) -> bool {
         let mut cells = self.rows.iter().map(|row| &row[column]);
@@ -197,6 +213,14 @@ mod tests {
     fn markdown_marks_right_columns_and_escapes_bars() {
         let expected = "| class |   IoU | pixels |\n|-------|------:|-------:|\n| sky   | 91.23 |    120 |\n| a\\|b  |   n/a |      - |\n";
         assert_eq!(sample().markdown(), expected);
+    }
+
+    #[test]
+    fn csv_quotes_what_needs_it_and_leaves_unknown_values_empty() {
+        let mut table = Table::new(["name", "value"]);
+        table.push(["a, \"b\"".into(), Cell::Number(0.125, 1)]);
+        table.push(["c".into(), Cell::percent(f64::NAN)]);
+        assert_eq!(table.csv(), "name,value\n\"a, \"\"b\"\"\",0.125\nc,\n");
     }
 
     #[test]
