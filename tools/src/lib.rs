@@ -1,5 +1,5 @@
 //! What the command-line tools share: the engine that trains and evaluates, the reports a person reads, the published numbers, the peers,
-//! the checks of a device.
+//! the checks of a device, the tables beside the paper's.
 
 pub mod ablation;
 pub mod engine;
@@ -8,3 +8,4 @@ pub mod peers;
 pub mod published;
 pub mod report;
 pub mod scaling;
+pub mod tables;

@@ -121,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         let document = json!({
             "checkpoint": arguments.checkpoint, "config": config.name, "iteration": detector.iteration, "precision": arguments.precision, "images": found.images,
             "max_detections": [100, 300, 1000], "classes": detector.classes.names, "bbox": of(boxes), "segm": of(masks),
-            "classes_bbox": category_table(boxes, masks, &detector.classes, &ids).json_rows(),
+            "classes_bbox": category_table(boxes, masks, &detector.classes, &ids).json_rows(), "configuration": config,
         });
         std::fs::write(path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }

@@ -121,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.json {
         let document = json!({
             "checkpoint": arguments.checkpoint, "config": config.name, "iteration": segmentor.iteration, "tta": arguments.tta,
-            "mode": config.test.mode, "precision": arguments.precision, "images": evaluation.images, "classes": segmentor.classes.names, "metrics": report,
+            "mode": config.test.mode, "precision": arguments.precision, "images": evaluation.images, "classes": segmentor.classes.names, "metrics": report, "configuration": config,
         });
         std::fs::write(path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }

@@ -18,7 +18,7 @@ use super::logging::{METRICS_FILE, human};
 use super::trainer::{BEST, LAST, Outcome, Task, Trainer};
 
 /// Where a run writes down its configuration.
-const SNAPSHOT: &str = "config.toml";
+pub const SNAPSHOT: &str = "config.toml";
 
 /// The arguments of a training tool.
 #[derive(Args)]

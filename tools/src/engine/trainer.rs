@@ -363,6 +363,7 @@ impl<'a, T: Task> Trainer<'a, T> {
         let keys = self.task.keys();
         let mut metadata = self.task.metadata()?;
         metadata.insert("iteration".to_owned(), self.iteration.to_string());
+        metadata.insert("iterations".to_owned(), self.length.iterations.to_string());
         if let Some(iteration) = self.validated {
             metadata.insert("validated_iteration".to_owned(), iteration.to_string());
         }

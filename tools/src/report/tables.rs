@@ -1,4 +1,4 @@
-//! Tables with one content and three faces: aligned text for the terminal, Markdown for documents, rows of JSON for programs.
+//! Tables with one content and four faces: aligned text for the terminal, Markdown for documents, rows of JSON and CSV for programs.
 
 use serde_json::{Map, Value};
 use std::fmt;
@@ -134,28 +134,28 @@ impl Table {
         out
     }
 
-    /// Comma-separated values with a head, full numbers, nothing for what is not known (RFC 4180).
-    pub fn csv(&self) -> String {
-        let quoted = |text: &str| match text.contains([',', '"', '\n']) {
-            true => format!("\"{}\"", text.replace('"', "\"\"")),
-            false => text.to_owned(),
-        };
-        let cell = |cell: &Cell| match cell {
-            Cell::Number(n, _) | Cell::Scientific(n) if n.is_finite() => n.to_string(),
-            Cell::Number(..) | Cell::Scientific(_) | Cell::Missing => String::new(),
-            cell => quoted(&cell.to_string()),
-        };
-        let head: Vec<String> = self.columns.iter().map(|column| quoted(column)).collect();
-        let rows = self.rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>());
-        std::iter::once(head).chain(rows).map(|line| line.join(",") + "\n").collect()
-    }
-
     /// One JSON object a row, keys in the order of the columns.
     pub fn json_rows(&self) -> Value {
         let row = |cells: &Vec<Cell>| {
             Value::Object(self.columns.iter().cloned().zip(cells.iter().map(Cell::json)).collect::<Map<String, Value>>())
         };
         Value::Array(self.rows.iter().map(row).collect())
+    }
+
+    /// Comma-separated values by RFC 4180, with line feeds. Numbers have all their digits; what is not known is empty.
+    pub fn csv(&self) -> String {
+        let quoted = |text: &str| {
+            if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+        };
+        let value = |cell: &Cell| match cell {
+            Cell::Text(text) => quoted(text),
+            Cell::Integer(n) => n.to_string(),
+            Cell::Number(n, _) | Cell::Scientific(n) if n.is_finite() => n.to_string(),
+            Cell::Number(..) | Cell::Scientific(_) | Cell::Missing => String::new(),
+        };
+        let head = self.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(",");
+        let rows = self.rows.iter().map(|row| row.iter().map(value).collect::<Vec<_>>().join(","));
+        std::iter::once(head).chain(rows).map(|line| line + "\n").collect()
     }
 
     /// A column is aligned right when it holds a number anywhere and no text.

@@ -92,7 +92,7 @@ fn cost_table(study: &Study) -> Table {
     let mut table = Table::new(columns);
     for (model, side, cost) in &costs {
         let giga = |flops: u64| Cell::Number(flops as f64 / 1e9, 2);
-        let published = published::scaling(model, *side).map(|row| row.gflops);
+        let published = published_row(model, *side).map(|row| row.gflops);
         let mut row: Vec<Cell> = vec![
             (*model).into(),
             (*side).into(),
@@ -124,7 +124,7 @@ fn speed_table(study: &Study) -> Table {
     ]);
     for row in &study.rows {
         let (work, protocol) = (&row.work, row.protocol);
-        let published = published::scaling(&work.model, work.side).map(|published| match work.purpose {
+        let published = published_row(&work.model, work.side).map(|published| match work.purpose {
             Purpose::Inference => published.throughput,
             Purpose::Training => published.train_throughput,
         });
@@ -148,6 +148,15 @@ fn speed_table(study: &Study) -> Table {
     table
 }
 
+/// The paper's row. Its Swin has windows that grow with the image.
+fn published_row(model: &str, side: usize) -> Option<&'static published::ScalingRow> {
+    match model {
+        "swin_tiny" => None,
+        "swin_tiny_scaled" => published::scaling("swin_tiny", side),
+        _ => published::scaling(model, side),
+    }
+}
+
 fn beyond_weights(measured: &super::Measured) -> f64 {
     measured.peak_bytes.saturating_sub(measured.before_bytes) as f64
 }
@@ -156,7 +165,7 @@ fn accuracy_table(study: &Study) -> Table {
     let mut table =
         Table::new(["model", "side", "top-1, %", "published, %", "tuned, %", "published tuned, %", "images", "left out", "weights"]);
     for Accuracy { model, side, checkpoint, top1, tuned_top1, images, skipped } in &study.accuracies {
-        let published = published::scaling(model, *side);
+        let published = published_row(model, *side);
         let number = |value: Option<f64>| value.map_or(Cell::Missing, |value| Cell::Number(value, 2));
         table.push([
             model.as_str().into(),
@@ -270,7 +279,7 @@ fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
         };
         accuracy.push(Series::dots(model, points(&|row| Some(row.top1))));
         accuracy.push(Series::dots(format!("{model}, tuned"), points(&|row| row.tuned_top1)));
-        let published = rows.iter().filter_map(|row| Some((row.side as f64, published::scaling(model, row.side)?.top1)));
+        let published = rows.iter().filter_map(|row| Some((row.side as f64, published_row(model, row.side)?.top1)));
         accuracy.push(Series::line(format!("{model}, published"), published.collect()));
     }
     draw("accuracy", "Top-1 without fine-tuning", "%", accuracy)?;
@@ -298,7 +307,7 @@ fn pixels((model, batch, _, precision, purpose): &Curve, rows: &[&Row]) -> Vec<S
     };
     let ours = rows.iter().filter_map(|row| Some((row.work.side as f64, row.measured.as_ref()?.images_per_second))).collect();
     let published = rows.iter().filter_map(|row| {
-        let published = published::scaling(model, row.work.side)?;
+        let published = published_row(model, row.work.side)?;
         let speed = if *purpose == Purpose::Inference { published.throughput } else { published.train_throughput };
         Some((row.work.side as f64, speed))
     });

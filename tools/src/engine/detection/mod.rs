@@ -259,6 +259,7 @@ impl Task for DetectionTask {
             ("metric".to_owned(), self.metric().to_owned()),
             ("config".to_owned(), serde_json::to_string(&self.config)?),
             ("classes".to_owned(), serde_json::to_string(self.train.classes())?),
+            ("validation_images".to_owned(), self.val.len().to_string()),
         ]))
     }
 }

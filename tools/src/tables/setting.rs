@@ -1,0 +1,143 @@
+//! What differs between the setting of a run and that of a published row, in words.
+
+use crate::engine::config::{DataSource, Init, SegmentationConfig, TrainConfig};
+use crate::engine::detection::config::{DetectionConfig, DetectionSource};
+use crate::engine::precision::Precision;
+use crate::published::{DetectionSetting, SegmentationSetting};
+
+use super::run::Facts;
+
+/// How a segmentor's run differs from the published ones.
+pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &SegmentationSetting) -> Vec<String> {
+    let mut found = Differences::default();
+    match (config.train.iterations, config.train.epochs) {
+        (Some(own), _) => found.unequal("iterations", own, setting.iterations),
+        (None, Some(own)) => found.say(format!("{own} epochs instead of {} iterations", setting.iterations)),
+        (None, None) => found.say("length of the run unknown"),
+    }
+    found.training(&config.train, facts, setting.batch, setting.lr, &setting.precision);
+    if config.data.train.crop.size != [setting.crop; 2] {
+        found.say(format!("crop {} instead of {}", sides(config.data.train.crop.size), sides([setting.crop; 2])));
+    }
+    found.scale("training", config.data.train.resize.as_ref().map(|resize| resize.scale), setting.scale);
+    found.scale("test", config.data.test.resize, setting.test_scale);
+    if facts.slide {
+        found.say("sliding windows instead of whole images");
+    }
+    match &config.data.source {
+        DataSource::Scenes { .. } => found.say("built-in scenes instead of ADE20K"),
+        DataSource::Folder { root, classes: Some(_), .. } => found.say(format!("data {} instead of ADE20K", root.display())),
+        DataSource::Folder { val_split, .. } if val_split != "validation" => found.say(format!("split {val_split} instead of validation")),
+        DataSource::Folder { .. } => (),
+    }
+    found.evaluation(facts, setting.classes, setting.validation_images);
+    found.initial(&config.init, &setting.initial);
+    found.0
+}
+
+/// How a detector's run differs from the published ones; `batch` is that of the row.
+pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSetting, batch: u64) -> Vec<String> {
+    let mut found = Differences::default();
+    match (config.train.epochs, config.train.iterations) {
+        (Some(own), _) => found.unequal("epochs", own, setting.epochs),
+        (None, Some(own)) => found.say(format!("{own} iterations instead of {} epochs", setting.epochs)),
+        (None, None) => found.say("length of the run unknown"),
+    }
+    found.training(&config.train, facts, batch, setting.lr, &setting.precision);
+    let (own, published) = (&config.data.train.scales, &setting.scales);
+    if own != published {
+        found.say(format!("training scales {} instead of {}", range(own), range(published)));
+    }
+    match (config.data.train.crop.is_some(), setting.crop) {
+        (true, false) => found.say("random crops instead of none"),
+        (false, true) => found.say("no random crops"),
+        _ => (),
+    }
+    found.scale("test", config.data.test.scale, setting.test_scale);
+    match &config.data.source {
+        DetectionSource::Scenes { .. } => found.say("built-in scenes instead of COCO 2017"),
+        DetectionSource::Coco { val_annotations, .. } => {
+            if val_annotations.file_name().and_then(|name| name.to_str()) != Some(setting.validation_annotations.as_str()) {
+                found.say(format!("annotations {} instead of {}", val_annotations.display(), setting.validation_annotations));
+            }
+        }
+    }
+    found.evaluation(facts, setting.classes, setting.validation_images);
+    found.initial(&config.init, &setting.initial);
+    found.0
+}
+
+#[derive(Default)]
+struct Differences(Vec<String>);
+
+impl Differences {
+    fn say(&mut self, text: impl Into<String>) {
+        self.0.push(text.into());
+    }
+
+    fn unequal(&mut self, what: &str, own: u64, published: u64) {
+        if own != published {
+            self.say(format!("{own} {what} instead of {published}"));
+        }
+    }
+
+    fn training(&mut self, train: &TrainConfig, facts: &Facts, batch: u64, lr: f64, precision: &str) {
+        if let (Some(done), Some(all)) = (facts.done, facts.iterations)
+            && done < all
+        {
+            self.say(format!("stopped after iteration {done} of {all}"));
+        }
+        let own = train.step_size() * facts.devices.unwrap_or(1);
+        if own != batch {
+            self.say(format!("batch {own} instead of {batch}"));
+        }
+        if train.optimizer.lr != lr {
+            self.say(format!("learning rate {:e} instead of {lr:e}", train.optimizer.lr));
+        }
+        if let Some(decay) = train.ema {
+            self.say(format!("averaged weights (decay {decay}) instead of none"));
+        }
+        if train.precision.name() != precision {
+            self.say(format!("trained in {} instead of {precision}", train.precision.name()));
+        }
+    }
+
+    fn scale(&mut self, what: &str, own: Option<[usize; 2]>, published: [usize; 2]) {
+        match own {
+            Some(own) if own == published => (),
+            Some(own) => self.say(format!("{what} scale {} instead of {}", sides(own), sides(published))),
+            None => self.say(format!("{what} images of their own size instead of {}", sides(published))),
+        }
+    }
+
+    fn evaluation(&mut self, facts: &Facts, classes: usize, images: usize) {
+        if let Some(own) = facts.classes.filter(|own| *own != classes) {
+            self.say(format!("{own} classes instead of {classes}"));
+        }
+        match facts.images {
+            Some(own) if own == images => (),
+            Some(own) => self.say(format!("{own} validation images instead of {images}")),
+            None => self.say("number of validation images unknown"),
+        }
+        if facts.precision != Precision::Float32 {
+            self.say(format!("evaluated in {} instead of float32", facts.precision.name()));
+        }
+    }
+
+    fn initial(&mut self, init: &Init, published: &str) {
+        if *init == Init::Random {
+            self.say(format!("random initial weights instead of an {published}"));
+        }
+    }
+}
+
+fn sides([a, b]: [usize; 2]) -> String {
+    format!("{a}x{b}")
+}
+
+/// `1333x800`, or the shortest and the longest short side: `1333x480 to 1333x800`.
+fn range(scales: &[[usize; 2]]) -> String {
+    let of = |scale: Option<&[usize; 2]>| scale.map_or_else(|| "none".to_owned(), |scale| sides(*scale));
+    let (low, high) = (scales.iter().min_by_key(|scale| scale[1]), scales.iter().max_by_key(|scale| scale[1]));
+    if low == high { of(low) } else { format!("{} to {}", of(low), of(high)) }
+}
