@@ -220,7 +220,8 @@ fn detector(data: &Published, row: &DetectionRow, runs: &[(&Run, Option<&str>)])
     };
     let lines = own_lines(&row.id, runs, &numbers, row.params.is_some(), row.flops_input, differs);
     let (source, note) = (Some(row.source.clone()), row.note.clone());
-    Entry { id: row.id.clone(), model: row.model.clone(), published: Some(numbers), source, note, runs: lines }
+    let model = row.batch.map_or_else(|| row.model.clone(), |batch| format!("{}, batch {batch}", row.model));
+    Entry { id: row.id.clone(), model, published: Some(numbers), source, note, runs: lines }
 }
 
 fn segmentor(data: &Published, row: &SegmentationRow, runs: &[(&Run, Option<&str>)]) -> Entry {
