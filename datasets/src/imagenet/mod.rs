@@ -211,7 +211,8 @@ mod tests {
         let expected = [("n01/images/x.jpg", 0), ("n02/a.png", 1), ("n02/b.JPEG", 1), ("n10/y.webp", 2)];
         let expected = expected.map(|(name, label)| (name.to_owned(), label));
         assert_eq!(found(&open(&folder(&names), None).unwrap()), expected);
-        let data = open(&folder(&names.map(|name| format!("val/{name}")).each_ref().map(String::as_str)), None).unwrap();
+        let root = folder(&names.map(|name| format!("val/{name}")).each_ref().map(String::as_str));
+        let data = open(&root, None).unwrap();
         assert_eq!(found(&data), expected);
         assert_eq!((data.get(3).unwrap().label, data.get(3).unwrap().image.dimensions()), (2, (3, 2)));
         assert!(data.get(4).is_err());
