@@ -3,6 +3,9 @@
 //! Weights and images are made of their names (`tests::formula`), so that networks of full size are compared: logits, every level of the
 //! pyramid, the gradient of the image and of every parameter, and that every key of the reference's state dict is a parameter of ours.
 
+mod hivit;
+mod vim;
+
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 

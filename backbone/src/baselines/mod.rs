@@ -13,3 +13,9 @@
 //! | `swin::rename` | that key for a key of another spelling (torchvision, timm), see [`LoadOptions::rename`](crate::checkpoint::LoadOptions::rename) |
 //!
 //! Maps are channels last inside. Activations are float32 or bf16; what the reference computes in float32 stays so.
+
+pub mod hivit;
+pub mod vim;
+
+pub use hivit::{HivitClassifier, HivitConfig};
+pub use vim::{VimClassifier, VimConfig};

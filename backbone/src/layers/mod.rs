@@ -12,6 +12,7 @@ mod depthwise_conv;
 mod drop_path;
 mod init;
 mod mlp;
+mod table_resize;
 
 pub use activation::Activation;
 pub use batch_norm::BatchNorm2d;
@@ -21,6 +22,7 @@ pub use dense::Dense;
 pub use depthwise_conv::DepthwiseConv;
 pub use drop_path::DropPath;
 pub use mlp::{Mlp, MlpConfig};
+pub use table_resize::TableResize;
 
 pub(crate) use init::uniform_fan_in;
 pub(crate) use mlp::halves;
