@@ -80,7 +80,7 @@ impl Place {
             let pictures = (0..4).map(|number| read_rgb(Path::new(&self.path(&format!("data/train/{class}/{number}.png")))));
             let values: Vec<f32> = pictures.flat_map(|picture| pipeline.apply(&picture.expect("a picture")).values).collect();
             let images = Tensor::from_data(TensorData::new(values, [4, 3, SIZE, SIZE]), &device);
-            let mean: Vec<f32> = model.features(images).expect("features").mean_dim(0).into_data().iter::<f32>().collect();
+            let mean: Vec<f32> = model.features(images).mean_dim(0).into_data().iter::<f32>().collect();
             bias.push(-0.5 * mean.iter().map(|value| value * value).sum::<f32>());
             weight.extend(mean);
         }

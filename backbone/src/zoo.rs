@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::baselines::{
-    Convnext, ConvnextClassifier, ConvnextConfig, Deit, DeitClassifier, DeitConfig, Resnet, ResnetClassifier, ResnetConfig, S4ndConvnext,
-    S4ndConvnextClassifier, S4ndConvnextConfig, Swin, SwinClassifier, SwinConfig, WindowSize, Xcit, XcitClassifier, XcitConfig, convnext,
-    deit, resnet, s4nd_convnext, swin, xcit,
+    Convnext, ConvnextClassifier, ConvnextConfig, Deit, DeitClassifier, DeitConfig, HivitClassifier, HivitConfig, Resnet, ResnetClassifier,
+    ResnetConfig, S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig, Swin, SwinClassifier, SwinConfig, VimClassifier, VimConfig,
+    WindowSize, Xcit, XcitClassifier, XcitConfig, convnext, deit, hivit, resnet, s4nd_convnext, swin, vim, xcit,
 };
 use crate::checkpoint::{LoadOptions, Rename, StateDict, current_key};
 use crate::complexity::Complexity;
@@ -78,6 +78,8 @@ macro_rules! families {
         }
 
         /// Any classifier.
+        // There is one of it in a program, and Burn has no boxed modules.
+        #[allow(clippy::large_enum_variant)]
         #[derive(Module, Debug)]
         pub enum Classifier {
             $($(#[$doc])* $family($classifier),)*
@@ -282,11 +284,19 @@ families! {
         "s4nd_convnext", S4ndConvnextConfig, S4ndConvnext, S4ndConvnextClassifier, s4nd_convnext::key, s4nd_convnext::rename
     );
     }
-    classifiers {}
+    classifiers {
+        /// Vision Mamba.
+        Vim("vim", VimConfig, VimClassifier, vim::key, vim::rename);
+        /// HiViT.
+        Hivit("hivit", HivitConfig, HivitClassifier, hivit::key, hivit::rename);
+    }
 }
 
+/// Makes the configuration of a published model.
+type Published = fn() -> BackboneConfig;
+
 /// Published models other than VMamba's presets.
-const OTHERS: &[(&str, fn() -> BackboneConfig)] = &[
+const OTHERS: &[(&str, Published)] = &[
     ("resnet50", || ResnetConfig::resnet50().into()),
     ("resnet101", || ResnetConfig::resnet101().into()),
     ("swin_tiny", || SwinConfig::tiny().into()),
@@ -305,6 +315,12 @@ const OTHERS: &[(&str, fn() -> BackboneConfig)] = &[
     ("xcit_small_12_p16", || XcitConfig::small_12().into()),
     ("xcit_small_24_p16", || XcitConfig::small_24().into()),
     ("xcit_medium_24_p16", || XcitConfig::medium_24().into()),
+    ("hivit_tiny", || HivitConfig::tiny().into()),
+    ("hivit_small", || HivitConfig::small().into()),
+    ("hivit_base", || HivitConfig::base().into()),
+    ("vim_tiny", || VimConfig::tiny().into()),
+    ("vim_small", || VimConfig::small().into()),
+    ("vim_base", || VimConfig::base().into()),
     ("s4nd_convnext_tiny", || S4ndConvnextConfig::tiny().into()),
 ];
 
@@ -370,6 +386,7 @@ impl BackboneConfig {
                 let stride = |stage: usize| strides.get(stage).copied().unwrap_or_default();
                 staged(&config.out_indices, &config.stage_sizes(image), &channels, &stride)
             }
+            Self::Vim(_) | Self::Hivit(_) => Vec::new(),
         }
     }
 
@@ -388,6 +405,7 @@ impl BackboneConfig {
             Self::Deit(_) => (&["head.", "head_dist.", "dist_token", "norm."], &["neck.", "norm."]),
             Self::Xcit(_) => (&["head.", "norm.", "cls_token", "cls_attn_blocks."], &["fpn"]),
             Self::S4ndConvnext(_) => (&["head."], &[]),
+            Self::Vim(_) | Self::Hivit(_) => (&[], &[]),
         };
         let options = in_classifiers.iter().fold(self.load_options(), |options, prefix| options.ignore_unexpected(*prefix));
         in_backbones.iter().fold(options, |options, prefix| options.may_be_missing(*prefix))
@@ -398,7 +416,7 @@ impl BackboneConfig {
         match self {
             Self::Vmamba(_) => "classifier.head.weight",
             Self::Resnet(_) => "fc.weight",
-            Self::Swin(_) | Self::Convnext(_) | Self::Deit(_) | Self::Xcit(_) => "head.weight",
+            Self::Swin(_) | Self::Convnext(_) | Self::Deit(_) | Self::Xcit(_) | Self::Vim(_) | Self::Hivit(_) => "head.weight",
             Self::S4ndConvnext(_) => "head.fc.weight",
         }
     }

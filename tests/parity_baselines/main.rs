@@ -6,9 +6,11 @@
 mod convnext;
 mod cost;
 mod deit;
+mod hivit;
 mod resnet;
 mod s4nd_convnext;
 mod swin;
+mod vim;
 mod xcit;
 
 use std::borrow::Cow;

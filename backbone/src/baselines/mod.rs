@@ -16,17 +16,21 @@
 
 pub mod convnext;
 pub mod deit;
+pub mod hivit;
 pub mod resnet;
 pub mod s4nd;
 pub mod s4nd_convnext;
 pub mod swin;
+pub mod vim;
 pub mod xcit;
 
 pub use convnext::{Convnext, ConvnextClassifier, ConvnextConfig};
 pub use deit::{Deit, DeitClassifier, DeitConfig};
+pub use hivit::{HivitClassifier, HivitConfig};
 pub use resnet::{Resnet, ResnetClassifier, ResnetConfig};
 pub use s4nd_convnext::{S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig, S4ndDownsampling};
 pub use swin::{Swin, SwinClassifier, SwinConfig, WindowSize};
+pub use vim::{VimClassifier, VimConfig};
 pub use xcit::{Xcit, XcitClassifier, XcitConfig};
 
 use crate::vmamba::ConfigError;

@@ -78,7 +78,7 @@ pub(crate) fn conv_config(config: &VmambaConfig, stage: usize) -> Option<ConvCon
 /// `[batch, height, width, c]` to `[batch, ceil(height / 2), ceil(width / 2), 4 c]`, neighbours in the order (row, column) = (0,0),
 /// (1,0), (0,1), (1,1). Odd sizes are padded with zeros at the bottom and the right; the official channels-first code pads other axes
 /// there, a fault that only `ln2d` with V1 shows and no published model has.
-fn merge_neighbours(x: Tensor<4>) -> Tensor<4> {
+pub(crate) fn merge_neighbours(x: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = x.dims();
     let (device, dtype) = (x.device(), x.dtype());
     let x = if height % 2 == 1 { Tensor::cat(vec![x, Tensor::zeros([batch, 1, width, channels], (&device, dtype))], 1) } else { x };

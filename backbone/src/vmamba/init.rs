@@ -70,7 +70,7 @@ impl ScanParameters {
 
 /// Biases whose softplus is a step size uniform in log space, from draws uniform in [0, 1). In double precision: the inverse softplus
 /// of a step of 1e-3 loses half its digits in single precision.
-fn step_size_bias(draws: Tensor<2>) -> Tensor<2> {
+pub(crate) fn step_size_bias(draws: Tensor<2>) -> Tensor<2> {
     let (shape, device) = (draws.dims(), draws.device());
     let [low, high] = STEP_RANGE.map(f64::ln);
     let biases: Vec<f32> = draws

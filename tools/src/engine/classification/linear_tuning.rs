@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Distribution, TensorData};
