@@ -130,7 +130,7 @@ fn plan<'a>(
     for (file_key, tensor) in state.iter() {
         let stripped = file_key.strip_prefix(options.strip_prefix.as_str());
         // A key that is right as it stands needs no translation.
-        let key = stripped.map(|key| if model.contains_key(key) { Some(key.into()) } else { renamed(key, options.rename) });
+        let key = stripped.map(|key| if model.contains_key(key) { Some(key.into()) } else { renamed(key, options.rename, model) });
         let key = match key {
             // Of no parameter of any model.
             Some(None) => {
@@ -173,11 +173,16 @@ fn plan<'a>(
     (plan, report)
 }
 
-/// The key in the present spelling, also behind the name that detectors and segmentors have for their backbone.
-fn renamed(key: &str, rename: Rename) -> Option<Cow<'_, str>> {
+/// The key in the present spelling. Where the whole key means nothing to the model, as in a detector or segmentor, the part behind the name
+/// of its backbone is looked at.
+fn renamed<'a>(key: &'a str, rename: Rename, model: &BTreeMap<String, Vec<usize>>) -> Option<Cow<'a, str>> {
+    let whole = rename(key)?;
     match key.strip_prefix(BACKBONE) {
-        Some(rest) => rename(rest).map(|rest| Cow::Owned(format!("{BACKBONE}{rest}"))),
-        None => rename(key),
+        Some(rest) if !model.contains_key(whole.as_ref()) => {
+            let key = format!("{BACKBONE}{}", rename(rest)?);
+            Some(if model.contains_key(&key) { Cow::Owned(key) } else { whole })
+        }
+        _ => Some(whole),
     }
 }
 
