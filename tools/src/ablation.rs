@@ -164,7 +164,13 @@ mod tests {
                 let published = config.published_row(&variant.id).unwrap().unwrap();
                 let cost = variant.backbone.classifier_complexity(CLASSES, [SIDE; 2]);
                 let (params, gflops) = (cost.params as f64 / 1e6, cost.flops() as f64 / 1e9);
-                assert!((params - published.params_m).abs() < 0.0501, "{table:?} {}: {params} M, not {}", variant.id, published.params_m);
+                // The paper rounds most and cuts one, 28.257 to 28.2.
+                assert!(
+                    (-0.0501..0.0601).contains(&(params - published.params_m)),
+                    "{table:?} {}: {params} M, not {}",
+                    variant.id,
+                    published.params_m
+                );
                 // The released code of the cascade has two LayerNorms; its published count is that of one.
                 let slack = if variant.id == "cascade" { 0.00851 } else { 0.00501 };
                 assert!((gflops - published.gflops).abs() < slack, "{table:?} {}: {gflops} G, not {}", variant.id, published.gflops);

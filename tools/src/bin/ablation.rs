@@ -36,7 +36,7 @@ struct Arguments {
     /// Numbers to compute with.
     #[arg(long, value_enum, default_value = "float32")]
     precision: Precision,
-    /// Device: cpu, cuda[:n] or vulkan[:n].
+    /// Device: `cpu`, `cuda[:n]` or `vulkan[:n]`.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
     /// Runs that are not timed; 50 on a GPU as in the paper, 1 on the CPU.

@@ -39,7 +39,7 @@ struct Arguments {
     /// What to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "inference,training")]
     tasks: Vec<Purpose>,
-    /// Device: cpu, cuda[:n] or vulkan[:n].
+    /// Device: `cpu`, `cuda[:n]` or `vulkan[:n]`.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
     /// Runs that are not timed; 50 on a GPU as in the paper, 1 on the CPU.
