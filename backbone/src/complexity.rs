@@ -300,6 +300,21 @@ mod tests {
         assert_eq!(einsum_count(12), 12);
     }
 
+    /// The paper's first versions, and the segmentor that the official counter then gave 939.493 G.
+    #[test]
+    fn the_early_counting_is_that_of_the_first_versions() {
+        for (preset, gflops) in
+            [(Preset::VanillaVmambaTiny, "4.5"), (Preset::VanillaVmambaSmall, "9.1"), (Preset::VanillaVmambaBase, "15.2")]
+        {
+            let cost = preset.config().classifier_complexity(1000, [224, 224]);
+            assert_eq!(format!("{:.1}", cost.early_flops() as f64 / 1e9), gflops, "{preset}");
+        }
+        let backbone = Preset::VanillaVmambaTiny.config().complexity([512, 2048]);
+        let saved = (backbone.flops() - backbone.early_flops()) as f64 / 1e9;
+        // Each scan is rounded to four digits there.
+        assert!((saved - (963.853_165_152 - 939.493_317_44)).abs() < 2e-3, "{saved}");
+    }
+
     #[test]
     fn sizes_follow_the_published_strides() {
         let config = Preset::VmambaTinyS1l8.config();

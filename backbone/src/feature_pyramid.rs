@@ -2,6 +2,8 @@
 
 use burn::prelude::*;
 
+use crate::layers::ChannelNorm;
+
 /// A backbone that turns an image into feature maps of several resolutions.
 ///
 /// Heads know a backbone only through this trait, so that one's own backbone works with every head; see `examples/own_backbone.rs`.
@@ -16,4 +18,10 @@ pub trait FeaturePyramid {
 
     /// Stride of every level, in pixels of the image.
     fn strides(&self) -> Vec<usize>;
+}
+
+/// The features `[batch, height, width, channels]` of those stages that have a norm, normalised, `[batch, channels, height, width]`.
+pub(crate) fn normalised(features: Vec<Tensor<4>>, norms: &[Option<ChannelNorm>]) -> Vec<Tensor<4>> {
+    let of_stage = |(feature, norm): (Tensor<4>, &Option<ChannelNorm>)| Some(norm.as_ref()?.forward(feature).permute([0, 3, 1, 2]));
+    features.into_iter().zip(norms).filter_map(of_stage).collect()
 }

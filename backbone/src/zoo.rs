@@ -532,6 +532,46 @@ mod tests {
         assert!(refuse(serde_json::json!({ "preset": "resnet50", "out_indices": [9] })).contains("out_indices"));
     }
 
+    /// A file of a classifier says how many classes it has, loads into a classifier strictly, and into the backbone of its family.
+    #[test]
+    fn files_of_classifiers_load_into_classifiers_and_backbones() {
+        use crate::checkpoint::{load_into, state_dict_of};
+        let device = Device::flex();
+        let names = [
+            "vmamba_tiny_s1l8",
+            "resnet50",
+            "swin_tiny",
+            "convnext_tiny",
+            "deit_tiny",
+            "xcit_small_12_p16",
+            "s4nd_convnext_tiny",
+            "vim_tiny",
+            "hivit_tiny",
+        ];
+        let mut families = std::collections::BTreeSet::new();
+        for name in names {
+            let config = BackboneConfig::named(name).unwrap();
+            families.insert(config.family());
+            let file = state_dict_of(&config.try_init_classifier(7, &device).unwrap(), &key);
+            assert!(file.get(config.head_key()).is_some(), "{name}: {}", config.head_key());
+            assert_eq!(config.num_classes(&file), Some(7), "{name}");
+            let file = config.official_state(file);
+            let other = config.try_init_classifier(7, &device).unwrap();
+            let (loaded, _) = load_into(other, &key, &file, &config.load_options()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(state_dict_of(&loaded, &key) == file, "{name}");
+            match config.try_init(&device) {
+                Ok(backbone) => {
+                    let (_, report) = load_into(backbone, &key, &file, &config.classifier_file_options())
+                        .unwrap_or_else(|error| panic!("backbone of {name}: {error}"));
+                    // All but heads and what only one of both has.
+                    assert!(report.loaded.len() > 2 * (report.ignored.len() + report.allowed_missing.len()), "{name}: {report}");
+                }
+                Err(error) => assert!(error.to_string().contains("only a classifier"), "{name}: {error}"),
+            }
+        }
+        assert_eq!(families, FAMILIES.iter().copied().collect(), "every family is tried");
+    }
+
     #[test]
     fn levels_are_those_of_the_backbones() {
         let device = Device::flex();

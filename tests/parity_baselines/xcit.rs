@@ -6,7 +6,7 @@ use vmamba::FeaturePyramid;
 use vmamba::baselines::{XcitConfig, xcit};
 use vmamba::checkpoint::{LoadOptions, load_into, state_dict_of};
 
-use crate::{Case, Keys, levels, output};
+use crate::{Case, Keys, cost, levels, output};
 
 const KEYS: Keys = Keys { key: xcit::key, rename: xcit::rename };
 
@@ -92,9 +92,7 @@ fn class_attention_of_official_files_is_taken_apart() {
 fn the_cost_of_xcit_is_the_official_count() {
     let device = tests::device();
     let config = XcitConfig::small_12();
-    for size in [224, 384, 512, 640, 768] {
-        crate::check_cost("xcit_small_12_p16_224 (timm 0.9.16)", size, &config.classifier_complexity(1000, [size, size]));
-    }
+    cost::check("xcit_small_12_p16_224 (timm 0.9.16)", |image| config.classifier_complexity(1000, image));
     // Parameters of UperNet with 150 classes on these backbones, of its heads at their widths, and the published figures of the classifiers.
     for (config, total, heads, figures) in [
         (XcitConfig::small_12(), 54_199_100, 30_111_020, "26M 4.9G"),

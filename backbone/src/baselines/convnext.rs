@@ -19,11 +19,11 @@ use burn::tensor::{DType, Distribution};
 use serde::{Deserialize, Serialize};
 use vision_ops::{Pointwise, gelu};
 
-use super::{require, require_stages};
 use crate::complexity::{Complexity, OpKind, product};
-use crate::feature_pyramid::FeaturePyramid;
+use crate::feature_pyramid::{FeaturePyramid, normalised};
 use crate::layers::{ChannelNorm, Conv, ConvConfig, Dense, DepthwiseConv, DropPath};
 use crate::vmamba::ConfigError;
+use crate::vmamba::config::{require, require_stages};
 
 /// Added to the variance in every norm.
 const EPSILON: f64 = 1e-6;
@@ -265,10 +265,7 @@ impl Convnext {
 
 impl FeaturePyramid for Convnext {
     fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let features = self.trunk.forward(images);
-        let normalised =
-            |(feature, norm): (Tensor<4>, &Option<ChannelNorm>)| norm.as_ref().map(|norm| norm.forward(feature).permute([0, 3, 1, 2]));
-        features.into_iter().zip(&self.outnorm).filter_map(normalised).collect()
+        normalised(self.trunk.forward(images), &self.outnorm)
     }
 
     fn channels(&self) -> Vec<usize> {

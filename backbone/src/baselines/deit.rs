@@ -14,15 +14,15 @@ use std::borrow::Cow;
 
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Distribution};
 use serde::{Deserialize, Serialize};
 use vision_ops::Fused;
 
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
-use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, TableResize};
+use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, TableResize, attend, heads};
 use crate::vmamba::ConfigError;
+use crate::vmamba::config::require;
 
 /// Options of a DeiT; the default is [`DeitConfig::small`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,22 +104,16 @@ impl DeitConfig {
     /// # Errors
     /// [`ConfigError::Field`] with the first field that does not.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug| {
-            if good {
-                return Ok(());
-            }
-            Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
-        };
         let divides = |part: usize, whole: usize| part > 0 && whole > 0 && whole.is_multiple_of(part);
-        check(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        check(self.patch_size > 0, "patch_size", "at least 1", &self.patch_size)?;
-        check(divides(self.patch_size, self.image_size), "image_size", "a multiple of patch_size", &self.image_size)?;
-        check(self.embed_dim > 0, "embed_dim", "at least 1", &self.embed_dim)?;
-        check(self.depth > 0, "depth", "at least 1", &self.depth)?;
-        check(divides(self.num_heads, self.embed_dim), "num_heads", "a divisor of embed_dim", &self.num_heads)?;
+        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        require(self.patch_size > 0, "patch_size", "at least 1", &self.patch_size)?;
+        require(divides(self.patch_size, self.image_size), "image_size", "a multiple of patch_size", &self.image_size)?;
+        require(self.embed_dim > 0, "embed_dim", "at least 1", &self.embed_dim)?;
+        require(self.depth > 0, "depth", "at least 1", &self.depth)?;
+        require(divides(self.num_heads, self.embed_dim), "num_heads", "a divisor of embed_dim", &self.num_heads)?;
         let hidden = self.mlp_ratio.is_finite() && self.mlp_hidden() > 0;
-        check(hidden, "mlp_ratio", "a number that gives at least one hidden channel", &self.mlp_ratio)?;
-        check((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
+        require(hidden, "mlp_ratio", "a number that gives at least one hidden channel", &self.mlp_ratio)?;
+        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
     }
 
     /// As [`DeitConfig::validate`], with what only the backbone needs.
@@ -456,26 +450,9 @@ impl Attention {
     /// Softmax attention of all tokens `[batch, 1, tokens, channels]`; `residual` is added to the result where given.
     fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
         let [batch, _, tokens, dim] = x.dims();
-        let [q, k, v] = heads(self.qkv.forward(x), self.num_heads);
-        let mixed = attend(q, k, v).swap_dims(1, 2).reshape([batch, 1, tokens, dim]);
+        let mixed = attend(heads(self.qkv.forward(x), self.num_heads), None).swap_dims(1, 2).reshape([batch, 1, tokens, dim]);
         self.proj.forward_fused(mixed, Fused { residual, ..Fused::default() })
     }
-}
-
-/// `[batch, height, width, 3 channels]` to queries, keys and values, each `[batch, heads, height * width, channels / heads]`.
-pub(super) fn heads(qkv: Tensor<4>, num_heads: usize) -> [Tensor<4>; 3] {
-    let [batch, height, width, channels] = qkv.dims();
-    let (tokens, width) = (height * width, channels / 3 / num_heads);
-    let qkv: Tensor<5> = qkv.reshape([batch, tokens, 3, num_heads, width]).permute([2, 0, 3, 1, 4]);
-    [0, 1, 2].map(|part| qkv.clone().narrow(0, part, 1).squeeze_dim(0))
-}
-
-/// `softmax(q k' / sqrt(width)) v` for `q: [batch, heads, queries, width]` and `k`, `v`: `[batch, heads, tokens, width]`, in the type of
-/// `q` with the softmax in float32.
-pub(super) fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
-    let (dtype, width) = (q.dtype(), q.dims()[3]);
-    let scores = (q * (width as f64).sqrt().recip()).matmul(k.swap_dims(2, 3));
-    softmax(scores.cast(DType::F32), 3).cast(dtype).matmul(v)
 }
 
 impl MultiLevelNeck {

@@ -13,14 +13,16 @@ use std::borrow::Cow;
 
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::activation::softmax;
-use burn::tensor::{DType, Distribution, TensorData};
+use burn::tensor::{DType, Distribution};
 use serde::{Deserialize, Serialize};
 use vision_ops::Fused;
 
 use crate::complexity::{Complexity, OpKind, product};
-use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, TableResize};
+use crate::layers::{
+    Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, RelativePositions, TableResize, attend, heads,
+};
 use crate::vmamba::ConfigError;
+use crate::vmamba::config::require;
 use crate::vmamba::downsample::merge_neighbours;
 
 /// Options of a HiViT; the default is [`HivitConfig::tiny`].
@@ -99,18 +101,18 @@ impl HivitConfig {
     /// # Errors
     /// [`ConfigError::Field`] with the first field that does not.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        check(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
         let quarters = |size: usize| size > 0 && size.is_multiple_of(MERGED);
-        check(quarters(self.patch_size), "patch_size", "a positive multiple of 4", &self.patch_size)?;
-        check(
+        require(quarters(self.patch_size), "patch_size", "a positive multiple of 4", &self.patch_size)?;
+        require(
             self.image_size > 0 && self.image_size.is_multiple_of(self.patch_size),
             "image_size",
             "a positive multiple of patch_size",
             &self.image_size,
         )?;
-        check(quarters(self.embed_dim), "embed_dim", "a positive multiple of 4", &self.embed_dim)?;
-        check(self.depths.iter().all(|depth| *depth > 0), "depths", "positive numbers", &self.depths)?;
-        check(
+        require(quarters(self.embed_dim), "embed_dim", "a positive multiple of 4", &self.embed_dim)?;
+        require(self.depths.iter().all(|depth| *depth > 0), "depths", "positive numbers", &self.depths)?;
+        require(
             self.num_heads > 0 && self.embed_dim.is_multiple_of(self.num_heads),
             "num_heads",
             "a positive number that divides embed_dim",
@@ -119,10 +121,10 @@ impl HivitConfig {
         for (field, ratio, channels) in
             [("stem_mlp_ratio", self.stem_mlp_ratio, self.dim(0)), ("mlp_ratio", self.mlp_ratio, self.embed_dim)]
         {
-            check(ratio.is_finite() && ratio * channels as f64 >= 1.0, field, "a ratio that leaves a hidden channel", &ratio)?;
+            require(ratio.is_finite() && ratio * channels as f64 >= 1.0, field, "a ratio that leaves a hidden channel", &ratio)?;
         }
-        check(self.norm_epsilon > 0.0 && self.norm_epsilon.is_finite(), "norm_epsilon", "a small positive number", &self.norm_epsilon)?;
-        check((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
+        require(self.norm_epsilon > 0.0 && self.norm_epsilon.is_finite(), "norm_epsilon", "a small positive number", &self.norm_epsilon)?;
+        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
     }
 
     /// Checks that an image of `[height, width]` pixels divides into tokens.
@@ -229,13 +231,6 @@ const MERGED: usize = 4;
 
 /// The stage with attention.
 const LAST: usize = 2;
-
-fn check(good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug) -> Result<(), ConfigError> {
-    if good {
-        return Ok(());
-    }
-    Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
-}
 
 /// HiViT with a linear head on the average of the tokens.
 #[derive(Module, Debug)]
@@ -401,7 +396,7 @@ impl Trunk {
                         None => {
                             x = self.add_positions(x);
                             let [_, height, width, _] = x.dims();
-                            pairs.insert(Pairs::new([height, width], &x.device()))
+                            pairs.insert(RelativePositions::new([height, width], &x.device()))
                         }
                     };
                     block.forward(x, pairs)
@@ -435,7 +430,7 @@ impl MlpBlock {
 
 impl AttentionBlock {
     /// `[batch, height, width, channels]` to the same shape.
-    fn forward(&self, x: Tensor<4>, pairs: &Pairs) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, pairs: &RelativePositions) -> Tensor<4> {
         let y = self.norm1.forward(x.clone());
         let x = if x.device().is_autodiff() {
             x + self.mixed.drop_path.forward(self.attn.forward(y, pairs, None))
@@ -443,24 +438,6 @@ impl AttentionBlock {
             self.attn.forward(y, pairs, Some(x))
         };
         self.mixed.forward(x)
-    }
-}
-
-/// The pairs of positions of a map.
-struct Pairs {
-    map: [usize; 2],
-    /// The row of a table of distances for every pair, the first position's pairs first.
-    index: Tensor<1, Int>,
-}
-
-impl Pairs {
-    fn new([height, width]: [usize; 2], device: &Device) -> Self {
-        let positions = || (0..height).flat_map(|row| (0..width).map(move |column| (row, column)));
-        let row_of =
-            |from: (usize, usize), to: (usize, usize)| ((from.0 + height - 1 - to.0) * (2 * width - 1) + from.1 + width - 1 - to.1) as i32;
-        let rows: Vec<i32> = positions().flat_map(|from| positions().map(move |to| row_of(from, to))).collect();
-        let count = rows.len();
-        Self { map: [height, width], index: Tensor::from_data(TensorData::new(rows, [count]), device) }
     }
 }
 
@@ -478,33 +455,11 @@ impl Attention {
     }
 
     /// `[batch, height, width, channels]` to the same shape; `residual` is added to the result where given.
-    fn forward(&self, x: Tensor<4>, pairs: &Pairs, residual: Option<Tensor<4>>) -> Tensor<4> {
-        let ([batch, height, width, dim], dtype) = (x.dims(), x.dtype());
-        let (tokens, per_head) = (height * width, dim / self.num_heads);
-        let qkv: Tensor<5> = self.qkv.forward(x).reshape([batch, tokens, 3, self.num_heads, per_head]).permute([2, 0, 3, 1, 4]);
-        let [q, k, v] = [0, 1, 2].map(|part| qkv.clone().narrow(0, part, 1).squeeze_dim::<4>(0));
-        let scores = (q * (per_head as f64).sqrt().recip()).matmul(k.swap_dims(2, 3)).cast(DType::F32);
-        let scores = match self.bias(pairs) {
-            Some(bias) => scores + bias,
-            None => scores,
-        };
-        let mixed = softmax(scores, 3).cast(dtype).matmul(v).swap_dims(1, 2).reshape([batch, height, width, dim]);
+    fn forward(&self, x: Tensor<4>, pairs: &RelativePositions, residual: Option<Tensor<4>>) -> Tensor<4> {
+        let shape = x.dims();
+        let bias = self.relative_position_bias_table.as_ref().map(|table| pairs.bias(table.val(), self.table_side));
+        let mixed = attend(heads(self.qkv.forward(x), self.num_heads), bias).swap_dims(1, 2).reshape(shape);
         self.proj.forward_fused(mixed, Fused { residual, ..Fused::default() })
-    }
-
-    /// `[1, heads, tokens, tokens]`, float32.
-    fn bias(&self, pairs: &Pairs) -> Option<Tensor<4>> {
-        let table = self.relative_position_bias_table.as_ref()?.val();
-        let ([height, width], stored) = (pairs.map, 2 * self.table_side - 1);
-        let table = if pairs.map == [self.table_side; 2] {
-            table
-        } else {
-            let size = pairs.map.map(|side| 2 * side - 1);
-            let resized = TableResize::Bicubic.apply(table.reshape([stored, stored, self.num_heads]), size);
-            resized.reshape([size[0] * size[1], self.num_heads])
-        };
-        let tokens = height * width;
-        Some(table.select(0, pairs.index.clone()).transpose().reshape([1, self.num_heads, tokens, tokens]))
     }
 }
 

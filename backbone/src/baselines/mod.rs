@@ -32,20 +32,3 @@ pub use s4nd_convnext::{S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig
 pub use swin::{Swin, SwinClassifier, SwinConfig, WindowSize};
 pub use vim::{VimClassifier, VimConfig};
 pub use xcit::{Xcit, XcitClassifier, XcitConfig};
-
-use crate::vmamba::ConfigError;
-use std::fmt::Debug;
-
-/// An error with the field's name unless `good`.
-fn require(good: bool, field: &'static str, expected: &str, found: &dyn Debug) -> Result<(), ConfigError> {
-    if good {
-        return Ok(());
-    }
-    Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
-}
-
-/// Checks `out_indices` of a network of `stages` stages.
-fn require_stages(out_indices: &[usize], stages: usize) -> Result<(), ConfigError> {
-    let good = out_indices.iter().all(|stage| *stage < stages) && out_indices.windows(2).all(|pair| pair[0] < pair[1]);
-    require(good, "out_indices", &format!("ascending stage numbers below {stages}"), &out_indices)
-}

@@ -21,11 +21,11 @@ use burn::tensor::{DType, Distribution};
 use serde::{Deserialize, Serialize};
 use vision_ops::Pointwise;
 
-use super::{require, require_stages};
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
 use crate::layers::{BatchNorm2d, Conv, ConvConfig, Dense, uniform_fan_in};
 use crate::vmamba::ConfigError;
+use crate::vmamba::config::{require, require_stages};
 
 /// Channels that leave a block over those inside it.
 const EXPANSION: usize = 4;

@@ -11,7 +11,6 @@
 //! (`analyze/convnexts4nd`). Kernels are as long as the maps of images of [`S4ndConvnextConfig::image_size`], on maps of any size.
 
 use std::borrow::Cow;
-use std::fmt::Debug;
 
 use burn::module::Param;
 use burn::prelude::*;
@@ -24,6 +23,7 @@ use crate::complexity::{Complexity, OpKind, einsum_count, printed_half, product}
 use crate::feature_pyramid::FeaturePyramid;
 use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, halves, uniform_fan_in};
 use crate::vmamba::ConfigError;
+use crate::vmamba::config::require;
 
 /// Added to the variance in every norm.
 const EPSILON: f64 = 1e-6;
@@ -111,26 +111,26 @@ impl S4ndConvnextConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let stages = self.depths.len();
         let positive = |values: &[usize]| !values.is_empty() && values.iter().all(|value| *value > 0);
-        check(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        check(self.patch_size > 0, "patch_size", "at least 1", &self.patch_size)?;
-        check(self.stem_channels > 0, "stem_channels", "at least 1", &self.stem_channels)?;
-        check(positive(&self.stem_lengths), "stem_lengths", "positive numbers", &self.stem_lengths)?;
-        check(positive(&self.depths), "depths", "one positive number a stage", &self.depths)?;
-        check(self.dims.len() == stages && positive(&self.dims), "dims", "as many positive numbers as `depths`", &self.dims)?;
-        check(self.d_state > 0 && self.d_state.is_multiple_of(2), "d_state", "a positive even number", &self.d_state)?;
+        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        require(self.patch_size > 0, "patch_size", "at least 1", &self.patch_size)?;
+        require(self.stem_channels > 0, "stem_channels", "at least 1", &self.stem_channels)?;
+        require(positive(&self.stem_lengths), "stem_lengths", "positive numbers", &self.stem_lengths)?;
+        require(positive(&self.depths), "depths", "one positive number a stage", &self.depths)?;
+        require(self.dims.len() == stages && positive(&self.dims), "dims", "as many positive numbers as `depths`", &self.dims)?;
+        require(self.d_state > 0 && self.d_state.is_multiple_of(2), "d_state", "a positive even number", &self.d_state)?;
         let [low, high] = self.dt_range;
-        check(low > 0.0 && high > low && high.is_finite(), "dt_range", "two positive numbers that rise", &self.dt_range)?;
-        check(self.layer_scale.is_finite(), "layer_scale", "a finite number", &self.layer_scale)?;
-        check((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
+        require(low > 0.0 && high > low && high.is_finite(), "dt_range", "two positive numbers that rise", &self.dt_range)?;
+        require(self.layer_scale.is_finite(), "layer_scale", "a finite number", &self.layer_scale)?;
+        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
         let rising = self.out_indices.windows(2).all(|pair| pair[0] < pair[1]);
-        check(
+        require(
             rising && self.out_indices.last().is_some_and(|last| *last < stages),
             "out_indices",
             &format!("at least one stage below {stages}, in rising order"),
             &self.out_indices,
         )?;
         let least = self.strides()[stages - 1];
-        check(
+        require(
             self.image_size.iter().all(|size| *size >= least),
             "image_size",
             &format!("at least {least}, so that the last stage has a position"),
@@ -144,7 +144,7 @@ impl S4ndConvnextConfig {
     /// [`ConfigError::Field`] called `image`.
     pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
         let least = self.strides().last().copied().unwrap_or(1);
-        check(image.iter().all(|size| *size >= least), "image", &format!("at least {least} pixels along each axis"), &image)
+        require(image.iter().all(|size| *size >= least), "image", &format!("at least {least} pixels along each axis"), &image)
     }
 
     /// The backbone with random weights.
@@ -162,7 +162,7 @@ impl S4ndConvnextConfig {
     /// As [`S4ndConvnextConfig::validate`], and without classes.
     pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<S4ndConvnextClassifier, ConfigError> {
         self.validate()?;
-        check(num_classes > 0, "num_classes", "at least 1", &num_classes)?;
+        require(num_classes > 0, "num_classes", "at least 1", &num_classes)?;
         let width = self.dims[self.dims.len() - 1];
         let head = Head { norm: norm(width, device), fc: Dense::new(width, num_classes, true, device) };
         Ok(S4ndConvnextClassifier { trunk: Trunk::new(self, device), head, config: self.clone() })
@@ -209,13 +209,6 @@ impl S4ndConvnextConfig {
         let lengths = self.stage_sizes(self.image_size)[stage];
         S4ndConfig { inputs: self.dims[stage], outputs: None, d_state: self.d_state, lengths, dt_range: self.dt_range }
     }
-}
-
-fn check(good: bool, field: &'static str, expected: &str, found: &dyn Debug) -> Result<(), ConfigError> {
-    if good {
-        return Ok(());
-    }
-    Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
 }
 
 fn norm(channels: usize, device: &Device) -> ChannelNorm {

@@ -17,12 +17,12 @@
 
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::{DType, Distribution, activation, module, ops::AttentionModuleOptions};
+use burn::tensor::{DType, Distribution};
 use vision_ops::Fused;
 
 use crate::complexity::{Complexity, OpKind, product};
-use crate::feature_pyramid::FeaturePyramid;
-use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig};
+use crate::feature_pyramid::{FeaturePyramid, normalised};
+use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, attend};
 use crate::vmamba::{ConfigError, PatchMerging};
 
 mod config;
@@ -91,6 +91,8 @@ pub struct WindowAttention {
     /// `[(2 t - 1)^2, heads]` with `t` the side of the windows it is stored for; distances down, then to the right.
     relative_position_bias_table: Param<Tensor<2>>,
     #[module(skip)]
+    table_window: usize,
+    #[module(skip)]
     heads: usize,
     #[module(skip)]
     shifted: bool,
@@ -132,10 +134,7 @@ impl Swin {
 
 impl FeaturePyramid for Swin {
     fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let features = self.trunk.forward(images);
-        let normalised =
-            |(feature, norm): (Tensor<4>, &Option<ChannelNorm>)| norm.as_ref().map(|norm| norm.forward(feature).permute([0, 3, 1, 2]));
-        features.into_iter().zip(&self.norms).filter_map(normalised).collect()
+        normalised(self.trunk.forward(images), &self.norms)
     }
 
     fn channels(&self) -> Vec<usize> {
@@ -200,7 +199,7 @@ impl SwinTrunk {
         for stage in &self.layers {
             let [_, rows, columns, _] = x.dims();
             let geometry = Geometry::new([rows, columns], window, self.config.small_maps);
-            let windows = Windows::new(geometry, self.config.table_window, &x.device());
+            let windows = Windows::new(geometry, &x.device());
             x = stage.blocks.iter().fold(x, |x, block| block.forward(x, &windows));
             features.push(x.clone());
             if let Some(downsample) = &stage.downsample {
@@ -262,6 +261,7 @@ impl WindowAttention {
             qkv: Dense::new(dim, 3 * dim, config.qkv_bias, device),
             proj: Dense::new(dim, dim, true, device),
             relative_position_bias_table: Param::from_tensor(Tensor::random([distances, heads], Distribution::Normal(0.0, 0.02), device)),
+            table_window: config.table_window,
             heads,
             shifted,
         }
@@ -280,7 +280,7 @@ impl WindowAttention {
         let qkv: Tensor<8> = qkv.reshape([batch, down, height, across, width, 3, heads, per_head]);
         let qkv: Tensor<4> = qkv.permute([5, 0, 1, 3, 6, 2, 4, 7]).reshape([3, batch * count * heads, positions, per_head]);
 
-        let bias = windows.bias(self.relative_position_bias_table.val());
+        let bias = windows.positions.bias(self.relative_position_bias_table.val(), self.table_window);
         let mask = windows.mask.as_ref().filter(|_| self.shifted);
         // The bias is the same for all windows, but with a mask it is not, so that there windows and heads share an axis.
         let (groups, heads_of_group, bias) = match mask {
@@ -288,25 +288,13 @@ impl WindowAttention {
             Some(mask) => (batch, count * heads, (bias + mask.clone()).reshape([1, count * heads, positions, positions])),
         };
         let part = |index: usize| qkv.clone().slice(s![index..index + 1]).reshape([groups, heads_of_group, positions, per_head]);
-        let y = attend([part(0), part(1), part(2)], bias);
+        let y = attend([part(0), part(1), part(2)], Some(bias));
 
         let y: Tensor<7> = y.reshape([batch, down, across, heads, height, width, per_head]);
         let y = y.permute([0, 1, 4, 2, 5, 3, 6]).reshape([batch, geometry.padded[0], geometry.padded[1], dim]);
         let y = geometry.shifted_out(y, self.shifted);
         self.proj.forward_fused(y, Fused { residual, ..Fused::default() })
     }
-}
-
-/// `softmax(q k' / sqrt(channels) + bias) v` for `q`, `k`, `v` `[group, head, position, channel]` and `bias: [1, head, position, position]` in
-/// float32, which the softmax is computed in.
-fn attend([q, k, v]: [Tensor<4>; 3], bias: Tensor<4>) -> Tensor<4> {
-    let dtype = q.dtype();
-    if dtype == DType::F32 && !q.device().is_autodiff() {
-        return module::attention(q, k, v, None, Some(bias), AttentionModuleOptions::default());
-    }
-    let scale = (q.dims()[3] as f64).sqrt().recip();
-    let scores = (q * scale).matmul(k.swap_dims(2, 3)).cast(DType::F32) + bias;
-    activation::softmax(scores, 3).cast(dtype).matmul(v)
 }
 
 impl SwinConfig {

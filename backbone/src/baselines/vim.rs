@@ -26,6 +26,7 @@ use vision_ops::{Fused, Pointwise, Route};
 use crate::complexity::{Complexity, OpKind, product};
 use crate::layers::{Conv, ConvConfig, Dense, DropPath, TableResize, uniform_fan_in};
 use crate::vmamba::ConfigError;
+use crate::vmamba::config::require;
 use crate::vmamba::init::step_size_bias;
 
 /// Options of a Vim; the default is [`VimConfig::small`].
@@ -116,15 +117,15 @@ impl VimConfig {
             ("expand", self.expand),
         ];
         for (field, value) in positive {
-            check(value > 0, field, "at least 1", &value)?;
+            require(value > 0, field, "at least 1", &value)?;
         }
-        check(
+        require(
             self.fits(self.image_size),
             "image_size",
             &format!("{} and a multiple of {} pixels more", self.patch_size, self.stride),
             &self.image_size,
         )?;
-        check((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
+        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
     }
 
     /// Checks that an image of `[height, width]` pixels divides into patches.
@@ -193,21 +194,16 @@ impl VimConfig {
             cost.add(OpKind::Matmul, product(&[2, dim, inner, tokens]));
             let projections = inner * (rank + 2 * state) + (rank + 1) * inner;
             cost.add_params(2 * (inner * (self.d_conv + 1) + projections + inner * (state + 1)));
-            cost.add(OpKind::SelectiveScan, product(&[2, tokens, inner, 9 * state + 2]));
-            cost.early_scan += product(&[2, tokens, inner, 7 * state + 4]) / 2;
+            cost.selective_scan(2 * inner, tokens, state);
+            // The gate.
+            cost.add(OpKind::SelectiveScan, product(&[2, tokens, inner]));
+            cost.early_scan += product(&[2, tokens, inner]);
             cost.linear(OpKind::Linear, inner, dim, false, [1, tokens]);
         }
         cost.add_params(dim);
         cost.linear(OpKind::Linear, dim, num_classes, true, [1, 1]);
         cost
     }
-}
-
-fn check(good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug) -> Result<(), ConfigError> {
-    if good {
-        return Ok(());
-    }
-    Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
 }
 
 /// Vim with a linear head on the class token. Tokens are `[batch, 1, patches + 1, embed_dim]`, the class token behind half of the patches.

@@ -24,11 +24,10 @@ use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Distribution, TensorData};
 use vision_ops::{Fused, Pointwise};
 
-use super::deit::{attend, heads};
 use crate::checkpoint::{StateDict, StateTensor};
 use crate::feature_pyramid::FeaturePyramid;
 use crate::layers::{
-    Activation, BatchNorm2d, ChannelNorm, Conv, ConvConfig, Dense, DepthwiseConv, DropPath, Mlp, MlpConfig, uniform_fan_in,
+    Activation, BatchNorm2d, ChannelNorm, Conv, ConvConfig, Dense, DepthwiseConv, DropPath, Mlp, MlpConfig, attend, heads, uniform_fan_in,
 };
 
 pub use config::XcitConfig;
@@ -444,7 +443,7 @@ impl ClassAttention {
             x.reshape([batch, tokens, self.num_heads, channels / self.num_heads]).swap_dims(1, 2)
         };
         let (q, k, v) = (self.q.forward(class), self.k.forward(all.clone()), self.v.forward(all));
-        attend(split(q), split(k), split(v)).reshape([batch, 1, 1, channels])
+        attend([split(q), split(k), split(v)], None).reshape([batch, 1, 1, channels])
     }
 }
 

@@ -4,6 +4,7 @@
 //! `vision_ops` are several times faster on the CPU.
 
 mod activation;
+mod attention;
 mod batch_norm;
 mod channel_norm;
 mod conv;
@@ -24,5 +25,6 @@ pub use drop_path::DropPath;
 pub use mlp::{Mlp, MlpConfig};
 pub use table_resize::TableResize;
 
+pub(crate) use attention::{RelativePositions, attend, heads};
 pub(crate) use init::uniform_fan_in;
 pub(crate) use mlp::halves;

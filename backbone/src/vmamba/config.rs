@@ -180,6 +180,20 @@ pub enum ConfigError {
     Official(String),
 }
 
+/// An error with the field's name unless `good`.
+pub(crate) fn require(good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug) -> Result<(), ConfigError> {
+    if good {
+        return Ok(());
+    }
+    Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
+}
+
+/// Checks `out_indices` of a network of `stages` stages.
+pub(crate) fn require_stages(out_indices: &[usize], stages: usize) -> Result<(), ConfigError> {
+    let good = out_indices.iter().all(|stage| *stage < stages) && out_indices.windows(2).all(|pair| pair[0] < pair[1]);
+    require(good, "out_indices", &format!("ascending stage numbers below {stages}"), &out_indices)
+}
+
 impl Default for VmambaConfig {
     fn default() -> Self {
         super::Preset::VmambaTinyS1l8.config()
@@ -192,17 +206,11 @@ impl VmambaConfig {
     /// # Errors
     /// [`ConfigError::Field`] with the first field that does not.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug| {
-            if good {
-                return Ok(());
-            }
-            Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
-        };
         let stages = self.depths.len();
         let rate = |rate: f64| (0.0..1.0).contains(&rate);
-        check(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        check(stages > 0 && self.depths.iter().all(|d| *d > 0), "depths", "one positive number a stage", &self.depths)?;
-        check(
+        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        require(stages > 0 && self.depths.iter().all(|d| *d > 0), "depths", "one positive number a stage", &self.depths)?;
+        require(
             match &self.dims {
                 Dims::Doubling(first) => *first > 0,
                 Dims::PerStage(dims) => dims.len() == stages && dims.iter().all(|d| *d > 0),
@@ -212,41 +220,36 @@ impl VmambaConfig {
             &self.dims,
         )?;
         let even = self.patchembed_version == PatchEmbedVersion::V2;
-        check(
+        require(
             self.patch_size > 0 && (!even || self.patch_size.is_multiple_of(2)),
             "patch_size",
             "a positive number, even for patchembed_version v2",
             &self.patch_size,
         )?;
-        check(!even || self.dim(0) > 1, "dims", "at least 2 channels for patchembed_version v2", &self.dims)?;
-        check(self.ssm_d_state > 0, "ssm_d_state", "at least 1", &self.ssm_d_state)?;
-        check(self.ssm_ratio >= 0.0 && self.ssm_ratio.is_finite(), "ssm_ratio", "0 or a positive number", &self.ssm_ratio)?;
-        check(self.ssm_ratio == 0.0 || self.d_inner(self.dim(0)) > 0, "ssm_ratio", "at least one inner channel", &self.ssm_ratio)?;
-        check(self.ssm_dt_rank != DtRank::Fixed(0), "ssm_dt_rank", "`auto` or at least 1", &self.ssm_dt_rank)?;
-        check(self.ssm_conv.is_none_or(|k| k % 2 == 1), "ssm_conv", "an odd size, or -1 for none", &self.ssm_conv)?;
-        check(rate(self.ssm_drop_rate), "ssm_drop_rate", "a rate in [0, 1)", &self.ssm_drop_rate)?;
-        check(self.mlp_ratio >= 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio", "0 or a positive number", &self.mlp_ratio)?;
-        check(rate(self.mlp_drop_rate), "mlp_drop_rate", "a rate in [0, 1)", &self.mlp_drop_rate)?;
-        check(rate(self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
-        check(
+        require(!even || self.dim(0) > 1, "dims", "at least 2 channels for patchembed_version v2", &self.dims)?;
+        require(self.ssm_d_state > 0, "ssm_d_state", "at least 1", &self.ssm_d_state)?;
+        require(self.ssm_ratio >= 0.0 && self.ssm_ratio.is_finite(), "ssm_ratio", "0 or a positive number", &self.ssm_ratio)?;
+        require(self.ssm_ratio == 0.0 || self.d_inner(self.dim(0)) > 0, "ssm_ratio", "at least one inner channel", &self.ssm_ratio)?;
+        require(self.ssm_dt_rank != DtRank::Fixed(0), "ssm_dt_rank", "`auto` or at least 1", &self.ssm_dt_rank)?;
+        require(self.ssm_conv.is_none_or(|k| k % 2 == 1), "ssm_conv", "an odd size, or -1 for none", &self.ssm_conv)?;
+        require(rate(self.ssm_drop_rate), "ssm_drop_rate", "a rate in [0, 1)", &self.ssm_drop_rate)?;
+        require(self.mlp_ratio >= 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio", "0 or a positive number", &self.mlp_ratio)?;
+        require(rate(self.mlp_drop_rate), "mlp_drop_rate", "a rate in [0, 1)", &self.mlp_drop_rate)?;
+        require(rate(self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
+        require(
             self.downsample_version != DownsampleVersion::None || (1..stages).all(|s| self.dim(s) == self.dim(0)),
             "dims",
             "the same width in every stage for downsample_version none",
             &self.dims,
         )?;
-        check(!self.posembed || self.imgsize >= self.patch_size, "imgsize", "at least patch_size", &self.imgsize)?;
-        check(
-            self.out_indices.iter().all(|i| *i < stages) && self.out_indices.windows(2).all(|w| w[0] < w[1]),
-            "out_indices",
-            "ascending stage numbers below the number of stages",
-            &self.out_indices,
-        )?;
+        require(!self.posembed || self.imgsize >= self.patch_size, "imgsize", "at least patch_size", &self.imgsize)?;
+        require_stages(&self.out_indices, stages)?;
         if self.forward_type.is_vanilla() && self.ssm_ratio > 0.0 {
             // The official v0 ignores these options; accepting other values here would promise what the model does not do.
-            check(self.ssm_act_layer == Activation::Silu, "ssm_act_layer", "silu for forward_type v0", &self.ssm_act_layer)?;
-            check(self.ssm_conv == Some(3), "ssm_conv", "3 for forward_type v0", &self.ssm_conv)?;
-            check(self.ssm_conv_bias, "ssm_conv_bias", "true for forward_type v0", &self.ssm_conv_bias)?;
-            check(self.ssm_init == SsmInit::V0, "ssm_init", "v0 for forward_type v0", &self.ssm_init)?;
+            require(self.ssm_act_layer == Activation::Silu, "ssm_act_layer", "silu for forward_type v0", &self.ssm_act_layer)?;
+            require(self.ssm_conv == Some(3), "ssm_conv", "3 for forward_type v0", &self.ssm_conv)?;
+            require(self.ssm_conv_bias, "ssm_conv_bias", "true for forward_type v0", &self.ssm_conv_bias)?;
+            require(self.ssm_init == SsmInit::V0, "ssm_init", "v0 for forward_type v0", &self.ssm_init)?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::Distribution;
 
-use crate::feature_pyramid::FeaturePyramid;
+use crate::feature_pyramid::{FeaturePyramid, normalised};
 use crate::layers::ChannelNorm;
 
 pub(crate) mod block;
@@ -78,10 +78,7 @@ impl Vmamba {
 
 impl FeaturePyramid for Vmamba {
     fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let features = self.trunk.forward(images);
-        let normalised =
-            |(feature, norm): (Tensor<4>, &Option<ChannelNorm>)| norm.as_ref().map(|norm| norm.forward(feature).permute([0, 3, 1, 2]));
-        features.into_iter().zip(&self.outnorm).filter_map(normalised).collect()
+        normalised(self.trunk.forward(images), &self.outnorm)
     }
 
     fn channels(&self) -> Vec<usize> {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::vmamba::ConfigError;
+use crate::vmamba::config::{require, require_stages};
 
 /// Options of a [`Swin`](super::Swin); the default is [`SwinConfig::tiny`]. Names are the official ones where there are such.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,39 +134,28 @@ impl SwinConfig {
     /// # Errors
     /// [`ConfigError::Field`] with the first field that does not.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug| {
-            if good {
-                return Ok(());
-            }
-            Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
-        };
         let stages = self.depths.len();
-        check(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        check(self.patch_size > 0, "patch_size", "at least 1", &self.patch_size)?;
-        check(self.embed_dim > 0, "embed_dim", "at least 1", &self.embed_dim)?;
-        check(stages > 0 && self.depths.iter().all(|depth| *depth > 0), "depths", "one positive number a stage", &self.depths)?;
+        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        require(self.patch_size > 0, "patch_size", "at least 1", &self.patch_size)?;
+        require(self.embed_dim > 0, "embed_dim", "at least 1", &self.embed_dim)?;
+        require(stages > 0 && self.depths.iter().all(|depth| *depth > 0), "depths", "one positive number a stage", &self.depths)?;
         let divides = |(stage, heads): (usize, &usize)| *heads > 0 && self.dim(stage).is_multiple_of(*heads);
-        check(
+        require(
             self.num_heads.len() == stages && self.num_heads.iter().enumerate().all(divides),
             "num_heads",
             "one number a stage that divides the stage's channels",
             &self.num_heads,
         )?;
-        check(self.window_size != WindowSize::Fixed(0), "window_size", "at least 1, or `scaled`", &self.window_size)?;
-        check(self.table_window > 0, "table_window", "at least 1", &self.table_window)?;
-        check(
+        require(self.window_size != WindowSize::Fixed(0), "window_size", "at least 1, or `scaled`", &self.window_size)?;
+        require(self.table_window > 0, "table_window", "at least 1", &self.table_window)?;
+        require(
             self.mlp_ratio.is_finite() && self.mlp_hidden(self.embed_dim) > 0,
             "mlp_ratio",
             "a number that leaves at least one hidden channel",
             &self.mlp_ratio,
         )?;
-        check((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
-        check(
-            self.out_indices.iter().all(|stage| *stage < stages) && self.out_indices.windows(2).all(|pair| pair[0] < pair[1]),
-            "out_indices",
-            "ascending stage numbers below the number of stages",
-            &self.out_indices,
-        )
+        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
+        require_stages(&self.out_indices, stages)
     }
 
     /// Checks that an image of `[height, width]` pixels can be processed: every image that is not empty, as all sizes are padded.

@@ -4,6 +4,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 
 use super::config::SmallMaps;
+use crate::layers::RelativePositions;
 
 /// Windows on a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +25,8 @@ pub(super) struct Windows {
     /// `[windows, 1, positions, positions]` of a shifted block, [`MASKED`] for pairs that are neighbours only because the map is wrapped;
     /// `None` without a shift.
     pub mask: Option<Tensor<4>>,
-    /// The row of the table for every pair of positions.
-    index: Tensor<1, Int>,
-    /// `[rows for this window, rows stored]`: the table for this window, unless it is stored.
-    resample: Option<Tensor<2>>,
+    /// What the tables of the bias are read by.
+    pub positions: RelativePositions,
 }
 
 /// What is added to the score of a pair that may not attend to each other; the reference has no infinity there.
@@ -77,15 +76,6 @@ impl Geometry {
         })
     }
 
-    /// The row of the table for every pair of positions in a window, the first position's pairs first.
-    fn pairs(&self) -> Vec<i32> {
-        let [height, width] = self.window;
-        let positions = || (0..height).flat_map(move |row| (0..width).map(move |column| (row, column)));
-        let distance =
-            |from: (usize, usize), to: (usize, usize)| (from.0 + height - 1 - to.0) * (2 * width - 1) + from.1 + width - 1 - to.1;
-        positions().flat_map(|from| positions().map(move |to| distance(from, to) as i32)).collect()
-    }
-
     /// For a shifted block, window by window, the part of the map that each position comes from: only positions of one part are neighbours.
     fn parts(&self) -> Vec<f32> {
         let part = |axis: usize, position: usize| {
@@ -107,35 +97,17 @@ impl Geometry {
 }
 
 impl Windows {
-    /// For tables that are stored for windows of `table_window` positions in height and width.
-    pub fn new(geometry: Geometry, table_window: usize, device: &Device) -> Self {
+    /// Worked out on `device`.
+    pub fn new(geometry: Geometry, device: &Device) -> Self {
         let ([height, width], [down, across]) = (geometry.window, geometry.counts());
         let positions = height * width;
-        let index = Tensor::from_data(TensorData::new(geometry.pairs(), [positions * positions]), device);
         let mask = (geometry.shift != [0, 0]).then(|| {
             let parts = Tensor::<2>::from_data(TensorData::new(geometry.parts(), [down * across, positions]), device);
             let pairs = [parts.clone().unsqueeze_dim::<3>(2), parts.unsqueeze_dim::<3>(1)];
             let [from, to] = pairs.map(|parts| parts.expand([down * across, positions, positions]));
             (from.not_equal(to).float() * MASKED).unsqueeze_dim(1)
         });
-        let resample = (geometry.window != [table_window; 2]).then(|| {
-            let stored = 2 * table_window - 1;
-            let [rows, columns] = geometry.window.map(|side| bicubic(stored, 2 * side - 1));
-            let both = rows.iter().flat_map(|row| columns.iter().map(move |column| outer(row, column)));
-            let shape = [rows.len() * columns.len(), stored * stored];
-            Tensor::from_data(TensorData::new(both.flatten().collect::<Vec<f32>>(), shape), device)
-        });
-        Self { geometry, mask, index, resample }
-    }
-
-    /// `[1, heads, positions, positions]` of a table `[rows, heads]`.
-    pub fn bias(&self, table: Tensor<2>) -> Tensor<4> {
-        let (heads, positions) = (table.dims()[1], self.geometry.window[0] * self.geometry.window[1]);
-        let table = match &self.resample {
-            Some(resample) => resample.clone().matmul(table),
-            None => table,
-        };
-        table.select(0, self.index.clone()).transpose().reshape([1, heads, positions, positions])
+        Self { geometry, mask, positions: RelativePositions::new(geometry.window, device) }
     }
 }
 
@@ -148,32 +120,6 @@ pub(super) fn pad_end(x: Tensor<4>, dim: usize, count: usize) -> Tensor<4> {
     shape[dim] = count;
     let zeros = Tensor::zeros(shape, (&x.device(), x.dtype()));
     Tensor::cat(vec![x, zeros], dim)
-}
-
-/// Weights of `stored` samples in each of `size` samples of the same range: PyTorch's `interpolate(mode="bicubic", align_corners=False)`,
-/// without antialiasing, as the official code resamples tables.
-fn bicubic(stored: usize, size: usize) -> Vec<Vec<f64>> {
-    const A: f64 = -0.75;
-    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-    let far = |x: f64| ((x - 5.0) * x + 8.0) * x * A - 4.0 * A;
-    let row = |target: usize| {
-        let source = (target as f64 + 0.5) * stored as f64 / size as f64 - 0.5;
-        let first = source.floor();
-        let t = source - first;
-        let mut weights = vec![0.0; stored];
-        for (offset, weight) in [far(1.0 + t), near(t), near(1.0 - t), far(2.0 - t)].into_iter().enumerate() {
-            // Beyond the ends the last sample repeats.
-            let sample = (first + offset as f64 - 1.0).clamp(0.0, (stored - 1) as f64);
-            weights[sample as usize] += weight;
-        }
-        weights
-    };
-    (0..size).map(row).collect()
-}
-
-/// Products of all pairs, row-major.
-fn outer(rows: &[f64], columns: &[f64]) -> Vec<f32> {
-    rows.iter().flat_map(|row| columns.iter().map(move |column| (row * column) as f32)).collect()
 }
 
 #[cfg(test)]
@@ -200,16 +146,6 @@ mod tests {
                 assert_eq!(moved.dims(), [2, geometry.padded[0], geometry.padded[1], 3]);
                 assert_eq!(geometry.shifted_out(moved, shifted).into_data(), x.to_data());
             }
-        }
-    }
-
-    #[test]
-    fn resampling_keeps_constants_and_the_same_size() {
-        for (stored, size) in [(13, 17), (13, 47), (13, 3), (1, 5)] {
-            assert!(bicubic(stored, size).iter().all(|row| (row.iter().sum::<f64>() - 1.0).abs() < 1e-12), "{stored} to {size}");
-        }
-        for (target, row) in bicubic(5, 5).iter().enumerate() {
-            assert!(row.iter().enumerate().all(|(source, weight)| *weight == f64::from(u8::from(source == target))));
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{FREQUENCIES, Xcit, XcitClassifier};
 use crate::complexity::{Complexity, OpKind, product};
 use crate::layers::ConvConfig;
 use crate::vmamba::ConfigError;
+use crate::vmamba::config::require;
 
 /// Pixels of the image between two neighbouring positions.
 const PATCH: usize = 16;
@@ -75,22 +76,16 @@ impl XcitConfig {
     /// # Errors
     /// [`ConfigError::Field`] with the first field that does not.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug| {
-            if good {
-                return Ok(());
-            }
-            Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
-        };
         let divides = |part: usize, whole: usize| part > 0 && whole > 0 && whole.is_multiple_of(part);
-        check(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        check(divides(8, self.embed_dim), "embed_dim", "a positive multiple of 8", &self.embed_dim)?;
-        check(self.depth > 0, "depth", "at least 1", &self.depth)?;
-        check(divides(self.num_heads, self.embed_dim), "num_heads", "a divisor of embed_dim", &self.num_heads)?;
+        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        require(divides(8, self.embed_dim), "embed_dim", "a positive multiple of 8", &self.embed_dim)?;
+        require(self.depth > 0, "depth", "at least 1", &self.depth)?;
+        require(divides(self.num_heads, self.embed_dim), "num_heads", "a divisor of embed_dim", &self.num_heads)?;
         let hidden = self.mlp_ratio.is_finite() && self.mlp_hidden() > 0;
-        check(hidden, "mlp_ratio", "a number that gives at least one hidden channel", &self.mlp_ratio)?;
-        check(self.cls_attn_layers > 0, "cls_attn_layers", "at least 1", &self.cls_attn_layers)?;
-        check(self.eta.is_finite(), "eta", "a number", &self.eta)?;
-        check((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
+        require(hidden, "mlp_ratio", "a number that gives at least one hidden channel", &self.mlp_ratio)?;
+        require(self.cls_attn_layers > 0, "cls_attn_layers", "at least 1", &self.cls_attn_layers)?;
+        require(self.eta.is_finite(), "eta", "a number", &self.eta)?;
+        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
     }
 
     /// Checks that an image of `[height, width]` pixels has a position. Sizes that 16 does not divide are rounded up.
@@ -162,7 +157,7 @@ impl XcitConfig {
             cost.conv(dim, dim, [2, 2], input);
             cost.add_params(dim);
         }
-        batch_norm(&mut cost, dim, twice);
+        cost.batch_norm(dim, twice);
         cost
     }
 
@@ -196,7 +191,7 @@ impl XcitConfig {
         for conv in self.patch_convs() {
             grid = grid.map(|size| conv.output_size(size));
             cost.conv(conv.inputs, conv.outputs, [conv.kernel; 2], grid);
-            batch_norm(&mut cost, conv.outputs, grid);
+            cost.batch_norm(conv.outputs, grid);
         }
         cost.conv(2 * FREQUENCIES, dim, [1, 1], grid);
         cost.add_params(dim);
@@ -211,19 +206,13 @@ impl XcitConfig {
             for _ in 0..2 {
                 cost.depthwise(dim, 3, true, grid);
             }
-            batch_norm(&mut cost, dim, grid);
+            cost.batch_norm(dim, grid);
             cost.linear(OpKind::Linear, dim, hidden, true, grid);
             cost.linear(OpKind::Linear, hidden, dim, true, grid);
             cost.add_params(3 * dim);
         }
         cost
     }
-}
-
-/// A scale and a shift at every position.
-fn batch_norm(cost: &mut Complexity, channels: usize, [height, width]: [usize; 2]) {
-    cost.add_params(2 * channels);
-    cost.add(OpKind::BatchNorm, product(&[2, channels, height, width]));
 }
 
 #[cfg(test)]
