@@ -6,11 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use tools::ablation::{AblationConfig, SIDE};
-use tools::engine::device::DeviceChoice;
 use tools::engine::precision::Precision;
 use tools::engine::process;
 use tools::published::Ablation;
-use tools::scaling::{self, Plan, Protocol, Purpose, Request, Study, allocator::CountingAllocator};
+use tools::scaling::{self, Plan, Purpose, Request, Study, allocator::CountingAllocator};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -36,24 +35,11 @@ struct Arguments {
     /// Numbers to compute with.
     #[arg(long, value_enum, default_value = "float32")]
     precision: Precision,
-    /// Device: `cpu`, `cuda[:n]` or `vulkan[:n]`.
-    #[arg(long, default_value = "cpu")]
-    device: DeviceChoice,
-    /// Runs that are not timed; 50 on a GPU as in the paper, 1 on the CPU.
-    #[arg(long)]
-    warmup: Option<usize>,
-    /// Timed runs of a round; 30 on a GPU as in the paper, 1 on the CPU.
-    #[arg(long)]
-    runs: Option<usize>,
-    /// Rounds, of which the median counts; 1 on a GPU, 3 on the CPU.
-    #[arg(long)]
-    rounds: Option<usize>,
+    #[command(flatten)]
+    measuring: scaling::Arguments,
     /// Folder for the tables.
     #[arg(long, default_value = "runs/ablation")]
     out: PathBuf,
-    /// A work as JSON: how this program calls itself.
-    #[arg(long, hide = true)]
-    measure: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -62,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
-    if let Some(request) = &arguments.measure {
+    if let Some(request) = &arguments.measuring.measure {
         println!("{}", Request::answer(request)?);
         return Ok(true);
     }
@@ -77,23 +63,26 @@ fn run(arguments: &Arguments) -> Result<bool> {
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write to {}", arguments.out.display()))?;
     let (mut study, mut complete) = (Study::default(), true);
     if arguments.measure_speed {
-        let protocol = Protocol::new(arguments.device, [arguments.warmup, arguments.runs, arguments.rounds]);
+        let protocol = arguments.measuring.protocol();
         let plan = Plan {
             models: Vec::new(),
             sides: vec![SIDE],
             batches: vec![arguments.batch.max(1)],
             precisions: vec![arguments.precision],
             purposes: vec![Purpose::Inference, Purpose::Training],
-            device: arguments.device.to_string(),
+            device: arguments.measuring.device.to_string(),
             protocol,
         };
-        arguments.precision.adopt(&arguments.device.open()?)?;
+        arguments.precision.adopt(&arguments.measuring.device.open()?)?;
         let interrupted = process::interrupted();
         study = Study::open(&arguments.out)?;
+        if arguments.measuring.retry {
+            study.rows.retain(|row| row.failed.is_none());
+        }
         let models: Vec<_> = tables.iter().flat_map(AblationConfig::models).collect();
         complete = scaling::run(&plan.works_of(&models), protocol, &mut study, &arguments.out, interrupted)?;
         // What other settings left in the folder belongs to other tables.
-        let device = arguments.device.to_string();
+        let device = arguments.measuring.device.to_string();
         study.rows.retain(|row| {
             let work = &row.work;
             row.protocol == protocol && work.batch == arguments.batch && work.precision == arguments.precision && work.device == device

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tools::engine::device::DeviceChoice;
 use tools::engine::precision::Precision;
 use tools::engine::process;
-use tools::scaling::{self, Plan, Protocol, Purpose, Request, Study, allocator::CountingAllocator};
+use tools::scaling::{self, AccuracyPlan, Plan, Purpose, Request, Study, allocator::CountingAllocator};
+use vision_datasets::imagenet::ImageFolder;
+use vmamba::zoo::BackboneConfig;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -39,27 +41,33 @@ struct Arguments {
     /// What to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "inference,training")]
     tasks: Vec<Purpose>,
-    /// Device: `cpu`, `cuda[:n]` or `vulkan[:n]`.
-    #[arg(long, default_value = "cpu")]
-    device: DeviceChoice,
-    /// Runs that are not timed; 50 on a GPU as in the paper, 1 on the CPU.
-    #[arg(long)]
-    warmup: Option<usize>,
-    /// Timed runs of a round; 30 on a GPU as in the paper, 1 on the CPU.
-    #[arg(long)]
-    runs: Option<usize>,
-    /// Rounds, of which the median counts; 1 on a GPU, 3 on the CPU.
-    #[arg(long)]
-    rounds: Option<usize>,
-    /// Measure again what failed before.
-    #[arg(long)]
-    retry: bool,
+    /// Folder with a folder of images a class: the top-1 accuracy of every --checkpoint at every size.
+    #[arg(long, requires = "checkpoint")]
+    data: Option<PathBuf>,
+    /// Weights of a model, as `swin_tiny=FILE`; may be given several times.
+    #[arg(long, value_parser = model_and_file, requires = "data")]
+    checkpoint: Vec<(String, PathBuf)>,
+    /// Folder with training images: the accuracy with the last layer tuned for every size as well, by the paper's protocol.
+    #[arg(long, requires = "data")]
+    linear_tuning: Option<PathBuf>,
+    /// List of all classes, for data in which some have no folder.
+    #[arg(long, requires = "data")]
+    classes: Option<PathBuf>,
+    /// Images at once where accuracy is judged.
+    #[arg(long, default_value_t = 32)]
+    accuracy_batch: usize,
+    #[command(flatten)]
+    measuring: scaling::Arguments,
     /// Folder for the study.
     #[arg(long, default_value = "runs/scaling")]
     out: PathBuf,
-    /// A work and its protocol as JSON: how this program calls itself.
-    #[arg(long, hide = true)]
-    measure: Option<String>,
+}
+
+fn model_and_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((model, file)) if !model.is_empty() && !file.is_empty() => Ok((model.to_owned(), file.into())),
+        _ => Err(format!("`{text}` is not MODEL=FILE")),
+    }
 }
 
 fn main() -> ExitCode {
@@ -68,7 +76,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
-    if let Some(request) = &arguments.measure {
+    if let Some(request) = &arguments.measuring.measure {
         println!("{}", Request::answer(request)?);
         return Ok(true);
     }
@@ -78,23 +86,26 @@ fn run(arguments: &Arguments) -> Result<bool> {
         batches: arguments.batches.clone(),
         precisions: arguments.precisions.clone(),
         purposes: arguments.tasks.clone(),
-        device: arguments.device.to_string(),
-        protocol: Protocol::new(arguments.device, [arguments.warmup, arguments.runs, arguments.rounds]),
+        device: arguments.measuring.device.to_string(),
+        protocol: arguments.measuring.protocol(),
     };
     plan.validate()?;
     // A device or precision that is not there is an error now rather than in every row.
-    let device = arguments.device.open()?;
+    let device = arguments.measuring.device.open()?;
     for precision in &plan.precisions {
         precision.adopt(&device)?;
     }
-    drop(device);
+    let accuracy = accuracy(arguments)?;
     let interrupted = process::interrupted();
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write to {}", arguments.out.display()))?;
     let mut study = Study::open(&arguments.out)?;
-    if arguments.retry {
+    if arguments.measuring.retry {
         study.rows.retain(|row| row.failed.is_none());
     }
-    let complete = scaling::run(&plan.works()?, plan.protocol, &mut study, &arguments.out, interrupted)?;
+    let mut complete = scaling::run(&plan.works()?, plan.protocol, &mut study, &arguments.out, interrupted)?;
+    if let Some(accuracy) = accuracy.filter(|_| complete) {
+        complete = scaling::accuracy::run(&accuracy, &device, &mut study, &arguments.out, interrupted)?;
+    }
     for path in scaling::write(&study, &arguments.out)? {
         println!("{}", path.display());
     }
@@ -103,4 +114,21 @@ fn run(arguments: &Arguments) -> Result<bool> {
         eprintln!("interrupted; the same command goes on from here");
     }
     Ok(complete)
+}
+
+/// What is to be judged by which images.
+fn accuracy(arguments: &Arguments) -> Result<Option<AccuracyPlan>> {
+    let Some(data) = &arguments.data else { return Ok(None) };
+    for (model, _) in &arguments.checkpoint {
+        BackboneConfig::named(model).context("--checkpoint")?;
+    }
+    let open = |root: &PathBuf, split: &str| ImageFolder::open(root, split, arguments.classes.as_deref()).map(Arc::new);
+    Ok(Some(AccuracyPlan {
+        data: open(data, "val").context("--data")?,
+        train: arguments.linear_tuning.as_ref().map(|root| open(root, "train").context("--linear-tuning")).transpose()?,
+        checkpoints: arguments.checkpoint.clone(),
+        sides: arguments.sides.clone(),
+        batch_size: arguments.accuracy_batch.max(1),
+        precision: arguments.precisions.first().copied().unwrap_or_default(),
+    }))
 }

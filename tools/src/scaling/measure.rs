@@ -51,16 +51,6 @@ pub struct Protocol {
     pub rounds: usize,
 }
 
-impl Protocol {
-    /// The given numbers of warm-up runs, timed runs and rounds, by default the paper's on a GPU (50 + 30) and few on the CPU, where a run
-    /// takes long: 1 + 3 times 1.
-    pub fn new(device: DeviceChoice, given: [Option<usize>; 3]) -> Self {
-        let default = if device == DeviceChoice::Cpu { [1, 1, 3] } else { [50, 30, 1] };
-        let [warmup, runs, rounds] = std::array::from_fn(|index| given[index].unwrap_or(default[index]).max(1));
-        Self { warmup, runs, rounds }
-    }
-}
-
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
@@ -219,7 +209,7 @@ fn explain(status: std::process::ExitStatus, last: Option<&str>) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         return match signal {
-            libc::SIGKILL => "out of memory: the system ended the process (SIGKILL)".to_owned(),
+            libc::SIGKILL => "ended by SIGKILL, as the system does when memory is out".to_owned(),
             libc::SIGABRT if last.is_some_and(|line| line.contains("memory allocation")) => {
                 format!("out of memory: {}", last.unwrap_or_default())
             }

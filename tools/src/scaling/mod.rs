@@ -5,7 +5,9 @@
 //! ```
 //! A study that was interrupted goes on from `study.json`. What a model cannot do becomes a row that says why.
 
+pub mod accuracy;
 pub mod allocator;
+mod arguments;
 mod measure;
 mod report;
 
@@ -20,6 +22,8 @@ use vmamba::zoo::BackboneConfig;
 
 use crate::engine::precision::Precision;
 
+pub use accuracy::{Accuracy, AccuracyPlan};
+pub use arguments::Arguments;
 pub use measure::{CLASSES, Measured, Protocol, Purpose, Request, Work, measure, measure_apart};
 pub use report::{text, write};
 
@@ -55,26 +59,6 @@ pub struct Row {
     /// The reason that there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
-}
-
-/// A share of correct answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Accuracy {
-    /// Model.
-    pub model: String,
-    /// Height and width of the images in pixels.
-    pub side: usize,
-    /// The weights.
-    pub checkpoint: String,
-    /// Share of images whose class was the first answer, as trained at 224.
-    pub top1: f64,
-    /// The same with a linear layer tuned at this size.
-    #[serde(default)]
-    pub tuned_top1: Option<f64>,
-    /// Images that were judged.
-    pub images: usize,
-    /// Images that could not be read and were left out.
-    pub skipped: usize,
 }
 
 /// Everything measured so far, as `study.json` holds it.

@@ -45,15 +45,16 @@ pub fn write(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(written)
 }
 
-/// The table on the terminal.
+/// The tables on the terminal.
 pub fn text(study: &Study) -> String {
-    format!("{}\n{}", speed_table(study).text(), growth_table(study).text())
+    let tables = [speed_table(study), growth_table(study), accuracy_table(study)];
+    tables.iter().filter(|table| !table.rows().is_empty()).map(Table::text).collect::<Vec<_>>().join("\n")
 }
 
 const NOTES: &str =
     "A multiply-add is one FLOP. \"early\" counts the selective scan as the paper's first two versions did. Images a second are the
-median of the rounds; the loop is the paper's: runs that are not timed, then timed ones between two waits for the device. Published
-throughputs are of an A100, batch 32 (float32, products of activations included; training in mixed precision).
+median of the rounds; the loop is the paper's: runs that are not timed, then timed ones between two waits for the device; a protocol reads warm-up + rounds x
+runs. Published throughputs are of an A100 at batch 32: inference in float32, training in mixed precision.
 ";
 
 const GROWTH: &str = "The exponent e of y ~ pixels^e, by least squares over the logarithms; memory without the weights and images.
@@ -162,21 +163,33 @@ fn beyond_weights(measured: &super::Measured) -> f64 {
 }
 
 fn accuracy_table(study: &Study) -> Table {
-    let mut table =
-        Table::new(["model", "side", "top-1, %", "published, %", "tuned, %", "published tuned, %", "images", "left out", "weights"]);
-    for Accuracy { model, side, checkpoint, top1, tuned_top1, images, skipped } in &study.accuracies {
+    let mut table = Table::new([
+        "model",
+        "side",
+        "top-1, %",
+        "published, %",
+        "tuned, %",
+        "published tuned, %",
+        "images",
+        "left out",
+        "weights",
+        "remark",
+    ]);
+    for row in &study.accuracies {
+        let Accuracy { model, side, checkpoint, top1, tuned_top1, images, skipped, .. } = row;
         let published = published_row(model, *side);
         let number = |value: Option<f64>| value.map_or(Cell::Missing, |value| Cell::Number(value, 2));
         table.push([
             model.as_str().into(),
             (*side).into(),
-            Cell::percent(*top1),
+            top1.map_or(Cell::Missing, Cell::percent),
             number(published.map(|row| row.top1)),
             tuned_top1.map_or(Cell::Missing, Cell::percent),
             number(published.map(|row| row.top1_tuned)),
             (*images).into(),
             (*skipped).into(),
-            checkpoint.as_str().into(),
+            checkpoint.display().to_string().into(),
+            row.failed.as_deref().unwrap_or_default().into(),
         ]);
     }
     table
@@ -277,7 +290,7 @@ fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
         let points = |value: &dyn Fn(&Accuracy) -> Option<f64>| -> Vec<(f64, f64)> {
             rows.iter().filter_map(|row| Some((row.side as f64, 100.0 * value(row)?))).collect()
         };
-        accuracy.push(Series::dots(model, points(&|row| Some(row.top1))));
+        accuracy.push(Series::dots(model, points(&|row| row.top1)));
         accuracy.push(Series::dots(format!("{model}, tuned"), points(&|row| row.tuned_top1)));
         let published = rows.iter().filter_map(|row| Some((row.side as f64, published_row(model, row.side)?.top1)));
         accuracy.push(Series::line(format!("{model}, published"), published.collect()));

@@ -1,0 +1,166 @@
+//! `scaling_study` and `ablation` on small images: what is measured, what cannot be, going on after an interrupt, accuracy, wrong input.
+
+use std::fs;
+use std::path::Path;
+
+use burn::prelude::Device;
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+use tests::tool::{Ran, run};
+use vmamba::checkpoint::{export_safetensors, state_dict_of};
+use vmamba::zoo::BackboneConfig;
+
+const STUDY: &str = env!("CARGO_BIN_EXE_scaling_study");
+const ABLATION: &str = env!("CARGO_BIN_EXE_ablation");
+
+fn study(out: &Path, arguments: &[&str]) -> Ran {
+    let out = out.to_string_lossy();
+    let fixed = ["--out", &out, "--runs", "1", "--rounds", "1", "--warmup", "1"];
+    run(STUDY, &[&fixed, arguments].concat())
+}
+
+fn stored(out: &Path) -> Value {
+    serde_json::from_slice(&fs::read(out.join("study.json")).expect("a study")).expect("JSON")
+}
+
+#[test]
+fn a_study_measures_goes_on_and_says_what_cannot_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let models = ["--models", "deit_tiny,resnet50", "--sides", "32,48,64,40"];
+    study(&out, &[&models[..], &["--tasks", "inference"]].concat()).succeeded();
+    let first = stored(&out);
+    let rows = first["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 8);
+    for row in rows {
+        let work = &row["work"];
+        if work["model"] == "deit_tiny" && work["side"] == 40 {
+            let reason = row["failed"].as_str().unwrap();
+            assert!(reason.contains("16 divides") && row["measured"].is_null(), "{row}");
+            continue;
+        }
+        let measured = &row["measured"];
+        assert!(measured["images_per_second"].as_f64().unwrap() > 0.0, "{row}");
+        let [before, peak] = ["before_bytes", "peak_bytes"].map(|key| measured[key].as_u64().unwrap());
+        // Weights are in memory before: 5.7 and 25.6 million of 4 bytes.
+        let weights = if work["model"] == "deit_tiny" { 20_000_000 } else { 100_000_000 };
+        assert!(before > weights && peak >= before && before < 2 * weights, "{row}");
+    }
+
+    // Training is missing, and a row as if the study had been interrupted; nothing else is measured again.
+    let mut cut = first.clone();
+    let removed = cut["rows"].as_array_mut().unwrap().remove(0);
+    fs::write(out.join("study.json"), cut.to_string()).unwrap();
+    let again = study(&out, &[&models[..], &["--tasks", "inference,training"]].concat());
+    again.succeeded();
+    let second = stored(&out);
+    let rows = second["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 16);
+    assert_eq!(rows[..7], first["rows"].as_array().unwrap()[1..], "what was measured stays");
+    assert!(rows[7..].iter().any(|row| row["work"] == removed["work"]), "what was missing was measured");
+    let peak = |purpose: &str| {
+        let row =
+            rows.iter().find(|row| row["work"]["purpose"] == purpose && row["work"]["model"] == "resnet50" && row["work"]["side"] == 64);
+        row.unwrap()["measured"]["peak_bytes"].as_u64().unwrap()
+    };
+    assert!(peak("training") > peak("inference") + 100_000_000, "gradients of all weights");
+
+    let text = fs::read_to_string(out.join("study.md")).unwrap();
+    assert!(text.contains("## Growth with the number of pixels") && text.contains("16 divides"), "{text}");
+    for file in ["study.csv", "cost.csv", "flops.png", "flops.svg", "throughput_training.png", "memory_inference.svg"] {
+        assert!(fs::metadata(out.join(file)).is_ok_and(|file| file.len() > 0), "{file}");
+    }
+}
+
+/// A random head answers something; which, the tool for classifiers says as well.
+#[test]
+fn accuracy_is_that_of_test_cls_and_unreadable_images_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, weights) = (folder.path().join("data"), folder.path().join("deit.safetensors"));
+    for (class, colour) in [("a", [250, 20, 20]), ("b", [20, 250, 20]), ("c", [20, 20, 250])] {
+        let place = data.join("val").join(class);
+        fs::create_dir_all(&place).unwrap();
+        for number in 0..4_u8 {
+            let picture =
+                RgbImage::from_fn(50, 40, |x, y| Rgb([colour[0], colour[1], (colour[2] + x as u8).wrapping_mul(1 + number) ^ y as u8]));
+            picture.save(place.join(format!("{number}.png"))).unwrap();
+        }
+    }
+    fs::write(data.join("val/a/broken.jpg"), "no picture").unwrap();
+    let device = Device::flex();
+    device.seed(4);
+    let classifier = BackboneConfig::named("deit_tiny").unwrap().try_init_classifier(3, &device).unwrap();
+    export_safetensors(&weights, &state_dict_of(&classifier, &vmamba::zoo::key)).unwrap();
+
+    let (out, data, checkpoint) = (folder.path().join("study"), data.display().to_string(), format!("deit_tiny={}", weights.display()));
+    let plan = ["--models", "deit_tiny", "--tasks", "inference", "--sides", "32,40", "--data", &data, "--checkpoint", &checkpoint];
+    study(&out, &plan).succeeded();
+    let accuracies = stored(&out)["accuracies"].clone();
+    assert_eq!(accuracies.as_array().unwrap().len(), 2);
+    assert_eq!((&accuracies[0]["images"], &accuracies[0]["skipped"]), (&Value::from(12), &Value::from(1)));
+    assert!(accuracies[1]["failed"].as_str().unwrap().contains("16 divides") && accuracies[1]["top1"].is_null());
+
+    let json = folder.path().join("cls.json");
+    let files = [weights.display().to_string(), json.display().to_string()];
+    let arguments = ["--model", "deit_tiny", "--checkpoint", &files[0], "--data", &data, "--size", "32", "--json", &files[1]];
+    run(env!("CARGO_BIN_EXE_test_cls"), &arguments).succeeded();
+    let judged: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    assert_eq!(accuracies[0]["top1"], judged["metrics"]["top1"]);
+
+    // Tuned on the same pictures, the last layer is not worse; the figure without tuning stays.
+    let train = format!("{data}/val");
+    study(&out, &[&plan[..], &["--linear-tuning", &train]].concat()).succeeded();
+    let tuned = &stored(&out)["accuracies"];
+    assert_eq!(tuned.as_array().unwrap().len(), 2);
+    let row = tuned.as_array().unwrap().iter().find(|row| row["side"] == 32).unwrap();
+    assert_eq!(row["top1"], judged["metrics"]["top1"]);
+    assert!(row["tuned_top1"].as_f64().unwrap() >= row["top1"].as_f64().unwrap(), "{row}");
+    assert!(fs::read_to_string(out.join("study.md")).unwrap().contains("## Accuracy without fine-tuning"));
+}
+
+#[test]
+fn what_is_wrong_is_one_error() {
+    let folder = tempfile::tempdir().unwrap();
+    study(folder.path(), &["--models", "swin_giant"]).failed(&["swin_giant", "swin_tiny"]);
+    study(folder.path(), &["--sides", "0"]).failed(&["--sides"]);
+    study(folder.path(), &["--precisions", "tf32"]).failed(&["tf32"]);
+    let none = folder.path().join("none").display().to_string();
+    study(folder.path(), &["--data", &none, "--checkpoint", "deit_tiny=x"]).failed(&["--data", &none]);
+    fs::write(folder.path().join("study.json"), "{\"rows\": 3}").unwrap();
+    study(folder.path(), &["--models", "deit_tiny", "--sides", "32"]).failed(&["study.json"]);
+    let usage = study(folder.path(), &["--checkpoint", "deit_tiny"]);
+    assert_eq!(usage.code, Some(2), "{}", usage.stderr);
+}
+
+#[test]
+fn an_ablation_prints_published_and_own_variants_with_their_speed() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out").display().to_string();
+    let printed = run(ABLATION, &["--out", &out]);
+    let text = printed.succeeded();
+    for part in ["Scan patterns", "cascade_no_dwconv", "28.3", "5.18"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let own = folder.path().join("own.toml");
+    let table = |depth: &str| {
+        format!(
+            "title = \"My variants\"\n[[row]]\nid = \"small\"\nbackbone = {{ family = \"deit\", embed_dim = 48, num_heads = 3, depth = {depth} }}\n"
+        )
+    };
+    fs::write(&own, table("2")).unwrap();
+    let own_file = own.display().to_string();
+    let measured = ["--config", &own_file, "--measure-speed", "--runs", "1", "--rounds", "1", "--out", &out];
+    run(ABLATION, &measured).succeeded();
+    let csv = fs::read_to_string(Path::new(&out).join("my_variants.csv")).unwrap();
+    let cells: Vec<&str> = csv.lines().nth(1).unwrap().split(',').collect();
+    assert_eq!(cells[0], "small");
+    for speed in [cells[5], cells[7]] {
+        assert!(speed.parse::<f64>().unwrap() > 0.0, "{csv}");
+    }
+    fs::write(&own, table("\"deep\"")).unwrap();
+    run(ABLATION, &["--config", &own_file, "--out", &out]).failed(&["own.toml", "depth"]);
+    fs::write(&own, table("2").replace("id = \"small\"", "id = \"small\"\nids = 1")).unwrap();
+    run(ABLATION, &["--config", &own_file, "--out", &out]).failed(&["ids"]);
+    fs::write(&own, format!("table = \"d-state\"\n{}", table("2"))).unwrap();
+    run(ABLATION, &["--config", &own_file, "--out", &out]).failed(&["published table has no `small`"]);
+}

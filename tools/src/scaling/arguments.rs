@@ -1,0 +1,43 @@
+//! What the tools that measure ask for alike.
+
+use clap::Args;
+
+use super::Protocol;
+use crate::engine::device::DeviceChoice;
+
+/// How and where works are measured.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// Device: `cpu`, `cuda[:n]` or `vulkan[:n]`.
+    #[arg(long, default_value = "cpu")]
+    pub device: DeviceChoice,
+    /// Runs that are not timed; 50 on a GPU as in the paper, 1 on the CPU.
+    #[arg(long)]
+    warmup: Option<usize>,
+    /// Timed runs of a round; 30 on a GPU as in the paper, 1 on the CPU.
+    #[arg(long)]
+    runs: Option<usize>,
+    /// Rounds, of which the median counts; 1 on a GPU, 3 on the CPU.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Measure again what failed before.
+    #[arg(long)]
+    pub retry: bool,
+    /// A request as JSON: how the program calls itself, for a process a work.
+    #[arg(long, hide = true)]
+    pub measure: Option<String>,
+}
+
+impl Arguments {
+    /// The protocol: what was asked for, and defaults by the device.
+    pub fn protocol(&self) -> Protocol {
+        let default = if self.device == DeviceChoice::Cpu { [1, 1, 3] } else { [50, 30, 1] };
+        let [warmup, runs, rounds] = [self.warmup, self.runs, self.rounds];
+        let [of_warmup, of_runs, of_rounds] = default;
+        Protocol {
+            warmup: warmup.unwrap_or(of_warmup).max(1),
+            runs: runs.unwrap_or(of_runs).max(1),
+            rounds: rounds.unwrap_or(of_rounds).max(1),
+        }
+    }
+}
