@@ -85,9 +85,8 @@ pub fn line_plot(png: Option<&Path>, svg: Option<&Path>, title: &str, x_label: &
     let finite: Vec<Series> = series
         .iter()
         .map(|s| Series { points: s.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect(), ..s.clone() })
-        .filter(|s| !s.points.is_empty())
         .collect();
-    if finite.is_empty() {
+    if finite.iter().all(|series| series.points.is_empty()) {
         bail!("nothing to plot for \"{title}\": {} series, none with a finite point", series.len());
     }
     prepare_font()?;
@@ -157,7 +156,9 @@ impl Plot<'_> {
             .light_line_style(WHITE)
             .axis_style(RGBColor(90, 90, 90))
             .draw()?;
-        for (series, &colour) in self.series.iter().zip(COLOURS.iter().cycle()) {
+        // A series without points keeps its colour, so that figures of the same series have the same colours.
+        let coloured = self.series.iter().zip(COLOURS.iter().cycle());
+        for (series, &colour) in coloured.filter(|(series, _)| !series.points.is_empty()) {
             let strong = colour.stroke_width(2);
             let drawn = match series.style {
                 SeriesStyle::Line => chart.draw_series(LineSeries::new(series.points.iter().copied(), strong))?,

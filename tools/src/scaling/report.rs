@@ -1,13 +1,12 @@
 //! The tables and plots of a study, published numbers beside.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::BackboneConfig;
 
-use super::{Accuracy, CLASSES, Purpose, Row, Study};
+use super::{Accuracy, CLASSES, Measured, Protocol, Purpose, Row, Study, Work};
 use crate::published;
 use crate::report::plots::{Series, line_plot};
 use crate::report::tables::{Cell, Table};
@@ -158,7 +157,7 @@ fn published_row(model: &str, side: usize) -> Option<&'static published::Scaling
     }
 }
 
-fn beyond_weights(measured: &super::Measured) -> f64 {
+fn beyond_weights(measured: &Measured) -> f64 {
     measured.peak_bytes.saturating_sub(measured.before_bytes) as f64
 }
 
@@ -195,15 +194,33 @@ fn accuracy_table(study: &Study) -> Table {
     table
 }
 
-/// Rows that differ in nothing but the side.
-type Curve = (String, usize, String, &'static str, Purpose);
+/// Measured rows that differ in nothing but the side, the smallest first.
+struct Curve<'a> {
+    /// What they have in common; the side is the first row's.
+    work: &'a Work,
+    protocol: Protocol,
+    rows: Vec<(usize, &'a Measured)>,
+}
 
-fn curves(study: &Study) -> BTreeMap<Curve, Vec<&Row>> {
-    let mut curves: BTreeMap<Curve, Vec<&Row>> = BTreeMap::new();
-    for row in study.rows.iter().filter(|row| row.measured.is_some()) {
-        let work = &row.work;
-        let key = (work.model.clone(), work.batch, work.device.clone(), work.precision.name(), work.purpose);
-        curves.entry(key).or_default().push(row);
+impl Curve<'_> {
+    fn points(&self, value: impl Fn(usize, &Measured) -> f64) -> Vec<(f64, f64)> {
+        self.rows.iter().map(|(side, measured)| (*side as f64, value(*side, measured))).collect()
+    }
+}
+
+/// In the order in which the study has them, so that a model has one colour in all figures.
+fn curves(study: &Study) -> Vec<Curve<'_>> {
+    let mut curves: Vec<Curve> = Vec::new();
+    for Row { work, protocol, measured, .. } in &study.rows {
+        let Some(measured) = measured else { continue };
+        let same = |curve: &&mut Curve| curve.protocol == *protocol && Work { side: curve.work.side, ..work.clone() } == *curve.work;
+        match curves.iter_mut().find(same) {
+            Some(curve) => curve.rows.push((work.side, measured)),
+            None => curves.push(Curve { work, protocol: *protocol, rows: vec![(work.side, measured)] }),
+        }
+    }
+    for curve in &mut curves {
+        curve.rows.sort_by_key(|(side, _)| *side);
     }
     curves
 }
@@ -223,25 +240,22 @@ pub(super) fn exponent(points: &[(f64, f64)]) -> Option<f64> {
 
 fn growth_table(study: &Study) -> Table {
     let mut table = Table::new(["model", "batch", "device", "precision", "task", "sides", "FLOPs", "time", "memory"]);
-    for ((model, batch, device, precision, purpose), rows) in curves(study) {
-        let along = |value: &dyn Fn(&Row) -> Option<f64>| {
-            let points: Vec<(f64, f64)> =
-                rows.iter().filter_map(|row| Some(((row.work.side * row.work.side) as f64, value(row)?))).collect();
+    for curve in curves(study) {
+        let along = |value: &dyn Fn(usize, &Measured) -> f64| {
+            let points: Vec<(f64, f64)> = curve.points(value).into_iter().map(|(side, value)| (side * side, value)).collect();
             exponent(&points).map_or(Cell::Missing, |exponent| Cell::Number(exponent, 3))
         };
-        let flops = along(&|row| Some(complexity(&row.work.model, row.work.side)?.flops() as f64));
-        let time = along(&|row| Some(1.0 / row.measured.as_ref()?.images_per_second));
-        let memory = along(&|row| Some(beyond_weights(row.measured.as_ref()?)));
+        let work = curve.work;
         table.push([
-            model.into(),
-            batch.into(),
-            device.into(),
-            precision.into(),
-            purpose.name().into(),
-            rows.len().into(),
-            flops,
-            time,
-            memory,
+            work.model.as_str().into(),
+            work.batch.into(),
+            work.device.as_str().into(),
+            work.precision.name().into(),
+            work.purpose.name().into(),
+            curve.rows.len().into(),
+            along(&|side, _| complexity(&work.model, side).map_or(f64::NAN, |cost| cost.flops() as f64)),
+            along(&|_, measured| 1.0 / measured.images_per_second),
+            along(&|_, measured| beyond_weights(measured)),
         ]);
     }
     table
@@ -267,21 +281,20 @@ fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
 
     let curves = curves(study);
     for purpose in [Purpose::Inference, Purpose::Training] {
-        let of = |value: &dyn Fn(&Row) -> Option<f64>| -> Vec<Series> {
-            let series = |((model, batch, _, precision, _), rows): (&Curve, &Vec<&Row>)| {
-                let points = rows.iter().filter_map(|row| Some((row.work.side as f64, value(row)?))).collect();
-                Series::dots(label(&curves, model, *batch, precision), points)
-            };
-            curves.iter().filter(|(curve, _)| curve.4 == purpose).map(series).collect()
+        let of = |points: &dyn Fn(&Curve) -> Vec<(f64, f64)>, style: fn(String, Vec<(f64, f64)>) -> Series| -> Vec<Series> {
+            let of_purpose = curves.iter().filter(|curve| curve.work.purpose == purpose);
+            of_purpose.map(|curve| style(label(&curves, curve), points(curve))).collect()
         };
         let name = purpose.name();
-        let speed = of(&|row| Some(row.measured.as_ref()?.images_per_second));
+        let speed = of(&|curve| curve.points(|_, measured| measured.images_per_second), Series::dots);
         draw(&format!("throughput_{name}"), &format!("Throughput, {name}"), "images a second", speed)?;
-        let memory = of(&|row| Some(row.measured.as_ref()?.peak_bytes as f64 / MIB));
+        let memory = of(&|curve| curve.points(|_, measured| measured.peak_bytes as f64 / MIB), Series::dots);
         draw(&format!("memory_{name}"), &format!("Peak memory, {name}"), "MiB", memory)?;
-        let relative: Vec<Series> =
-            curves.iter().filter(|(curve, _)| curve.4 == purpose).flat_map(|(curve, rows)| pixels(curve, rows)).collect();
-        draw(&format!("pixels_{name}"), &format!("Pixels a second over those at the smallest size, {name}"), "ratio", relative)?;
+        let title = format!("Pixels a second over those at the smallest size, {name}");
+        let ours = of(&|curve| pixels(curve.points(|_, measured| measured.images_per_second)), Series::dots);
+        draw(&format!("pixels_{name}"), &title, "ratio", ours)?;
+        let published = of(&|curve| pixels(published_speeds(curve)), Series::dots);
+        draw(&format!("pixels_{name}_published"), &format!("{title}, published"), "ratio", published)?;
     }
 
     let mut accuracy = Vec::new();
@@ -300,34 +313,32 @@ fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Only what tells the curves of a figure apart.
-fn label(curves: &BTreeMap<Curve, Vec<&Row>>, model: &str, batch: usize, precision: &str) -> String {
-    let mut label = model.to_owned();
-    if curves.keys().any(|curve| curve.1 != batch) {
+fn label(curves: &[Curve], curve: &Curve) -> String {
+    let Work { model, batch, precision, .. } = curve.work;
+    let mut label = model.clone();
+    if curves.iter().any(|other| other.work.batch != *batch) {
         label.push_str(&format!(", batch {batch}"));
     }
-    if curves.keys().any(|curve| curve.3 != precision) {
-        label.push_str(&format!(", {precision}"));
+    if curves.iter().any(|other| other.work.precision != *precision) {
+        label.push_str(&format!(", {}", precision.name()));
     }
     label
 }
 
-/// Throughput times pixels over that of the smallest side, ours and the published: what does not depend on the machine's speed.
-fn pixels((model, batch, _, precision, purpose): &Curve, rows: &[&Row]) -> Vec<Series> {
-    let relative = |mut points: Vec<(f64, f64)>| -> Vec<(f64, f64)> {
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let Some(first) = points.first().map(|(side, speed)| side * side * speed) else { return points };
-        points.into_iter().map(|(side, speed)| (side, side * side * speed / first)).collect()
+/// Throughput times pixels over that of the smallest side: what does not depend on the machine's speed.
+fn pixels(speeds: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    let Some(first) = speeds.first().map(|(side, speed)| side * side * speed) else { return speeds };
+    speeds.into_iter().map(|(side, speed)| (side, side * side * speed / first)).collect()
+}
+
+/// The published throughputs at the sides of a curve.
+fn published_speeds(curve: &Curve) -> Vec<(f64, f64)> {
+    let speed = |side: usize| {
+        let published = published_row(&curve.work.model, side)?;
+        let speed = if curve.work.purpose == Purpose::Inference { published.throughput } else { published.train_throughput };
+        Some((side as f64, speed))
     };
-    let ours = rows.iter().filter_map(|row| Some((row.work.side as f64, row.measured.as_ref()?.images_per_second))).collect();
-    let published = rows.iter().filter_map(|row| {
-        let published = published_row(model, row.work.side)?;
-        let speed = if *purpose == Purpose::Inference { published.throughput } else { published.train_throughput };
-        Some((row.work.side as f64, speed))
-    });
-    vec![
-        Series::dots(format!("{model}, batch {batch}, {precision}"), relative(ours)),
-        Series::line(format!("{model}, published"), relative(published.collect())),
-    ]
+    curve.rows.iter().filter_map(|(side, _)| speed(*side)).collect()
 }
 
 #[cfg(test)]
