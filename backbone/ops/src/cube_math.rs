@@ -30,6 +30,26 @@ pub(crate) fn sigmoid<V: Size>(x: Vector<f32, V>) -> Vector<f32, V> {
     one / (one + (Vector::new(0.0_f32) - x).exp())
 }
 
+/// `x / (1 + e^-x)`.
+#[cube]
+pub(crate) fn silu<V: Size>(x: Vector<f32, V>) -> Vector<f32, V> {
+    x * sigmoid::<V>(x)
+}
+
+/// The exact GELU: `x` times the share of a normal distribution below `x`.
+#[cube]
+pub(crate) fn gelu<V: Size>(x: Vector<f32, V>) -> Vector<f32, V> {
+    x * normal_cumulative::<V>(x)
+}
+
+/// The share of a normal distribution below `x`.
+#[cube]
+pub(crate) fn normal_cumulative<V: Size>(x: Vector<f32, V>) -> Vector<f32, V> {
+    Vector::new(0.5_f32) * (Vector::new(1.0_f32) + erf::<V>(x * Vector::new(FRAC_1_SQRT_2)))
+}
+
+const FRAC_1_SQRT_2: f32 = std::f32::consts::FRAC_1_SQRT_2;
+
 /// The error function; the rational approximation is that of the CPU, see `simd::erf`.
 #[cube]
 pub(crate) fn erf<V: Size>(x: Vector<f32, V>) -> Vector<f32, V> {
@@ -52,4 +72,15 @@ pub(crate) fn erf<V: Size>(x: Vector<f32, V>) -> Vector<f32, V> {
 #[cube]
 fn horner<V: Size>(p: Vector<f32, V>, t: Vector<f32, V>, c: f32) -> Vector<f32, V> {
     fma(p, t, Vector::new(c))
+}
+
+/// The sum of a vector's values.
+#[cube]
+pub(crate) fn over_vector<V: Size>(vector: Vector<f32, V>) -> f32 {
+    let mut sum = 0.0_f32;
+    #[unroll]
+    for i in 0..V::value() {
+        sum += vector.extract(i);
+    }
+    sum
 }

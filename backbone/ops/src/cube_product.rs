@@ -23,7 +23,7 @@ use cubek::std::InputBinding;
 
 use crate::Pointwise;
 use crate::cube::{Rows, cubes, element, empty, float32, vector_size};
-use crate::cube_math::{erf, sigmoid};
+use crate::cube_math::{gelu, sigmoid, silu};
 use crate::precision::{Float32Products, float32_products};
 
 /// Whether Burn left to itself would round factors that must not be.
@@ -208,10 +208,8 @@ pub(crate) fn pointwise<V: Size>(x: Vector<f32, V>, #[comptime] activation: Poin
         Pointwise::Identity => x,
         // NaN stays NaN.
         Pointwise::Relu => select_many(x.less_than(&Vector::new(0.0_f32)), Vector::new(0.0_f32), x),
-        Pointwise::Gelu => x * Vector::new(0.5_f32) * (Vector::new(1.0_f32) + erf::<V>(x * Vector::new(FRAC_1_SQRT_2))),
-        Pointwise::Silu => x * sigmoid::<V>(x),
+        Pointwise::Gelu => gelu::<V>(x),
+        Pointwise::Silu => silu::<V>(x),
         Pointwise::Sigmoid => sigmoid::<V>(x),
     }
 }
-
-const FRAC_1_SQRT_2: f32 = std::f32::consts::FRAC_1_SQRT_2;

@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 
 use super::{Activation, ActivationGradOps, ActivationGrads, ActivationOps};
 use crate::cube::{Rows, cubes, element, empty, vector_size};
-use crate::cube_math::{erf, sigmoid, softplus};
+use crate::cube_math::{gelu, normal_cumulative, sigmoid, silu, softplus};
 
 impl ActivationOps for CubeBackend {
     fn activation(x: FloatTensor<Self>, kind: Activation) -> FloatTensor<Self> {
@@ -87,8 +87,8 @@ fn forward<F: Float, V: Size>(
     }
     let x = Vector::<f32, V>::cast_from(x[ABSOLUTE_POS / width * pitch + ABSOLUTE_POS % width]);
     let value = match kind {
-        Activation::Gelu => x * Vector::new(0.5_f32) * (Vector::new(1.0_f32) + erf::<V>(x * Vector::new(FRAC_1_SQRT_2))),
-        Activation::Silu => x * sigmoid::<V>(x),
+        Activation::Gelu => gelu::<V>(x),
+        Activation::Silu => silu::<V>(x),
         Activation::Softplus => softplus::<V>(x),
     };
     y[ABSOLUTE_POS] = Vector::cast_from(value);
@@ -114,10 +114,7 @@ fn backward<F: Float, V: Size>(
     let grad = Vector::<f32, V>::cast_from(grad[row * grad_pitch + column]);
     let one = Vector::<f32, V>::new(1.0_f32);
     let derivative = match kind {
-        Activation::Gelu => {
-            let cumulative = Vector::new(0.5_f32) * (one + erf::<V>(x * Vector::new(FRAC_1_SQRT_2)));
-            fma(x * Vector::new(DENSITY), (x * x * Vector::new(-0.5_f32)).exp(), cumulative)
-        }
+        Activation::Gelu => fma(x * Vector::new(DENSITY), (x * x * Vector::new(-0.5_f32)).exp(), normal_cumulative::<V>(x)),
         Activation::Silu => {
             let s = sigmoid::<V>(x);
             fma(x * s, one - s, s)
@@ -127,6 +124,5 @@ fn backward<F: Float, V: Size>(
     dx[ABSOLUTE_POS] = Vector::cast_from(grad * derivative);
 }
 
-const FRAC_1_SQRT_2: f32 = std::f32::consts::FRAC_1_SQRT_2;
 /// `1 / sqrt(2 pi)`, the height of the normal density.
 const DENSITY: f32 = 0.398_942_3;

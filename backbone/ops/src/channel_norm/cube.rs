@@ -15,6 +15,7 @@ use cubecl::prelude::*;
 
 use super::{ChannelNormGradOps, ChannelNormGrads, ChannelNormOps};
 use crate::cube::{Rows, cast, cubes, element, empty, float32, vector_size};
+use crate::cube_math::over_vector;
 
 /// Units that work on a cube's rows.
 const UNITS: usize = 128;
@@ -178,17 +179,6 @@ fn over_lanes(value: f32, shared: &mut Shared<[f32]>, #[comptime] team: Team) ->
         sync_cube();
         sum
     }
-}
-
-/// The sum of a vector's values.
-#[cube]
-fn over_vector<V: Size>(vector: Vector<f32, V>) -> f32 {
-    let mut sum = 0.0_f32;
-    #[unroll]
-    for i in 0..V::value() {
-        sum += vector.extract(i);
-    }
-    sum
 }
 
 /// Mean and reciprocal deviation of the row that begins at `first`.

@@ -19,35 +19,13 @@ impl ResizeOps for CubeBackend {
     fn resize(x: FloatTensor<Self>, size: [usize; 2], align_corners: bool) -> FloatTensor<Self> {
         let [_, _, height, width] = x.meta.shape().dims::<4>();
         let map = Map::new(x);
-        let (from, to) = ([height, width], size);
-        let y = map.like(to);
-        let vector = vector_size(&[&map.rows], 4);
-        let inner = map.inner / vector;
-        let units = map.images * to[0] * to[1] * inner;
+        let y = map.like(size);
+        let (grid, vector, units) = map.grid([height, width], size, align_corners, size);
         let (client, dtype) = (y.client.clone(), element(&y));
         let (count, dim) = cubes(&client, units);
+        let (from, to) = (map.rows.tensor.clone().into_buffer_arg(), y.clone().into_buffer_arg());
         // SAFETY: units beyond `units` do nothing, and neighbours are clamped to the map.
-        unsafe {
-            forward::launch_unchecked(
-                &client,
-                count,
-                dim,
-                vector,
-                map.rows.tensor.into_buffer_arg(),
-                y.clone().into_buffer_arg(),
-                from[0],
-                from[1],
-                to[0],
-                to[1],
-                scale(from[0], to[0], align_corners),
-                scale(from[1], to[1], align_corners),
-                inner,
-                map.rows.pitch / vector,
-                units,
-                align_corners,
-                dtype,
-            );
-        }
+        unsafe { forward::launch_unchecked(&client, count, dim, vector, from, to, grid, units, align_corners, dtype) };
         if map.last { Self::float_permute(y, &[0, 3, 1, 2]) } else { y }
     }
 }
@@ -56,35 +34,13 @@ impl ResizeGradOps for CubeBackend {
     fn resize_backward(grad: FloatTensor<Self>, x: FloatTensor<Self>, size: [usize; 2], align_corners: bool) -> ResizeGrads<Self> {
         let [_, _, height, width] = x.meta.shape().dims::<4>();
         let map = Map::new(cast(grad, x.dtype));
-        let (from, to) = ([height, width], size);
-        let dx = map.like(from);
-        let vector = vector_size(&[&map.rows], 4);
-        let inner = map.inner / vector;
-        let units = map.images * from[0] * from[1] * inner;
+        let dx = map.like([height, width]);
+        let (grid, vector, units) = map.grid([height, width], size, align_corners, [height, width]);
         let (client, dtype) = (dx.client.clone(), element(&dx));
         let (count, dim) = cubes(&client, units);
+        let (from, to) = (map.rows.tensor.clone().into_buffer_arg(), dx.clone().into_buffer_arg());
         // SAFETY: units beyond `units` do nothing, and only pixels of the gradient are read.
-        unsafe {
-            backward::launch_unchecked(
-                &client,
-                count,
-                dim,
-                vector,
-                map.rows.tensor.into_buffer_arg(),
-                dx.clone().into_buffer_arg(),
-                from[0],
-                from[1],
-                to[0],
-                to[1],
-                scale(from[0], to[0], align_corners),
-                scale(from[1], to[1], align_corners),
-                inner,
-                map.rows.pitch / vector,
-                units,
-                align_corners,
-                dtype,
-            );
-        }
+        unsafe { backward::launch_unchecked(&client, count, dim, vector, from, to, grid, units, align_corners, dtype) };
         ResizeGrads { x: if map.last { Self::float_permute(dx, &[0, 3, 1, 2]) } else { dx } }
     }
 }
@@ -150,6 +106,32 @@ impl Map {
         let shape = if self.last { [batch, height, width, channels] } else { [batch, channels, height, width] };
         empty(&self.rows.tensor, shape, self.rows.tensor.dtype)
     }
+
+    /// What the kernels know of a resize from `from` to `to` that reads this map, the values of a vector, and the units that make a map of
+    /// size `made`.
+    fn grid(&self, from: [usize; 2], to: [usize; 2], align_corners: bool, made: [usize; 2]) -> (GridLaunch, usize, usize) {
+        let vector = vector_size(&[&self.rows], 4);
+        let inner = self.inner / vector;
+        let scale = |axis: usize| scale(from[axis], to[axis], align_corners);
+        let grid = GridLaunch::new(from[0], from[1], to[0], to[1], scale(0), scale(1), inner, self.rows.pitch / vector);
+        (grid, vector, self.images * made[0] * made[1] * inner)
+    }
+}
+
+/// A resize in numbers that change without a kernel being compiled anew. Channels are counted in vectors.
+#[derive(CubeType, CubeLaunch)]
+struct Grid {
+    height: usize,
+    width: usize,
+    to_height: usize,
+    to_width: usize,
+    /// Pixels of the input a pixel of the output.
+    scale_y: f32,
+    scale_x: f32,
+    /// Channels of a pixel.
+    inner: usize,
+    /// From one pixel to the next in the map that is read.
+    pitch: usize,
 }
 
 /// Input pixels a step of the output, as PyTorch computes it.
@@ -204,14 +186,7 @@ fn share(output: usize, index: usize, from: usize, scale: f32, #[comptime] align
 fn forward<F: Float, V: Size>(
     x: &[Vector<F, V>],
     y: &mut [Vector<F, V>],
-    height: usize,
-    width: usize,
-    to_height: usize,
-    to_width: usize,
-    scale_y: f32,
-    scale_x: f32,
-    inner: usize,
-    pitch: usize,
+    grid: Grid,
     units: usize,
     #[comptime] align_corners: bool,
     #[define(F)] _dtype: ElemType,
@@ -219,20 +194,20 @@ fn forward<F: Float, V: Size>(
     if ABSOLUTE_POS >= units {
         terminate!();
     }
-    let (channel, rest) = (ABSOLUTE_POS % inner, ABSOLUTE_POS / inner);
-    let (column, rest) = (rest % to_width, rest / to_width);
-    let (row, image) = (rest % to_height, rest / to_height);
-    let (top, below) = tap(row, height, scale_y, align_corners);
-    let (left, right) = tap(column, width, scale_x, align_corners);
-    let bottom = min(top + 1, height - 1);
-    let beside = min(left + 1, width - 1);
-    let first = image * height;
+    let (channel, rest) = (ABSOLUTE_POS % grid.inner, ABSOLUTE_POS / grid.inner);
+    let (column, rest) = (rest % grid.to_width, rest / grid.to_width);
+    let (row, image) = (rest % grid.to_height, rest / grid.to_height);
+    let (top, below) = tap(row, grid.height, grid.scale_y, align_corners);
+    let (left, right) = tap(column, grid.width, grid.scale_x, align_corners);
+    let bottom = min(top + 1, grid.height - 1);
+    let beside = min(left + 1, grid.width - 1);
+    let first = image * grid.height;
     let right = Vector::<f32, V>::new(right);
     let below = Vector::<f32, V>::new(below);
-    let a = Vector::<f32, V>::cast_from(x[((first + top) * width + left) * pitch + channel]);
-    let b = Vector::<f32, V>::cast_from(x[((first + top) * width + beside) * pitch + channel]);
-    let c = Vector::<f32, V>::cast_from(x[((first + bottom) * width + left) * pitch + channel]);
-    let d = Vector::<f32, V>::cast_from(x[((first + bottom) * width + beside) * pitch + channel]);
+    let a = Vector::<f32, V>::cast_from(x[((first + top) * grid.width + left) * grid.pitch + channel]);
+    let b = Vector::<f32, V>::cast_from(x[((first + top) * grid.width + beside) * grid.pitch + channel]);
+    let c = Vector::<f32, V>::cast_from(x[((first + bottom) * grid.width + left) * grid.pitch + channel]);
+    let d = Vector::<f32, V>::cast_from(x[((first + bottom) * grid.width + beside) * grid.pitch + channel]);
     let one = Vector::<f32, V>::new(1.0_f32);
     let above = a * (one - right) + b * right;
     let under = c * (one - right) + d * right;
@@ -243,14 +218,7 @@ fn forward<F: Float, V: Size>(
 fn backward<F: Float, V: Size>(
     grad: &[Vector<F, V>],
     dx: &mut [Vector<F, V>],
-    height: usize,
-    width: usize,
-    to_height: usize,
-    to_width: usize,
-    scale_y: f32,
-    scale_x: f32,
-    inner: usize,
-    pitch: usize,
+    grid: Grid,
     units: usize,
     #[comptime] align_corners: bool,
     #[define(F)] _dtype: ElemType,
@@ -258,18 +226,18 @@ fn backward<F: Float, V: Size>(
     if ABSOLUTE_POS >= units {
         terminate!();
     }
-    let (channel, rest) = (ABSOLUTE_POS % inner, ABSOLUTE_POS / inner);
-    let (column, rest) = (rest % width, rest / width);
-    let (row, image) = (rest % height, rest / height);
-    let (first_row, last_row) = readers(row, to_height, scale_y, align_corners);
-    let (first_column, last_column) = readers(column, to_width, scale_x, align_corners);
+    let (channel, rest) = (ABSOLUTE_POS % grid.inner, ABSOLUTE_POS / grid.inner);
+    let (column, rest) = (rest % grid.width, rest / grid.width);
+    let (row, image) = (rest % grid.height, rest / grid.height);
+    let (first_row, last_row) = readers(row, grid.to_height, grid.scale_y, align_corners);
+    let (first_column, last_column) = readers(column, grid.to_width, grid.scale_x, align_corners);
     let mut sum = Vector::<f32, V>::new(0.0_f32);
     for y in first_row..last_row {
-        let vertical = share(y, row, height, scale_y, align_corners);
+        let vertical = share(y, row, grid.height, grid.scale_y, align_corners);
         if vertical > 0.0_f32 {
             for x in first_column..last_column {
-                let weight = vertical * share(x, column, width, scale_x, align_corners);
-                let value = Vector::<f32, V>::cast_from(grad[((image * to_height + y) * to_width + x) * pitch + channel]);
+                let weight = vertical * share(x, column, grid.width, grid.scale_x, align_corners);
+                let value = Vector::<f32, V>::cast_from(grad[((image * grid.to_height + y) * grid.to_width + x) * grid.pitch + channel]);
                 sum = fma(value, Vector::new(weight), sum);
             }
         }

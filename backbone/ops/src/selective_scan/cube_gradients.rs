@@ -4,21 +4,10 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::cube_kernels::{Form, Place, Sizes, advance, fields_of, gather, left_at, parameters, pixel_at, raw_step, step_size, walk_from};
-use crate::cube_math::sigmoid;
+use crate::cube_math::{over_vector, sigmoid};
 
 /// Units of a cube.
 pub(super) const LANES: usize = 32;
-
-/// The sum of a vector's values.
-#[cube]
-fn over_vector<V: Size>(vector: Vector<f32, V>) -> f32 {
-    let mut sum = 0.0_f32;
-    #[unroll]
-    for i in 0..V::value() {
-        sum += vector.extract(i);
-    }
-    sum
-}
 
 /// Steps whose sums over the channels are made together.
 fn summed_steps(state: usize) -> usize {
