@@ -20,11 +20,13 @@
 //! | [`channel_norm()`] | `[.., channels]` | LayerNorm over channels |
 //! | [`linear()`], [`mlp`], [`conv2d()`], [`depthwise_conv2d`] | `[batch, height, width, channels]` | projections and convolutions |
 //! | [`linear_fused`], [`conv2d_fused`], [`depthwise_conv2d_fused`] | `[batch, height, width, channels]` | the same with scale, bias, residual and activation in the same pass, see [`Fused`] |
+//! | [`matmul()`] | `[.., rows, columns]` | attention |
 //! | [`resize_bilinear`], [`argmax_resized`], [`softmax_channels`], [`cross_entropy_map`] | `[batch, channels, height, width]` | segmentation heads |
 //! | [`roi_align()`] | `[batch, channels, height, width]` | features of boxes |
 //! | [`nms()`], [`batched_nms`], [`paste_mask()`] | plain numbers | boxes and masks behind the network |
 
 mod activation;
+mod batched_matmul;
 mod channel_norm;
 mod conv2d;
 mod cross_scan;
@@ -50,6 +52,7 @@ mod simd;
 mod softmax;
 
 pub use activation::{gelu, silu, softplus};
+pub use batched_matmul::{keeps_float32, matmul};
 pub use channel_norm::channel_norm;
 pub use conv2d::{conv2d, conv2d_fused};
 pub use cross_scan::{ScanPattern, cross_merge, cross_scan};

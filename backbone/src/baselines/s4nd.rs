@@ -77,7 +77,8 @@ impl S4nd {
         // Channels first, so that each channel's matrices meet its map in one product an axis.
         let map: Tensor<3> = x.clone().permute([3, 1, 0, 2]).reshape([channels, height, batch * width]);
         let [rows, columns] = [(0, height), (1, width)].map(|(axis, size)| self.kernel[axis].matrices(size));
-        let y = rows.swap_dims(1, 2).matmul(map).reshape([channels, height * batch, width]).matmul(columns);
+        let y = vision_ops::matmul(rows.swap_dims(1, 2), map).reshape([channels, height * batch, width]);
+        let y = vision_ops::matmul(y, columns);
         let y: Tensor<4> = y.reshape([channels, height, batch, width]).permute([2, 1, 3, 0]);
         (y + x * self.D.val().reshape([1, 1, 1, -1])).cast(dtype)
     }
@@ -206,7 +207,7 @@ impl DplrKernel {
         let (sin, negated) = (sin * 2.0, cos.clone().neg());
         let of_v = Tensor::cat(vec![d_im.clone() * sin.clone().neg(), d_re.clone() * sin], 2);
         let of_crossed = Tensor::cat(vec![d_re * negated.clone(), d_im * negated], 2);
-        let sums = numerators.matmul(Tensor::cat(vec![of_v, of_crossed], 1));
+        let sums = vision_ops::matmul(numerators, Tensor::cat(vec![of_v, of_crossed], 1));
 
         // The correction of rank 1: r_BC - r_BQ r_PC / (1 + r_PQ).
         let rows = |from: usize, count: usize| {
@@ -223,7 +224,7 @@ impl DplrKernel {
         let g_im = (bq_im * e_re - bq_re * e_im) * scale;
         let k_re = bc_re - g_re.clone() * pc_re.clone() + g_im.clone() * pc_im.clone();
         let k_im = bc_im - g_re * pc_im - g_im * pc_re;
-        Tensor::cat(vec![k_re, k_im], 2).matmul(inverse_transform(length, &device))
+        vision_ops::linear(Tensor::cat(vec![k_re, k_im], 2), inverse_transform(length, &device), None)
     }
 
     /// For a depthwise layer: by channel the matrix `[channels, size, size]` that a line of `size` positions is multiplied with from the
@@ -283,21 +284,23 @@ fn snapped(cosine: f64) -> f64 {
     if cosine.abs() < 1e-12 { 0.0 } else { cosine }
 }
 
-/// `[2 (length / 2 + 1), length]`: from real and imaginary parts at the nodes to the kernel. The bilinear transform's factor `e^(i theta)`
+/// `[length, 2 (length / 2 + 1)]`: projects real and imaginary parts at the nodes to the kernel. The bilinear transform's factor `e^(i theta)`
 /// is part of it, which makes it a transform at half positions.
-fn inverse_transform(length: usize, device: &Device) -> Tensor<3> {
+fn inverse_transform(length: usize, device: &Device) -> Tensor<2> {
     let nodes = length / 2 + 1;
     let mut values = Vec::with_capacity(2 * nodes * length);
-    for part in [f64::cos, |angle: f64| -angle.sin()] {
-        for node in 0..nodes {
-            // All nodes but the first and that of half the sampling rate stand for their conjugates too.
-            let weight = if node == 0 || 2 * node == length { 1.0 } else { 2.0 } / length as f64;
-            // Reduced in integers: large angles lose digits.
-            let angle = |position: usize| PI * (node * (2 * position + 1) % (2 * length)) as f64 / length as f64;
-            values.extend((0..length).map(|position| (weight * part(angle(position))) as f32));
+    for position in 0..length {
+        for part in [f64::cos, |angle: f64| -angle.sin()] {
+            values.extend((0..nodes).map(|node| {
+                // All nodes but the first and that of half the sampling rate stand for their conjugates too.
+                let weight = if node == 0 || 2 * node == length { 1.0 } else { 2.0 } / length as f64;
+                // Reduced in integers: large angles lose digits.
+                let angle = PI * (node * (2 * position + 1) % (2 * length)) as f64 / length as f64;
+                (weight * part(angle)) as f32
+            }));
         }
     }
-    Tensor::from_data(TensorData::new(values, [1, 2 * nodes, length]), device)
+    Tensor::from_data(TensorData::new(values, [length, 2 * nodes]), device)
 }
 
 /// The state space a kernel starts from, one of each conjugate pair.

@@ -384,10 +384,10 @@ impl CrossCovarianceAttention {
         let [q, k, v] = heads(self.qkv.forward(x), temperature.dims()[0]);
         // Every channel of q and k has length 1 over the positions, which is cheaper to see to after the product.
         let [q_length, k_length] = [&q, &k].map(|t| t.clone().cast(DType::F32).square().sum_dim(2).clamp_min(1e-24).sqrt());
-        let scores = q.swap_dims(2, 3).matmul(k).cast(DType::F32) * temperature.unsqueeze::<4>();
+        let scores = vision_ops::matmul(q.swap_dims(2, 3), k).cast(DType::F32) * temperature.unsqueeze::<4>();
         let scores = scores / (q_length.swap_dims(2, 3) * k_length);
         let attention = softmax(scores, 3).cast(dtype);
-        v.matmul(attention.swap_dims(2, 3)).swap_dims(1, 2).reshape(shape)
+        vision_ops::matmul(v, attention.swap_dims(2, 3)).swap_dims(1, 2).reshape(shape)
     }
 }
 

@@ -20,16 +20,17 @@ pub(crate) fn heads(qkv: Tensor<4>, num_heads: usize) -> [Tensor<4>; 3] {
 /// the type of `q` with the softmax in float32; `bias` is float32 and broadcasts over `[batch, heads, queries, tokens]`.
 pub(crate) fn attend([q, k, v]: [Tensor<4>; 3], bias: Option<Tensor<4>>) -> Tensor<4> {
     let dtype = q.dtype();
-    if dtype == DType::F32 && !q.device().is_autodiff() {
+    // Burn's fused attention multiplies as it likes.
+    if dtype == DType::F32 && !q.device().is_autodiff() && !vision_ops::keeps_float32(&q.device()) {
         return module::attention(q, k, v, None, bias, AttentionModuleOptions::default());
     }
     let scale = (q.dims()[3] as f64).sqrt().recip();
-    let scores = (q * scale).matmul(k.swap_dims(2, 3)).cast(DType::F32);
+    let scores = vision_ops::matmul(q * scale, k.swap_dims(2, 3)).cast(DType::F32);
     let scores = match bias {
         Some(bias) => scores + bias,
         None => scores,
     };
-    softmax(scores, 3).cast(dtype).matmul(v)
+    vision_ops::matmul(softmax(scores, 3).cast(dtype), v)
 }
 
 /// The pairs of positions of a rectangle, for a learned bias of every distance between two of them (Swin Transformer, section 3.2).

@@ -88,7 +88,7 @@ impl MaskHead {
         let weight: Tensor<3> =
             self.conv_logits.weight.val().reshape([outputs, channels]).select(0, classes.clone()).reshape([rois, channels, 1]);
         let weight = weight.cast(x.dtype());
-        let mut logits: Tensor<3> = x.reshape([rois, cells, channels]).matmul(weight).cast(DType::F32);
+        let mut logits: Tensor<3> = vision_ops::matmul(x.reshape([rois, cells, channels]), weight).cast(DType::F32);
         if let Some(bias) = &self.conv_logits.bias {
             logits = logits + bias.val().select(0, classes).reshape([rois, 1, 1]);
         }

@@ -192,7 +192,7 @@ impl Layer {
 
     /// `[batch, features]` to `[batch, num_classes]`.
     fn logits(&self, features: Tensor<2>) -> Tensor<2> {
-        features.matmul(self.weight[0].clone().transpose()) + self.bias[0].clone()
+        vision_ops::matmul(features, self.weight[0].clone().transpose()) + self.bias[0].clone()
     }
 
     /// A step on some rows; returns their mean cross entropy.
@@ -204,7 +204,7 @@ impl Layer {
         let log_shares = log_softmax(self.logits(features.clone()), 1);
         let loss = (log_shares.clone() * truth.clone()).sum().neg() / rows.len() as f64;
         let slope = (log_shares.exp() - truth) / rows.len() as f64;
-        update(&mut self.weight, slope.clone().transpose().matmul(features), lr);
+        update(&mut self.weight, vision_ops::matmul(slope.clone().transpose(), features), lr);
         update(&mut self.bias, slope.sum_dim(0), lr);
         loss
     }
