@@ -411,6 +411,7 @@ impl BackboneConfig {
             Self::Swin(_) => swin::official_state(state),
             Self::Deit(_) => deit::neck_into_backbone(state),
             Self::Xcit(_) => xcit::split_class_attention(state),
+            Self::S4ndConvnext(config) => config.settle_kernels(state),
             Self::Vim(_) => vim::without_unused_norm(state),
             _ => state,
         }

@@ -47,11 +47,6 @@ def deep_stem():
     model = timm.create_model("resnet50c", num_classes=0)
     stem = torch.nn.Sequential(*model.conv1, model.bn1, model.act1)
     model.stem, model.conv1, model.bn1, model.act1 = stem, torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity()
-    timms = {}
-    for key in model.state_dict():
-        theirs = key.replace("stem.7.", "bn1.").replace("stem.", "conv1.")
-        timms[theirs] = None if key.endswith("num_batches_tracked") else key
-
     def forward(x):
         x = model.maxpool(model.stem(x))
         levels = {}
@@ -59,7 +54,7 @@ def deep_stem():
             x = levels[f"feat{level}"] = layer(x)
         return levels
 
-    return Case("resnet50_deep_stem", model, forward, [[33, 49]], batch=1, spellings={"timm": timms})
+    return Case("resnet50_deep_stem", model, forward, [[33, 49]], batch=1)
 
 
 def cases():
