@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::baselines::{
-    Convnext, ConvnextClassifier, ConvnextConfig, Deit, DeitClassifier, DeitConfig, Hivit, HivitClassifier, HivitConfig, Resnet, ResnetClassifier,
-    ResnetConfig, S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig, Swin, SwinClassifier, SwinConfig, Vim, VimClassifier, VimConfig,
-    WindowSize, Xcit, XcitClassifier, XcitConfig, convnext, deit, hivit, resnet, s4nd_convnext, swin, vim, xcit,
+    Convnext, ConvnextClassifier, ConvnextConfig, Deit, DeitClassifier, DeitConfig, Hivit, HivitClassifier, HivitConfig, Resnet,
+    ResnetClassifier, ResnetConfig, S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig, Swin, SwinClassifier, SwinConfig, Vim,
+    VimClassifier, VimConfig, WindowSize, Xcit, XcitClassifier, XcitConfig, convnext, deit, hivit, resnet, s4nd_convnext, swin, vim, xcit,
 };
 use crate::checkpoint::{LoadOptions, Rename, StateDict, current_key};
 use crate::complexity::Complexity;

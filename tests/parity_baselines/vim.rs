@@ -28,7 +28,8 @@ fn vim_tiny_with_overlapping_patches_computes_what_the_official_code_computes() 
 
 #[test]
 fn the_pyramid_of_vim_is_that_of_the_official_segmentor() {
-    let config = VimConfig { image_size: 96, embed_dim: 32, depth: 6, out_indices: vec![1, 2, 4, 5], drop_path_rate: 0.0, ..VimConfig::tiny() };
+    let config =
+        VimConfig { image_size: 96, embed_dim: 32, depth: 6, out_indices: vec![1, 2, 4, 5], drop_path_rate: 0.0, ..VimConfig::tiny() };
     let case = Case::read("vim_pyramid");
     let model = case.load(config.try_init(&tests::device().autodiff()).unwrap(), KEYS);
     case.check(&model, KEYS, |model, x| levels(model.forward_features(x)));

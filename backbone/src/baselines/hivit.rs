@@ -26,8 +26,7 @@ use vision_ops::Fused;
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
 use crate::layers::{
-    Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, RelativePositions, TableResize, attend, halved,
-    heads,
+    Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, RelativePositions, TableResize, attend, halved, heads,
 };
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;

@@ -320,10 +320,7 @@ impl ResnetClassifier {
 impl Trunk {
     fn new(config: &ResnetConfig, device: &Device) -> Self {
         let stage = |stage| config.blocks(stage).iter().map(|block| Bottleneck::new(block, device)).collect();
-        Self {
-            stem: Stem::new(&config.stem(), device),
-            layers: (0..config.depths.len()).map(stage).collect(),
-        }
+        Self { stem: Stem::new(&config.stem(), device), layers: (0..config.depths.len()).map(stage).collect() }
     }
 
     /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', channels]` of every stage in

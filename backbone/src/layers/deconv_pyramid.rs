@@ -39,10 +39,7 @@ impl DeconvPyramid {
     /// Random weights for maps of so many channels.
     pub fn new(channels: usize, device: &Device) -> Self {
         let deconv = || Deconv::new(channels, device);
-        Self {
-            fpn1: TwiceUp { first: deconv(), norm: BatchNorm2d::new(channels, device), second: deconv() },
-            fpn2: deconv(),
-        }
+        Self { fpn1: TwiceUp { first: deconv(), norm: BatchNorm2d::new(channels, device), second: deconv() }, fpn2: deconv() }
     }
 
     /// Level `index` of a map `[batch, height, width, channels]`, `[batch, channels, height', width']`.

@@ -14,7 +14,8 @@ const NORMS: [&str; 2] = ["ChannelNorm", "BatchNorm2d"];
 /// # Errors
 /// When a setting would have no effect: a text that is in no parameter's name, or `norm_eval` without a batch norm in the backbone.
 pub fn freeze<M: Module>(model: M, config: &TrainConfig, keys: KeyMap) -> anyhow::Result<(M, usize)> {
-    let mut search = Search { config, keys, path: Vec::new(), found: Vec::new(), parameters: 0, evaluated: 0, used: vec![false; config.freeze.len()] };
+    let mut search =
+        Search { config, keys, path: Vec::new(), found: Vec::new(), parameters: 0, evaluated: 0, used: vec![false; config.freeze.len()] };
     model.visit(&mut search);
     if let Some((text, _)) = config.freeze.iter().zip(&search.used).find(|(_, used)| !**used) {
         anyhow::bail!("train.freeze: no parameter's name contains \"{text}\"");

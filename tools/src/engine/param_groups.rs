@@ -182,7 +182,11 @@ mod tests {
             assert_eq!(by_block.acts_on(key), block < 13, "{key}");
         }
         let stem = LayerDecay { rate: 0.92, layers: 24, by: LayerOrder::Stem };
-        for (key, scale) in [("backbone.pos_embed", 0.92_f64.powi(25)), ("backbone.patch_embed.proj.bias", 0.92_f64.powi(25)), ("backbone.layers.0.norm.weight", 1.0)] {
+        for (key, scale) in [
+            ("backbone.pos_embed", 0.92_f64.powi(25)),
+            ("backbone.patch_embed.proj.bias", 0.92_f64.powi(25)),
+            ("backbone.layers.0.norm.weight", 1.0),
+        ] {
             assert!((stem.lr_scale(key) - scale).abs() < 1e-12, "{key}: {}", stem.lr_scale(key));
         }
         assert!(LayerDecay { rate: 1.5, ..by_block }.validate().unwrap_err().to_string().contains("layer_decay.rate"));
