@@ -72,6 +72,8 @@ pub struct Trunk {
 }
 
 /// What is before the first pooling.
+// There is one of it in a network, and Burn has no boxed modules.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum Stem {
     /// One 7x7 convolution.
