@@ -1,62 +1,317 @@
-//! Parameters and FLOPs against the official tool's, for every VMamba it was run on.
+//! Parameters and FLOPs of every model: against what the official tool counted of the public implementations, against the published
+//! figures, and against the modules.
+
+use std::collections::BTreeSet;
 
 use burn::module::Module;
-use burn::prelude::*;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tests::fixtures_root;
-use vmamba::Preset;
+use upernet::UperNetConfig;
+use vmamba::baselines::{
+    ConvnextConfig, DeitConfig, HivitConfig, ResnetConfig, S4ndConvnextConfig, S4ndDownsampling, SwinConfig, VimConfig, XcitConfig,
+};
+use vmamba::checkpoint::state_dict_of;
+use vmamba::complexity::{Complexity, OpKind};
+use vmamba::zoo::{self, BackboneConfig};
+use vmamba::{Preset, VmambaConfig};
 
 /// Classes of ImageNet, which all rows were counted with.
 const CLASSES: usize = 1000;
 
-#[test]
-fn params_and_flops_equal_the_official_counts_of_every_vmamba() {
+fn named(name: &str) -> BackboneConfig {
+    BackboneConfig::named(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The classifier `name` for square images.
+fn cost(name: &str, side: usize) -> Complexity {
+    named(name).classifier_complexity(CLASSES, [side; 2])
+}
+
+fn manifest() -> Value {
     let path = fixtures_root().join("complexity.json");
-    let file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let mut compared = 0;
-    for (name, row) in file["classification"].as_object().unwrap() {
-        let preset: Preset = name.parse().unwrap();
-        let config = preset.config();
-        for (key, flops) in row.as_object().unwrap() {
-            let Some(size) = key.strip_prefix("flops_") else {
-                continue;
-            };
-            let side: usize = size.parse().unwrap();
-            let cost = config.classifier_complexity(CLASSES, [side, side]);
-            assert_eq!(cost.params, row["params"].as_u64().unwrap(), "{name}: params");
-            assert_eq!(cost.flops(), flops.as_u64().unwrap(), "{name}: {key}");
-            let by_op = row[&format!("by_op_gflops_{size}")].as_object().unwrap();
-            assert_eq!(by_op.len(), cost.by_op.len(), "{name}: {:?}", cost.by_op);
-            for (op, counted) in &cost.by_op {
-                let official = by_op[op.official_name()].as_f64().unwrap() * 1e9;
-                assert_eq!(official.round() as u64, *counted, "{name}: {} at {size}", op.official_name());
-            }
-            compared += 1;
-        }
-        println!("{name:<24} {} params", row["params"]);
+    let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// The sizes a row of the manifest was counted at.
+fn sides(row: &Map<String, Value>) -> Vec<usize> {
+    row.keys().filter_map(|key| key.strip_prefix("flops_")?.parse().ok()).collect()
+}
+
+/// Compares with the counts of one row at one size, kind by kind.
+fn check(name: &str, cost: &Complexity, params: &Value, row: &Map<String, Value>, side: usize) {
+    assert_eq!(Some(cost.params), params.as_u64(), "{name} at {side}: parameters");
+    assert_eq!(Some(cost.flops()), row[&format!("flops_{side}")].as_u64(), "{name} at {side}: FLOPs");
+    let expected = row[&format!("by_op_gflops_{side}")].as_object().unwrap();
+    assert_eq!(cost.by_op.len(), expected.len(), "{name} at {side}: kinds {:?}", cost.by_op);
+    for (op, flops) in &cost.by_op {
+        let official = expected[op.official_name()].as_f64().unwrap() * 1e9;
+        assert_eq!(*flops, official.round() as u64, "{name} at {side}: {}", op.official_name());
     }
-    assert!(compared >= Preset::ALL.len(), "only {compared} counts in {}", path.display());
 }
 
 #[test]
-fn counted_params_are_those_of_the_modules() {
-    let device = Device::flex();
-    for preset in [Preset::VmambaTinyS1l8, Preset::VmambaTinyS2l5, Preset::VanillaVmambaTiny] {
-        let mut config = preset.config();
-        let classifier = config.init_classifier(CLASSES, &device);
-        assert_eq!(config.classifier_complexity(CLASSES, [224, 224]).params, classifier.num_params() as u64, "{preset}");
-        config.out_indices = vec![1, 3];
-        config.posembed = true;
-        assert_eq!(config.complexity([512, 512]).params, config.init(&device).num_params() as u64, "{preset}");
+fn params_and_flops_equal_the_official_counts_of_every_vmamba_at_every_size() {
+    let manifest = manifest();
+    let rows = manifest["classification"].as_object().unwrap();
+    assert_eq!(rows.keys().map(String::as_str).collect::<BTreeSet<_>>(), Preset::ALL.map(Preset::name).into_iter().collect());
+    for (name, row) in rows {
+        let row = row.as_object().unwrap();
+        assert!(!sides(row).is_empty(), "{name}: no size");
+        for side in sides(row) {
+            check(name, &cost(name, side), &row["params"], row, side);
+        }
     }
+}
+
+/// Rows of the manifest of public implementations, and our names of the models.
+const PUBLIC: [(&str, &str); 7] = [
+    ("swin_t (torchvision)", "swin_tiny"),
+    ("swin_tiny_patch4_window7_224 (timm 0.9.16)", "swin_tiny"),
+    ("convnext_tiny (torchvision)", "convnext_tiny"),
+    ("convnext_tiny (timm 0.9.16)", "convnext_tiny"),
+    ("resnet50 (torchvision)", "resnet50"),
+    ("deit_small_patch16_224 (timm 0.9.16)", "deit_small"),
+    ("xcit_small_12_p16_224 (timm 0.9.16)", "xcit_small_12_p16"),
+];
+
+#[test]
+fn params_and_flops_equal_the_official_counts_of_every_public_implementation_at_every_size() {
+    let manifest = manifest();
+    let rows = manifest["others"].as_object().unwrap();
+    assert_eq!(rows.keys().map(String::as_str).collect::<BTreeSet<_>>(), PUBLIC.map(|(row, _)| row).into_iter().collect());
+    for (row_name, name) in PUBLIC {
+        let row = rows[row_name].as_object().unwrap();
+        assert_eq!(sides(row).len(), 5, "{row_name}");
+        for side in sides(row) {
+            let mut cost = match named(name) {
+                // Counted with a table of positions of that size.
+                BackboneConfig::Deit(config) => DeitConfig { image_size: side, ..config }.classifier_complexity(CLASSES, [side; 2]),
+                config => config.classifier_complexity(CLASSES, [side; 2]),
+            };
+            if row_name.starts_with("swin_tiny_patch4") {
+                // timm's average is no operation to the tool.
+                cost.by_op.remove(&OpKind::AdaptiveAvgPool);
+            }
+            check(row_name, &cost, &row[&format!("params_{side}")], row, side);
+        }
+    }
+}
+
+/// What VMamba's authors counted, to the last digit: `analyze_for_vim.py`.
+#[test]
+fn the_other_state_space_models_cost_what_vmambas_authors_counted() {
+    let vim = cost("vim_small", 224);
+    assert_eq!((vim.params, vim.flops()), (25_796_584, 5_301_500_928));
+    assert_eq!(vim.by_op.keys().copied().collect::<Vec<_>>(), [OpKind::Conv, OpKind::Linear, OpKind::Matmul, OpKind::SelectiveScan]);
+
+    let s4nd = cost("s4nd_convnext_tiny", 224);
+    // 5162112298.177406 there.
+    assert_eq!((s4nd.params, s4nd.flops()), (30_007_057, 5_162_112_298));
+    // By kind as fvcore counts the official code; there it also counts the stem's norm, which their run did not.
+    let stem_norm = |height: u64, width: u64| 5 * 96 * height * width;
+    for (op, flops) in [
+        (OpKind::Fft, 787_756_931),
+        (OpKind::Einsum, 27_614_375),
+        (OpKind::LayerNorm, 12_234_240 - stem_norm(56, 56)),
+        (OpKind::Linear, 4_162_566_144),
+        (OpKind::Conv, 173_408_256),
+        (OpKind::AdaptiveAvgPool, 37_632),
+    ] {
+        assert_eq!(s4nd.by_op[&op], flops, "{}", op.official_name());
+    }
+    // Their counter run on the official code for other images and the other downsampling.
+    let oblong = named("s4nd_convnext_tiny").classifier_complexity(CLASSES, [256, 160]);
+    assert_eq!(oblong.flops(), 4_156_918_376 - stem_norm(64, 40));
+    let other = S4ndConvnextConfig::tiny_s4nd_downsample().classifier_complexity(CLASSES, [224, 224]);
+    assert_eq!((other.params, other.flops()), (29_409_457, 5_238_542_647 - stem_norm(56, 56)));
+}
+
+/// Published millions of parameters and GFLOPs at 224 pixels with the digits they were published with; `-` where they were not.
+/// VMamba: its paper's table 1. HiViT: mmpretrain, and the paper for HiViT-B. Others: their papers and repositories, beside which VMamba's
+/// table has the same numbers.
+const PUBLISHED: [(&str, &str, &str); 33] = [
+    ("vanilla_vmamba_tiny", "23", "5.6"),
+    ("vanilla_vmamba_small", "44", "11.2"),
+    ("vanilla_vmamba_base", "76", "18.0"),
+    ("vmamba_tiny_s2l5", "31", "4.9"),
+    ("vmamba_small_s2l15", "50", "8.7"),
+    ("vmamba_base_s2l15", "89", "15.4"),
+    ("vmamba_tiny_s1l8", "30", "4.9"),
+    ("vmamba_small_s1l20", "49", "8.6"),
+    ("vmamba_base_s1l20", "87", "15.2"),
+    ("resnet50", "25.6", "-"),
+    ("resnet101", "44.5", "-"),
+    ("swin_tiny", "28", "4.5"),
+    ("swin_small", "50", "8.7"),
+    ("swin_base", "88", "15.4"),
+    ("swin_tiny_scaled", "28", "4.51"),
+    ("swin_small_scaled", "50", "8.7"),
+    ("swin_base_scaled", "88", "15.4"),
+    ("convnext_tiny", "28.6", "4.47"),
+    ("convnext_small", "50.2", "8.7"),
+    ("convnext_base", "88.6", "15.4"),
+    ("deit_tiny", "5.7", "1.3"),
+    ("deit_small", "22", "4.61"),
+    ("deit_base", "86.6", "17.6"),
+    ("xcit_small_12_p16", "26", "4.9"),
+    ("xcit_small_24_p16", "48", "9.2"),
+    ("xcit_medium_24_p16", "84", "16.2"),
+    ("hivit_tiny", "19.18", "4.60"),
+    ("hivit_small", "37.53", "9.07"),
+    ("hivit_base", "66", "15.8"),
+    ("vim_tiny", "7", "-"),
+    ("vim_small", "26", "5.3"),
+    ("vim_base", "98", "-"),
+    ("s4nd_convnext_tiny", "30", "5.2"),
+];
+
+/// `number / scale` has the digits of `published`, which are rounded or cut off.
+fn agrees(what: &str, number: u64, scale: f64, published: &str) {
+    if published == "-" {
+        return;
+    }
+    let decimals = published.split_once('.').map_or(0, |(_, digits)| digits.len());
+    let (own, digits) = (number as f64 / scale, 10_f64.powi(decimals as i32));
+    let [rounded, cut] = [own, (own * digits).floor() / digits].map(|value| format!("{value:.decimals$}"));
+    assert!(rounded == published || cut == published, "{what}: {own}, published {published}");
+}
+
+/// What XCiT's official class attention computes for nothing: queries of all patches, of which only the class token's are used.
+fn unused_queries(config: &BackboneConfig, side: usize) -> u64 {
+    match config {
+        BackboneConfig::Xcit(config) => (config.cls_attn_layers * (side / 16).pow(2) * config.embed_dim.pow(2)) as u64,
+        _ => 0,
+    }
+}
+
+#[test]
+fn every_model_costs_what_was_published() {
+    assert_eq!(PUBLISHED.map(|(name, ..)| name).into_iter().collect::<BTreeSet<_>>(), BackboneConfig::names().into_iter().collect());
+    for (name, params, gflops) in PUBLISHED {
+        let cost = cost(name, 224);
+        agrees(&format!("{name}: million parameters"), cost.params, 1e6, params);
+        agrees(&format!("{name}: GFLOPs"), cost.flops() + unused_queries(&named(name), 224), 1e9, gflops);
+    }
+    // torchvision counts convolutions and linear layers alone.
+    let resnet = cost("resnet101", 224);
+    agrees("resnet101: GFLOPs of products", resnet.by_op[&OpKind::Conv] + resnet.by_op[&OpKind::Linear], 1e9, "7.801");
+    let large = SwinConfig::base_384().classifier_complexity(CLASSES, [384, 384]);
+    agrees("Swin-B with windows of 12: million parameters", large.params, 1e6, "87.9");
+}
+
+/// GFLOPs of VMamba's resolution study (its paper's table 9) at these sides.
+const STUDY_SIDES: [usize; 6] = [224, 288, 384, 512, 640, 768];
+const STUDY: [(&str, [f64; 6]); 8] = [
+    ("vmamba_tiny_s1l8", [4.91, 8.11, 14.41, 25.63, 40.04, 57.66]),
+    ("vmamba_tiny_s2l5", [4.86, 8.03, 14.27, 25.38, 39.65, 57.09]),
+    ("vanilla_vmamba_tiny", [5.63, 9.3, 16.53, 29.39, 45.93, 66.14]),
+    ("swin_tiny_scaled", [4.51, 7.6, 14.05, 26.65, 45.0, 70.72]),
+    ("xcit_small_12_p16", [4.87, 8.05, 14.31, 25.44, 39.75, 57.24]),
+    ("hivit_tiny", [4.6, 7.93, 15.21, 30.56, 54.83, 91.41]),
+    ("deit_small", [4.61, 7.99, 15.52, 31.8, 58.17, 98.7]),
+    ("convnext_tiny", [4.47, 7.38, 13.12, 23.33, 36.45, 52.49]),
+];
+
+#[test]
+fn flops_grow_with_the_image_as_the_resolution_study_published() {
+    for (name, published) in STUDY {
+        for (side, gflops) in STUDY_SIDES.into_iter().zip(published) {
+            let own = (cost(name, side).flops() + unused_queries(&named(name), side)) as f64 / 1e9;
+            // Rounded; ConvNeXt, there mmpretrain's, is counted 0.1 % lower than torchvision's above, for reasons that were not looked into.
+            let above = if name == "convnext_tiny" { 0.0013 * gflops } else { 0.0 };
+            assert!((-0.0051..0.0051 + above).contains(&(own - gflops)), "{name} at {side}: {own} GFLOPs, published {gflops}");
+        }
+    }
+}
+
+/// UperNet with 150 classes on an image of 512 x 2048 as VMamba's authors counted it, of models that have no configuration here.
+#[test]
+fn upernet_on_xcit_costs_what_vmambas_authors_counted() {
+    for (config, params, flops) in [
+        (XcitConfig::small_12(), 54_199_100, 968_270_727_168),
+        (XcitConfig::small_24(), 75_617_180, 1_057_716_357_120),
+        (XcitConfig::medium_24(), 112_177_196, 1_220_294_526_976),
+    ] {
+        let cost = UperNetConfig::new(config, 150).complexity([512, 2048]);
+        assert_eq!((cost.params, cost.flops()), (params, flops));
+    }
+}
+
+/// Parameters of a module without the running statistics of batch norms, which Burn counts.
+fn parameters<M: Module>(module: &M) -> u64 {
+    let state = state_dict_of(module, &zoo::key);
+    state.iter().filter(|(key, _)| !key.contains(".running_")).map(|(_, tensor)| tensor.data.len() as u64).sum()
+}
+
+/// Published models and small ones with their options otherwise.
+fn variants() -> Vec<(String, BackboneConfig)> {
+    let tiny: [&str; 10] = [
+        "vmamba_tiny_s1l8",
+        "vmamba_tiny_s2l5",
+        "vanilla_vmamba_tiny",
+        "resnet50",
+        "swin_tiny",
+        "convnext_tiny",
+        "deit_small",
+        "xcit_small_12_p16",
+        "hivit_tiny",
+        "vim_small",
+    ];
+    let mut all: Vec<(String, BackboneConfig)> = tiny.into_iter().map(|name| (name.to_owned(), named(name))).collect();
+    let mut add = |what: &str, config: BackboneConfig| all.push((what.to_owned(), config));
+    let mut vmamba = Preset::VmambaTinyS1l8.config();
+    (vmamba.out_indices, vmamba.posembed) = (vec![1, 3], true);
+    add("vmamba with positions and two levels", vmamba.into());
     for forward_type in ["v05_oncnorm_nozact", "v05_ondwconv3_noz", "v05_onnone", "v052dc_noz_oact", "v04_onsoftmax"] {
-        let mut config = Preset::VmambaTinyS1l8.config();
-        config.depths = vec![1, 1];
-        config.forward_type = forward_type.parse().unwrap();
-        config.gmlp = true;
-        config.ssm_conv = None;
-        config.patch_norm = false;
-        config.out_indices = vec![0, 1];
-        assert_eq!(config.complexity([64, 64]).params, config.init(&device).num_params() as u64, "{forward_type}");
+        let config = VmambaConfig {
+            depths: vec![1, 1],
+            forward_type: forward_type.parse().unwrap(),
+            gmlp: true,
+            ssm_conv: None,
+            patch_norm: false,
+            out_indices: vec![0, 1],
+            ..Preset::VmambaTinyS1l8.config()
+        };
+        add(forward_type, config.into());
+    }
+    let resnet = ResnetConfig { in_chans: 1, width: 4, depths: vec![1, 2, 1], out_indices: vec![2], ..ResnetConfig::resnet50() };
+    add("resnet with a deep stem", ResnetConfig { deep_stem: true, ..resnet.clone() }.into());
+    add("resnet of one channel", resnet.into());
+    add("swin_base_384", SwinConfig::base_384().into());
+    for layer_scale_init_value in [0.0, 1e-6] {
+        let (depths, dims) = (vec![1, 2], vec![8, 12]);
+        let config = ConvnextConfig { in_chans: 1, depths, dims, layer_scale_init_value, out_indices: vec![1], ..ConvnextConfig::tiny() };
+        add(&format!("convnext with layer scale {layer_scale_init_value}"), config.into());
+    }
+    add(
+        "deit without the bias of the patches",
+        DeitConfig { patch_bias: false, image_size: 512, final_norm: true, ..DeitConfig::tiny() }.into(),
+    );
+    add("deit with a narrow neck", DeitConfig { neck_channels: 48, ..DeitConfig::tiny() }.into());
+    let plain = HivitConfig { relative_positions: false, final_norm: false, patch_norm: false, level_norms: false, ..HivitConfig::tiny() };
+    add("hivit without its options", plain.into());
+    add("vim with overlapping patches", VimConfig::tiny().stride8().into());
+    for downsample in [S4ndDownsampling::Convolution, S4ndDownsampling::S4nd] {
+        let small = S4ndConvnextConfig {
+            depths: vec![1, 2, 1, 1],
+            dims: vec![8, 12, 16, 24],
+            d_state: 16,
+            image_size: [64, 96],
+            downsample,
+            ..S4ndConvnextConfig::tiny()
+        };
+        add(&format!("s4nd_convnext, downsampling {downsample:?}"), small.into());
+    }
+    all
+}
+
+#[test]
+fn counted_parameters_are_those_of_the_modules() {
+    let device = tests::device();
+    for (what, config) in variants() {
+        let (backbone, classifier) = (config.try_init(&device).unwrap(), config.try_init_classifier(7, &device).unwrap());
+        assert_eq!(config.complexity([64, 96]).params, parameters(&backbone), "{what}: backbone");
+        assert_eq!(config.classifier_complexity(7, [64, 96]).params, parameters(&classifier), "{what}: classifier");
     }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, cases, check_gradients, fixtures_root};
 use upernet::inference::{InferenceMode, View, label_map, predict, predict_augmented, predict_labels};
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig, official_key};
+use vmamba::baselines::DeitConfig;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
 use vmamba::zoo::Backbone;
 use vmamba::{FeaturePyramid, OfficialConfig, VmambaConfig};
@@ -232,4 +233,39 @@ fn complexity_equals_the_official_count_for_every_published_model() {
         compared += 1;
     }
     assert!(compared >= 7, "only {compared} models were compared");
+}
+
+/// mmsegmentation has the multi-level neck beside the backbone and its own names in the backbone, whose files have or have not a bias of the
+/// patches.
+#[test]
+fn a_segmentor_of_openmmlab_on_deit_loads_whole() {
+    let device = tests::device();
+    for patch_bias in [true, false] {
+        let deit = DeitConfig {
+            embed_dim: 24,
+            num_heads: 2,
+            depth: 4,
+            out_indices: vec![0, 1, 2, 3],
+            neck_channels: 16,
+            patch_bias,
+            ..DeitConfig::tiny()
+        };
+        let mut config = UperNetConfig::new(deit, 5);
+        config.head.channels = 8;
+        let [model, other] = [0, 1].map(|_| config.init(&device));
+        let ours = state_dict_of(&model, &official_key);
+        let mut theirs = StateDict::new();
+        for (key, tensor) in ours.iter() {
+            let key = key.replace("backbone.neck.", "neck.").replace("backbone.blocks.", "backbone.layers.");
+            let key = key.replace("patch_embed.proj.", "patch_embed.projection.").replace(".mlp.fc1.", ".ffn.layers.0.0.");
+            let key = key.replace(".mlp.fc2.", ".ffn.layers.1.").replace(".norm1.", ".ln1.").replace(".norm2.", ".ln2.");
+            let key = key.replace(".attn.qkv.", ".attn.attn.in_proj_").replace(".attn.proj.", ".attn.attn.out_proj.");
+            theirs.insert(key, tensor.clone());
+        }
+        assert!(theirs.get("neck.convs.3.conv.weight").is_some() && theirs.get("backbone.layers.0.attn.attn.in_proj_bias").is_some());
+        assert_eq!(theirs.get("backbone.patch_embed.projection.bias").is_some(), patch_bias);
+        let (loaded, _) =
+            load_into(other, &official_key, &config.backbone.official_state(theirs), &config.backbone.load_options()).unwrap();
+        assert!(state_dict_of(&loaded, &official_key) == ours, "the same values");
+    }
 }

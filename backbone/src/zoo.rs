@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::baselines::{
-    Convnext, ConvnextClassifier, ConvnextConfig, Deit, DeitClassifier, DeitConfig, HivitClassifier, HivitConfig, Resnet, ResnetClassifier,
-    ResnetConfig, S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig, Swin, SwinClassifier, SwinConfig, VimClassifier, VimConfig,
-    WindowSize, Xcit, XcitClassifier, XcitConfig, convnext, deit, hivit, resnet, s4nd_convnext, swin, vim, xcit,
+    Convnext, ConvnextClassifier, ConvnextConfig, Deit, DeitClassifier, DeitConfig, Hivit, HivitClassifier, HivitConfig, Resnet,
+    ResnetClassifier, ResnetConfig, S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig, Swin, SwinClassifier, SwinConfig, Vim,
+    VimClassifier, VimConfig, WindowSize, Xcit, XcitClassifier, XcitConfig, convnext, deit, hivit, resnet, s4nd_convnext, swin, vim, xcit,
 };
 use crate::checkpoint::{LoadOptions, Rename, StateDict, current_key};
 use crate::complexity::Complexity;
@@ -56,19 +56,14 @@ pub struct Level {
     pub size: [usize; 2],
 }
 
-/// Writes the enums and everything in which families differ by their types alone. Families behind `pyramids` have a backbone, those behind
-/// `classifiers` are only classifiers.
+/// Writes the enums and everything in which families differ by their types alone.
 macro_rules! families {
-    (
-        pyramids { $($(#[$doc:meta])* $family:ident($name:literal, $config:ident, $backbone:ident, $classifier:ident, $key:expr, $rename:expr);)* }
-        classifiers { $($(#[$only_doc:meta])* $only:ident($only_name:literal, $only_config:ident, $only_classifier:ident, $only_key:expr, $only_rename:expr);)* }
-    ) => {
+    ($($(#[$doc:meta])* $family:ident($name:literal, $config:ident, $backbone:ident, $classifier:ident, $key:expr, $rename:expr);)*) => {
         /// The configuration of any model of this crate.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
         pub enum BackboneConfig {
             $($(#[$doc])* $family($config),)*
-            $($(#[$only_doc])* $only($only_config),)*
         }
 
         /// Any backbone, with the keys of its own reference in checkpoints, see [`key`].
@@ -83,20 +78,14 @@ macro_rules! families {
         #[derive(Module, Debug)]
         pub enum Classifier {
             $($(#[$doc])* $family($classifier),)*
-            $($(#[$only_doc])* $only($only_classifier),)*
         }
 
         /// Names that `family` may have in a configuration.
-        const FAMILIES: &[&str] = &[$($name,)* $($only_name,)*];
+        const FAMILIES: &[&str] = &[$($name),*];
 
         $(impl From<$config> for BackboneConfig {
             fn from(config: $config) -> Self {
                 Self::$family(config)
-            }
-        })*
-        $(impl From<$only_config> for BackboneConfig {
-            fn from(config: $only_config) -> Self {
-                Self::$only(config)
             }
         })*
 
@@ -105,7 +94,6 @@ macro_rules! families {
             pub fn family(&self) -> &'static str {
                 match self {
                     $(Self::$family(_) => $name,)*
-                    $(Self::$only(_) => $only_name,)*
                 }
             }
 
@@ -116,7 +104,6 @@ macro_rules! families {
             pub fn validate(&self) -> Result<(), ConfigError> {
                 match self {
                     $(Self::$family(config) => config.validate(),)*
-                    $(Self::$only(config) => config.validate(),)*
                 }
             }
 
@@ -127,23 +114,16 @@ macro_rules! families {
             pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
                 match self {
                     $(Self::$family(config) => config.check_image(image),)*
-                    $(Self::$only(config) => config.check_image(image),)*
                 }
             }
 
             /// The backbone with random weights on `device`.
             ///
             /// # Errors
-            /// As [`BackboneConfig::validate`], and for a model that has no pyramid.
+            /// As [`BackboneConfig::validate`], and when the options make no pyramid.
             pub fn try_init(&self, device: &Device) -> Result<Backbone, ConfigError> {
                 match self {
                     $(Self::$family(config) => Ok(Backbone::$family(config.try_init(device)?)),)*
-                    #[allow(unreachable_patterns)]
-                    other => Err(ConfigError::Field {
-                        field: "backbone",
-                        expected: format!("a family with a feature pyramid ({})", [$($name),*].join(", ")),
-                        found: format!("{}, which is only a classifier here", other.family()),
-                    }),
                 }
             }
 
@@ -154,16 +134,13 @@ macro_rules! families {
             pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<Classifier, ConfigError> {
                 Ok(match self {
                     $(Self::$family(config) => Classifier::$family(config.try_init_classifier(num_classes, device)?),)*
-                    $(Self::$only(config) => Classifier::$only(config.try_init_classifier(num_classes, device)?),)*
                 })
             }
 
-            /// Cost of the backbone for one image of `[height, width]` pixels; nothing for a model that is only a classifier.
+            /// Cost of the backbone for one image of `[height, width]` pixels.
             pub fn complexity(&self, image: [usize; 2]) -> Complexity {
                 match self {
                     $(Self::$family(config) => config.complexity(image),)*
-                    #[allow(unreachable_patterns)]
-                    _ => Complexity::default(),
                 }
             }
 
@@ -171,7 +148,6 @@ macro_rules! families {
             pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
                 match self {
                     $(Self::$family(config) => config.classifier_complexity(num_classes, image),)*
-                    $(Self::$only(config) => config.classifier_complexity(num_classes, image),)*
                 }
             }
 
@@ -179,7 +155,6 @@ macro_rules! families {
             pub fn rename(&self) -> Rename {
                 match self {
                     $(Self::$family(_) => $rename,)*
-                    $(Self::$only(_) => $only_rename,)*
                 }
             }
 
@@ -187,7 +162,6 @@ macro_rules! families {
             fn overlaid(&self, table: Map<String, Value>) -> Result<Self, String> {
                 Ok(match self {
                     $(Self::$family(base) => Self::$family(overlaid(base, table)?),)*
-                    $(Self::$only(base) => Self::$only(overlaid(base, table)?),)*
                 })
             }
 
@@ -195,7 +169,6 @@ macro_rules! families {
             fn fields(&self) -> serde_json::Result<Value> {
                 match self {
                     $(Self::$family(config) => serde_json::to_value(config),)*
-                    $(Self::$only(config) => serde_json::to_value(config),)*
                 }
             }
         }
@@ -225,7 +198,6 @@ macro_rules! families {
             pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
                 match self {
                     $(Self::$family(classifier) => classifier.forward(images),)*
-                    $(Self::$only(classifier) => classifier.forward(images),)*
                 }
             }
 
@@ -234,7 +206,6 @@ macro_rules! families {
             pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
                 match self {
                     $(Self::$family(classifier) => classifier.features(images),)*
-                    $(Self::$only(classifier) => classifier.features(images),)*
                 }
             }
 
@@ -243,7 +214,6 @@ macro_rules! families {
                 let dense = |head: &Dense| LinearHead { weight: head.weight.val(), bias: head.bias.as_ref().map(Param::val) };
                 match self {
                     $(Self::$family(classifier) => dense(classifier.head()),)*
-                    $(Self::$only(classifier) => dense(classifier.head()),)*
                 }
             }
         }
@@ -258,7 +228,6 @@ macro_rules! families {
         pub fn key(path: &str) -> String {
             match path.split_once('.') {
                 $(Some((stringify!($family), path)) => $key(path),)*
-                $(Some((stringify!($only), path)) => $only_key(path),)*
                 _ => official_key(path),
             }
         }
@@ -266,7 +235,6 @@ macro_rules! families {
 }
 
 families! {
-    pyramids {
     /// VMamba and Vanilla-VMamba.
     Vmamba("vmamba", VmambaConfig, Vmamba, VmambaClassifier, official_key, vmamba_rename);
     /// ResNet.
@@ -283,13 +251,10 @@ families! {
     S4ndConvnext(
         "s4nd_convnext", S4ndConvnextConfig, S4ndConvnext, S4ndConvnextClassifier, s4nd_convnext::key, s4nd_convnext::rename
     );
-    }
-    classifiers {
-        /// Vision Mamba.
-        Vim("vim", VimConfig, VimClassifier, vim::key, vim::rename);
-        /// HiViT.
-        Hivit("hivit", HivitConfig, HivitClassifier, hivit::key, hivit::rename);
-    }
+    /// HiViT.
+    Hivit("hivit", HivitConfig, Hivit, HivitClassifier, hivit::key, hivit::rename);
+    /// Vision Mamba.
+    Vim("vim", VimConfig, Vim, VimClassifier, vim::key, vim::rename);
 }
 
 /// Makes the configuration of a published model.
@@ -348,7 +313,7 @@ impl BackboneConfig {
         }
     }
 
-    /// The levels of the pyramid for an image of `[height, width]` pixels, the finest first; none for a model that is only a classifier.
+    /// The levels of the pyramid for an image of `[height, width]` pixels, the finest first.
     pub fn levels(&self, image: [usize; 2]) -> Vec<Level> {
         let staged = |stages: &[usize], sizes: &[[usize; 2]], channels: &dyn Fn(usize) -> usize, stride: &dyn Fn(usize) -> usize| {
             let level = |stage: &usize| Level {
@@ -386,7 +351,14 @@ impl BackboneConfig {
                 let stride = |stage: usize| strides.get(stage).copied().unwrap_or_default();
                 staged(&config.out_indices, &config.stage_sizes(image), &channels, &stride)
             }
-            Self::Vim(_) | Self::Hivit(_) => Vec::new(),
+            Self::Hivit(config) => {
+                let level = |((channels, stride), size)| Level { channels, stride, size };
+                config.channels().into_iter().zip(config.strides()).zip(config.level_sizes(image)).map(level).collect()
+            }
+            Self::Vim(config) => {
+                let level = |(stride, size)| Level { channels: config.embed_dim, stride, size };
+                config.strides().into_iter().zip(config.level_sizes(image)).map(level).collect()
+            }
         }
     }
 
@@ -402,10 +374,12 @@ impl BackboneConfig {
             Self::Vmamba(_) => (&["classifier.", "head.", "norm."], &["outnorm"]),
             Self::Resnet(_) => (&["fc."], &[]),
             Self::Swin(_) | Self::Convnext(_) => (&["head.", "norm."], &["norm"]),
-            Self::Deit(_) => (&["head.", "head_dist.", "dist_token", "norm."], &["neck.", "norm."]),
+            Self::Deit(config) if config.patch_bias => (&["head.", "head_dist.", "dist_token", "norm."], &["neck.", "norm."]),
+            Self::Deit(_) => (&["head.", "head_dist.", "dist_token", "norm.", "patch_embed.proj.bias"], &["neck.", "norm."]),
             Self::Xcit(_) => (&["head.", "norm.", "cls_token", "cls_attn_blocks."], &["fpn"]),
             Self::S4ndConvnext(_) => (&["head."], &[]),
-            Self::Vim(_) | Self::Hivit(_) => (&[], &[]),
+            Self::Hivit(_) => (&["head.", "fc_norm."], &["fpn"]),
+            Self::Vim(_) => (&["head.", "norm_f.", "cls_token"], &["fpn"]),
         };
         let options = in_classifiers.iter().fold(self.load_options(), |options, prefix| options.ignore_unexpected(*prefix));
         in_backbones.iter().fold(options, |options, prefix| options.may_be_missing(*prefix))
@@ -435,7 +409,21 @@ impl BackboneConfig {
     pub fn official_state(&self, state: StateDict) -> StateDict {
         match self {
             Self::Swin(_) => swin::official_state(state),
+            Self::Deit(_) => deit::neck_into_backbone(state),
             Self::Xcit(_) => xcit::split_class_attention(state),
+            Self::S4ndConvnext(config) => config.settle_kernels(state),
+            Self::Vim(_) => vim::without_unused_norm(state),
+            _ => state,
+        }
+    }
+
+    /// A classifier's state for this backbone, to be used after [`BackboneConfig::official_state`]: its table of positions is resized to the
+    /// image size of the configuration, where the published segmentors do so.
+    #[must_use]
+    pub fn backbone_state(&self, state: StateDict) -> StateDict {
+        match self {
+            Self::Deit(config) => config.fit_positions(state),
+            Self::Vim(config) => config.fit_positions(state),
             _ => state,
         }
     }
@@ -559,15 +547,11 @@ mod tests {
             let other = config.try_init_classifier(7, &device).unwrap();
             let (loaded, _) = load_into(other, &key, &file, &config.load_options()).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(state_dict_of(&loaded, &key) == file, "{name}");
-            match config.try_init(&device) {
-                Ok(backbone) => {
-                    let (_, report) = load_into(backbone, &key, &file, &config.classifier_file_options())
-                        .unwrap_or_else(|error| panic!("backbone of {name}: {error}"));
-                    // All but heads and what only one of both has.
-                    assert!(report.loaded.len() > 2 * (report.ignored.len() + report.allowed_missing.len()), "{name}: {report}");
-                }
-                Err(error) => assert!(error.to_string().contains("only a classifier"), "{name}: {error}"),
-            }
+            let backbone = config.try_init(&device).unwrap();
+            let (_, report) = load_into(backbone, &key, &config.backbone_state(file), &config.classifier_file_options())
+                .unwrap_or_else(|error| panic!("backbone of {name}: {error}"));
+            // All but heads and what only one of both has.
+            assert!(report.loaded.len() > 2 * (report.ignored.len() + report.allowed_missing.len()), "{name}: {report}");
         }
         assert_eq!(families, FAMILIES.iter().copied().collect(), "every family is tried");
     }
@@ -575,7 +559,18 @@ mod tests {
     #[test]
     fn levels_are_those_of_the_backbones() {
         let device = Device::flex();
-        for name in ["vmamba_tiny_s1l8", "resnet50", "swin_tiny", "convnext_tiny", "deit_tiny", "xcit_small_12_p16", "s4nd_convnext_tiny"] {
+        let names = [
+            "vmamba_tiny_s1l8",
+            "resnet50",
+            "swin_tiny",
+            "convnext_tiny",
+            "deit_tiny",
+            "xcit_small_12_p16",
+            "s4nd_convnext_tiny",
+            "hivit_tiny",
+            "vim_tiny",
+        ];
+        for name in names {
             let config = BackboneConfig::named(name).unwrap();
             let backbone = config.try_init(&device).unwrap();
             let levels = config.levels([64, 96]);

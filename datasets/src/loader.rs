@@ -334,6 +334,7 @@ mod tests {
         let dataset: Arc<dyn DetectionDataset> = Arc::new(scenes);
         let pipeline = DetectionTrainPipeline {
             scales: vec![[100, 50], [100, 60]],
+            scale_range: false,
             crop: None,
             flip: 0.5,
             photometric: None,

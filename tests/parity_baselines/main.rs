@@ -4,7 +4,6 @@
 //! pyramid, the gradient of the image and of every parameter, and that every key of the reference's state dict is a parameter of ours.
 
 mod convnext;
-mod cost;
 mod deit;
 mod hivit;
 mod resnet;

@@ -2,10 +2,10 @@
 
 use burn::prelude::*;
 use burn::tensor::{DType, Distribution};
+use vmamba::FeaturePyramid;
 use vmamba::baselines::{VimConfig, vim};
-use vmamba::complexity::OpKind;
 
-use crate::{Case, Keys, output};
+use crate::{Case, Keys, levels, output};
 
 const KEYS: Keys = Keys { key: vim::key, rename: vim::rename };
 
@@ -24,6 +24,33 @@ fn vim_small_computes_what_the_official_code_computes_at_every_image_size() {
 #[test]
 fn vim_tiny_with_overlapping_patches_computes_what_the_official_code_computes() {
     check("vim_tiny_stride8", &VimConfig::tiny().stride8());
+}
+
+#[test]
+fn the_pyramid_of_vim_is_that_of_the_official_segmentor() {
+    let config =
+        VimConfig { image_size: 96, embed_dim: 32, depth: 6, out_indices: vec![1, 2, 4, 5], drop_path_rate: 0.0, ..VimConfig::tiny() };
+    let case = Case::read("vim_pyramid");
+    let model = case.load(config.try_init(&tests::device().autodiff()).unwrap(), KEYS);
+    case.check(&model, KEYS, |model, x| levels(model.forward_features(x)));
+    for wrong in [vec![1, 2, 4], vec![1, 2, 4, 6]] {
+        let error = VimConfig { out_indices: wrong, ..config.clone() }.try_init(&tests::device()).unwrap_err().to_string();
+        assert!(error.starts_with("`out_indices`"), "{error}");
+    }
+}
+
+#[test]
+fn the_levels_of_vim_have_the_promised_sizes_in_the_type_of_the_images() {
+    let device = tests::device();
+    let config = VimConfig { depth: 4, out_indices: vec![0, 1, 2, 3], ..VimConfig::tiny() };
+    let backbone = config.try_init(&device).unwrap();
+    for dtype in [DType::F32, DType::BF16] {
+        let features = backbone.forward_features(Tensor::<4>::ones([2, 3, 48, 80], &device).cast(dtype));
+        for (feature, [height, width]) in features.into_iter().zip(config.level_sizes([48, 80])) {
+            assert_eq!((feature.dims(), feature.dtype()), ([2, 192, height, width], dtype));
+        }
+    }
+    assert_eq!(config.level_sizes([48, 80]), [[12, 20], [6, 10], [3, 5], [1, 2]]);
 }
 
 #[test]
@@ -48,22 +75,4 @@ fn images_that_do_not_divide_into_patches_are_refused() {
     let error = config.check_image([100, 72]).unwrap_err().to_string();
     assert_eq!(error, "`image`: expected height and width of 16 and a multiple of 8 pixels more, found 100 x 72");
     assert_eq!(config.grid([104, 72]), [12, 8]);
-}
-
-#[test]
-fn the_cost_of_vim_is_the_official_count() {
-    let device = tests::device();
-    let config = VimConfig::small();
-    let cost = config.classifier_complexity(1000, [224, 224]);
-    assert_eq!((cost.params, cost.flops()), (25_796_584, 5_301_500_928));
-    assert_eq!(cost.params as usize, config.try_init_classifier(1000, &device).unwrap().num_params());
-    let kinds: Vec<OpKind> = cost.by_op.keys().copied().collect();
-    assert_eq!(kinds, [OpKind::Conv, OpKind::Linear, OpKind::Matmul, OpKind::SelectiveScan]);
-    for config in [VimConfig::tiny(), VimConfig { depth: 1, ..VimConfig::base().stride8() }] {
-        let cost = config.classifier_complexity(7, [224, 224]);
-        assert_eq!(cost.params as usize, config.try_init_classifier(7, &device).unwrap().num_params());
-    }
-    // Published as 7M and 98M.
-    let millions = |config: VimConfig| config.classifier_complexity(1000, [224, 224]).params as f64 / 1e6;
-    assert_eq!([VimConfig::tiny(), VimConfig::base()].map(|config| millions(config).round()), [7.0, 98.0]);
 }

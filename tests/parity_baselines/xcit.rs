@@ -6,7 +6,7 @@ use vmamba::FeaturePyramid;
 use vmamba::baselines::{XcitConfig, xcit};
 use vmamba::checkpoint::{LoadOptions, load_into, state_dict_of};
 
-use crate::{Case, Keys, cost, levels, output};
+use crate::{Case, Keys, levels, output};
 
 const KEYS: Keys = Keys { key: xcit::key, rename: xcit::rename };
 
@@ -86,34 +86,4 @@ fn class_attention_of_official_files_is_taken_apart() {
     assert!(load_into(other.clone(), &xcit::key, &official, &options).is_err());
     let (loaded, _) = load_into(other, &xcit::key, &xcit::split_class_attention(official), &options).unwrap();
     assert!(state_dict_of(&loaded, &xcit::key) == state_dict_of(&ours, &xcit::key));
-}
-
-#[test]
-fn the_cost_of_xcit_is_the_official_count() {
-    let device = tests::device();
-    let config = XcitConfig::small_12();
-    cost::check("xcit_small_12_p16_224 (timm 0.9.16)", |image| config.classifier_complexity(1000, image));
-    // Parameters of UperNet with 150 classes on these backbones, of its heads at their widths, and the published figures of the classifiers.
-    for (config, total, heads, figures) in [
-        (XcitConfig::small_12(), 54_199_100, 30_111_020, "26M 4.9G"),
-        (XcitConfig::small_24(), 75_617_180, 30_111_020, "48M 9.2G"),
-        (XcitConfig::medium_24(), 112_177_196, 31_454_508, "84M 16.2G"),
-    ] {
-        let cost = config.complexity([512, 512]);
-        assert_eq!(cost.params as usize, trainable(&config.try_init(&device).unwrap()));
-        assert_eq!(cost.params as usize + heads, total);
-        let classifier = config.classifier_complexity(1000, [224, 224]);
-        // The official class attention makes queries of all 196 patches, too, which only the class token uses.
-        let published = classifier.flops() + (config.cls_attn_layers * 196 * config.embed_dim.pow(2)) as u64;
-        let published = format!("{:.0}M {:.1}G", classifier.params as f64 / 1e6, published as f64 / 1e9);
-        assert_eq!(published, figures);
-        assert_eq!(classifier.params as usize, trainable(&config.try_init_classifier(1000, &device).unwrap()));
-    }
-}
-
-/// Parameters without the running statistics of the batch norms, which Burn counts.
-fn trainable<M: Module>(model: &M) -> usize {
-    let statistics: usize =
-        state_dict_of(model, &xcit::key).iter().filter(|(key, _)| key.contains(".running_")).map(|(_, t)| t.data.len()).sum();
-    model.num_params() - statistics
 }

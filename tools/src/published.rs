@@ -189,12 +189,12 @@ fn name_of(config: &str) -> &str {
 impl Published {
     /// How a detector was trained and evaluated.
     pub fn detection_setting(&self, row: &DetectionRow) -> Option<&DetectionSetting> {
-        self.coco_settings.iter().find(|setting| setting.schedule == row.schedule)
+        self.coco_settings.iter().find(|setting| setting.schedule == row.schedule && setting.recipe == row.recipe)
     }
 
     /// How a segmentor was trained and evaluated.
     pub fn segmentation_setting(&self, row: &SegmentationRow) -> Option<&SegmentationSetting> {
-        self.ade20k_settings.iter().find(|setting| setting.crop == row.crop)
+        self.ade20k_settings.iter().find(|setting| setting.crop == row.crop && setting.recipe == row.recipe)
     }
 }
 

@@ -7,17 +7,18 @@
 //! ```
 //!
 //! The backbone is the pyramid of mmsegmentation's UperNet DeiT + MLN (multi-level neck). The reference of the keys is timm's
-//! `VisionTransformer` (the original repository has the same), and mmsegmentation's `neck.*`. The distilled variant with a second token
-//! is not supported.
+//! `VisionTransformer` (the original repository has the same), and mmsegmentation's `neck.*`, which stands beside the backbone there
+//! ([`neck_into_backbone`]). The distilled variant with a second token is not supported.
 
 use std::borrow::Cow;
 
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::{DType, Distribution};
+use burn::tensor::{DType, Distribution, TensorData};
 use serde::{Deserialize, Serialize};
 use vision_ops::Fused;
 
+use crate::checkpoint::StateDict;
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
 use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, TableResize, attend, heads};
@@ -30,6 +31,8 @@ use crate::vmamba::config::require;
 pub struct DeitConfig {
     /// Channels of the input image.
     pub in_chans: usize,
+    /// Whether the patch embedding has a bias. That of mmsegmentation 1.x has none, unless its configuration asks for it.
+    pub patch_bias: bool,
     /// Side of a patch in pixels. A multiple of 4 for the backbone, whose finest level has a quarter of it as stride.
     pub patch_size: usize,
     /// Side in pixels of the square image that the position table is made for. Images of other sizes get a resized table.
@@ -85,6 +88,7 @@ impl DeitConfig {
     fn of_width(embed_dim: usize, num_heads: usize) -> Self {
         Self {
             in_chans: 3,
+            patch_bias: true,
             patch_size: 16,
             image_size: 224,
             embed_dim,
@@ -245,7 +249,9 @@ impl DeitConfig {
     fn trunk_complexity(&self, grid: [usize; 2]) -> Complexity {
         let (dim, hidden, tokens) = (self.embed_dim, self.mlp_hidden(), grid[0] * grid[1] + 1);
         let mut cost = Complexity::default();
-        cost.conv_layer(&self.patch_conv(), grid.map(|size| size * self.patch_size));
+        let patch = self.patch_conv();
+        cost.conv(patch.inputs, patch.outputs, [patch.kernel; 2], grid);
+        cost.add_params(usize::from(self.patch_bias) * dim);
         cost.add_params(dim + (self.table_side().pow(2) + 1) * dim);
         for _ in 0..self.depth {
             cost.layer_norm(dim, [1, tokens]);
@@ -402,10 +408,14 @@ impl Trunk {
                 .init(device),
             drop_path: DropPath::new(config.drop_path_rate * index as f64 / last),
         };
+        let mut proj = config.patch_conv().init(device);
+        if !config.patch_bias {
+            proj.bias = None;
+        }
         Self {
             cls_token: normal([1, 1, dim]),
             pos_embed: normal([1, 1 + side * side, dim]),
-            patch_embed: PatchEmbed { proj: config.patch_conv().init(device) },
+            patch_embed: PatchEmbed { proj },
             blocks: (0..config.depth).map(block).collect(),
             table_side: side,
             position_resize: config.position_resize,
@@ -557,9 +567,66 @@ pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     }))
 }
 
+/// A whole segmentor's state as ours has it: mmsegmentation's neck stands beside the backbone, here it is a part of it. Others stay.
+pub fn neck_into_backbone(mut state: StateDict) -> StateDict {
+    if state.keys().any(|key| key.starts_with("decode_head.")) {
+        let beside: Vec<String> = state.keys().filter(|key| key.starts_with("neck.")).map(str::to_owned).collect();
+        for key in beside {
+            if let Some(tensor) = state.remove(&key) {
+                state.insert(format!("backbone.{key}"), tensor);
+            }
+        }
+    }
+    state
+}
+
+impl DeitConfig {
+    /// A classifier's state with its table of positions resized to the image size of this configuration, as mmsegmentation does it when a
+    /// segmentor starts from a classifier. Tables that are no square with a class token stay, and are reported when loaded.
+    pub fn fit_positions(&self, mut state: StateDict) -> StateDict {
+        let side = self.table_side();
+        let key = state.keys().find(|key| rename(key).is_some_and(|key| key == "pos_embed")).map(str::to_owned);
+        let Some(table) = key.and_then(|key| state.get_mut(&key)) else { return state };
+        let [1, rows, dim] = table.shape[..] else { return state };
+        let old = rows.saturating_sub(1).isqrt();
+        if old == 0 || old * old + 1 != rows || old == side {
+            return state;
+        }
+        let (class, patches) = table.data.split_at(dim);
+        let patches = Tensor::from_data(TensorData::new(patches.to_vec(), [old, old, dim]), &Device::flex());
+        let resized = self.position_resize.apply(patches, [side; 2]).into_data();
+        table.data = class.iter().copied().chain(resized.iter::<f32>()).collect();
+        table.shape = vec![1, side * side + 1, dim];
+        state
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::StateTensor;
+
+    #[test]
+    fn a_classifiers_positions_are_resized_to_the_image_of_the_segmentor() {
+        let config = DeitConfig { image_size: 64, embed_dim: 2, num_heads: 1, ..DeitConfig::tiny() };
+        let table = |side: usize, value: &dyn Fn(usize) -> f32| {
+            let data = [7.0, 8.0].into_iter().chain((0..2 * side * side).map(value)).collect();
+            StateTensor { shape: vec![1, side * side + 1, 2], data }
+        };
+        let mut state = StateDict::new();
+        state.insert("backbone.pos_embed", table(3, &|index| (index % 2) as f32));
+        let fitted = config.fit_positions(state);
+        // A constant of each channel stays one.
+        let expected = table(4, &|index| (index % 2) as f32);
+        let found = fitted.get("backbone.pos_embed").unwrap();
+        assert_eq!(found.shape, expected.shape);
+        assert!(found.data.iter().zip(&expected.data).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", found.data);
+        assert_eq!(found.data[..2], [7.0, 8.0]);
+
+        let mut state = StateDict::new();
+        state.insert("pos_embed", StateTensor { shape: vec![1, 9, 2], data: vec![0.5; 18] });
+        assert_eq!(config.fit_positions(state.clone()), state, "a table without a class token");
+    }
 
     #[test]
     fn options_that_make_no_model_are_refused_by_name() {

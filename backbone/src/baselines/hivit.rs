@@ -3,11 +3,17 @@
 //!
 //! ```text
 //! image ─ patch_embed ─ MLP blocks ─ merge ─ MLP blocks ─ merge ─ + absolute_pos_embed ─ attention blocks ─ average ─ fc_norm ─ head
-//!          stride 4                 stride 8              stride 16
+//!          stride 4      │          stride 8  │           stride 16                        │                    HivitClassifier
+//!                        fpn1                 fpn2                                         fpn3, fpn4 (max pool)
+//!                                                                                                               Hivit: strides 4, 8, 16, 32
 //! ```
 //! A block of the paper's first two stages is two MLP blocks. The official code keeps the 4 x 4 positions of a token together, so that masked
 //! tokens can be left out; nothing before the attention looks beyond them, so that plain maps, as here, give the same. The reference of the keys
-//! is the official repository's network for supervised training.
+//! is the official repository's network for supervised training, and for `fpn1` to `fpn4` its detector.
+//!
+//! The levels are taken where the official detector and segmentor take them: after as many MLPs of the first stage as it has blocks, half of
+//! them, and as many behind the first stage's blocks and the second's, which in networks whose first stages are equally deep is right behind
+//! the first merge. The detector's attention within windows is not here: every position sees all others, as in the official segmentor.
 
 use std::borrow::Cow;
 
@@ -18,8 +24,9 @@ use serde::{Deserialize, Serialize};
 use vision_ops::Fused;
 
 use crate::complexity::{Complexity, OpKind, product};
+use crate::feature_pyramid::FeaturePyramid;
 use crate::layers::{
-    Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, RelativePositions, TableResize, attend, heads,
+    Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, RelativePositions, TableResize, attend, halved, heads,
 };
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
@@ -55,6 +62,8 @@ pub struct HivitConfig {
     pub norm_epsilon: f64,
     /// Whether the classifier normalises the average. mmpretrain's does not.
     pub final_norm: bool,
+    /// Whether the backbone normalises its levels: the official detector's does, the segmentor's does not.
+    pub level_norms: bool,
     /// Stochastic depth of the last block; it rises linearly from 0 over all blocks, each MLP counting as one.
     pub drop_path_rate: f64,
 }
@@ -82,6 +91,7 @@ impl HivitConfig {
             patch_norm: true,
             norm_epsilon: 1e-6,
             final_norm: true,
+            level_norms: true,
             drop_path_rate: 0.05,
         }
     }
@@ -140,6 +150,16 @@ impl HivitConfig {
         Err(ConfigError::Field { field: "image", expected, found: format!("{height} x {width}") })
     }
 
+    /// A backbone with random weights on `device`.
+    ///
+    /// # Errors
+    /// As [`HivitConfig::validate`], and when the second level would not be taken from the second stage.
+    pub fn try_init(&self, device: &Device) -> Result<Hivit, ConfigError> {
+        self.validate()?;
+        require(self.depths[1] >= self.depths[0], "depths", "a second stage not shorter than the first, for a backbone", &self.depths)?;
+        Ok(Hivit::new(self, device))
+    }
+
     /// A classifier with random weights on `device`.
     ///
     /// # Errors
@@ -153,6 +173,27 @@ impl HivitConfig {
     pub fn stage_sizes(&self, image: [usize; 2]) -> [[usize; 2]; 3] {
         let tokens = image.map(|size| size / self.patch_size);
         [4, 2, 1].map(|times| tokens.map(|size| times * size))
+    }
+
+    /// Stride of every level of the backbone.
+    pub fn strides(&self) -> Vec<usize> {
+        [[1, 4], [1, 2], [1, 1], [2, 1]].map(|[times, over]| self.patch_size * times / over).to_vec()
+    }
+
+    /// Channels of every level of the backbone.
+    pub fn channels(&self) -> Vec<usize> {
+        [0, 1, LAST, LAST].map(|stage| self.dim(stage)).to_vec()
+    }
+
+    /// Height and width of every level of the backbone for an image of `[height, width]` pixels.
+    pub fn level_sizes(&self, image: [usize; 2]) -> Vec<[usize; 2]> {
+        let stages = self.stage_sizes(image);
+        stages.into_iter().chain([stages[LAST].map(|size| (size / 2).max(1))]).collect()
+    }
+
+    /// Blocks of the official list behind which the first two levels are taken.
+    fn taps(&self) -> [usize; 2] {
+        [self.depths[0] - 1, self.depths[0] + self.depths[1]]
     }
 
     /// Channels of a stage.
@@ -181,8 +222,28 @@ impl HivitConfig {
         self.image_size / self.patch_size
     }
 
+    /// Cost of the backbone for one image of `[height, width]` pixels. The max pool of the last level is free there.
+    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
+        let mut cost = self.trunk_complexity(image);
+        if self.level_norms {
+            for (channels, size) in self.channels().into_iter().zip(self.level_sizes(image)) {
+                cost.layer_norm(channels, size);
+            }
+        }
+        cost
+    }
+
     /// Cost of the classifier for one image of `[height, width]` pixels. The average is free, as it is no pooling layer there.
     pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
+        let mut cost = self.trunk_complexity(image);
+        if self.final_norm {
+            cost.layer_norm(self.embed_dim, [1, 1]);
+        }
+        cost.linear(OpKind::Linear, self.embed_dim, num_classes, true, [1, 1]);
+        cost
+    }
+
+    fn trunk_complexity(&self, image: [usize; 2]) -> Complexity {
         let (sizes, side) = (self.stage_sizes(image), self.table_side());
         let mut cost = Complexity::default();
         cost.conv_layer(&self.patch_conv(), sizes[0].map(|size| size * self.patch_size / MERGED));
@@ -207,10 +268,6 @@ impl HivitConfig {
         if self.absolute_positions {
             cost.add_params(side * side * self.embed_dim);
         }
-        if self.final_norm {
-            cost.layer_norm(self.embed_dim, [1, 1]);
-        }
-        cost.linear(OpKind::Linear, self.embed_dim, num_classes, true, [1, 1]);
         cost
     }
 
@@ -232,6 +289,16 @@ const MERGED: usize = 4;
 /// The stage with attention.
 const LAST: usize = 2;
 
+/// HiViT as a backbone: features of strides 4, 8, 16 and 32.
+#[derive(Module, Debug)]
+pub struct Hivit {
+    trunk: Trunk,
+    /// One a level, or none.
+    level_norms: Vec<ChannelNorm>,
+    #[module(skip)]
+    config: HivitConfig,
+}
+
 /// HiViT with a linear head on the average of the tokens.
 #[derive(Module, Debug)]
 pub struct HivitClassifier {
@@ -250,6 +317,8 @@ struct Trunk {
     blocks: Vec<Block>,
     #[module(skip)]
     table_side: usize,
+    #[module(skip)]
+    patch_size: usize,
 }
 
 #[derive(Module, Debug)]
@@ -303,6 +372,47 @@ struct Attention {
     table_side: usize,
 }
 
+impl Hivit {
+    /// The configuration must be valid.
+    fn new(config: &HivitConfig, device: &Device) -> Self {
+        let norm = |channels| ChannelNorm::with_epsilon(channels, config.norm_epsilon, device);
+        let level_norms = if config.level_norms { config.channels().into_iter().map(norm).collect() } else { Vec::new() };
+        Self { trunk: Trunk::new(config, device), level_norms, config: config.clone() }
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &HivitConfig {
+        &self.config
+    }
+}
+
+impl FeaturePyramid for Hivit {
+    fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let taps = self.config.taps();
+        let mut levels = Vec::with_capacity(self.config.channels().len());
+        let last = self.trunk.forward_observed(images, |index, x| {
+            if taps.contains(&index) {
+                levels.push(x.clone());
+            }
+        });
+        let coarse = halved(last.clone().permute([0, 3, 1, 2])).permute([0, 2, 3, 1]);
+        levels.extend([last, coarse]);
+        let normed = levels.into_iter().enumerate().map(|(level, x)| match self.level_norms.get(level) {
+            Some(norm) => norm.forward(x),
+            None => x,
+        });
+        normed.map(|x| x.permute([0, 3, 1, 2])).collect()
+    }
+
+    fn channels(&self) -> Vec<usize> {
+        self.config.channels()
+    }
+
+    fn strides(&self) -> Vec<usize> {
+        self.config.strides()
+    }
+}
+
 impl HivitClassifier {
     /// The configuration must be valid.
     fn new(config: &HivitConfig, num_classes: usize, device: &Device) -> Self {
@@ -327,12 +437,7 @@ impl HivitClassifier {
 
     /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        let patch = self.config.patch_size;
-        let images = [2, 3].into_iter().fold(images, |images, axis| match images.dims()[axis] {
-            size if size.is_multiple_of(patch) => images,
-            size => images.narrow(axis, 0, size / patch * patch),
-        });
-        let x = self.trunk.forward(images);
+        let x = self.trunk.forward_observed(images, |_, _| ());
         let [batch, _, _, dim] = x.dims();
         let averaged = x.cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, dim]);
         match &self.fc_norm {
@@ -375,17 +480,24 @@ impl Trunk {
             absolute_pos_embed: config.absolute_positions.then(|| Param::from_tensor(table())),
             blocks,
             table_side: side,
+            patch_size: config.patch_size,
         }
     }
 
-    /// `images` `[batch, in_chans, height, width]` to `[batch, height / patch, width / patch, embed_dim]` in the same type.
-    fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    /// `images` `[batch, in_chans, height, width]` to `[batch, height / patch, width / patch, embed_dim]` in the same type; a rest that
+    /// fills no patch is left out. `observe` sees the map behind every block, with the block's number in the official list.
+    fn forward_observed(&self, images: Tensor<4>, mut observe: impl FnMut(usize, &Tensor<4>)) -> Tensor<4> {
+        let patch = self.patch_size;
+        let images = [2, 3].into_iter().fold(images, |images, axis| match images.dims()[axis] {
+            size if size.is_multiple_of(patch) => images,
+            size => images.narrow(axis, 0, size / patch * patch),
+        });
         let mut x = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
         if let Some(norm) = &self.patch_embed.norm {
             x = norm.forward(x);
         }
         let mut pairs = None;
-        for block in &self.blocks {
+        for (index, block) in self.blocks.iter().enumerate() {
             x = match block {
                 Block::Mlp(block) => block.forward(x),
                 Block::Merge(PatchMerge { norm, reduction }) => reduction.forward(norm.forward(merge_neighbours(x))),
@@ -402,6 +514,7 @@ impl Trunk {
                     block.forward(x, pairs)
                 }
             };
+            observe(index, &x);
         }
         x
     }
@@ -463,15 +576,23 @@ impl Attention {
     }
 }
 
-/// The key in the official network of the parameter at `path` in a [`HivitClassifier`].
+/// The key in the official networks of the parameter at `path` in a [`Hivit`] or [`HivitClassifier`].
 ///
 /// ```
 /// use vmamba::baselines::hivit;
+/// assert_eq!(hivit::key("level_norms.0.weight"), "fpn1.weight");
+/// assert_eq!(hivit::key("level_norms.3.weight"), "fpn4.1.weight");
 /// assert_eq!(hivit::key("trunk.blocks.2.Merge.norm.weight"), "blocks.2.norm.weight");
 /// assert_eq!(hivit::key("trunk.blocks.7.Attention.mixed.mlp.fc1.bias"), "blocks.7.mlp.fc1.bias");
 /// ```
 pub fn key(path: &str) -> String {
     let path = path.strip_prefix("trunk.").unwrap_or(path);
+    match path.strip_prefix("level_norms.").and_then(|rest| rest.split_once('.')) {
+        // There the last is behind a pool.
+        Some(("3", parameter)) => return format!("fpn4.1.{parameter}"),
+        Some((level, parameter)) => return format!("fpn{}.{parameter}", level.parse::<usize>().map_or(0, |level| level + 1)),
+        None => (),
+    }
     [".Mlp.", ".Merge.", ".Attention.", ".mixed."].iter().fold(path.to_owned(), |path, ours| path.replace(ours, "."))
 }
 

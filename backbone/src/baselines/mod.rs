@@ -26,9 +26,9 @@ pub mod xcit;
 
 pub use convnext::{Convnext, ConvnextClassifier, ConvnextConfig};
 pub use deit::{Deit, DeitClassifier, DeitConfig};
-pub use hivit::{HivitClassifier, HivitConfig};
+pub use hivit::{Hivit, HivitClassifier, HivitConfig};
 pub use resnet::{Resnet, ResnetClassifier, ResnetConfig};
 pub use s4nd_convnext::{S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig, S4ndDownsampling};
 pub use swin::{Swin, SwinClassifier, SwinConfig, WindowSize};
-pub use vim::{VimClassifier, VimConfig};
+pub use vim::{Vim, VimClassifier, VimConfig};
 pub use xcit::{Xcit, XcitClassifier, XcitConfig};

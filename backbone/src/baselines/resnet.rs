@@ -9,7 +9,8 @@
 //!            └─ downsample: conv 1x1, norm (first block of a stage), or nothing ────┘
 //! ```
 //!
-//! There is no norm on the levels of the pyramid; published detectors take them as they are.
+//! There is no norm on the levels of the pyramid; published detectors take them as they are. mmsegmentation's segmentors have three 3x3
+//! convolutions in place of the 7x7 one (`ResNetV1c`), here `deep_stem`.
 
 use std::borrow::Cow;
 
@@ -40,6 +41,8 @@ pub struct ResnetConfig {
     pub width: usize,
     /// Blocks of each stage; its length is the number of stages.
     pub depths: Vec<usize>,
+    /// Whether three 3x3 convolutions stand in place of the first 7x7 one, the first two of half the width (mmsegmentation's `ResNetV1c`).
+    pub deep_stem: bool,
     /// Stages whose features the backbone gives, ascending.
     pub out_indices: Vec<usize>,
 }
@@ -64,9 +67,19 @@ pub struct ResnetClassifier {
 /// What backbone and classifier share: the stem and the stages.
 #[derive(Module, Debug)]
 pub struct Trunk {
-    conv1: Conv,
-    bn1: BatchNorm2d,
+    stem: Stem,
     layers: Vec<Vec<Bottleneck>>,
+}
+
+/// What is before the first pooling.
+// There is one of it in a network, and Burn has no boxed modules.
+#[allow(clippy::large_enum_variant)]
+#[derive(Module, Debug)]
+pub enum Stem {
+    /// One 7x7 convolution.
+    Plain(ConvNorm),
+    /// Three 3x3 convolutions.
+    Deep(Vec<ConvNorm>),
 }
 
 /// A residual block.
@@ -78,12 +91,13 @@ pub struct Bottleneck {
     bn2: BatchNorm2d,
     conv3: Conv,
     bn3: BatchNorm2d,
-    downsample: Option<Shortcut>,
+    /// The way around a block that changes stride or channels.
+    downsample: Option<ConvNorm>,
 }
 
-/// The way around a block that changes stride or channels.
+/// A convolution without bias and its norm.
 #[derive(Module, Debug)]
-pub struct Shortcut {
+pub struct ConvNorm {
     conv: Conv,
     norm: BatchNorm2d,
 }
@@ -112,7 +126,7 @@ impl ResnetConfig {
     }
 
     fn of_depths(depths: [usize; 4]) -> Self {
-        Self { in_chans: 3, width: 64, depths: depths.to_vec(), out_indices: vec![0, 1, 2, 3] }
+        Self { in_chans: 3, width: 64, depths: depths.to_vec(), deep_stem: false, out_indices: vec![0, 1, 2, 3] }
     }
 
     /// Checks that the options make a network.
@@ -122,6 +136,7 @@ impl ResnetConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
         require(self.width > 0, "width", "at least 1", &self.width)?;
+        require(!self.deep_stem || self.width.is_multiple_of(2), "width", "even, for a deep stem", &self.width)?;
         let depths = !self.depths.is_empty() && self.depths.iter().all(|depth| *depth > 0);
         require(depths, "depths", "one positive number a stage", &self.depths)?;
         require_stages(&self.out_indices, self.depths.len())
@@ -176,7 +191,7 @@ impl ResnetConfig {
     /// Cost of the backbone for one image of `[height, width]` pixels. Its norms use the stored statistics.
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = Complexity::default();
-        let size = conv_norm_cost(&mut cost, &self.stem(), image);
+        let size = self.stem().iter().fold(image, |size, conv| conv_norm_cost(&mut cost, conv, size));
         let mut size = size.map(|s| s.div_ceil(2));
         for stage in 0..self.depths.len() {
             for block in self.blocks(stage) {
@@ -200,8 +215,13 @@ impl ResnetConfig {
         cost
     }
 
-    fn stem(&self) -> ConvConfig {
-        ConvConfig { inputs: self.in_chans, outputs: self.width, kernel: 7, stride: 2, padding: 3 }
+    fn stem(&self) -> Vec<ConvConfig> {
+        if !self.deep_stem {
+            return vec![ConvConfig { inputs: self.in_chans, outputs: self.width, kernel: 7, stride: 2, padding: 3 }];
+        }
+        let half = self.width / 2;
+        let conv = |inputs, outputs, stride| ConvConfig { inputs, outputs, kernel: 3, stride, padding: 1 };
+        vec![conv(self.in_chans, half, 2), conv(half, half, 1), conv(half, self.width, 1)]
     }
 
     fn blocks(&self, stage: usize) -> Vec<BlockShape> {
@@ -252,8 +272,8 @@ impl Resnet {
     #[must_use]
     pub fn freeze_stages(self, stages: usize) -> Self {
         let stages = (0..stages).map(|stage| format!("trunk.layers.{stage}."));
-        let stem = ["trunk.conv1.", "trunk.bn1."].map(str::to_owned);
-        self.freeze_group(ParamGroup::from_any_predicates(stem.into_iter().chain(stages).collect()))
+        let stem = "trunk.stem.".to_owned();
+        self.freeze_group(ParamGroup::from_any_predicates(std::iter::once(stem).chain(stages).collect()))
     }
 }
 
@@ -302,17 +322,13 @@ impl ResnetClassifier {
 impl Trunk {
     fn new(config: &ResnetConfig, device: &Device) -> Self {
         let stage = |stage| config.blocks(stage).iter().map(|block| Bottleneck::new(block, device)).collect();
-        Self {
-            conv1: conv(&config.stem(), device),
-            bn1: BatchNorm2d::new(config.width, device),
-            layers: (0..config.depths.len()).map(stage).collect(),
-        }
+        Self { stem: Stem::new(&config.stem(), device), layers: (0..config.depths.len()).map(stage).collect() }
     }
 
     /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', channels]` of every stage in
     /// the same type.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let x = self.bn1.forward_behind(&self.conv1, images.permute([0, 2, 3, 1]), None, Pointwise::Relu);
+        let x = self.stem.forward(images.permute([0, 2, 3, 1]));
         let pool = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
         let mut x = max_pool2d(x.permute([0, 3, 1, 2]), pool).permute([0, 2, 3, 1]);
         let mut features = Vec::with_capacity(self.layers.len());
@@ -324,10 +340,39 @@ impl Trunk {
     }
 }
 
+impl Stem {
+    fn new(shapes: &[ConvConfig], device: &Device) -> Self {
+        match shapes {
+            [shape] => Self::Plain(ConvNorm::new(shape, device)),
+            shapes => Self::Deep(shapes.iter().map(|shape| ConvNorm::new(shape, device)).collect()),
+        }
+    }
+
+    /// `[batch, height, width, in]` to half of the height and the width, rounded up.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Plain(layer) => layer.forward(x, Pointwise::Relu),
+            Self::Deep(layers) => layers.iter().fold(x, |x, layer| layer.forward(x, Pointwise::Relu)),
+        }
+    }
+}
+
+impl ConvNorm {
+    fn new(shape: &ConvConfig, device: &Device) -> Self {
+        let (conv, norm) = conv_norm(shape, device);
+        Self { conv, norm }
+    }
+
+    /// `[batch, height, width, in]` to `[batch, height', width', out]`.
+    fn forward(&self, x: Tensor<4>, activation: Pointwise) -> Tensor<4> {
+        self.norm.forward_behind(&self.conv, x, None, activation)
+    }
+}
+
 impl Bottleneck {
     fn new(shape: &BlockShape, device: &Device) -> Self {
         let [(conv1, bn1), (conv2, bn2), (conv3, bn3)] = shape.convs.map(|shape| conv_norm(&shape, device));
-        let downsample = shape.shortcut.map(|shape| conv_norm(&shape, device)).map(|(conv, norm)| Shortcut { conv, norm });
+        let downsample = shape.shortcut.map(|shape| ConvNorm::new(&shape, device));
         Self { conv1, bn1, conv2, bn2, conv3, bn3, downsample }
     }
 
@@ -336,7 +381,7 @@ impl Bottleneck {
         let y = self.bn1.forward_behind(&self.conv1, x.clone(), None, Pointwise::Relu);
         let y = self.bn2.forward_behind(&self.conv2, y, None, Pointwise::Relu);
         let residual = match &self.downsample {
-            Some(Shortcut { conv, norm }) => norm.forward_behind(conv, x, None, Pointwise::Identity),
+            Some(shortcut) => shortcut.forward(x, Pointwise::Identity),
             None => x,
         };
         self.bn3.forward_behind(&self.conv3, y, Some(residual), Pointwise::Relu)
@@ -354,21 +399,38 @@ fn conv(shape: &ConvConfig, device: &Device) -> Conv {
     shape.with_parameters(Param::from_tensor(weight), None)
 }
 
-/// The key in torchvision, timm and mmdetection of the parameter at `path` in a [`Resnet`] or [`ResnetClassifier`].
+/// The key in torchvision, timm and mmdetection, and of a deep stem in mmsegmentation, of the parameter at `path` in a [`Resnet`] or
+/// [`ResnetClassifier`].
 ///
 /// ```
 /// use vmamba::baselines::resnet::key;
+/// assert_eq!(key("trunk.stem.Plain.norm.bias"), "bn1.bias");
+/// assert_eq!(key("trunk.stem.Deep.2.conv.weight"), "stem.6.weight");
 /// assert_eq!(key("trunk.layers.0.2.conv1.weight"), "layer1.2.conv1.weight");
 /// assert_eq!(key("trunk.layers.3.0.downsample.norm.running_mean"), "layer4.0.downsample.1.running_mean");
 /// ```
 pub fn key(path: &str) -> String {
     let path = path.strip_prefix("trunk.").unwrap_or(path);
+    if let Some(stem) = path.strip_prefix("stem.") {
+        return stem_key(stem).unwrap_or_else(|| path.to_owned());
+    }
     let path = path.replace("downsample.conv.", "downsample.0.").replace("downsample.norm.", "downsample.1.");
     let stage = path.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
     match stage.and_then(|(stage, rest)| Some((stage.parse::<usize>().ok()?, rest))) {
         Some((stage, rest)) => format!("layer{}.{rest}", stage + 1),
         None => path,
     }
+}
+
+/// [`key`] behind `stem.`.
+fn stem_key(path: &str) -> Option<String> {
+    if let Some(parameter) = path.strip_prefix("Plain.") {
+        return Some(parameter.replace("conv.", "conv1.").replace("norm.", "bn1."));
+    }
+    // There the stem is a sequence of convolution, norm and ReLU, three times.
+    let (number, parameter) = path.strip_prefix("Deep.")?.split_once('.')?;
+    let (layer, name) = parameter.split_once('.')?;
+    Some(format!("stem.{}.{name}", 3 * number.parse::<usize>().ok()? + usize::from(layer == "norm")))
 }
 
 /// That key for one of another spelling: a classifier of mmpretrain (`backbone.`, `head.fc.`), or the backbone in a detector of torchvision
@@ -394,9 +456,10 @@ mod tests {
     #[test]
     fn options_that_make_no_network_are_refused_by_name() {
         type Change = fn(&mut ResnetConfig);
-        let changes: [(&str, Change); 5] = [
+        let changes: [(&str, Change); 6] = [
             ("in_chans", |c| c.in_chans = 0),
             ("width", |c| c.width = 0),
+            ("width", |c| (c.width, c.deep_stem) = (5, true)),
             ("depths", |c| c.depths = vec![3, 0]),
             ("out_indices", |c| c.out_indices = vec![4]),
             ("out_indices", |c| c.out_indices = vec![1, 0]),
@@ -428,7 +491,8 @@ mod tests {
         let device = Device::flex().autodiff();
         let backbone = small().try_init(&device).unwrap().freeze_stages(1).norm_eval();
         let [first, second] = [0, 1].map(|stage| &backbone.trunk.layers[stage][0]);
-        assert!(!backbone.trunk.conv1.weight.is_require_grad() && !backbone.trunk.bn1.weight.is_require_grad());
+        let Stem::Plain(stem) = &backbone.trunk.stem else { panic!("a plain stem") };
+        assert!(!stem.conv.weight.is_require_grad() && !stem.norm.weight.is_require_grad());
         assert!(!first.conv2.weight.is_require_grad() && second.conv2.weight.is_require_grad());
         assert!(second.bn2.weight.is_require_grad() && !second.bn2.training.is_enabled());
     }

@@ -21,6 +21,8 @@ use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::{DType, Distribution, TensorData};
 
+use crate::checkpoint::StateDict;
+
 /// Shape and start of an S4ND layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct S4ndConfig {
@@ -364,9 +366,37 @@ impl StateSpace {
     }
 }
 
+/// Turns the `C` of the kernel whose keys begin with `prefix` into that for `length` positions, as the official code does when it first
+/// runs. `None`, and nothing changed, when the state space is not there or not one whose projection is real, as all starts here are.
+pub(crate) fn settle(state: &mut StateDict, prefix: &str, length: usize) -> Option<()> {
+    let values = |name: &str| -> Option<Vec<f64>> {
+        Some(state.get(&format!("{prefix}{name}"))?.data.iter().map(|value| f64::from(*value)).collect())
+    };
+    let projection = values("P")?;
+    if projection.chunks(2).any(|pair| pair.get(1).is_none_or(|imaginary| *imaginary != 0.0)) {
+        return None;
+    }
+    let space = StateSpace {
+        decay: values("A_real")?.into_iter().map(f64::exp).collect(),
+        frequency: values("A_imag")?,
+        projection: projection.chunks(2).filter_map(|pair| pair.first().copied()).collect(),
+    };
+    let (steps, states) = (values("inv_dt")?, space.decay.len());
+    let c = values("C")?;
+    let fit = states > 0 && space.frequency.len() == states && space.projection.len() == states && !steps.is_empty();
+    if !fit || !c.len().is_multiple_of(2 * states * steps.len()) {
+        return None;
+    }
+    let rows = c.chunks(2 * states).zip(steps.iter().cycle());
+    let settled = rows.flat_map(|(row, step)| space.settled(row, step.exp(), length)).map(|value| value as f32).collect();
+    state.get_mut(&format!("{prefix}C"))?.data = settled;
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{LoadOptions, load_into, state_dict_of};
 
     /// The kernel from its definition: `k[j] = C dA^j dB`, as the response of the state to one impulse, in double precision.
     fn impulse_response(state: &StateSpace, c: &[f64], dt: f64, length: usize) -> Vec<f64> {
@@ -418,5 +448,25 @@ mod tests {
                 assert!((value - expected).abs() < 2e-5, "length {length}: {value}, not {expected}");
             }
         }
+    }
+
+    /// A file from before the first forward pass holds the `C` that the kernel is defined by.
+    #[test]
+    fn a_file_that_never_ran_loads_as_the_kernel_it_defines() {
+        let device = Device::flex();
+        let (states, length, dt) = (8, 14, 0.3_f64);
+        let space = StateSpace::fourier(states);
+        let c: Vec<f64> = (0..2 * states).map(|n| f64::from((1.3 * n as f32).sin())).collect();
+        let kernel = DplrKernel::new(1, 1, 2 * states, length, [0.1, 1.0], &device);
+        let mut file = state_dict_of(&kernel, &|path: &str| format!("kernel.{path}"));
+        file.get_mut("kernel.C").unwrap().data = c.iter().map(|value| *value as f32).collect();
+        file.get_mut("kernel.inv_dt").unwrap().data = vec![dt.ln() as f32];
+        settle(&mut file, "kernel.", length).unwrap();
+        let (kernel, _) = load_into(kernel, &|path: &str| format!("kernel.{path}"), &file, &LoadOptions::new()).unwrap();
+        for (value, expected) in kernel.forward().into_data().iter::<f64>().zip(impulse_response(&space, &c, dt, length)) {
+            assert!((value - expected).abs() < 2e-5, "{value}, not {expected}");
+        }
+        file.get_mut("kernel.P").unwrap().data[1] = 0.5;
+        assert!(settle(&mut file, "kernel.", length).is_none(), "another state space");
     }
 }

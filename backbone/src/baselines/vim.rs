@@ -8,6 +8,9 @@
 //!            │        └─ in_proj ─ SiLU ───────────────────────────────────┘                                │
 //!            └──────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
+//! The backbone, [`Vim`], is that of the official segmentor: no class token, positions rotated into the tokens ahead of every layer
+//! (`rope`), and what the layers 5, 11, 17 and 23 add to the sum as levels, behind transposed convolutions and a pool.
+//!
 //! The published models: bidirectional Mamba v2, RMSNorm, the class token in the middle, and the mean of both directions. The official code
 //! gates each direction and turns the backward sequence round; here the directions are summed before the gate, and convolution and scan of
 //! the second one walk backwards by themselves, which is the same. The sum that runs through the blocks is float32 whatever the type of the
@@ -19,12 +22,14 @@ use std::borrow::Cow;
 
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::{DType, Distribution};
+use burn::tensor::{DType, Distribution, TensorData};
 use serde::{Deserialize, Serialize};
 use vision_ops::{Fused, Pointwise, Route};
 
+use crate::checkpoint::StateDict;
 use crate::complexity::{Complexity, OpKind, product};
-use crate::layers::{Conv, ConvConfig, Dense, DropPath, TableResize, uniform_fan_in};
+use crate::feature_pyramid::FeaturePyramid;
+use crate::layers::{Conv, ConvConfig, DeconvPyramid, Dense, DropPath, TableResize, deconv_pyramid_key, uniform_fan_in};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
 use crate::vmamba::init::step_size_bias;
@@ -53,6 +58,10 @@ pub struct VimConfig {
     pub expand: usize,
     /// Stochastic depth of the last block; it rises linearly from 0.
     pub drop_path_rate: f64,
+    /// Blocks whose results become the four levels of the backbone, ascending.
+    pub out_indices: Vec<usize>,
+    /// Whether the backbone rotates the position into its tokens ahead of every block. The official classifiers do not.
+    pub rotary_positions: bool,
 }
 
 /// Added to the mean square in every norm.
@@ -98,6 +107,8 @@ impl VimConfig {
             d_conv: 4,
             expand: 2,
             drop_path_rate,
+            out_indices: vec![5, 11, 17, 23],
+            rotary_positions: true,
         }
     }
 
@@ -140,7 +151,22 @@ impl VimConfig {
         Err(ConfigError::Field { field: "image", expected, found: format!("{height} x {width}") })
     }
 
-    /// A classifier with random weights on `device`.
+    /// A backbone with random weights on `device`.
+    ///
+    /// # Errors
+    /// As [`VimConfig::validate`], and when the options of the backbone make no pyramid.
+    pub fn try_init(&self, device: &Device) -> Result<Vim, ConfigError> {
+        self.validate()?;
+        let indices = &self.out_indices;
+        let ascending = indices.len() == DeconvPyramid::SCALES.len() && indices.windows(2).all(|pair| pair[0] < pair[1]);
+        let fit = ascending && indices.iter().all(|index| *index < self.depth);
+        require(fit, "out_indices", &format!("four ascending block numbers below {}", self.depth), indices)?;
+        require(self.stride.is_multiple_of(4), "stride", "a multiple of 4 for the backbone", &self.stride)?;
+        require(self.embed_dim.is_multiple_of(4), "embed_dim", "a multiple of 4 for the backbone", &self.embed_dim)?;
+        Ok(Vim::new(self, device))
+    }
+
+    /// A classifier with random weights on `device`. The options of the backbone have no meaning for it.
     ///
     /// # Errors
     /// As [`VimConfig::validate`].
@@ -152,6 +178,38 @@ impl VimConfig {
     /// Patches along height and width of an image of `[height, width]` pixels.
     pub fn grid(&self, image: [usize; 2]) -> [usize; 2] {
         image.map(|size| self.patch_conv().output_size(size))
+    }
+
+    /// Stride of every level of the backbone.
+    pub fn strides(&self) -> Vec<usize> {
+        DeconvPyramid::SCALES.iter().map(|[times, over]| self.stride * over / times).collect()
+    }
+
+    /// Height and width of every level of the backbone for an image of `[height, width]` pixels.
+    pub fn level_sizes(&self, image: [usize; 2]) -> Vec<[usize; 2]> {
+        DeconvPyramid::level_sizes(self.grid(image))
+    }
+
+    /// A classifier's state with its table of positions as the backbone has it: without the class token's, and resized to the image size of
+    /// this configuration. Tables that are no square with a class token stay, and are reported when loaded.
+    ///
+    /// The official code takes the first position for the class token's, where the classifiers have it in the middle; here it is the middle.
+    pub fn fit_positions(&self, mut state: StateDict) -> StateDict {
+        let side = self.table_side();
+        let key = state.keys().find(|key| rename(key).is_some_and(|key| key == "pos_embed")).map(str::to_owned);
+        let Some(table) = key.and_then(|key| state.get_mut(&key)) else { return state };
+        let [1, rows, dim] = table.shape[..] else { return state };
+        let count = rows.saturating_sub(1);
+        let old = count.isqrt();
+        if old == 0 || old * old != count {
+            return state;
+        }
+        let (before, rest) = table.data.split_at(count / 2 * dim);
+        let patches = [before, &rest[dim..]].concat();
+        let patches = Tensor::from_data(TensorData::new(patches, [old, old, dim]), &Device::flex());
+        table.data = TableResize::Bicubic.apply(patches, [side; 2]).into_data().iter::<f32>().collect();
+        table.shape = vec![1, side * side, dim];
+        state
     }
 
     fn fits(&self, size: usize) -> bool {
@@ -182,11 +240,27 @@ impl VimConfig {
     /// what the same fused operation does before the scan: the convolutions and the projections to step sizes, B and C, which are another
     /// 0.61 G for Vim-S at 224. RMSNorm is free there. The parameters are complete.
     pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
+        let mut cost = self.trunk_complexity(image, 1);
+        // The class token, and the norm ahead of the head.
+        cost.add_params(2 * self.embed_dim);
+        cost.linear(OpKind::Linear, self.embed_dim, num_classes, true, [1, 1]);
+        cost
+    }
+
+    /// Cost of the backbone for one image of `[height, width]` pixels, counted as the classifier's.
+    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
+        let mut cost = self.trunk_complexity(image, 0);
+        DeconvPyramid::add_cost(&mut cost, self.embed_dim, self.grid(image));
+        cost
+    }
+
+    /// Patches, so many further tokens, and layers.
+    fn trunk_complexity(&self, image: [usize; 2], further: usize) -> Complexity {
         let (dim, inner, state, rank) = (self.embed_dim, self.d_inner(), self.d_state, self.dt_rank());
-        let tokens = self.grid(image).iter().product::<usize>() + 1;
+        let tokens = self.grid(image).iter().product::<usize>() + further;
         let mut cost = Complexity::default();
         cost.conv_layer(&self.patch_conv(), image);
-        cost.add_params(dim + (self.table_side().pow(2) + 1) * dim);
+        cost.add_params((self.table_side().pow(2) + further) * dim);
         for _ in 0..self.depth {
             cost.add_params(dim);
             cost.add_params(2 * dim * inner);
@@ -200,10 +274,20 @@ impl VimConfig {
             cost.early_scan += product(&[2, tokens, inner]);
             cost.linear(OpKind::Linear, inner, dim, false, [1, tokens]);
         }
-        cost.add_params(dim);
-        cost.linear(OpKind::Linear, dim, num_classes, true, [1, 1]);
         cost
     }
+}
+
+/// Vim as a backbone: features of strides 4, 8, 16 and 32. Tokens are `[batch, 1, patches, embed_dim]`.
+#[derive(Module, Debug)]
+pub struct Vim {
+    /// `[1, patches, embed_dim]` of the image size it was made for.
+    pos_embed: Param<Tensor<3>>,
+    patch_embed: PatchEmbed,
+    layers: Vec<Layer>,
+    pyramid: DeconvPyramid,
+    #[module(skip)]
+    config: VimConfig,
 }
 
 /// Vim with a linear head on the class token. Tokens are `[batch, 1, patches + 1, embed_dim]`, the class token behind half of the patches.
@@ -275,22 +359,126 @@ struct RmsNorm {
     weight: Param<Tensor<1>>,
 }
 
+impl Vim {
+    /// The configuration must be valid.
+    fn new(config: &VimConfig, device: &Device) -> Self {
+        let (dim, side) = (config.embed_dim, config.table_side());
+        Self {
+            pos_embed: positions(side * side, dim, device),
+            patch_embed: PatchEmbed { proj: config.patch_conv().init(device) },
+            layers: Layer::all(config, device),
+            pyramid: DeconvPyramid::new(dim, device),
+            config: config.clone(),
+        }
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &VimConfig {
+        &self.config
+    }
+
+    /// `[1, height * width, embed_dim]`.
+    fn positions(&self, size: [usize; 2]) -> Tensor<3> {
+        let (table, side) = (self.pos_embed.val(), self.config.table_side());
+        if size == [side; 2] {
+            return table;
+        }
+        let dim = table.dims()[2];
+        TableResize::Bicubic.apply(table.reshape([side, side, dim]), size).reshape([1, size[0] * size[1], dim])
+    }
+}
+
+impl FeaturePyramid for Vim {
+    fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let dtype = images.dtype();
+        let patches = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
+        let [batch, height, width, dim] = patches.dims();
+        let tokens = patches.reshape([batch, 1, height * width, dim]);
+        let mut sum = (tokens + self.positions([height, width]).cast(dtype).unsqueeze::<4>()).cast(DType::F32);
+        let rotation = self.config.rotary_positions.then(|| Rotation::new([height, width], dim, &sum.device()));
+        let mut levels = Vec::with_capacity(self.config.out_indices.len());
+        for (index, layer) in self.layers.iter().enumerate() {
+            if let Some(rotation) = &rotation {
+                sum = rotation.forward(sum);
+            }
+            if !self.config.out_indices.contains(&index) {
+                sum = layer.forward(sum, dtype);
+                continue;
+            }
+            // The level is what the layer adds, not the sum.
+            let added = layer.branch(sum.clone(), dtype);
+            sum = sum + layer.drop_path.forward(added.clone()).cast(DType::F32);
+            levels.push(self.pyramid.level(levels.len(), added.reshape([batch, height, width, dim])));
+        }
+        levels
+    }
+
+    fn channels(&self) -> Vec<usize> {
+        vec![self.config.embed_dim; self.config.out_indices.len()]
+    }
+
+    fn strides(&self) -> Vec<usize> {
+        self.config.strides()
+    }
+}
+
+/// Rotary positions (EVA-02's `VisionRotaryEmbeddingFast`): neighbouring channels are turned as pairs, in the first half of the channels by
+/// the row and in the second by the column, at frequencies that fall from 1 to 1/10000.
+struct Rotation {
+    /// `[1, 1, height * width, channels]`.
+    cos: Tensor<4>,
+    sin: Tensor<4>,
+}
+
+impl Rotation {
+    /// Rows or columns of the map that the positions are stretched to.
+    const TRAINED: f64 = 14.0;
+    /// The inverse of the lowest frequency.
+    const THETA: f64 = 10_000.0;
+
+    /// For maps of `[height, width]` positions; 4 divides `channels`.
+    fn new([height, width]: [usize; 2], channels: usize, device: &Device) -> Self {
+        let half = channels / 2;
+        let angle = |place: usize, size: usize, channel: usize| {
+            let frequency = Self::THETA.powf(-((channel / 2 * 2) as f64) / half as f64);
+            place as f64 / size as f64 * Self::TRAINED * frequency
+        };
+        let mut angles = Vec::with_capacity(height * width * channels);
+        for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
+            angles.extend((0..half).map(|channel| angle(row, height, channel)));
+            angles.extend((0..half).map(|channel| angle(column, width, channel)));
+        }
+        let tensor = |of: fn(f64) -> f64| {
+            let values: Vec<f32> = angles.iter().map(|angle| of(*angle) as f32).collect();
+            Tensor::from_data(TensorData::new(values, [1, 1, height * width, channels]), device)
+        };
+        Self { cos: tensor(f64::cos), sin: tensor(f64::sin) }
+    }
+
+    /// `[batch, 1, tokens, channels]` to the same shape.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, one, tokens, channels] = x.dims();
+        let pairs: Tensor<5> = x.clone().reshape([batch, one, tokens, channels / 2, 2]);
+        let [first, second] = [0, 1].map(|member| pairs.clone().narrow(4, member, 1));
+        let turned: Tensor<4> = Tensor::cat(vec![second.neg(), first], 4).reshape([batch, one, tokens, channels]);
+        x * self.cos.clone() + turned * self.sin.clone()
+    }
+}
+
+/// A random table of positions.
+fn positions(count: usize, dim: usize, device: &Device) -> Param<Tensor<3>> {
+    Param::from_tensor(Tensor::random([1, count, dim], Distribution::Normal(0.0, 0.02), device))
+}
+
 impl VimClassifier {
     /// The configuration must be valid.
     fn new(config: &VimConfig, num_classes: usize, device: &Device) -> Self {
         let (dim, side) = (config.embed_dim, config.table_side());
-        let normal = |shape| Param::from_tensor(Tensor::random(shape, Distribution::Normal(0.0, 0.02), device));
-        let last = (config.depth - 1).max(1) as f64;
-        let layer = |index: usize| Layer {
-            norm: RmsNorm::new(dim, device),
-            mixer: BidirectionalMamba::new(config, device),
-            drop_path: DropPath::new(config.drop_path_rate * index as f64 / last),
-        };
         Self {
-            cls_token: normal([1, 1, dim]),
-            pos_embed: normal([1, side * side + 1, dim]),
+            cls_token: positions(1, dim, device),
+            pos_embed: positions(side * side + 1, dim, device),
             patch_embed: PatchEmbed { proj: config.patch_conv().init(device) },
-            layers: (0..config.depth).map(layer).collect(),
+            layers: Layer::all(config, device),
             norm_f: RmsNorm::new(dim, device),
             head: Dense::new(dim, num_classes, true, device),
             config: config.clone(),
@@ -359,13 +547,29 @@ fn with_middle<const D: usize>(tokens: Tensor<D>, middle: Tensor<D>, axis: usize
 }
 
 impl Layer {
+    /// All of a network, with stochastic depth that rises.
+    fn all(config: &VimConfig, device: &Device) -> Vec<Self> {
+        let last = (config.depth - 1).max(1) as f64;
+        let layer = |index: usize| Self {
+            norm: RmsNorm::new(config.embed_dim, device),
+            mixer: BidirectionalMamba::new(config, device),
+            drop_path: DropPath::new(config.drop_path_rate * index as f64 / last),
+        };
+        (0..config.depth).map(layer).collect()
+    }
+
+    /// What the layer adds to `sum`, float32, computed in `dtype`.
+    fn branch(&self, sum: Tensor<4>, dtype: DType) -> Tensor<4> {
+        self.mixer.forward(self.norm.forward(sum).cast(dtype), None)
+    }
+
     /// Adds the branch to `sum`, float32; the branch is computed in `dtype`.
     fn forward(&self, sum: Tensor<4>, dtype: DType) -> Tensor<4> {
-        let x = self.norm.forward(sum.clone()).cast(dtype);
-        if dtype == DType::F32 && !x.device().is_autodiff() {
-            return self.mixer.forward(x, Some(sum));
+        if dtype == DType::F32 && !sum.device().is_autodiff() {
+            return self.mixer.forward(self.norm.forward(sum.clone()), Some(sum));
         }
-        sum + self.drop_path.forward(self.mixer.forward(x, None)).cast(DType::F32)
+        let branch = self.branch(sum.clone(), dtype);
+        sum + self.drop_path.forward(branch).cast(DType::F32)
     }
 }
 
@@ -467,15 +671,19 @@ impl RmsNorm {
     }
 }
 
-/// The key in the official `VisionMamba` of the parameter at `path` in a [`VimClassifier`].
+/// The key in the official `VisionMamba`, or its `VisionMambaSeg`, of the parameter at `path` in a [`VimClassifier`] or [`Vim`].
 ///
 /// ```
 /// use vmamba::baselines::vim;
+/// assert_eq!(vim::key("pyramid.fpn1.second.bias"), "fpn1.3.bias");
 /// assert_eq!(vim::key("layers.3.mixer.forwards.conv1d.weight"), "layers.3.mixer.conv1d.weight");
 /// assert_eq!(vim::key("layers.3.mixer.backwards.conv1d.weight"), "layers.3.mixer.conv1d_b.weight");
 /// assert_eq!(vim::key("layers.3.mixer.backwards.A_log"), "layers.3.mixer.A_b_log");
 /// ```
 pub fn key(path: &str) -> String {
+    if let Some(key) = deconv_pyramid_key(path) {
+        return key;
+    }
     if let Some((before, rest)) = path.split_once(".backwards.") {
         let parameter = match rest.split_once('.') {
             Some((layer, parameter)) => format!("{layer}_b.{parameter}"),
@@ -488,7 +696,7 @@ pub fn key(path: &str) -> String {
 }
 
 /// The key of [`key`] for one of a detector or segmentor, whose prefix `backbone.` is taken off; others are returned as they are. There is
-/// no other spelling. `None` for the tables of rotary positions (`rope.*`), which no published network of this family uses.
+/// no other spelling. `None` for the tables of rotary positions (`rope.*`), which are worked out.
 ///
 /// ```
 /// use vmamba::baselines::vim;
@@ -499,9 +707,31 @@ pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     (!key.starts_with("rope.")).then_some(Cow::Borrowed(key))
 }
 
+/// An official segmentor's state without the last norm, which it has and does not use; others stay.
+pub fn without_unused_norm(mut state: StateDict) -> StateDict {
+    if state.keys().any(|key| key.starts_with("decode_head.")) {
+        state.remove("backbone.norm_f.weight");
+    }
+    state
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::StateTensor;
+
+    #[test]
+    fn a_classifiers_positions_lose_the_middle_one_and_are_resized() {
+        let config = VimConfig { image_size: 32, embed_dim: 4, ..VimConfig::tiny() };
+        let mut state = StateDict::new();
+        // Of 3 x 3 patches; the class token's is the fifth of ten.
+        let data = (0..10).flat_map(|row| [if row == 4 { 9.0 } else { 0.25 }; 4]).collect();
+        state.insert("pos_embed", StateTensor { shape: vec![1, 10, 4], data });
+        let fitted = config.fit_positions(state);
+        let table = fitted.get("pos_embed").unwrap();
+        assert_eq!(table.shape, [1, 4, 4]);
+        assert!(table.data.iter().all(|value| (value - 0.25).abs() < 1e-6), "{:?}", table.data);
+    }
 
     #[test]
     fn options_that_make_no_model_are_refused_by_name() {

@@ -19,15 +19,14 @@ use std::f64::consts::TAU;
 use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
-use burn::tensor::module::max_pool2d;
-use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Distribution, TensorData};
 use vision_ops::{Fused, Pointwise};
 
 use crate::checkpoint::{StateDict, StateTensor};
 use crate::feature_pyramid::FeaturePyramid;
 use crate::layers::{
-    Activation, BatchNorm2d, ChannelNorm, Conv, ConvConfig, Dense, DepthwiseConv, DropPath, Mlp, MlpConfig, attend, heads, uniform_fan_in,
+    Activation, BatchNorm2d, ChannelNorm, Conv, ConvConfig, DeconvPyramid, Dense, DepthwiseConv, DropPath, Mlp, MlpConfig, attend,
+    deconv_pyramid_key, heads, uniform_fan_in,
 };
 
 pub use config::XcitConfig;
@@ -42,8 +41,7 @@ const FREQUENCIES: usize = 32;
 #[derive(Module, Debug)]
 pub struct Xcit {
     trunk: Trunk,
-    fpn1: TwiceUp,
-    fpn2: Deconv,
+    pyramid: DeconvPyramid,
     #[module(skip)]
     config: XcitConfig,
 }
@@ -143,34 +141,10 @@ struct ClassAttention {
     num_heads: usize,
 }
 
-/// Four times the resolution.
-#[derive(Module, Debug)]
-struct TwiceUp {
-    first: Deconv,
-    norm: BatchNorm2d,
-    second: Deconv,
-}
-
-/// A transposed convolution of kernel and stride 2: every position becomes 2x2 of them.
-#[derive(Module, Debug)]
-struct Deconv {
-    /// `[in, out, 2, 2]`.
-    weight: Param<Tensor<4>>,
-    /// `[out]`.
-    bias: Param<Tensor<1>>,
-}
-
 impl Xcit {
     /// The configuration must be valid.
     fn new(config: &XcitConfig, device: &Device) -> Self {
-        let dim = config.embed_dim;
-        let deconv = || Deconv::new(dim, device);
-        Self {
-            trunk: Trunk::new(config, device),
-            fpn1: TwiceUp { first: deconv(), norm: BatchNorm2d::new(dim, device), second: deconv() },
-            fpn2: deconv(),
-            config: config.clone(),
-        }
+        Self { trunk: Trunk::new(config, device), pyramid: DeconvPyramid::new(config.embed_dim, device), config: config.clone() }
     }
 
     /// The configuration it was built from.
@@ -186,13 +160,7 @@ impl FeaturePyramid for Xcit {
         for (index, block) in self.trunk.blocks.iter().enumerate() {
             x = block.forward(x);
             if self.config.out_indices.contains(&index) {
-                let level = match levels.len() {
-                    0 => self.fpn1.forward(x.clone()).permute([0, 3, 1, 2]),
-                    1 => self.fpn2.forward(x.clone(), None).permute([0, 3, 1, 2]),
-                    2 => x.clone().permute([0, 3, 1, 2]),
-                    _ => halved(x.clone().permute([0, 3, 1, 2])),
-                };
-                levels.push(level);
+                levels.push(self.pyramid.level(levels.len(), x.clone()));
             }
         }
         levels
@@ -205,13 +173,6 @@ impl FeaturePyramid for Xcit {
     fn strides(&self) -> Vec<usize> {
         self.config.strides()
     }
-}
-
-/// The largest of every 2x2 values of `[batch, channels, height, width]`; a size of 1 stays.
-fn halved(x: Tensor<4>) -> Tensor<4> {
-    let [_, _, height, width] = x.dims();
-    let window = [height, width].map(|size| size.min(2));
-    max_pool2d(x, MaxPoolOptions::new(window).with_stride(window))
 }
 
 impl XcitClassifier {
@@ -447,46 +408,6 @@ impl ClassAttention {
     }
 }
 
-impl TwiceUp {
-    /// `[batch, height, width, channels]` to `[batch, 4 height, 4 width, channels]`.
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = match self.norm.stored(&x.device()) {
-            Some(stored) => self.first.forward(x, Some(stored)),
-            None => Pointwise::Gelu.apply(self.norm.forward(self.first.forward(x, None))),
-        };
-        self.second.forward(x, None)
-    }
-}
-
-impl Deconv {
-    fn new(channels: usize, device: &Device) -> Self {
-        // PyTorch takes the output channels for the fan in.
-        let fan_in = 4 * channels;
-        Self { weight: uniform_fan_in([channels, channels, 2, 2], fan_in, device), bias: uniform_fan_in([channels], fan_in, device) }
-    }
-
-    /// `[batch, height, width, in]` to `[batch, 2 height, 2 width, out]`; with scale and shift of a batch norm, these and GELU follow.
-    fn forward(&self, x: Tensor<4>, norm: Option<(Tensor<1>, Tensor<1>)>) -> Tensor<4> {
-        let [batch, height, width, inputs] = x.dims();
-        let (weight, bias) = (self.weight.val(), self.bias.val());
-        let outputs = bias.dims()[0];
-        // The four places a position becomes are four blocks of output channels.
-        let weight = weight.permute([2, 3, 1, 0]).reshape([4 * outputs, inputs]);
-        let four = |values: Tensor<1>| values.repeat(&[4]);
-        let fused = match norm {
-            Some((scale, shift)) => Fused {
-                bias: Some(four(bias * scale.clone() + shift)),
-                scale: Some(four(scale)),
-                residual: None,
-                activation: Pointwise::Gelu,
-            },
-            None => Fused::bias(Some(four(bias))),
-        };
-        let places: Tensor<6> = vision_ops::linear_fused(x, weight, fused).reshape([batch, height, width, 2, 2, outputs]);
-        places.permute([0, 1, 3, 2, 4, 5]).reshape([batch, 2 * height, 2 * width, outputs])
-    }
-}
-
 /// The key in timm's `Xcit` (and, for `fpn1` and `fpn2`, in the official backbone of detectors) of the parameter at `path` in an [`Xcit`]
 /// or [`XcitClassifier`].
 ///
@@ -496,8 +417,6 @@ impl Deconv {
 /// assert_eq!(xcit::key("trunk.blocks.0.local_mp.bn.weight"), "blocks.0.local_mp.bn.weight");
 /// ```
 pub fn key(path: &str) -> String {
-    const LAYERS: [(&str, &str); 4] =
-        [("fpn1.first.", "fpn1.0."), ("fpn1.norm.", "fpn1.1."), ("fpn1.second.", "fpn1.3."), ("fpn2.", "fpn2.0.")];
     let path = path.strip_prefix("trunk.").unwrap_or(path);
     if let Some((number, parameter)) = path.strip_prefix("patch_embed.proj.").and_then(|rest| rest.split_once('.'))
         && let Ok(number) = number.parse::<usize>()
@@ -506,8 +425,7 @@ pub fn key(path: &str) -> String {
         let parameter = parameter.replacen("conv.", "0.", 1).replacen("norm.", "1.", 1);
         return format!("patch_embed.proj.{}.{parameter}", 2 * number);
     }
-    let found = LAYERS.iter().find_map(|(ours, theirs)| path.strip_prefix(ours).map(|rest| format!("{theirs}{rest}")));
-    found.unwrap_or_else(|| path.to_owned())
+    deconv_pyramid_key(path).unwrap_or_else(|| path.to_owned())
 }
 
 /// The key of [`key`] for one of the official repository, or of mmpretrain, whose prefix `backbone.` is taken off. Others are returned as

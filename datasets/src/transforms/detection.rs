@@ -15,6 +15,9 @@ const SIZE_DIVISOR: usize = 32;
 pub struct DetectionTrainPipeline {
     /// Limits of the long and the short side, of which one pair is drawn for each image.
     pub scales: Vec<[usize; 2]>,
+    /// Both limits are drawn evenly between those of the two pairs of `scales` instead (mmdetection's `RandomResize`).
+    #[serde(default)]
+    pub scale_range: bool,
     /// A crop before the resize, for a share of the images; absent for none.
     #[serde(default)]
     pub crop: Option<ResizedCropConfig>,
@@ -72,6 +75,9 @@ impl DetectionTrainPipeline {
             Ok(())
         };
         scales("scales", &self.scales)?;
+        if self.scale_range && !matches!(self.scales[..], [low, high] if low[0] <= high[0] && low[1] <= high[1]) {
+            return Err(format!("scales must be the smallest and the largest pair where scale_range is set, got {:?}", self.scales));
+        }
         if let Some(crop) = &self.crop {
             scales("crop.scales", &crop.scales)?;
             if crop.size[0] == 0 || crop.size[0] > crop.size[1] {
@@ -91,7 +97,10 @@ impl DetectionTrainPipeline {
             state.resize(draw(&crop.scales, rng));
             state.crop(crop.size, rng);
         }
-        state.resize(draw(&self.scales, rng));
+        state.resize(match self.scales[..] {
+            [low, high] if self.scale_range => [0, 1].map(|side| between(rng, low[side] as i64, high[side] as i64) as usize),
+            _ => draw(&self.scales, rng),
+        });
         if uniform(rng) < self.flip {
             state.flip();
         }
@@ -226,6 +235,7 @@ mod tests {
     fn pipeline() -> DetectionTrainPipeline {
         DetectionTrainPipeline {
             scales: vec![[200, 100], [200, 60]],
+            scale_range: false,
             crop: Some(ResizedCropConfig { probability: 0.5, scales: vec![[400, 90], [400, 120]], size: [40, 70] }),
             flip: 0.5,
             photometric: None,
@@ -295,6 +305,14 @@ mod tests {
     }
 
     #[test]
+    fn a_range_of_scales_gives_every_short_side_in_it_and_no_other() {
+        let pipeline = DetectionTrainPipeline { scales: vec![[300, 60], [300, 64]], scale_range: true, crop: None, ..pipeline() };
+        let heights: std::collections::BTreeSet<u32> =
+            (0..100).map(|seed| pipeline.apply(sample(), &mut TransformRng::seed_from_u64(seed)).image.height()).collect();
+        assert_eq!(heights.into_iter().collect::<Vec<_>>(), [60, 61, 62, 63, 64]);
+    }
+
+    #[test]
     fn settings_that_cannot_be_are_named() {
         let wrong = |change: fn(&mut DetectionTrainPipeline)| {
             let mut pipeline = pipeline();
@@ -302,6 +320,7 @@ mod tests {
             pipeline.validate().unwrap_err()
         };
         assert!(wrong(|p| p.scales.clear()).contains("scales"));
+        assert!(wrong(|p| (p.scale_range, p.scales[1]) = (true, [150, 120])).contains("scale_range"));
         assert!(wrong(|p| p.crop.as_mut().unwrap().size = [9, 8]).contains("crop.size"));
         assert!(pipeline().validate().is_ok());
     }

@@ -1,14 +1,19 @@
-"""HiViT: the official network (github.com/zhangxiaosong18/hivit, commit 2718339, `supervised/models/hivit.py`), run from a checkout.
+"""HiViT: the official network (github.com/zhangxiaosong18/hivit, commit 2718339, `supervised/models/hivit.py`, and for the pyramid
+`detection/mmdet/models/backbones/hivit.py`), run from a checkout.
 
     HIVIT_SOURCE=<checkout> python generate.py hivit
 
 It takes square images of one size; for another, a network gets the same parameters with both tables of positions resized as the official
-`load_pretrained` does it (bicubic, without antialiasing), and for a rectangle the pairs of positions are numbered here.
+`load_pretrained` does it (bicubic, without antialiasing), and for a rectangle the pairs of positions are numbered here. The official detector
+resizes its table by a factor with a tenth of a position added, against rounding, which shifts the samples a little; here it is by the size.
 """
 
 import importlib.util
+import logging
 import os
 import pathlib
+import sys
+import types
 from functools import partial
 
 import torch
@@ -19,13 +24,42 @@ from torch.nn import functional
 SIDE = 14
 
 
-def official():
-    """The module by its file: the package around it needs more than the network."""
-    path = pathlib.Path(os.environ["HIVIT_SOURCE"]) / "supervised" / "models" / "hivit.py"
-    spec = importlib.util.spec_from_file_location("official_hivit", path)
+def official(*place):
+    """A module by its file: the packages around it need more than the network."""
+    path = pathlib.Path(os.environ["HIVIT_SOURCE"]).joinpath(*place)
+    spec = importlib.util.spec_from_file_location(f"official_{'_'.join(place)}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def backbone(**options):
+    """The backbone of the official detector, with stand-ins for the registry, the logger and the loader of its framework."""
+    trunk = official("detection", "models", "models_hivit.py")
+    registry = types.SimpleNamespace(register_module=lambda: lambda cls: cls)
+    stubs = {
+        "models": {"HiViT": trunk.HiViT},
+        "mmcv_custom": {"load_checkpoint": None},
+        "mmdet": {},
+        "mmdet.utils": {"get_root_logger": logging.getLogger},
+        "mmdet.models": {},
+        "mmdet.models.builder": {"BACKBONES": registry},
+    }
+    for name, contents in stubs.items():
+        sys.modules[name] = types.ModuleType(name)
+        vars(sys.modules[name]).update(contents)
+    source = official("detection", "mmdet", "models", "backbones", "hivit.py")
+
+    class Sized(source.HiViT):
+        def interpolate_pos_encoding(self, x, height, width):
+            grid = (height // self.patch_size, width // self.patch_size)
+            return self.absolute_pos_embed if grid == (SIDE, SIDE) else resize(self.absolute_pos_embed[0], grid)[None]
+
+    return Sized(rpe=False, out_indices=["H", "M", options["depths"][-1] - 1, options["depths"][-1] - 1], **options)
+
+
+def levels(x, model):
+    return {f"feat{index}": feature for index, feature in enumerate(model(x))}
 
 
 def resize(table, to):
@@ -69,7 +103,7 @@ def mmpretrain(model):
 
 
 def cases():
-    source = official()
+    source = official("supervised", "models", "hivit.py")
     norm = partial(nn.LayerNorm, eps=1e-6)
     tiny = source.HiViT(embed_dim=384, depths=[1, 1, 10], num_heads=6, norm_layer=norm)
     own = {key: None if key.endswith("relative_position_index") else key for key in tiny.state_dict()}
@@ -80,3 +114,9 @@ def cases():
     plain.fc_norm = nn.Identity()
     spellings = {"mmpretrain": mmpretrain(plain)}
     yield Case("hivit_plain", plain, at_every_size(plain), [[96, 160]], [32, 48], batch=1, spellings=spellings)
+    # Of the detector, with norms on the levels, and as in the segmentor without.
+    model = backbone(embed_dim=64, depths=[2, 2, 3], num_heads=4, with_fpn=True)
+    yield Case("hivit_pyramid", model, partial(levels, model=model), [[224, 224], [96, 160]], [32, 48], batch=1)
+    model = backbone(embed_dim=64, depths=[1, 2, 2], num_heads=4, with_fpn=True)
+    model.fpn1, model.fpn2, model.fpn3, model.fpn4 = nn.Identity(), nn.Identity(), nn.Identity(), nn.MaxPool2d(2, 2)
+    yield Case("hivit_pyramid_plain", model, partial(levels, model=model), [[96, 160]], batch=1)

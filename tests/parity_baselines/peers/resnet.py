@@ -42,6 +42,21 @@ def training():
     return Case("resnet_training", model, forward, [[64, 64]], gradient_size=[64, 64])
 
 
+def deep_stem():
+    """mmsegmentation's ResNetV1c, which timm calls ResNet-50-C, with mmsegmentation's names for the stem."""
+    model = timm.create_model("resnet50c", num_classes=0)
+    stem = torch.nn.Sequential(*model.conv1, model.bn1, model.act1)
+    model.stem, model.conv1, model.bn1, model.act1 = stem, torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity()
+    def forward(x):
+        x = model.maxpool(model.stem(x))
+        levels = {}
+        for level, layer in enumerate([model.layer1, model.layer2, model.layer3, model.layer4]):
+            x = levels[f"feat{level}"] = layer(x)
+        return levels
+
+    return Case("resnet50_deep_stem", model, forward, [[33, 49]], batch=1)
+
+
 def cases():
     torch.manual_seed(0)
     yield classifier("resnet50", [[224, 224], [288, 320]], spelt=True)
@@ -51,3 +66,4 @@ def cases():
     model.fc = torch.nn.Identity()
     # Here gradients are those with stored statistics, as in mmdetection's `norm_eval`; the sizes are odd in every stage.
     yield Case("resnet50_pyramid", model, lambda x: stages(model, x), [[33, 49]], gradient_size=[33, 49], batch=1)
+    yield deep_stem()

@@ -8,9 +8,13 @@ PyTorch below: the norm with the residual (mamba_ssm's triton code), and convolu
 
 The official network takes images of one size; for another, a network of that size gets the same parameters, with the table of positions
 resized as the official fine-tuning does (bicubic, without antialiasing), and the class token's position in the middle left as it is.
+
+The backbone is `seg/backbone/vim.py` of the same checkout, with the options of its UperNet; its synchronised batch norm, which is for GPUs, is
+an ordinary one.
 """
 
-import importlib
+import functools
+import importlib.util
 import os
 import pathlib
 import sys
@@ -85,6 +89,57 @@ def official():
     return importlib.import_module("models_mamba")
 
 
+def segmentor(models, **options):
+    """The backbone of the official segmentor, with stand-ins for the registry, the logger and the loader of its framework."""
+    source = pathlib.Path(os.environ["VIM_SOURCE"])
+    registry = types.SimpleNamespace(register_module=lambda: lambda cls: cls)
+    stubs = {
+        "mmcv_custom": {"load_checkpoint": None},
+        "mmseg": {},
+        "mmseg.utils": {"get_root_logger": None},
+        "mmseg.models": {},
+        "mmseg.models.builder": {"BACKBONES": registry},
+        "utils": {"interpolate_pos_embed": None},
+        # Where the official backbone looks for what timm has moved.
+        "timm.models.layers": vars(importlib.import_module("timm.layers")),
+    }
+    for name, contents in stubs.items():
+        sys.modules[name] = types.ModuleType(name)
+        vars(sys.modules[name]).update({key: value for key, value in contents.items() if not key.startswith("__")})
+
+    class Earlier(models.VisionMamba):
+        """The arguments in the order of the version that the backbone was written for."""
+
+        def __init__(self, img_size, patch_size, stride, depth, embed_dim, in_chans, num_classes, **others):
+            sizes = {"img_size": img_size, "patch_size": patch_size, "stride": stride, "depth": depth, "embed_dim": embed_dim}
+            super().__init__(**sizes, channels=in_chans, num_classes=num_classes, **others)
+
+    later, models.VisionMamba = models.VisionMamba, Earlier
+    spec = importlib.util.spec_from_file_location("official_vim_seg", source / "seg" / "backbone" / "vim.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    models.VisionMamba = later
+    nn.SyncBatchNorm = nn.BatchNorm2d
+    return module.VisionMambaSeg(
+        rms_norm=True,
+        residual_in_fp32=True,
+        fused_add_norm=True,
+        if_abs_pos_embed=True,
+        if_rope=True,
+        if_rope_residual=True,
+        bimamba_type="v2",
+        final_pool_type="all",
+        if_cls_token=True,
+        **options,
+    )
+
+
+def levels(x, model):
+    # Gradients with the statistics of the batch.
+    model.train(torch.is_grad_enabled())
+    return {f"feat{index}": feature for index, feature in enumerate(model(x))}
+
+
 def resized(table, side, grid):
     """The table [1, side * side + 1, dim] for another grid."""
     middle = side * side // 2
@@ -118,3 +173,9 @@ def cases():
     tiny = models.vim_tiny_patch16_stride8_224_bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2
     model = tiny()
     yield Case("vim_tiny_stride8", model, at_every_size(tiny, model), [[224, 224], [104, 72]], batch=1)
+    model = segmentor(models, img_size=96, embed_dim=32, depth=6, out_indices=[1, 2, 4, 5], drop_path_rate=0.0)
+    # Not used by it.
+    del model.norm_f
+    forward = functools.partial(levels, model=model)
+    constant = ["rope.freqs_cos", "rope.freqs_sin"]
+    yield Case("vim_pyramid", model, forward, [[96, 96]], [96, 96], batch=1, constant=constant, vanishing=["fpn1.0.bias"])

@@ -22,7 +22,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Models by name; a wrong one lists all.
+    /// Models by name, any of `docs/baselines.md` and VMamba's; a wrong one lists all.
     #[arg(
         long,
         value_delimiter = ',',

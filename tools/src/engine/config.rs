@@ -194,6 +194,10 @@ pub struct TrainConfig {
     /// Norm layers, unnamed ones included, keep their weights and statistics.
     #[serde(default)]
     pub freeze_norms: bool,
+    /// Batch norms of the backbone normalise by their stored statistics, which stay, while their weights are trained (mmdetection's
+    /// `norm_eval`).
+    #[serde(default)]
+    pub norm_eval: bool,
     /// What happens when a loss or a gradient is no number.
     #[serde(default)]
     pub non_finite: NonFinite,
@@ -264,9 +268,7 @@ impl TrainConfig {
                 bail!("{field} must be at least 1");
             }
         }
-        if !(self.optimizer.lr > 0.0 && self.optimizer.lr.is_finite()) {
-            bail!("train.optimizer.lr must be positive, got {}", self.optimizer.lr);
-        }
+        self.optimizer.validate()?;
         if self.ema.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
             bail!("train.ema must be in [0, 1)");
         }

@@ -19,7 +19,7 @@ use burn::prelude::*;
 use burn::tensor::distributed::{ReduceOperation, all_reduce};
 
 use super::device::{DeviceChoice, attempt, panic_reason};
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 
 /// From a vector on one device to the mean over all devices, `[length]`. The thread of every device calls it with vectors of the same
 /// lengths in the same order.
@@ -117,14 +117,14 @@ pub struct Replica<M> {
     /// On the device; the weights are the same everywhere. Batch norms keep the statistics of the batches of their device.
     pub model: M,
     /// Its moments are the same everywhere.
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     /// The gradients of this step so far.
     gradients: GradientsAccumulator<M>,
 }
 
 impl<M: Module> Replica<M> {
     /// Before the first step, or after a restored one.
-    pub fn new(device: Device, model: M, optimizer: AdamW) -> Self {
+    pub fn new(device: Device, model: M, optimizer: Optimizer) -> Self {
         Self { device, model, optimizer, gradients: GradientsAccumulator::new() }
     }
 

@@ -12,18 +12,21 @@ const NORMS: [&str; 2] = ["ChannelNorm", "BatchNorm2d"];
 /// The model with the parameters frozen that the configuration names, and how many they are.
 ///
 /// # Errors
-/// When one of the texts is in no parameter's name: it would be a setting without effect.
+/// When a setting would have no effect: a text that is in no parameter's name, or `norm_eval` without a batch norm in the backbone.
 pub fn freeze<M: Module>(model: M, config: &TrainConfig, keys: KeyMap) -> anyhow::Result<(M, usize)> {
-    let mut search = Search { config, keys, path: Vec::new(), found: Vec::new(), parameters: 0, used: vec![false; config.freeze.len()] };
+    let mut search =
+        Search { config, keys, path: Vec::new(), found: Vec::new(), parameters: 0, evaluated: 0, used: vec![false; config.freeze.len()] };
     model.visit(&mut search);
     if let Some((text, _)) = config.freeze.iter().zip(&search.used).find(|(_, used)| !**used) {
         anyhow::bail!("train.freeze: no parameter's name contains \"{text}\"");
     }
-    let found = search.found;
-    if search.parameters == 0 {
+    if config.norm_eval && search.evaluated == 0 {
+        anyhow::bail!("train.norm_eval: the backbone has no batch norm");
+    }
+    let (found, count) = (search.found, search.parameters);
+    if found.is_empty() {
         return Ok((model, 0));
     }
-    let count = search.parameters;
     Ok((model.freeze_group(ParamGroup::from_paths(found)), count))
 }
 
@@ -34,13 +37,20 @@ struct Search<'a> {
     path: Vec<(String, String)>,
     found: Vec<String>,
     parameters: usize,
+    /// Batch norms of the backbone that keep their statistics by `norm_eval`.
+    evaluated: usize,
     used: Vec<bool>,
 }
 
 impl Search<'_> {
+    /// Names of the fields down to here.
+    fn place(&self) -> String {
+        self.path.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
+    }
+
     /// Notes what is here when it is to be frozen.
     fn visit(&mut self) -> bool {
-        let path = self.path.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".");
+        let path = self.place();
         let key = (self.keys)(&path);
         let norm = self.path.last().and_then(|(_, of)| of.split(':').next_back()).is_some_and(|of| NORMS.contains(&of));
         let mut frozen = self.config.freeze_norms && norm;
@@ -76,6 +86,13 @@ impl ModuleVisitor for Search<'_> {
 
     fn visit_flag(&mut self, _flag: &Param<Flag>) {
         // Whether a batch norm takes the batch's statistics.
-        self.visit();
+        let in_backbone = self.path.first().is_some_and(|(name, _)| name == "backbone");
+        let frozen = self.visit();
+        if self.config.norm_eval && in_backbone {
+            self.evaluated += 1;
+            if !frozen {
+                self.found.push(self.place());
+            }
+        }
     }
 }

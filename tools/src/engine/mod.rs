@@ -3,7 +3,7 @@
 //! ```text
 //! classification (accuracy of a classifier, linear tuning)
 //! config (TOML, inheritance, --set) ─> segmentation | detection (data, model, weights) ─> trainer ─> run folder
-//!                                          └─ evaluate ─> table, pictures          ├─ optimizer (AdamW, groups), schedule, ema
+//!                                          └─ evaluate ─> table, pictures          ├─ optimizer (AdamW, SGD), param_groups, schedule, ema
 //!                                                                                  ├─ data_parallel: copies on further devices
 //!                                                                                  └─ logging, checkpoints, resume, signals
 //! ```
@@ -20,6 +20,7 @@ pub mod freeze;
 pub mod guard;
 pub mod logging;
 pub mod optimizer;
+pub mod param_groups;
 pub mod parameters;
 pub mod precision;
 pub mod process;

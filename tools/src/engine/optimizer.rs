@@ -1,6 +1,6 @@
-//! AdamW with the recipe's parameter groups, global-norm clipping, and a state that travels by official key.
+//! AdamW and SGD with the recipe's parameter groups, global-norm clipping, and a state that travels by official key.
 //!
-//! Burn's own AdamW keeps its state under random parameter identities, which a model that is loaded by key does not have, so a resumed
+//! Burn's own optimisers keep their state under random parameter identities, which a model that is loaded by key does not have, so a resumed
 //! run could not be bit-identical.
 
 use std::collections::BTreeMap;
@@ -12,28 +12,50 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
+use super::param_groups::{DecayRule, LayerDecay};
 use super::parameters::{KeyMap, Walk, trainable};
 
-/// AdamW (Loshchilov and Hutter) with PyTorch's semantics.
+/// How parameters move.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
+    /// What is done with a gradient.
+    #[serde(default)]
+    pub algorithm: Algorithm,
     /// Base learning rate.
     pub lr: f64,
-    /// Decay rates of the two moments.
-    #[serde(default = "betas")]
-    pub betas: [f64; 2],
-    /// Added to the root of the second moment.
-    #[serde(default = "eps")]
-    pub eps: f64,
-    /// Decoupled weight decay of the parameters that have one.
+    /// Weight decay of the parameters that have one.
     pub weight_decay: f64,
     /// Which parameters have none.
     #[serde(default)]
     pub decay_rule: DecayRule,
+    /// Lower learning rates for the first layers of the backbone; absent for the same everywhere.
+    #[serde(default)]
+    pub layer_decay: Option<LayerDecay>,
     /// Gradients are scaled down so that their global norm is at most this; absent for no clipping.
     #[serde(default)]
     pub clip_norm: Option<f64>,
+}
+
+/// What is done with a gradient, with PyTorch's semantics.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase", tag = "kind")]
+pub enum Algorithm {
+    /// AdamW (Loshchilov and Hutter): the weight decay is apart from the moments.
+    AdamW {
+        /// Decay rates of the two moments.
+        #[serde(default = "betas")]
+        betas: [f64; 2],
+        /// Added to the root of the second moment.
+        #[serde(default = "eps")]
+        eps: f64,
+    },
+    /// Gradient descent with momentum: the weight decay is part of the gradient.
+    Sgd {
+        /// What remains of the last step's direction.
+        #[serde(default = "momentum")]
+        momentum: f64,
+    },
 }
 
 fn betas() -> [f64; 2] {
@@ -44,55 +66,81 @@ fn eps() -> f64 {
     1e-8
 }
 
-/// Which parameters have no weight decay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DecayRule {
-    /// The official detection and segmentation recipe: names that contain `absolute_pos_embed`, `relative_position_bias_table` or
-    /// `norm`. By accident of naming, the norms of stem and downsampling, the heads' batch norms and all biases are decayed.
-    #[default]
-    VmambaSubstring,
-    /// What the recipe means: one-dimensional parameters, biases, position tables, `A_logs` and `Ds` are not decayed.
-    ByDimension,
+fn momentum() -> f64 {
+    0.9
 }
 
-impl DecayRule {
-    /// Whether the parameter of this official key and shape is decayed.
-    pub fn decays(self, key: &str, shape: &[usize]) -> bool {
+impl Default for Algorithm {
+    fn default() -> Self {
+        Self::AdamW { betas: betas(), eps: eps() }
+    }
+}
+
+impl Algorithm {
+    /// Its name as the field writes it.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::VmambaSubstring => !["absolute_pos_embed", "relative_position_bias_table", "norm"].iter().any(|part| key.contains(part)),
-            Self::ByDimension => {
-                let exempt = key.ends_with("bias") || key.ends_with("pos_embed") || key.ends_with("A_logs") || key.ends_with("Ds");
-                shape.len() > 1 && !exempt
-            }
+            Self::AdamW { .. } => "AdamW",
+            Self::Sgd { .. } => "SGD",
         }
+    }
+
+    /// What it remembers of every parameter, by PyTorch's names.
+    fn memory(self) -> &'static [&'static str] {
+        match self {
+            Self::AdamW { .. } => &["exp_avg", "exp_avg_sq"],
+            Self::Sgd { .. } => &["momentum_buffer"],
+        }
+    }
+}
+
+impl OptimizerConfig {
+    /// Checks what the types alone do not say.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn validate(&self) -> Result<()> {
+        if !(self.lr > 0.0 && self.lr.is_finite()) {
+            bail!("train.optimizer.lr must be positive, got {}", self.lr);
+        }
+        let share = |value: f64| (0.0..1.0).contains(&value);
+        match self.algorithm {
+            Algorithm::AdamW { betas, .. } if !betas.into_iter().all(share) => {
+                bail!("train.optimizer.algorithm.betas must be in [0, 1), got {betas:?}")
+            }
+            Algorithm::Sgd { momentum } if !share(momentum) => {
+                bail!("train.optimizer.algorithm.momentum must be in [0, 1), got {momentum}")
+            }
+            Algorithm::AdamW { .. } | Algorithm::Sgd { .. } => (),
+        }
+        self.layer_decay.map_or(Ok(()), |decay| decay.validate())
     }
 }
 
 /// The optimiser of a run.
 #[derive(Debug)]
-pub struct AdamW {
+pub struct Optimizer {
     config: OptimizerConfig,
     keys: KeyMap,
     steps: u64,
-    /// The two moments of every parameter, flattened.
-    moments: BTreeMap<String, [Tensor<1>; 2]>,
+    /// What the algorithm remembers of every parameter, flattened.
+    memory: BTreeMap<String, Vec<Tensor<1>>>,
 }
 
-/// Names of the two moments in a checkpoint, after PyTorch's.
-const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 const STEPS: &str = "optimizer.steps";
 
-impl AdamW {
-    /// Moments 0.
+impl Optimizer {
+    /// An optimiser that remembers nothing yet.
     pub fn new(config: OptimizerConfig, keys: KeyMap) -> Self {
-        Self { config, keys, steps: 0, moments: BTreeMap::new() }
+        Self { config, keys, steps: 0, memory: BTreeMap::new() }
     }
 
     /// The same optimiser for a copy of the model on `device`, without gradients.
     pub fn copy_to(&self, device: &Device) -> Self {
-        let moved = |(key, moments): (&String, &[Tensor<1>; 2])| (key.clone(), moments.clone().map(|moment| moment.to_device(device)));
-        Self { config: self.config.clone(), keys: self.keys, steps: self.steps, moments: self.moments.iter().map(moved).collect() }
+        let moved = |(key, tensors): (&String, &Vec<Tensor<1>>)| {
+            (key.clone(), tensors.iter().map(|tensor| tensor.clone().to_device(device)).collect())
+        };
+        Self { config: self.config.clone(), keys: self.keys, steps: self.steps, memory: self.memory.iter().map(moved).collect() }
     }
 
     /// The norm of all gradients together.
@@ -111,22 +159,34 @@ impl AdamW {
         model.map(&mut update)
     }
 
-    /// The parameters with and without weight decay, one a line.
+    /// The weight decay of every parameter and, where they differ, its learning rate, one a line.
     pub fn describe<M: Module>(&self, model: &M) -> String {
         let mut lines = String::new();
         for (key, shape) in trainable(model, self.keys) {
-            let decay = if self.config.decay_rule.decays(&key, &shape) { self.config.weight_decay } else { 0.0 };
-            lines.push_str(&format!("weight decay {decay:<6} {key} {shape:?}\n"));
+            if self.config.layer_decay.is_some() {
+                lines.push_str(&format!("learning rate {:<9.3e} ", self.config.lr * self.lr_scale(&key)));
+            }
+            lines.push_str(&format!("weight decay {:<6} {key} {shape:?}\n", self.decay(&key, &shape)));
         }
         lines
+    }
+
+    /// The weight decay of a parameter.
+    fn decay(&self, key: &str, shape: &[usize]) -> f64 {
+        if self.config.decay_rule.decays(key, shape) { self.config.weight_decay } else { 0.0 }
+    }
+
+    /// The learning rate of a parameter over that of the schedule.
+    fn lr_scale(&self, key: &str) -> f64 {
+        self.config.layer_decay.map_or(1.0, |decay| decay.lr_scale(key))
     }
 
     /// The state as named bytes.
     pub fn to_blobs(&self) -> BTreeMap<String, Vec<u8>> {
         let mut blobs = BTreeMap::from([(STEPS.to_owned(), self.steps.to_le_bytes().to_vec())]);
-        for (key, moments) in &self.moments {
-            for (name, moment) in MOMENTS.iter().zip(moments) {
-                let bytes = moment.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect();
+        for (key, tensors) in &self.memory {
+            for (name, tensor) in self.config.algorithm.memory().iter().zip(tensors) {
+                let bytes = tensor.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect();
                 blobs.insert(format!("optimizer.{name}.{key}"), bytes);
             }
         }
@@ -142,20 +202,21 @@ impl AdamW {
         let Some(steps) = steps.first_chunk::<8>() else { bail!("`{STEPS}` of the checkpoint is damaged") };
         self.steps = u64::from_le_bytes(*steps);
         for (key, shape) in trainable(model, self.keys) {
-            let mut moments = Vec::new();
-            for name in MOMENTS {
+            let names = self.config.algorithm.memory();
+            let mut tensors = Vec::with_capacity(names.len());
+            for name in names {
                 let name = format!("optimizer.{name}.{key}");
-                // A parameter that never had a gradient has no moments.
+                // Nothing is remembered of a parameter that never had a gradient.
                 let Some(bytes) = blob(&name)? else { continue };
                 let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
                 let expected: usize = shape.iter().product();
                 if values.len() != expected {
                     bail!("`{name}` of the checkpoint has {} values instead of {expected}", values.len());
                 }
-                moments.push(Tensor::from_data(TensorData::new(values, [expected]), device));
+                tensors.push(Tensor::from_data(TensorData::new(values, [expected]), device));
             }
-            if let Ok(moments) = <[Tensor<1>; 2]>::try_from(moments) {
-                self.moments.insert(key, moments);
+            if tensors.len() == names.len() {
+                self.memory.insert(key, tensors);
             }
         }
         Ok(())
@@ -180,7 +241,7 @@ impl ModuleVisitor for SquareSum<'_> {
 }
 
 struct Update<'a> {
-    optimizer: &'a mut AdamW,
+    optimizer: &'a mut Optimizer,
     gradients: &'a mut GradientsParams,
     walk: Walk,
     lr: f64,
@@ -198,61 +259,66 @@ impl ModuleMapper for Update<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(gradient) = self.gradients.remove::<D>(param.id) else { return param };
-        let OptimizerConfig { betas: [beta1, beta2], eps, weight_decay, decay_rule, .. } = self.optimizer.config;
         let key = self.walk.key(self.optimizer.keys);
         let shape = param.shape();
         let count = shape.num_elements();
-        let decay = if decay_rule.decays(&key, &shape) { weight_decay } else { 0.0 };
+        let (lr, decay) = (self.lr * self.optimizer.lr_scale(&key), self.optimizer.decay(&key, &shape));
 
         let mut gradient = gradient.reshape([count]);
         if self.scale < 1.0 {
             gradient = gradient * self.scale;
         }
-        let square = gradient.clone().square() * (1.0 - beta2);
-        let share = gradient * (1.0 - beta1);
-        let [first, second] = match self.optimizer.moments.remove(&key) {
-            Some([first, second]) => [first * beta1 + share, second * beta2 + square],
-            None => [share, square],
+        let memory = self.optimizer.memory.remove(&key).unwrap_or_default();
+        let (step, shrink) = match self.optimizer.config.algorithm {
+            Algorithm::AdamW { betas, eps } => {
+                let (memory, step) = adam(gradient, memory, betas, eps, self.optimizer.steps, lr);
+                self.optimizer.memory.insert(key, memory);
+                (step, 1.0 - lr * decay)
+            }
+            Algorithm::Sgd { momentum } => {
+                let gradient = if decay > 0.0 { gradient + param.val().inner().reshape([count]) * decay } else { gradient };
+                let direction = match memory.into_iter().next() {
+                    Some(last) => last * momentum + gradient,
+                    None => gradient,
+                };
+                self.optimizer.memory.insert(key, vec![direction.clone()]);
+                (direction * lr, 1.0)
+            }
         };
-        let steps = self.optimizer.steps as f64;
-        let (correction1, correction2) = (1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps));
-        let step = first.clone() * (self.lr / correction1) / (second.clone().sqrt() / correction2.sqrt() + eps);
-        self.optimizer.moments.insert(key, [first, second]);
-        let lr = self.lr;
         param.map(|value| {
             let tracked = value.is_require_grad();
-            let value = value.inner() * (1.0 - lr * decay) - step.reshape(shape);
+            let value = value.inner() * shrink - step.reshape(shape);
             let value = Tensor::from_inner(value);
             if tracked { value.require_grad() } else { value }
         })
     }
 }
 
+/// The moments after a gradient, and AdamW's step; `steps` counts from 1.
+fn adam(
+    gradient: Tensor<1>,
+    moments: Vec<Tensor<1>>,
+    [beta1, beta2]: [f64; 2],
+    eps: f64,
+    steps: u64,
+    lr: f64,
+) -> (Vec<Tensor<1>>, Tensor<1>) {
+    let square = gradient.clone().square() * (1.0 - beta2);
+    let share = gradient * (1.0 - beta1);
+    let [first, second] = match <[Tensor<1>; 2]>::try_from(moments) {
+        Ok([first, second]) => [first * beta1 + share, second * beta2 + square],
+        Err(_) => [share, square],
+    };
+    let steps = steps as f64;
+    let (correction1, correction2) = (1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps));
+    let step = first.clone() * (lr / correction1) / (second.clone().sqrt() / correction2.sqrt() + eps);
+    (vec![first, second], step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_official_rule_goes_by_names_and_the_corrected_one_by_shapes() {
-        let official = |key: &str| DecayRule::VmambaSubstring.decays(key, &[8]);
-        for (key, decays) in [
-            ("backbone.layers.0.blocks.0.norm.weight", false),
-            ("backbone.layers.0.blocks.0.op.out_norm.bias", false),
-            ("backbone.outnorm0.weight", false),
-            ("backbone.patch_embed.2.weight", true),
-            ("backbone.layers.0.downsample.3.bias", true),
-            ("backbone.layers.0.blocks.0.mlp.fc1.bias", true),
-            ("decode_head.bottleneck.bn.weight", true),
-            ("backbone.layers.0.blocks.0.op.Ds", true),
-        ] {
-            assert_eq!(official(key), decays, "{key}");
-        }
-        let corrected = DecayRule::ByDimension;
-        assert!(corrected.decays("decode_head.conv_seg.weight", &[7, 32, 1, 1]));
-        assert!(!corrected.decays("backbone.patch_embed.2.weight", &[8]));
-        assert!(!corrected.decays("backbone.layers.0.blocks.0.op.A_logs", &[32, 1]));
-        assert!(!corrected.decays("backbone.layers.0.blocks.0.op.dt_projs_bias", &[4, 8]));
-    }
+    use crate::engine::param_groups::LayerOrder;
 
     #[derive(Module, Debug)]
     struct Two {
@@ -261,7 +327,7 @@ mod tests {
     }
 
     /// AdamW as PyTorch's documentation writes it, in double precision.
-    fn reference(mut p: f64, gradients: &[f64], lr: f64, decay: f64) -> f64 {
+    fn adamw(mut p: f64, gradients: &[f64], lr: f64, decay: f64) -> f64 {
         let (mut m, mut v) = (0.0, 0.0);
         for (i, g) in gradients.iter().enumerate() {
             let t = i as i32 + 1;
@@ -273,11 +339,36 @@ mod tests {
         p
     }
 
+    /// SGD with momentum 0.9 as PyTorch's documentation writes it, in double precision.
+    fn sgd(mut p: f64, gradients: &[f64], lr: f64, decay: f64) -> f64 {
+        let mut buffer = None;
+        for g in gradients {
+            let g = g + decay * p;
+            let b = buffer.map_or(g, |b: f64| 0.9 * b + g);
+            buffer = Some(b);
+            p -= lr * b;
+        }
+        p
+    }
+
+    fn config(algorithm: Algorithm) -> OptimizerConfig {
+        OptimizerConfig { algorithm, lr: 0.1, weight_decay: 0.5, decay_rule: DecayRule::default(), layer_decay: None, clip_norm: None }
+    }
+
+    type Reference = fn(f64, &[f64], f64, f64) -> f64;
+
     #[test]
     fn steps_equal_the_formula_and_a_restored_state_continues_it() {
+        let cases: [(Algorithm, Reference); 2] = [(Algorithm::default(), adamw), (Algorithm::Sgd { momentum: 0.9 }, sgd)];
+        for (algorithm, reference) in cases {
+            check(algorithm, reference);
+        }
+    }
+
+    /// Three steps with a restart before the last, of a decayed and of an exempt parameter.
+    fn check(algorithm: Algorithm, reference: Reference) {
         let device = Device::flex().autodiff();
-        let config =
-            OptimizerConfig { lr: 0.1, betas: betas(), eps: 1e-8, weight_decay: 0.5, decay_rule: DecayRule::default(), clip_norm: None };
+        let config = config(algorithm);
         let start = || Two {
             weight: Param::from_tensor(Tensor::from_floats([[1.0, -2.0]], &device)),
             norm: Param::from_tensor(Tensor::from_floats([3.0], &device)),
@@ -287,12 +378,12 @@ mod tests {
             let loss = (model.weight.val() * a).sum() + (model.norm.val() * (a * 2.0)).sum();
             GradientsParams::from_grads(loss.backward(), model)
         };
-        let (mut model, mut optimizer) = (start(), AdamW::new(config.clone(), keys));
+        let (mut model, mut optimizer) = (start(), Optimizer::new(config.clone(), keys));
         let factors = [0.5, -1.5, 2.0];
         for (i, a) in factors.iter().enumerate() {
             if i == 2 {
                 let blobs = optimizer.to_blobs();
-                optimizer = AdamW::new(config.clone(), keys);
+                optimizer = Optimizer::new(config.clone(), keys);
                 optimizer.restore(&model, &device.clone().inner(), |name| Ok(blobs.get(name).cloned())).unwrap();
             }
             let g = gradients(&model, *a);
@@ -309,7 +400,41 @@ mod tests {
             (weight[1], reference(-2.0, &g, 0.1, 0.5)),
             (norm, reference(3.0, &doubled, 0.1, 0.0)),
         ] {
-            assert!((f64::from(actual) - expected).abs() < 1e-5, "{actual} against {expected}");
+            assert!((f64::from(actual) - expected).abs() < 1e-5, "{}: {actual} against {expected}", algorithm.name());
         }
+    }
+    #[test]
+    fn settings_that_cannot_be_are_named() {
+        let wrong = |change: fn(&mut OptimizerConfig)| {
+            let mut config = config(Algorithm::Sgd { momentum: 0.9 });
+            config.validate().unwrap();
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert!(wrong(|c| c.lr = 0.0).contains("train.optimizer.lr"));
+        assert!(wrong(|c| c.algorithm = Algorithm::Sgd { momentum: 1.0 }).contains("algorithm.momentum"));
+        assert!(wrong(|c| c.algorithm = Algorithm::AdamW { betas: [0.9, 1.0], eps: 1e-8 }).contains("algorithm.betas"));
+        assert!(wrong(|c| c.layer_decay = Some(LayerDecay { rate: 0.0, layers: 6, by: LayerOrder::Block })).contains("layer_decay.rate"));
+    }
+
+    #[test]
+    fn the_first_layers_of_a_backbone_move_more_slowly_where_that_is_asked_for() {
+        let device = Device::flex().autodiff();
+        let layer_decay = Some(LayerDecay { rate: 0.5, layers: 6, by: LayerOrder::Stage });
+        let config = OptimizerConfig { weight_decay: 0.0, layer_decay, ..config(Algorithm::Sgd { momentum: 0.0 }) };
+        let keys: KeyMap = |path| if path == "weight" { "backbone.stages.3.0.gamma".to_owned() } else { "decode_head.bias".to_owned() };
+        let model = Two {
+            weight: Param::from_tensor(Tensor::from_floats([[1.0, -2.0]], &device)),
+            norm: Param::from_tensor(Tensor::from_floats([3.0], &device)),
+        };
+        let loss = model.weight.val().sum() + model.norm.val().sum();
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        let mut optimizer = Optimizer::new(config, keys);
+        assert!(optimizer.describe(&model).starts_with("learning rate 1.250e-2 "), "{}", optimizer.describe(&model));
+        let model = optimizer.step(model, gradients, 1.0, 0.1);
+        let weight: Vec<f32> = model.weight.val().into_data().iter::<f32>().collect();
+        // The last of four stages is the fourth of seven steps.
+        assert!((weight[0] - (1.0 - 0.1 * 0.125)).abs() < 1e-6, "{weight:?}");
+        assert!((model.norm.val().into_scalar::<f32>() - 2.9).abs() < 1e-6);
     }
 }

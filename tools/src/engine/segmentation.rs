@@ -86,6 +86,7 @@ pub fn initial_model(config: &UperNetConfig, init: &Init, seed: u64, device: &De
     }
     // A classifier: its head is of no use here, and it has no norms on the outputs of its stages.
     let options = config.backbone.classifier_file_options();
+    let state = config.backbone.backbone_state(state);
     let UperNet { backbone, decode_head, auxiliary_head } = model;
     let (backbone, report) = load_into(backbone, &vmamba::zoo::key, &state, &options).with_context(context)?;
     Ok((UperNet { backbone, decode_head, auxiliary_head }, Some(report)))

@@ -20,8 +20,8 @@ use super::ema::Ema;
 use super::freeze::freeze;
 use super::guard::{Incident, REPORT_FILE, first_bad_gradient, first_bad_weight};
 use super::logging::{RunLog, Scalars};
-use super::optimizer::AdamW;
-use super::parameters::KeyMap;
+use super::optimizer::Optimizer;
+use super::parameters::{KeyMap, trainable};
 use super::process::interrupted;
 
 /// Loss of a batch: what is minimised, and figures for the log.
@@ -113,11 +113,16 @@ impl<'a, T: Task> Trainer<'a, T> {
     /// A new run with `model`, which must be on the first device of the group, in `folder`.
     ///
     /// # Errors
-    /// When the configuration does not say how long it is, or freezes what does not exist.
+    /// When the configuration does not say how long it is, or names what does not exist.
     pub fn new(task: &'a T, config: &'a TrainConfig, model: T::Model, group: &'a DeviceGroup, folder: &Path) -> Result<Self> {
         let length = config.length(task.samples(), group.count())?;
         let (model, _) = freeze(model, config, task.keys())?;
-        let optimizer = AdamW::new(config.optimizer.clone(), task.keys());
+        if let Some(decay) = config.optimizer.layer_decay
+            && !trainable(&model, task.keys()).keys().any(|key| decay.acts_on(key))
+        {
+            bail!("train.optimizer.layer_decay goes by names that no parameter of this backbone has");
+        }
+        let optimizer = Optimizer::new(config.optimizer.clone(), task.keys());
         let ema = config.ema.map(|decay| Ema::new(decay, task.keys(), &model));
         let folder = folder.to_owned();
         let first = Replica::new(group.first().clone(), model, optimizer);

@@ -160,6 +160,8 @@ pub struct DetectionRow {
     pub backbone: String,
     /// The name used in the publication.
     pub model: String,
+    /// Name of the [`DetectionSetting`] where it is not that of most rows.
+    pub recipe: Option<String>,
     /// `1x` or `3x`.
     pub schedule: String,
     /// Images of a step, where it is not that of the [`DetectionSetting`].
@@ -186,12 +188,16 @@ pub struct DetectionRow {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectionSetting {
+    /// Which rows it is of; absent for those that name none.
+    pub recipe: Option<String>,
     /// `1x` or `3x`.
     pub schedule: String,
     /// Passes over the training set.
     pub epochs: u64,
     /// Images of a step.
     pub batch: u64,
+    /// `AdamW` or `SGD`.
+    pub optimizer: String,
     /// Highest learning rate.
     pub lr: f64,
     /// Limits of the long and the short side in training.
@@ -226,6 +232,8 @@ pub struct SegmentationRow {
     pub backbone: String,
     /// The name used in the publication.
     pub model: String,
+    /// Name of the [`SegmentationSetting`] where it is not that of most rows.
+    pub recipe: Option<String>,
     /// Side of the training crop in pixels.
     pub crop: usize,
     /// mIoU of one scale, whole image.
@@ -250,18 +258,25 @@ pub struct SegmentationRow {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentationSetting {
+    /// Which rows it is of; absent for those that name none.
+    pub recipe: Option<String>,
     /// Side of the training crop in pixels.
     pub crop: usize,
     /// Steps.
     pub iterations: u64,
     /// Images of a step.
     pub batch: u64,
+    /// `AdamW` or `SGD`.
+    pub optimizer: String,
     /// Highest learning rate.
     pub lr: f64,
     /// Limits of the long and the short side in training, before the random factor.
     pub scale: [usize; 2],
     /// The same in the evaluation.
     pub test_scale: [usize; 2],
+    /// Whether the evaluation slides windows over the image instead of taking it whole.
+    #[serde(default)]
+    pub slide: bool,
     /// Images evaluated on.
     pub validation_images: usize,
     /// Number of classes.

@@ -12,6 +12,15 @@ use std::sync::OnceLock;
 /// Size of a plot in pixels.
 const SIZE: (u32, u32) = (1000, 600);
 
+/// Pixels around a plot.
+const MARGIN: u32 = 16;
+
+/// Width and height in pixels of what the axes enclose, at most.
+const PLOT: [f64; 2] = [870.0, 488.0];
+
+/// Pixels from one line of the legend to the next.
+const LEGEND_ROW: u32 = 21;
+
 /// Colours that stay apart for colour-blind readers (Okabe and Ito, 2008), without yellow, which vanishes on white.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -135,10 +144,14 @@ impl Plot<'_> {
         let x = Axis::around(self.series.iter().flat_map(|s| s.points.iter().map(|p| p.0)), 0.0);
         let y = Axis::around(self.series.iter().flat_map(|s| s.points.iter().map(|p| p.1)), 0.04);
         area.fill(&WHITE)?;
+        // A legend that would lie over a curve in every corner goes to the right of the plot.
+        let corner = self.free_corner(&x, &y);
+        let outside = self.series.len() > 1 && corner.is_none();
+        let right = if outside { MARGIN + self.legend_size()[0] } else { 36 };
         let mut chart = ChartBuilder::on(area)
             .caption(self.title, ("sans-serif", 24).into_font().style(FontStyle::Bold))
-            .margin(16)
-            .margin_right(36)
+            .margin(MARGIN)
+            .margin_right(right)
             .x_label_area_size(52)
             .y_label_area_size(78)
             .build_cartesian_2d(x.low..x.high, y.low..y.high)?;
@@ -178,10 +191,10 @@ impl Plot<'_> {
                 chart.draw_series([Circle::new(point, 4, colour.filled())])?;
             }
         }
-        if self.series.len() > 1 {
+        if let Some(corner) = corner.filter(|_| self.series.len() > 1) {
             chart
                 .configure_series_labels()
-                .position(self.legend_corner(&x, &y))
+                .position(corner)
                 .background_style(WHITE.mix(0.85))
                 .border_style(RGBColor(180, 180, 180))
                 .label_font(("sans-serif", 16))
@@ -189,34 +202,64 @@ impl Plot<'_> {
                 .legend_area_size(30)
                 .draw()?;
         }
+        if outside {
+            self.draw_legend_outside(area)?;
+        }
         area.present()
     }
 
-    /// The corner in which the fewest points lie.
-    fn legend_corner(&self, x: &Axis, y: &Axis) -> SeriesLabelPosition {
+    /// The legend to the right of the plot.
+    fn draw_legend_outside<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, plotters::coord::Shift>,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        let left = (SIZE.0 - self.legend_size()[0]) as i32;
+        let named = self.series.iter().zip(COLOURS.iter().cycle()).filter(|(series, _)| !series.points.is_empty());
+        for (row, (series, &colour)) in named.enumerate() {
+            let middle = 60 + LEGEND_ROW as i32 * row as i32;
+            area.draw(&PathElement::new(vec![(left, middle), (left + 22, middle)], colour.stroke_width(3)))?;
+            area.draw(&Text::new(series.name.as_str(), (left + 30, middle - 8), ("sans-serif", 16)))?;
+        }
+        Ok(())
+    }
+
+    /// Width and height of the legend in pixels, rather more than less: the names are measured by their number of letters.
+    fn legend_size(&self) -> [u32; 2] {
+        let named = || self.series.iter().filter(|series| !series.points.is_empty());
+        let longest = named().map(|series| series.name.chars().count()).max().unwrap_or(0);
+        [60 + 10 * longest as u32, 16 + LEGEND_ROW * named().count() as u32]
+    }
+
+    /// A corner in which a legend covers no curve.
+    fn free_corner(&self, x: &Axis, y: &Axis) -> Option<SeriesLabelPosition> {
         let corners = [
             (SeriesLabelPosition::UpperRight, true, true),
             (SeriesLabelPosition::UpperLeft, false, true),
             (SeriesLabelPosition::LowerRight, true, false),
             (SeriesLabelPosition::LowerLeft, false, false),
         ];
-        // Shares of each curve, so that one dense curve does not outvote the others.
-        let crowd = |right: bool, upper: bool| -> f64 {
-            let within = |&&(px, py): &&(f64, f64)| {
-                let (u, v) = (x.share(px), y.share(py));
-                (if right { u > 0.68 } else { u < 0.32 }) && (if upper { v > 0.7 } else { v < 0.3 })
+        let [width, height] = self.legend_size();
+        let (width, height) = (f64::from(width + 12) / PLOT[0], f64::from(height + 12) / PLOT[1]);
+        let covered = |right: bool, upper: bool| {
+            let within = |(u, v): (f64, f64)| {
+                (if right { u > 1.0 - width } else { u < width }) && (if upper { v > 1.0 - height } else { v < height })
             };
-            self.series.iter().map(|s| s.points.iter().filter(within).count() as f64 / s.points.len() as f64).sum()
+            self.series.iter().any(|series| {
+                let places: Vec<(f64, f64)> = series.points.iter().map(|(px, py)| (x.share(*px), y.share(*py))).collect();
+                places.iter().copied().any(within) || places.windows(2).any(|pair| along(pair[0], pair[1]).any(within))
+            })
         };
-        let mut best = (f64::INFINITY, SeriesLabelPosition::UpperRight);
-        for (corner, right, upper) in corners {
-            let crowd = crowd(right, upper);
-            if crowd < best.0 {
-                best = (crowd, corner);
-            }
-        }
-        best.1
+        corners.into_iter().find(|(_, right, upper)| !covered(*right, *upper)).map(|(corner, ..)| corner)
     }
+}
+
+/// Places on the line between two.
+fn along((x0, y0): (f64, f64), (x1, y1): (f64, f64)) -> impl Iterator<Item = (f64, f64)> {
+    const STEPS: usize = 24;
+    (1..STEPS).map(move |step| {
+        let share = step as f64 / STEPS as f64;
+        (x0 + share * (x1 - x0), y0 + share * (y1 - y0))
+    })
 }
 
 /// Range of an axis and the digits its labels need.
@@ -289,6 +332,28 @@ mod tests {
         for word in ["first run", "second run", "cross entropy", "iteration"] {
             assert!(text.contains(word), "{word}");
         }
+    }
+
+    /// A falling and a rising curve leave the corners above and below their crossing free or not, by how far they reach.
+    #[test]
+    fn a_legend_covers_no_curve() {
+        let series = |names: [&str; 2], points: [Vec<(f64, f64)>; 2]| -> Vec<Series> {
+            names.into_iter().zip(points).map(|(name, points)| Series::dots(name, points)).collect()
+        };
+        let corner = |series: &[Series]| {
+            let plot = Plot { title: "", x_label: "", y_label: "", series };
+            let unit = || Axis { low: 0.0, high: 1.0 };
+            plot.free_corner(&unit(), &unit()).is_some()
+        };
+        assert!(corner(&series(["a", "b"], [vec![(0.0, 0.1), (1.0, 0.2)], vec![(0.0, 0.2), (1.0, 0.1)]])));
+        let cross = [vec![(0.0, 0.0), (1.0, 1.0)], vec![(0.0, 1.0), (1.0, 0.0)]];
+        assert!(!corner(&series(["a", "b"], cross.clone())));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cross.png");
+        line_plot(Some(&path), None, "Cross", "x", "y", &series(["rising", "falling"], cross)).unwrap();
+        // The blue line of the legend stands right of the axes, where no curve is.
+        let image = image::open(path).unwrap().to_rgb8();
+        assert!((880..1000).any(|x| image.get_pixel(x, 60).0 == [0, 114, 178]));
     }
 
     #[test]

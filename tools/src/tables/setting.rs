@@ -15,14 +15,16 @@ pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &Segmen
         (None, Some(own)) => found.say(format!("{own} epochs instead of {} iterations", setting.iterations)),
         (None, None) => found.say("length of the run unknown"),
     }
-    found.training(&config.train, facts, setting.batch, setting.lr, &setting.precision);
+    found.training(&config.train, facts, setting.batch, (&setting.optimizer, setting.lr), &setting.precision);
     if config.data.train.crop.size != [setting.crop; 2] {
         found.say(format!("crop {} instead of {}", sides(config.data.train.crop.size), sides([setting.crop; 2])));
     }
     found.scale("training", config.data.train.resize.as_ref().map(|resize| resize.scale), setting.scale);
     found.scale("test", config.data.test.resize, setting.test_scale);
-    if facts.slide {
-        found.say("sliding windows instead of whole images");
+    match (facts.slide, setting.slide) {
+        (true, false) => found.say("sliding windows instead of whole images"),
+        (false, true) => found.say("whole images instead of sliding windows"),
+        _ => (),
     }
     match &config.data.source {
         DataSource::Scenes { .. } => found.say("built-in scenes instead of ADE20K"),
@@ -43,7 +45,7 @@ pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSet
         (None, Some(own)) => found.say(format!("{own} iterations instead of {} epochs", setting.epochs)),
         (None, None) => found.say("length of the run unknown"),
     }
-    found.training(&config.train, facts, batch, setting.lr, &setting.precision);
+    found.training(&config.train, facts, batch, (&setting.optimizer, setting.lr), &setting.precision);
     let (own, published) = (&config.data.train.scales, &setting.scales);
     if own != published {
         found.say(format!("training scales {} instead of {}", range(own), range(published)));
@@ -81,7 +83,7 @@ impl Differences {
         }
     }
 
-    fn training(&mut self, train: &TrainConfig, facts: &Facts, batch: u64, lr: f64, precision: &str) {
+    fn training(&mut self, train: &TrainConfig, facts: &Facts, batch: u64, (optimizer, lr): (&str, f64), precision: &str) {
         if let (Some(done), Some(all)) = (facts.done, facts.iterations)
             && done < all
         {
@@ -90,6 +92,10 @@ impl Differences {
         let own = train.step_size() * facts.devices.unwrap_or(1);
         if own != batch {
             self.say(format!("batch {own} instead of {batch}"));
+        }
+        let own = train.optimizer.algorithm.name();
+        if own != optimizer {
+            self.say(format!("{own} instead of {optimizer}"));
         }
         if train.optimizer.lr != lr {
             self.say(format!("learning rate {:e} instead of {lr:e}", train.optimizer.lr));

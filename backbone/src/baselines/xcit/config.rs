@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FREQUENCIES, Xcit, XcitClassifier};
 use crate::complexity::{Complexity, OpKind, product};
-use crate::layers::ConvConfig;
+use crate::layers::{ConvConfig, DeconvPyramid};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
 
@@ -124,13 +124,12 @@ impl XcitConfig {
 
     /// Stride of every level of the backbone.
     pub fn strides(&self) -> Vec<usize> {
-        vec![PATCH / 4, PATCH / 2, PATCH, 2 * PATCH]
+        DeconvPyramid::SCALES.iter().map(|[times, over]| PATCH * over / times).collect()
     }
 
     /// Height and width of every level of the backbone for an image of `[height, width]` pixels.
     pub fn level_sizes(&self, image: [usize; 2]) -> Vec<[usize; 2]> {
-        let grid = self.grid(image);
-        vec![grid.map(|size| 4 * size), grid.map(|size| 2 * size), grid, grid.map(|size| (size / 2).max(1))]
+        DeconvPyramid::level_sizes(self.grid(image))
     }
 
     fn grid(&self, image: [usize; 2]) -> [usize; 2] {
@@ -151,13 +150,7 @@ impl XcitConfig {
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let (dim, grid) = (self.embed_dim, self.grid(image));
         let mut cost = self.trunk_complexity(image);
-        let twice = grid.map(|size| 2 * size);
-        for input in [grid, twice, grid] {
-            // Every input position is multiplied with the whole kernel.
-            cost.conv(dim, dim, [2, 2], input);
-            cost.add_params(dim);
-        }
-        cost.batch_norm(dim, twice);
+        DeconvPyramid::add_cost(&mut cost, dim, grid);
         cost
     }
 

@@ -90,6 +90,7 @@ pub fn initial_model(config: &MaskRcnnConfig, init: &Init, seed: u64, device: &D
     }
     // A classifier: its head is of no use here, and it has no norms on the outputs of its stages.
     let options = config.backbone.classifier_file_options();
+    let state = config.backbone.backbone_state(state);
     let (backbone, report) = load_into(model.backbone, &vmamba::zoo::key, &state, &options).with_context(context)?;
     model.backbone = backbone;
     Ok((model, Some(report)))

@@ -1,0 +1,250 @@
+//! Rules about files: what is there, whether it can be read, and whether images and label maps fit each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::scan::{FolderScan, LabelKind, PairScan, SplitScan};
+use super::super::{FindingKind, Severity};
+use super::{Findings, plural};
+
+/// Images below this on a side have nothing left at a stride of 32.
+const TINY: u32 = 32;
+
+pub(super) fn structure(findings: &mut Findings, scan: &FolderScan) {
+    if scan.splits.is_empty() && scan.missing.is_empty() {
+        let stray = if scan.stray_images > 0 {
+            format!(" ({} lie directly in images/)", plural(scan.stray_images, "image", "images"))
+        } else {
+            String::new()
+        };
+        findings.add_whole(
+            Severity::Error,
+            FindingKind::NoSplits,
+            format!("there is no split{stray}: expected folders such as images/training and annotations/training"),
+            "put the images into images/<split> and the label maps, as PNG with the same names, into annotations/<split>".to_owned(),
+        );
+    }
+    findings.add(
+        Severity::Error,
+        FindingKind::MissingSplit,
+        None,
+        &scan.missing,
+        |n| format!("{} neither in images/ nor in annotations/", plural(n, "split asked for is", "splits asked for are")),
+        "check the spelling; the splits of a data set are the folders below images/",
+    );
+}
+
+pub(super) fn files(findings: &mut Findings, split: &SplitScan) {
+    let name = Some(split.name.as_str());
+    if split.images == 0 {
+        findings.add(
+            Severity::Error,
+            FindingKind::EmptySplit,
+            name,
+            &[format!("images/{}", split.name)],
+            |_| "the split has no image".to_owned(),
+            "put jpg, png, bmp, tif or webp files there, or leave the split out",
+        );
+    }
+    // All lonely on both sides is one mistake (a suffix such as _mask), not hundreds.
+    if split.pairs.is_empty() && !split.images_without_label.is_empty() && !split.labels_without_image.is_empty() {
+        let shown = [split.images_without_label[0].clone(), split.labels_without_image[0].clone()];
+        findings.add(
+            Severity::Error,
+            FindingKind::NamesDoNotMatch,
+            name,
+            &shown,
+            |_| format!("none of the {} images has a label map of the same name", split.images),
+            "image and label map must differ in their ending only: a.jpg and a.png",
+        );
+    } else {
+        findings.add(
+            Severity::Error,
+            FindingKind::ImageWithoutLabel,
+            name,
+            &split.images_without_label,
+            |n| format!("{} no label map", plural(n, "image has", "images have")),
+            "add annotations/<split>/<same name>.png or remove the image",
+        );
+        findings.add(
+            Severity::Warning,
+            FindingKind::LabelWithoutImage,
+            name,
+            &split.labels_without_image,
+            |n| format!("{} no image and will not be used", plural(n, "label map has", "label maps have")),
+            "add the image or remove the label map",
+        );
+    }
+    findings.add(
+        Severity::Error,
+        FindingKind::AmbiguousName,
+        name,
+        &split.ambiguous,
+        |n| format!("{} by several images that differ in their ending only", plural(n, "label map is claimed", "label maps are claimed")),
+        "keep one of the images, or give them different names",
+    );
+    findings.add(
+        Severity::Error,
+        FindingKind::LossyLabel,
+        name,
+        &split.lossy_labels,
+        |n| format!("{} not PNG", plural(n, "label map is", "label maps are")),
+        "make the label maps again as PNG; values that went through JPEG cannot be restored",
+    );
+    findings.add(
+        Severity::Info,
+        FindingKind::OtherFiles,
+        name,
+        &split.other_files,
+        |n| format!("{} neither an image nor a label map", plural(n, "file is", "files are")),
+        "nothing needs to be done; such files are skipped",
+    );
+    let unreadable: Vec<String> = split.pairs.iter().filter_map(|p| p.image.as_ref().err().cloned()).collect();
+    findings.add(
+        Severity::Error,
+        FindingKind::UnreadableImage,
+        name,
+        &unreadable,
+        |n| format!("{} cannot be read", plural(n, "image", "images")),
+        "copy or download the files again, or remove them with their label maps",
+    );
+    let unreadable: Vec<String> = split.pairs.iter().filter_map(|p| p.labels.as_ref().err().cloned()).collect();
+    findings.add(
+        Severity::Error,
+        FindingKind::UnreadableLabel,
+        name,
+        &unreadable,
+        |n| format!("{} cannot be read", plural(n, "label map", "label maps")),
+        "copy or make the files again, or remove them with their images",
+    );
+}
+
+pub(super) fn label_formats(findings: &mut Findings, split: &SplitScan) {
+    let of_kind = |wanted: &dyn Fn(LabelKind) -> bool| -> Vec<String> {
+        split.pairs.iter().filter(|p| p.labels.as_ref().is_ok_and(|l| wanted(l.kind))).map(|p| p.name.clone()).collect()
+    };
+    let name = Some(split.name.as_str());
+    findings.add(
+        Severity::Error,
+        FindingKind::ColourLabel,
+        name,
+        &of_kind(&|kind| kind == LabelKind::Colour(false)),
+        |n| format!("{} colours instead of class indices", plural(n, "label map holds", "label maps hold")),
+        "translate every colour into the index of its class and save one channel of 8 bits",
+    );
+    findings.add(
+        Severity::Error,
+        FindingKind::ColourLabel,
+        name,
+        &of_kind(&|kind| kind == LabelKind::Colour(true)),
+        |n| format!("{} several equal channels", plural(n, "label map has", "label maps have")),
+        "save one of the channels as grey PNG of 8 bits",
+    );
+    findings.add(
+        Severity::Error,
+        FindingKind::SixteenBitLabel,
+        name,
+        &of_kind(&|kind| kind == LabelKind::Grey16),
+        |n| format!("{} 16 bits a pixel and values above 255", plural(n, "label map has", "label maps have")),
+        "save class indices as grey PNG of 8 bits; instance numbers must be turned into classes first",
+    );
+    findings.add(
+        Severity::Info,
+        FindingKind::PaletteLabel,
+        name,
+        &of_kind(&|kind| kind == LabelKind::Palette),
+        |n| {
+            format!(
+                "{} a table of colours; the indices are taken as labels, the colours are not looked at",
+                plural(n, "label map has", "label maps have")
+            )
+        },
+        "nothing needs to be done when the indices are the classes, as in PASCAL VOC",
+    );
+}
+
+pub(super) fn sizes(findings: &mut Findings, split: &SplitScan) {
+    let mut mismatched = Vec::new();
+    let mut turned = 0;
+    let mut tiny = Vec::new();
+    for pair in &split.pairs {
+        let Ok(image) = &pair.image else { continue };
+        if image.width < TINY || image.height < TINY {
+            tiny.push(format!("{} ({}x{})", pair.name, image.width, image.height));
+        }
+        let Ok(labels) = &pair.labels else { continue };
+        if (image.width, image.height) != (labels.width, labels.height) {
+            turned += usize::from((image.width, image.height) == (labels.height, labels.width));
+            mismatched.push(format!("{} ({}x{}, labels {}x{})", pair.name, image.width, image.height, labels.width, labels.height));
+        }
+    }
+    let remedy = if turned > 0 {
+        "width and height are exchanged: the label map was made without looking at the photo's EXIF orientation, so turn the label map"
+    } else {
+        "resize the label maps by nearest neighbour, never by interpolation, or take the original images"
+    };
+    let name = Some(split.name.as_str());
+    findings.add(
+        Severity::Error,
+        FindingKind::SizeMismatch,
+        name,
+        &mismatched,
+        |n| format!("{} another size than the image", plural(n, "label map has", "label maps have")),
+        remedy,
+    );
+    findings.add(
+        Severity::Warning,
+        FindingKind::TinyImage,
+        name,
+        &tiny,
+        |n| format!("{} smaller than {TINY} pixels on a side", plural(n, "image is", "images are")),
+        "the coarsest features have a stride of 32 pixels; enlarge such images or leave them out",
+    );
+}
+
+pub(super) fn duplicates(findings: &mut Findings, splits: &[SplitScan]) {
+    // Fingerprint of the image -> every place where it is, with the fingerprint of its labels.
+    let mut places: BTreeMap<u64, Vec<(usize, &PairScan)>> = BTreeMap::new();
+    for (index, split) in splits.iter().enumerate() {
+        for pair in &split.pairs {
+            if let Ok(image) = &pair.image {
+                places.entry(image.content).or_default().push((index, pair));
+            }
+        }
+    }
+    let mut groups: Vec<Vec<(usize, &PairScan)>> = places.into_values().filter(|group| group.len() > 1).collect();
+    groups.sort_by(|a, b| (a[0].0, &a[0].1.name).cmp(&(b[0].0, &b[0].1.name)));
+    let show =
+        |group: &[(usize, &PairScan)]| group.iter().map(|(s, p)| format!("{}/{}", splits[*s].name, p.name)).collect::<Vec<_>>().join(" = ");
+    let crosses = |group: &[(usize, &PairScan)]| group.iter().any(|(s, _)| *s != group[0].0);
+    let across: Vec<String> = groups.iter().filter(|g| crosses(g)).map(|g| show(g)).collect();
+    let within: Vec<String> = groups.iter().filter(|g| !crosses(g)).map(|g| show(g)).collect();
+    let conflicting: Vec<String> = groups
+        .iter()
+        .filter(|group| group.iter().filter_map(|(_, p)| p.labels.as_ref().ok()).map(|l| l.content).collect::<BTreeSet<_>>().len() > 1)
+        .map(|g| show(g))
+        .collect();
+    findings.add(
+        Severity::Warning,
+        FindingKind::DuplicateAcrossSplits,
+        None,
+        &across,
+        |n| format!("{} in more than one split, so validation would measure memory", plural(n, "image is", "images are")),
+        "remove such images from one of the splits",
+    );
+    findings.add(
+        Severity::Warning,
+        FindingKind::DuplicateInSplit,
+        None,
+        &within,
+        |n| format!("{} more than once in a split", plural(n, "image is", "images are")),
+        "keep one copy; a repeated image counts twice in training and in the metric",
+    );
+    findings.add(
+        Severity::Warning,
+        FindingKind::ConflictingLabels,
+        None,
+        &conflicting,
+        |n| format!("{} with different label maps", plural(n, "image occurs", "images occur")),
+        "find out which label map is right and remove the others",
+    );
+}
