@@ -113,7 +113,7 @@ impl OptimizerConfig {
             }
             Algorithm::AdamW { .. } | Algorithm::Sgd { .. } => (),
         }
-        self.layer_decay.map_or(Ok(()), |decay| decay.validate())
+        self.layer_decay.map_or(Ok(()), LayerDecay::validate)
     }
 }
 
