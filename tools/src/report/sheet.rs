@@ -34,7 +34,6 @@ enum Thing {
 pub(super) enum Anchor {
     Start,
     Middle,
-    End,
 }
 
 impl Sheet {
@@ -128,7 +127,6 @@ impl Sheet {
                     let anchor = match anchor {
                         Anchor::Start => "start",
                         Anchor::Middle => "middle",
-                        Anchor::End => "end",
                     };
                     let turn = if *turned { format!(" transform=\"rotate(-90 {x} {y})\"") } else { String::new() };
                     let (size, colour, words) = (em(*size), hexadecimal(INK.0), escaped(words));
@@ -150,7 +148,6 @@ fn draw_words(out: &mut RgbImage, [x, y]: [u32; 2], words: &str, size: f32, anch
     let begin = match anchor {
         Anchor::Start => 0,
         Anchor::Middle => long / 2,
-        Anchor::End => long,
     };
     if turned {
         let mut line = RgbImage::from_pixel(long.max(1), size.ceil() as u32 + 2, PAPER);
