@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use burn::prelude::Device;
 use image::{Rgb, RgbImage};
@@ -161,6 +163,28 @@ fn a_backbone_of_a_segmentor_is_found_under_its_prefix() {
     let field = |name: &str| npy(&place(name).join("small_after.npy"));
     assert_eq!(field("plain"), field("prefixed"));
     assert!(!place("plain").join("small_before.npy").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_in_the_first_field_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    fs::write(folder.path().join("small.toml"), SMALL).unwrap();
+    let model = folder.path().join("small.toml").display().to_string();
+    let arguments = ["--models", &model, "--size", "32", "--images", "1000000", "--out", &out.display().to_string()];
+    let mut command = Command::new(ERF);
+    let child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begin = Instant::now();
+    while !out.is_dir() && begin.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("interrupted"), "{ran:?}");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn panel(field: &Field, settings: &Settings, look: &Look) -> Result<Panel> {
     let map = HeatMap::new(powered.iter().map(|value| value * scale).collect(), [settings.size; 2])?;
     let mut panel = Panel::new(map);
     let half = field.squares.iter().find(|square| square.share == 0.5).and_then(|square| square.area);
-    panel.note = half.map(|area| format!("50 % in {:.2} % of the area", area * 100.0)).unwrap_or_default();
+    panel.note = half.map(|area| format!("50 %: {:.2} % of area", area * 100.0)).unwrap_or_default();
     if look.squares {
         let middle = (settings.size / 2) as f32;
         let outline = |side: usize| Mark::Outline([middle - (side / 2) as f32; 2], [side as f32; 2]);

@@ -142,7 +142,7 @@ impl Subject {
         match &self.config {
             BackboneConfig::Swin(config) => {
                 let [height, width] = config.window([size; 2]);
-                format!("windows of {height} x {width}")
+                format!("windows {height}x{width}")
             }
             _ => String::new(),
         }
@@ -204,7 +204,7 @@ mod tests {
     fn sizes_that_a_family_cannot_take_and_windows_are_said() {
         let subject = |name: &str| subjects(&[name.to_owned()], &[], &[]).unwrap().remove(0);
         assert!(format!("{:#}", subject("deit_tiny").check(100).unwrap_err()).contains("16 divides"));
-        assert_eq!(subject("swin_tiny").remark(1024), "windows of 7 x 7");
-        assert_eq!(subject("swin_tiny_scaled").remark(1024), "windows of 32 x 32");
+        assert_eq!(subject("swin_tiny").remark(1024), "windows 7x7");
+        assert_eq!(subject("swin_tiny_scaled").remark(1024), "windows 32x32");
     }
 }

@@ -227,7 +227,11 @@ impl HeatMapGrid {
             sheet.filled([(left + BAR) as i32, y as i32], [5, 1], [90; 3]);
             sheet.words([left + BAR + 8, y + 5], text, TEXT, Anchor::Start);
         }
-        sheet.turned_words([layout.width - GAP, top + height / 2], shorten(&self.bar_label, height, TEXT), TEXT);
+        // A low figure leaves the words more room than its bar.
+        let label = shorten(&self.bar_label, layout.height - 2 * GAP, TEXT);
+        let half = text_width(&label, TEXT).div_ceil(2);
+        let middle = (top + height / 2).min(layout.height - GAP - half).max(GAP + half);
+        sheet.turned_words([layout.width - GAP, middle], label, TEXT);
     }
 }
 
