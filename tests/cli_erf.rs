@@ -62,7 +62,7 @@ fn a_figure_of_models_with_and_without_weights_is_the_same_every_time() {
     let device = Device::flex();
     device.seed(9);
     export_safetensors(
-        &place("weights.safetensors"),
+        place("weights.safetensors"),
         &state_dict_of(&small_config().try_init_classifier(5, &device).unwrap(), &vmamba::zoo::key),
     )
     .unwrap();
@@ -153,8 +153,8 @@ fn a_backbone_of_a_segmentor_is_found_under_its_prefix() {
     device.seed(9);
     let backbone = state_dict_of(&small_config().try_init(&device).unwrap(), &vmamba::zoo::key);
     let prefixed: StateDict = backbone.iter().map(|(key, tensor)| (format!("backbone.{key}"), tensor.clone())).collect();
-    export_safetensors(&place("plain.safetensors"), &backbone).unwrap();
-    export_safetensors(&place("prefixed.safetensors"), &prefixed).unwrap();
+    export_safetensors(place("plain.safetensors"), &backbone).unwrap();
+    export_safetensors(place("prefixed.safetensors"), &prefixed).unwrap();
     let model = place("small.toml").display().to_string();
     for name in ["plain", "prefixed"] {
         let checkpoint = format!("small={}", place(&format!("{name}.safetensors")).display());
@@ -214,7 +214,7 @@ fn what_is_wrong_is_one_error() {
 
     let device = Device::flex();
     let deit = BackboneConfig::named("deit_tiny").unwrap().try_init_classifier(3, &device).unwrap();
-    export_safetensors(&place("deit.safetensors"), &state_dict_of(&deit, &vmamba::zoo::key)).unwrap();
+    export_safetensors(place("deit.safetensors"), &state_dict_of(&deit, &vmamba::zoo::key)).unwrap();
     let other = format!("small={}", text(&place("deit.safetensors")));
     erf(&out, &["--models", &small, "--checkpoint", &other, "--trained-only"]).failed(&["deit.safetensors", "small"]);
     let unknown = format!("mine={}", text(&place("deit.safetensors")));
