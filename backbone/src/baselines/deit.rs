@@ -21,6 +21,7 @@ use vision_ops::Fused;
 use crate::checkpoint::StateDict;
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
+use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, TableResize, attend, heads};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
@@ -391,7 +392,19 @@ impl DeitClassifier {
     }
 }
 
+last_map_of_trunk!(Deit, DeitClassifier);
+
 impl Trunk {
+    /// See [`LastMap`](crate::LastMap).
+    fn chain(&self, [height, width]: [usize; 2]) -> Chain<'_> {
+        let patch = self.patch_embed.proj.weight.dims()[2];
+        let embedded = Chain::of(|images| self.embed(images).0);
+        self.blocks.iter().fold(embedded, |chain, block| chain.then(|tokens| block.forward(tokens))).then(move |tokens| {
+            let [batch, _, count, dim] = tokens.dims();
+            channels_first(tokens.narrow(2, 1, count - 1).reshape([batch, height / patch, width / patch, dim]))
+        })
+    }
+
     fn new(config: &DeitConfig, device: &Device) -> Self {
         let (dim, side) = (config.embed_dim, config.table_side());
         let normal = |shape| Param::from_tensor(Tensor::random(shape, Distribution::Normal(0.0, 0.02), device));

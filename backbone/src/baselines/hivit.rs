@@ -16,6 +16,8 @@
 //! the first merge. The detector's attention within windows is not here: every position sees all others, as in the official segmentor.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::rc::Rc;
 
 use burn::module::Param;
 use burn::prelude::*;
@@ -25,6 +27,7 @@ use vision_ops::Fused;
 
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
+use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{
     Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, RelativePositions, TableResize, attend, halved, heads,
 };
@@ -452,7 +455,33 @@ impl HivitClassifier {
     }
 }
 
+last_map_of_trunk!(Hivit, HivitClassifier);
+
 impl Trunk {
+    /// See [`LastMap`](crate::LastMap).
+    fn chain(&self, _image: [usize; 2]) -> Chain<'_> {
+        let mut chain = Chain::of(|images| self.embed(images));
+        // Worked out once, by the first block with attention.
+        let shared: Rc<OnceCell<RelativePositions>> = Rc::default();
+        let first = self.blocks.iter().position(|block| matches!(block, Block::Attention(_)));
+        for (index, block) in self.blocks.iter().enumerate() {
+            chain = match block {
+                Block::Mlp(block) => chain.then(|x| block.forward(x)),
+                Block::Merge(merge) => chain.then(|x| merge.forward(x)),
+                Block::Attention(block) => {
+                    let shared = Rc::clone(&shared);
+                    chain.then(move |x| {
+                        let x = if first == Some(index) { self.add_positions(x) } else { x };
+                        let [_, height, width, _] = x.dims();
+                        let pairs = shared.get_or_init(|| RelativePositions::new([height, width], &x.device()));
+                        block.forward(x, pairs)
+                    })
+                }
+            };
+        }
+        chain.then(channels_first)
+    }
+
     fn new(config: &HivitConfig, device: &Device) -> Self {
         let norm = |channels| ChannelNorm::with_epsilon(channels, config.norm_epsilon, device);
         let count: usize = (0..=LAST).map(|stage| config.mlps(stage)).sum();
@@ -487,20 +516,12 @@ impl Trunk {
     /// `images` `[batch, in_chans, height, width]` to `[batch, height / patch, width / patch, embed_dim]` in the same type; a rest that
     /// fills no patch is left out. `observe` sees the map behind every block, with the block's number in the official list.
     fn forward_observed(&self, images: Tensor<4>, mut observe: impl FnMut(usize, &Tensor<4>)) -> Tensor<4> {
-        let patch = self.patch_size;
-        let images = [2, 3].into_iter().fold(images, |images, axis| match images.dims()[axis] {
-            size if size.is_multiple_of(patch) => images,
-            size => images.narrow(axis, 0, size / patch * patch),
-        });
-        let mut x = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
-        if let Some(norm) = &self.patch_embed.norm {
-            x = norm.forward(x);
-        }
+        let mut x = self.embed(images);
         let mut pairs = None;
         for (index, block) in self.blocks.iter().enumerate() {
             x = match block {
                 Block::Mlp(block) => block.forward(x),
-                Block::Merge(PatchMerge { norm, reduction }) => reduction.forward(norm.forward(merge_neighbours(x))),
+                Block::Merge(merge) => merge.forward(x),
                 Block::Attention(block) => {
                     // Worked out once, before the first of them.
                     let pairs = match &pairs {
@@ -519,6 +540,20 @@ impl Trunk {
         x
     }
 
+    /// `images` `[batch, in_chans, height, width]` to what the first block gets.
+    fn embed(&self, images: Tensor<4>) -> Tensor<4> {
+        let patch = self.patch_size;
+        let images = [2, 3].into_iter().fold(images, |images, axis| match images.dims()[axis] {
+            size if size.is_multiple_of(patch) => images,
+            size => images.narrow(axis, 0, size / patch * patch),
+        });
+        let x = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
+        match &self.patch_embed.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+
     fn add_positions(&self, x: Tensor<4>) -> Tensor<4> {
         let Some(table) = &self.absolute_pos_embed else {
             return x;
@@ -528,6 +563,13 @@ impl Trunk {
         let table = if [height, width] == [side; 2] { table } else { TableResize::Bicubic.apply(table, [height, width]) };
         let table = table.cast(x.dtype()).unsqueeze::<4>();
         x + table
+    }
+}
+
+impl PatchMerge {
+    /// `[batch, height, width, channels]` to half as many positions along both axes, twice as many channels.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.reduction.forward(self.norm.forward(merge_neighbours(x)))
     }
 }
 

@@ -29,6 +29,7 @@ use vision_ops::{Fused, Pointwise, Route};
 use crate::checkpoint::StateDict;
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
+use crate::last_map::{Chain, LastMap, channels_first};
 use crate::layers::{Conv, ConvConfig, DeconvPyramid, Dense, DropPath, TableResize, deconv_pyramid_key, uniform_fan_in};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
@@ -377,6 +378,14 @@ impl Vim {
         &self.config
     }
 
+    /// Images to tokens `[batch, 1, height * width, embed_dim]` with their positions added, and height and width in patches.
+    fn embed(&self, images: Tensor<4>) -> (Tensor<4>, [usize; 2]) {
+        let patches = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
+        let ([batch, height, width, dim], dtype) = (patches.dims(), patches.dtype());
+        let tokens: Tensor<4> = patches.reshape([batch, 1, height * width, dim]);
+        (tokens + self.positions([height, width]).cast(dtype).unsqueeze::<4>(), [height, width])
+    }
+
     /// `[1, height * width, embed_dim]`.
     fn positions(&self, size: [usize; 2]) -> Tensor<3> {
         let (table, side) = (self.pos_embed.val(), self.config.table_side());
@@ -388,13 +397,31 @@ impl Vim {
     }
 }
 
+impl LastMap for Vim {
+    fn chain(&self, [height, width]: [usize; 2]) -> Chain<'_> {
+        let conv = self.config.patch_conv();
+        let [rows, columns] = [height, width].map(|size| conv.output_size(size));
+        let embedded = Chain::of(|images| self.embed(images).0);
+        let layers = self.layers.iter().fold(embedded, |chain, layer| {
+            chain.then(move |sum| {
+                let dim = sum.dims()[3];
+                let rotation = self.config.rotary_positions.then(|| Rotation::new([rows, columns], dim, &sum.device()));
+                layer.forward(rotation.map_or_else(|| sum.clone(), |rotation| rotation.forward(sum.clone())), DType::F32)
+            })
+        });
+        layers.then(move |sum| {
+            let [batch, _, _, dim] = sum.dims();
+            channels_first(sum.reshape([batch, rows, columns, dim]))
+        })
+    }
+}
+
 impl FeaturePyramid for Vim {
     fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let dtype = images.dtype();
-        let patches = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
-        let [batch, height, width, dim] = patches.dims();
-        let tokens = patches.reshape([batch, 1, height * width, dim]);
-        let mut sum = (tokens + self.positions([height, width]).cast(dtype).unsqueeze::<4>()).cast(DType::F32);
+        let (tokens, [height, width]) = self.embed(images);
+        let mut sum = tokens.cast(DType::F32);
+        let [batch, _, _, dim] = sum.dims();
         let rotation = self.config.rotary_positions.then(|| Rotation::new([height, width], dim, &sum.device()));
         let mut levels = Vec::with_capacity(self.config.out_indices.len());
         for (index, layer) in self.layers.iter().enumerate() {
@@ -534,6 +561,20 @@ impl VimClassifier {
         let patches = Tensor::cat(vec![before, table.narrow(1, middle + 1, rows - 1 - middle)], 1).reshape([side, side, dim]);
         let patches = TableResize::Bicubic.apply(patches, [height, width]).reshape([1, height * width, dim]);
         with_middle(patches, class, 1)
+    }
+}
+
+impl LastMap for VimClassifier {
+    fn chain(&self, [height, width]: [usize; 2]) -> Chain<'_> {
+        let conv = self.config.patch_conv();
+        let [rows, columns] = [height, width].map(|size| conv.output_size(size));
+        let embedded = Chain::of(|images| self.embed(images).0);
+        self.layers.iter().fold(embedded, |chain, layer| chain.then(|sum| layer.forward(sum, DType::F32))).then(move |sum| {
+            let ([batch, _, count, dim], middle) = (sum.dims(), rows * columns / 2);
+            let before = sum.clone().narrow(2, 0, middle);
+            let behind = sum.narrow(2, middle + 1, count - 1 - middle);
+            channels_first(Tensor::cat(vec![before, behind], 2).reshape([batch, rows, columns, dim]))
+        })
     }
 }
 
