@@ -207,7 +207,7 @@ mod tests {
             (ScanPattern::Unidirectional, vision_ops::ScanPattern::Unidirectional),
             (ScanPattern::Bidirectional, vision_ops::ScanPattern::Bidirectional),
         ] {
-            let expected: Vec<f32> = vision_ops::cross_scan(image.clone(), copied).into_data().to_vec().unwrap();
+            let expected: Vec<f32> = vision_ops::cross_scan(image.clone(), copied).into_data().try_to_vec().unwrap();
             let ours: Vec<f32> = walks(pattern).iter().flat_map(|walk| walk.sequences(GRID)).flatten().map(|patch| patch as f32).collect();
             assert_eq!(ours, expected, "{pattern:?}");
         }
@@ -240,7 +240,7 @@ mod tests {
         let config = VmambaConfig { forward_type: form.parse().unwrap(), ssm_conv: None, ssm_init, ..VmambaConfig::default() };
         let ss2d = Ss2d::new(&config, dim, &device);
         let x: Tensor<4> = Tensor::random([1, height, width, dim], Distribution::Normal(0.0, 1.0), &device);
-        let results = |x: Tensor<4>| -> Vec<f32> { ss2d.forward(x, None).into_data().to_vec().unwrap() };
+        let results = |x: Tensor<4>| -> Vec<f32> { ss2d.forward(x, None).into_data().try_to_vec().unwrap() };
         let before = results(x.clone());
         let differing = |changed: usize| {
             let mut bump = vec![0.0; height * width * dim];
