@@ -8,5 +8,6 @@ pub mod gpu_check;
 pub mod peers;
 pub mod published;
 pub mod report;
+pub mod routes;
 pub mod scaling;
 pub mod tables;

@@ -8,6 +8,8 @@ pub mod npy;
 pub mod objects;
 pub mod pictures;
 pub mod plots;
+mod route_animation;
+pub mod route_figure;
 mod sheet;
 pub mod tables;
 pub mod tensorboard;

@@ -27,6 +27,8 @@ enum Thing {
     Picture { at: [u32; 2], picture: RgbImage },
     Box { at: [i32; 2], size: [u32; 2], colour: [u8; 3], filled: bool },
     Words { at: [u32; 2], words: String, size: f32, anchor: Anchor, turned: bool },
+    Line { from: [f32; 2], to: [f32; 2], width: f32, colour: [u8; 3] },
+    Triangle { corners: [[f32; 2]; 3], colour: [u8; 3] },
 }
 
 /// Which part of the words is at their place.
@@ -66,6 +68,16 @@ impl Sheet {
         self.things.push(Thing::Words { at, words: words.into(), size, anchor: Anchor::Middle, turned: true });
     }
 
+    /// A line with round ends, `width` pixels wide; a dot where both ends are at one place. Pixel centres are at halves.
+    pub(super) fn line(&mut self, from: [f32; 2], to: [f32; 2], width: f32, colour: [u8; 3]) {
+        self.things.push(Thing::Line { from, to, width, colour });
+    }
+
+    /// A filled triangle between three places `[x, y]`.
+    pub(super) fn triangle(&mut self, corners: [[f32; 2]; 3], colour: [u8; 3]) {
+        self.things.push(Thing::Triangle { corners, colour });
+    }
+
     /// Writes the sheet as PNG and SVG; either may be left out.
     pub(super) fn write(&self, png: Option<&Path>, svg: Option<&Path>) -> Result<()> {
         if let Some(path) = png {
@@ -88,6 +100,13 @@ impl Sheet {
                     draw(&mut out, area, Rgb(*colour));
                 }
                 Thing::Words { at, words, size, anchor, turned } => draw_words(&mut out, *at, words, *size, *anchor, *turned),
+                Thing::Line { from, to, width, colour } => {
+                    let outside = |place| distance_to_segment(place, *from, *to) - width / 2.0;
+                    draw_shape(&mut out, &[*from, *to], width / 2.0, *colour, outside);
+                }
+                Thing::Triangle { corners, colour } => {
+                    draw_shape(&mut out, corners, 0.0, *colour, |place| distance_to_triangle(place, *corners));
+                }
             }
         }
         out
@@ -135,6 +154,22 @@ impl Sheet {
                         "<text x=\"{x}\" y=\"{y}\" font-size=\"{size:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\"{turn}>{words}</text>"
                     )?;
                 }
+                Thing::Line { from: [x1, y1], to: [x2, y2], width, colour } => {
+                    let colour = hexadecimal(*colour);
+                    writeln!(
+                        text,
+                        "<path d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\" stroke=\"{colour}\" stroke-width=\"{width}\" \
+                         stroke-linecap=\"round\"/>"
+                    )?;
+                }
+                Thing::Triangle { corners: [a, b, c], colour } => {
+                    let colour = hexadecimal(*colour);
+                    writeln!(
+                        text,
+                        "<path d=\"M{:.1} {:.1}L{:.1} {:.1}L{:.1} {:.1}Z\" fill=\"{colour}\"/>",
+                        a[0], a[1], b[0], b[1], c[0], c[1]
+                    )?;
+                }
             }
         }
         text.push_str("</svg>\n");
@@ -157,6 +192,40 @@ fn draw_words(out: &mut RgbImage, [x, y]: [u32; 2], words: &str, size: f32, anch
     } else {
         draw_text_mut(out, INK, x as i32 - begin as i32, y as i32 - ascent, scale, &font(), words);
     }
+}
+
+/// Fills the shape around `corners`, `margin` pixels beyond them, where `outside` is the signed distance to its edge, negative within;
+/// pixels on the edge are mixed by how much of them is covered.
+fn draw_shape(out: &mut RgbImage, corners: &[[f32; 2]], margin: f32, colour: [u8; 3], outside: impl Fn([f32; 2]) -> f32) {
+    let pixels = |axis: usize, limit: u32| {
+        let low = corners.iter().map(|corner| corner[axis]).fold(f32::INFINITY, f32::min) - margin - 1.0;
+        let high = corners.iter().map(|corner| corner[axis]).fold(f32::NEG_INFINITY, f32::max) + margin + 1.0;
+        low.max(0.0) as u32..(high.max(0.0).ceil() as u32).min(limit)
+    };
+    for y in pixels(1, out.height()) {
+        for x in pixels(0, out.width()) {
+            let covered = (0.5 - outside([x as f32 + 0.5, y as f32 + 0.5])).clamp(0.0, 1.0);
+            for (below, above) in out.get_pixel_mut(x, y).0.iter_mut().zip(colour) {
+                *below = (f32::from(*below) * (1.0 - covered) + f32::from(above) * covered).round() as u8;
+            }
+        }
+    }
+}
+
+fn distance_to_segment([x, y]: [f32; 2], from: [f32; 2], to: [f32; 2]) -> f32 {
+    let [along_x, along_y] = [to[0] - from[0], to[1] - from[1]];
+    let squared = along_x * along_x + along_y * along_y;
+    let share = if squared > 0.0 { (((x - from[0]) * along_x + (y - from[1]) * along_y) / squared).clamp(0.0, 1.0) } else { 0.0 };
+    f32::hypot(x - from[0] - share * along_x, y - from[1] - share * along_y)
+}
+
+/// Negative within the triangle.
+fn distance_to_triangle(place: [f32; 2], corners: [[f32; 2]; 3]) -> f32 {
+    let sides = [0, 1, 2].map(|first| [corners[first], corners[(first + 1) % 3]]);
+    let turns = sides.map(|[from, to]| (to[0] - from[0]) * (place[1] - from[1]) - (to[1] - from[1]) * (place[0] - from[0]));
+    let nearest = sides.iter().map(|[from, to]| distance_to_segment(place, *from, *to)).fold(f32::INFINITY, f32::min);
+    let within = turns.iter().all(|turn| *turn >= 0.0) || turns.iter().all(|turn| *turn <= 0.0);
+    if within { -nearest } else { nearest }
 }
 
 /// The font size of SVG, the side of the em square, of letters that are `size` pixels from their highest to their lowest point.
@@ -226,6 +295,26 @@ mod tests {
         assert!((52..68).contains(&middle) && dark.iter().all(|(_, y)| *y <= 50), "{middle}");
         let svg = sheet.svg().unwrap();
         for part in ["width=\"120\"", "a &lt; b", "data:image/png;base64,iVBOR", "fill=\"#090807\"", "x=\"30.5\""] {
+            assert!(svg.contains(part), "{part}: {svg}");
+        }
+    }
+
+    #[test]
+    fn lines_and_triangles_cover_what_lies_between_their_corners() {
+        let mut sheet = Sheet::new(60, 30);
+        sheet.line([5.0, 10.0], [25.0, 10.0], 4.0, [200, 0, 0]);
+        sheet.line([30.0, 10.0], [30.0, 10.0], 6.0, [0, 0, 200]);
+        sheet.triangle([[40.0, 5.0], [40.0, 25.0], [50.0, 15.0]], [0, 200, 0]);
+        let pixels = sheet.pixels();
+        let at = |x, y| pixels.get_pixel(x, y).0;
+        assert_eq!([at(15, 8), at(15, 11), at(15, 12), at(15, 7)], [[200, 0, 0], [200, 0, 0], [255; 3], [255; 3]]);
+        assert_eq!([at(30, 10), at(31, 9), at(34, 10)], [[0, 0, 200], [0, 0, 200], [255; 3]]);
+        assert_eq!([at(42, 15), at(48, 15), at(48, 8), at(38, 15)], [[0, 200, 0], [0, 200, 0], [255; 3], [255; 3]]);
+        // The area of a triangle of base 20 and height 10, counted from how far each pixel is covered: exact but for its three corners.
+        let green: f32 = pixels.enumerate_pixels().filter(|(x, ..)| *x >= 38).map(|(.., pixel)| f32::from(255 - pixel.0[0]) / 255.0).sum();
+        assert!((green - 100.0).abs() < 2.0, "{green}");
+        let svg = sheet.svg().unwrap();
+        for part in ["M5.0 10.0L25.0 10.0", "stroke-width=\"4\"", "M40.0 5.0L40.0 25.0L50.0 15.0Z"] {
             assert!(svg.contains(part), "{part}: {svg}");
         }
     }

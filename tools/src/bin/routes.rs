@@ -1,0 +1,154 @@
+//! Draws the routes of SS2D's scan: `routes --grid 8x12 --pattern all --query 4,6 --out runs/routes`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
+use image::RgbImage;
+use serde_json::{Value, json};
+use tools::engine::process;
+use tools::report::route_figure::RouteFigure;
+use tools::report::write_whole;
+use tools::routes::{pattern_name, readers, trails};
+use vision_datasets::image_io::read_rgb;
+use vision_datasets::scenes::{SceneConfig, SceneDataset};
+use vmamba::vmamba::ScanPattern;
+
+/// Pixels of the longer side of a built-in scene.
+const SCENE: usize = 512;
+
+/// Draw the four scans of SS2D over the patches of an image, and what a patch has read when its result is known.
+///
+/// Writes PATTERN.png and PATTERN.svg, the animated PATTERN_context.png, and routes.json with every order.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Patches down and across, at most 64 each.
+    #[arg(long, value_name = "HEIGHTxWIDTH", default_value = "8x12", value_parser = grid)]
+    grid: [usize; 2],
+    /// Which scan.
+    #[arg(long, value_enum, default_value_t)]
+    pattern: Pattern,
+    /// The patch whose reading is shown, counted from 0; the middle without.
+    #[arg(long, value_name = "ROW,COLUMN", value_parser = query)]
+    query: Option<[usize; 2]>,
+    /// A photo under the patches, cut about its middle to the shape of the grid.
+    #[arg(long, value_name = "FILE")]
+    photo: Option<PathBuf>,
+    /// A built-in scene under the patches.
+    #[arg(long, value_name = "SEED", conflicts_with = "photo")]
+    scene: Option<u64>,
+    /// Folder for the figures.
+    #[arg(long, value_name = "FOLDER", default_value = "runs/routes")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Pattern {
+    /// Rows, columns, and both reversed: the paper's.
+    #[default]
+    Cross,
+    /// Rows four times.
+    Unidirectional,
+    /// Rows twice and reversed rows twice.
+    Bidirectional,
+    /// Each row by itself in both directions, then each column.
+    Cascade,
+    /// All of them.
+    All,
+}
+
+impl Pattern {
+    fn patterns(self) -> Vec<ScanPattern> {
+        match self {
+            Self::Cross => vec![ScanPattern::Cross],
+            Self::Unidirectional => vec![ScanPattern::Unidirectional],
+            Self::Bidirectional => vec![ScanPattern::Bidirectional],
+            Self::Cascade => vec![ScanPattern::Cascade],
+            Self::All => vec![ScanPattern::Cross, ScanPattern::Unidirectional, ScanPattern::Bidirectional, ScanPattern::Cascade],
+        }
+    }
+}
+
+fn grid(text: &str) -> Result<[usize; 2], String> {
+    pair(text, 'x', "HEIGHTxWIDTH, such as 8x12")
+}
+
+fn query(text: &str) -> Result<[usize; 2], String> {
+    pair(text, ',', "ROW,COLUMN, such as 4,6")
+}
+
+fn pair(text: &str, between: char, form: &str) -> Result<[usize; 2], String> {
+    let numbers = text.split_once(between).and_then(|(first, second)| Some([first.trim().parse().ok()?, second.trim().parse().ok()?]));
+    numbers.ok_or_else(|| format!("must be two whole numbers as {form}"))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let query = arguments.query.unwrap_or(arguments.grid.map(|side| side / 2));
+    // A grid or a query that does not exist is wrong usage like any other wrong number, but is only known from both of them.
+    if let Err(error) = trails(ScanPattern::Cross, arguments.grid, query) {
+        Arguments::command().bin_name("routes").error(ErrorKind::ValueValidation, error).exit();
+    }
+    process::run_tool(|| run(&arguments, query).map(|()| true))
+}
+
+fn run(arguments: &Arguments, query: [usize; 2]) -> Result<()> {
+    let photo = photo(arguments)?;
+    let out = &arguments.out;
+    std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
+    let mut patterns = serde_json::Map::new();
+    for pattern in arguments.pattern.patterns() {
+        let figure = RouteFigure::new(pattern, arguments.grid, query, photo.clone())?;
+        let name = pattern_name(pattern);
+        let file = |end: &str| out.join(format!("{name}{end}"));
+        figure.write(&file(".png"), &file(".svg"))?;
+        figure.write_animation(&file("_context.png"))?;
+        let read = readers(figure.trails(), figure.patches()).iter().filter(|readers| **readers > 0).count();
+        println!("{name}: {read} of {} patches are read before the result of the query", figure.patches());
+        patterns.insert(name.to_owned(), facts(&figure));
+    }
+    let under = match (&arguments.photo, arguments.scene) {
+        (Some(path), _) => json!({ "photo": path }),
+        (None, Some(seed)) => json!({ "scene": seed }),
+        (None, None) => Value::Null,
+    };
+    let document = json!({ "grid": arguments.grid, "query": query, "under": under, "patterns": patterns });
+    write_whole(&out.join("routes.json"), format!("{document:#}\n").as_bytes())?;
+    println!("figures are in {}", out.display());
+    Ok(())
+}
+
+/// Orders and what is read, patches in raster order.
+fn facts(figure: &RouteFigure) -> Value {
+    let walks: Vec<Value> = figure
+        .trails()
+        .iter()
+        .map(|trail| {
+            let reached = trail.reached_after(trail.visited.len(), figure.patches());
+            let read: Vec<usize> = (0..reached.len()).filter(|patch| reached[*patch]).collect();
+            json!({ "name": trail.walk.name(), "sequences": trail.walk.sequences(figure.grid()), "visited": trail.visited, "read": read })
+        })
+        .collect();
+    json!({ "walks": walks, "readers": readers(figure.trails(), figure.patches()) })
+}
+
+fn photo(arguments: &Arguments) -> Result<Option<RgbImage>> {
+    if let Some(path) = &arguments.photo {
+        return Ok(Some(read_photo(path)?));
+    }
+    let Some(seed) = arguments.scene else { return Ok(None) };
+    let longer = arguments.grid[0].max(arguments.grid[1]);
+    let [height, width] = arguments.grid.map(|side| (side * SCENE / longer).max(16));
+    let scenes = SceneDataset::new(SceneConfig { seed, height, width, ..SceneConfig::default() })?;
+    Ok(Some(scenes.scene(0).image))
+}
+
+fn read_photo(path: &Path) -> Result<RgbImage> {
+    if path.is_dir() {
+        bail!("--photo: {} is a folder, not a photo", path.display());
+    }
+    read_rgb(path).context("--photo")
+}
