@@ -10,6 +10,7 @@
 //! * [`FeaturePyramid`]: the contract between any backbone and any head.
 //! * [`checkpoint`]: official and own weights, read without running their code, loaded strictly, saved atomically.
 //! * [`complexity`]: parameters and FLOPs by the official counting.
+//! * [`analysis`]: looks inside: which patches a patch draws from.
 //! * [`baselines`]: the networks that VMamba is compared with, each with classifier and weights people have.
 //! * [`zoo`]: all of them by name, behind one configuration and one type.
 //! * [`layers`]: what several models share.
@@ -26,6 +27,7 @@
 //! }
 //! ```
 
+pub mod analysis;
 pub mod baselines;
 pub mod checkpoint;
 pub mod complexity;

@@ -56,6 +56,11 @@ impl VmambaClassifier {
     pub fn config(&self) -> &VmambaConfig {
         &self.config
     }
+
+    /// Stem and stages.
+    pub(crate) fn trunk(&self) -> &Trunk {
+        &self.trunk
+    }
 }
 
 impl ClassifierHead {
