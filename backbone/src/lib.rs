@@ -10,7 +10,8 @@
 //! * [`FeaturePyramid`]: the contract between any backbone and any head.
 //! * [`checkpoint`]: official and own weights, read without running their code, loaded strictly, saved atomically.
 //! * [`complexity`]: parameters and FLOPs by the official counting.
-//! * [`analysis`]: looks inside: which patches a patch draws from.
+//! * [`analysis`]: looks inside: what the middle of the last map sees, and which patches a patch draws from.
+//! * [`LastMap`]: any network as a chain from images to its last map.
 //! * [`baselines`]: the networks that VMamba is compared with, each with classifier and weights people have.
 //! * [`zoo`]: all of them by name, behind one configuration and one type.
 //! * [`layers`]: what several models share.
@@ -32,11 +33,13 @@ pub mod baselines;
 pub mod checkpoint;
 pub mod complexity;
 mod feature_pyramid;
+mod last_map;
 pub mod layers;
 pub mod vmamba;
 pub mod zoo;
 
 pub use feature_pyramid::FeaturePyramid;
+pub use last_map::{Chain, LastMap};
 pub use vmamba::{
     ConfigError, Dims, DownsampleVersion, DtRank, ForwardType, NormLayout, OfficialConfig, PatchEmbedVersion, Preset, SsmInit, Vmamba,
     VmambaClassifier, VmambaConfig, official_key,

@@ -27,7 +27,7 @@ use crate::checkpoint::{LoadOptions, Rename, StateDict, current_key};
 use crate::complexity::Complexity;
 use crate::layers::Dense;
 use crate::vmamba::{ConfigError, Preset, Vmamba, VmambaClassifier, VmambaConfig};
-use crate::{FeaturePyramid, official_key};
+use crate::{Chain, FeaturePyramid, LastMap, official_key};
 
 /// The last linear layer of a classifier.
 #[derive(Clone, Debug)]
@@ -216,6 +216,23 @@ macro_rules! families {
             fn strides(&self) -> Vec<usize> {
                 match self {
                     $(Self::$family(backbone) => backbone.strides(),)*
+                }
+            }
+        }
+
+        impl LastMap for Backbone {
+            fn chain(&self, image: [usize; 2]) -> Chain<'_> {
+                match self {
+                    $(Self::$family(backbone) => backbone.chain(image),)*
+                }
+            }
+        }
+
+        impl LastMap for Classifier {
+            fn chain(&self, image: [usize; 2]) -> Chain<'_> {
+                match self {
+                    $(Self::$family(classifier) => classifier.chain(image),)*
+                    $(Self::$only(classifier) => classifier.chain(image),)*
                 }
             }
         }

@@ -21,6 +21,7 @@ use vision_ops::{Pointwise, gelu};
 
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::{FeaturePyramid, normalised};
+use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{ChannelNorm, Conv, ConvConfig, Dense, DepthwiseConv, DropPath};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::{require, require_stages};
@@ -304,7 +305,21 @@ impl ConvnextClassifier {
     }
 }
 
+last_map_of_trunk!(Convnext, ConvnextClassifier);
+
 impl Trunk {
+    /// See [`LastMap`](crate::LastMap).
+    fn chain(&self, _image: [usize; 2]) -> Chain<'_> {
+        let mut chain = Chain::of(|images: Tensor<4>| self.stem.norm.forward(self.stem.conv.forward(images.permute([0, 2, 3, 1]))));
+        for Stage { downsample, blocks } in &self.stages {
+            if let Some(NormConv { norm, conv }) = downsample {
+                chain = chain.then(|x| conv.forward(norm.forward(x)));
+            }
+            chain = blocks.iter().fold(chain, |chain, block| chain.then(|x| block.forward(x)));
+        }
+        chain.then(channels_first)
+    }
+
     fn new(config: &ConvnextConfig, device: &Device) -> Self {
         let mut rates = config.drop_path_rates().into_iter();
         let stages = config.depths.iter().zip(&config.dims).enumerate().map(|(stage, (depth, dim))| Stage {

@@ -20,7 +20,8 @@ use vision_ops::Fused;
 
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
-use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, TableResize, attend, heads};
+use crate::last_map::{Chain, channels_first, last_map_of_trunk};
+use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, TableResize, attend, attention_weights, heads};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
 
@@ -325,6 +326,14 @@ struct MultiLevelNeck {
 }
 
 impl Deit {
+    /// What the patch `query`, row and column, attends to in block `block` (counted from 0) of one image `[1, in_chans, height, width]`.
+    ///
+    /// # Errors
+    /// When block or query do not exist, or there is not one image.
+    pub fn attention_row(&self, images: Tensor<4>, block: usize, query: [usize; 2]) -> Result<AttentionRow, AttentionError> {
+        attention_row(&self.trunk, &self.config, images, block, query)
+    }
+
     /// The configuration it was built from.
     pub fn config(&self) -> &DeitConfig {
         &self.config
@@ -379,13 +388,33 @@ impl DeitClassifier {
         &self.head
     }
 
+    /// What the patch `query`, row and column, attends to in block `block` (counted from 0) of one image `[1, in_chans, height, width]`.
+    ///
+    /// # Errors
+    /// When block or query do not exist, or there is not one image.
+    pub fn attention_row(&self, images: Tensor<4>, block: usize, query: [usize; 2]) -> Result<AttentionRow, AttentionError> {
+        attention_row(&self.trunk, &self.config, images, block, query)
+    }
+
     /// The configuration it was built from.
     pub fn config(&self) -> &DeitConfig {
         &self.config
     }
 }
 
+last_map_of_trunk!(Deit, DeitClassifier);
+
 impl Trunk {
+    /// See [`LastMap`](crate::LastMap).
+    fn chain(&self, [height, width]: [usize; 2]) -> Chain<'_> {
+        let patch = self.patch_embed.proj.weight.dims()[2];
+        let embedded = Chain::of(|images| self.embed(images).0);
+        self.blocks.iter().fold(embedded, |chain, block| chain.then(|tokens| block.forward(tokens))).then(move |tokens| {
+            let [batch, _, count, dim] = tokens.dims();
+            channels_first(tokens.narrow(2, 1, count - 1).reshape([batch, height / patch, width / patch, dim]))
+        })
+    }
+
     fn new(config: &DeitConfig, device: &Device) -> Self {
         let (dim, side) = (config.embed_dim, config.table_side());
         let normal = |shape| Param::from_tensor(Tensor::random(shape, Distribution::Normal(0.0, 0.02), device));
@@ -419,6 +448,21 @@ impl Trunk {
         let class = self.cls_token.val().cast(dtype).unsqueeze::<4>().expand([batch, 1, 1, dim]);
         let tokens = Tensor::cat(vec![class, patches.reshape([batch, 1, height * width, dim])], 2);
         (tokens + self.positions([height, width]).cast(dtype).unsqueeze::<4>(), [height, width])
+    }
+
+    /// The attention of the patch `query`, row and column, in a block, `[heads, 1 + patches]`, the class token first, and the patches along
+    /// height and width. None when block or query do not exist.
+    fn attention_of(&self, images: Tensor<4>, block: usize, query: [usize; 2]) -> Option<(Tensor<2>, [usize; 2])> {
+        let last = self.blocks.get(block)?;
+        let (tokens, [height, width]) = self.embed(images);
+        if query[0] >= height || query[1] >= width {
+            return None;
+        }
+        let tokens = self.blocks.iter().take(block).fold(tokens, |tokens, block| block.forward(tokens));
+        let [q, k, _] = heads(last.attn.qkv.forward(last.norm1.forward(tokens)), last.attn.num_heads);
+        let q = q.narrow(2, 1 + query[0] * width + query[1], 1);
+        let weights = attention_weights(q, k, None).narrow(0, 0, 1);
+        Some((weights.reshape([last.attn.num_heads, 1 + height * width]), [height, width]))
     }
 
     /// `[1, 1 + height * width, embed_dim]`. The class token keeps its position.

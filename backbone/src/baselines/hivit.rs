@@ -10,6 +10,8 @@
 //! is the official repository's network for supervised training.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::rc::Rc;
 
 use burn::module::Param;
 use burn::prelude::*;
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use vision_ops::Fused;
 
 use crate::complexity::{Complexity, OpKind, product};
+use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{
     Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, RelativePositions, TableResize, attend, heads,
 };
@@ -347,7 +350,33 @@ impl HivitClassifier {
     }
 }
 
+last_map_of_trunk!(HivitClassifier);
+
 impl Trunk {
+    /// See [`LastMap`](crate::LastMap).
+    fn chain(&self, _image: [usize; 2]) -> Chain<'_> {
+        let mut chain = Chain::of(|images| self.embed(images));
+        // Worked out once, by the first block with attention.
+        let shared: Rc<OnceCell<RelativePositions>> = Rc::default();
+        let first = self.blocks.iter().position(|block| matches!(block, Block::Attention(_)));
+        for (index, block) in self.blocks.iter().enumerate() {
+            chain = match block {
+                Block::Mlp(block) => chain.then(|x| block.forward(x)),
+                Block::Merge(merge) => chain.then(|x| merge.forward(x)),
+                Block::Attention(block) => {
+                    let shared = Rc::clone(&shared);
+                    chain.then(move |x| {
+                        let x = if first == Some(index) { self.add_positions(x) } else { x };
+                        let [_, height, width, _] = x.dims();
+                        let pairs = shared.get_or_init(|| RelativePositions::new([height, width], &x.device()));
+                        block.forward(x, pairs)
+                    })
+                }
+            };
+        }
+        chain.then(channels_first)
+    }
+
     fn new(config: &HivitConfig, device: &Device) -> Self {
         let norm = |channels| ChannelNorm::with_epsilon(channels, config.norm_epsilon, device);
         let count: usize = (0..=LAST).map(|stage| config.mlps(stage)).sum();
@@ -380,15 +409,12 @@ impl Trunk {
 
     /// `images` `[batch, in_chans, height, width]` to `[batch, height / patch, width / patch, embed_dim]` in the same type.
     fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let mut x = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
-        if let Some(norm) = &self.patch_embed.norm {
-            x = norm.forward(x);
-        }
+        let mut x = self.embed(images);
         let mut pairs = None;
         for block in &self.blocks {
             x = match block {
                 Block::Mlp(block) => block.forward(x),
-                Block::Merge(PatchMerge { norm, reduction }) => reduction.forward(norm.forward(merge_neighbours(x))),
+                Block::Merge(merge) => merge.forward(x),
                 Block::Attention(block) => {
                     // Worked out once, before the first of them.
                     let pairs = match &pairs {
@@ -406,6 +432,15 @@ impl Trunk {
         x
     }
 
+    /// `images` `[batch, in_chans, height, width]` to what the first block gets.
+    fn embed(&self, images: Tensor<4>) -> Tensor<4> {
+        let x = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
+        match &self.patch_embed.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+
     fn add_positions(&self, x: Tensor<4>) -> Tensor<4> {
         let Some(table) = &self.absolute_pos_embed else {
             return x;
@@ -415,6 +450,13 @@ impl Trunk {
         let table = if [height, width] == [side; 2] { table } else { TableResize::Bicubic.apply(table, [height, width]) };
         let table = table.cast(x.dtype()).unsqueeze::<4>();
         x + table
+    }
+}
+
+impl PatchMerge {
+    /// `[batch, height, width, channels]` to half as many positions along both axes, twice as many channels.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.reduction.forward(self.norm.forward(merge_neighbours(x)))
     }
 }
 

@@ -23,6 +23,7 @@ use vision_ops::Pointwise;
 
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
+use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{BatchNorm2d, Conv, ConvConfig, Dense, uniform_fan_in};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::{require, require_stages};
@@ -299,7 +300,15 @@ impl ResnetClassifier {
     }
 }
 
+last_map_of_trunk!(Resnet, ResnetClassifier);
+
 impl Trunk {
+    /// See [`LastMap`](crate::LastMap).
+    fn chain(&self, _image: [usize; 2]) -> Chain<'_> {
+        let blocks = self.layers.iter().flatten();
+        blocks.fold(Chain::of(|images| self.stem(images)), |chain, block| chain.then(|x| block.forward(x))).then(channels_first)
+    }
+
     fn new(config: &ResnetConfig, device: &Device) -> Self {
         let stage = |stage| config.blocks(stage).iter().map(|block| Bottleneck::new(block, device)).collect();
         Self {
@@ -312,15 +321,22 @@ impl Trunk {
     /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', channels]` of every stage in
     /// the same type.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let x = self.bn1.forward_behind(&self.conv1, images.permute([0, 2, 3, 1]), None, Pointwise::Relu);
-        let pool = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
-        let mut x = max_pool2d(x.permute([0, 3, 1, 2]), pool).permute([0, 2, 3, 1]);
+        let mut x = self.stem(images);
         let mut features = Vec::with_capacity(self.layers.len());
         for blocks in &self.layers {
             x = blocks.iter().fold(x, |x, block| block.forward(x));
             features.push(x.clone());
         }
         features
+    }
+}
+
+impl Trunk {
+    /// `images` `[batch, in_chans, height, width]` to what the first block gets.
+    fn stem(&self, images: Tensor<4>) -> Tensor<4> {
+        let x = self.bn1.forward_behind(&self.conv1, images.permute([0, 2, 3, 1]), None, Pointwise::Relu);
+        let pool = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
+        max_pool2d(x.permute([0, 3, 1, 2]), pool).permute([0, 2, 3, 1])
     }
 }
 

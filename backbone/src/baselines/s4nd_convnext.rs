@@ -21,6 +21,7 @@ use vision_ops::{Fused, Pointwise};
 use super::s4nd::{S4nd, S4ndConfig};
 use crate::complexity::{Complexity, OpKind, einsum_count, printed_half, product};
 use crate::feature_pyramid::FeaturePyramid;
+use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, halves, uniform_fan_in};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
@@ -353,7 +354,19 @@ impl S4ndConvnextClassifier {
     }
 }
 
+last_map_of_trunk!(S4ndConvnext, S4ndConvnextClassifier);
+
 impl Trunk {
+    /// See [`LastMap`](crate::LastMap).
+    fn chain(&self, _image: [usize; 2]) -> Chain<'_> {
+        let mut chain = Chain::of(|images: Tensor<4>| self.stem.forward(images.permute([0, 2, 3, 1])));
+        for stage in &self.stages {
+            chain = chain.then(|x| stage.enter(x));
+            chain = stage.blocks.iter().fold(chain, |chain, block| chain.then(|x| block.forward(x)));
+        }
+        chain.then(channels_first)
+    }
+
     fn new(config: &S4ndConvnextConfig, device: &Device) -> Self {
         let (stages, blocks) = (config.depths.len(), config.depths.iter().sum::<usize>());
         let step = config.drop_path_rate / (blocks.max(2) - 1) as f64;
@@ -415,11 +428,15 @@ impl Stage {
     /// `[batch, height, width, channels]` to `[batch, height', width', channels']`, half as many positions along an axis where it
     /// downsamples.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = match (&self.norm_layer, &self.downsample) {
+        self.blocks.iter().fold(self.enter(x), |x, block| block.forward(x))
+    }
+
+    /// To what the first block gets.
+    fn enter(&self, x: Tensor<4>) -> Tensor<4> {
+        match (&self.norm_layer, &self.downsample) {
             (Some(norm), Some(downsample)) => downsample.forward(norm.forward(x)),
             _ => x,
-        };
-        self.blocks.iter().fold(x, |x, block| block.forward(x))
+        }
     }
 }
 

@@ -15,6 +15,9 @@
 //! windows do not divide are padded with zeros before the shift, as in the official detectors and in torchvision, whose padding is attended
 //! to (timm shifts first). Images are padded to whole patches, as in the detectors (torchvision leaves the rest out).
 
+use std::cell::OnceCell;
+use std::rc::Rc;
+
 use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::{DType, Distribution};
@@ -22,6 +25,7 @@ use vision_ops::Fused;
 
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::{FeaturePyramid, normalised};
+use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, attend};
 use crate::vmamba::{ConfigError, PatchMerging};
 
@@ -170,7 +174,32 @@ impl SwinClassifier {
     }
 }
 
+last_map_of_trunk!(Swin, SwinClassifier);
+
 impl SwinTrunk {
+    /// See [`LastMap`](crate::LastMap).
+    fn chain(&self, [height, width]: [usize; 2]) -> Chain<'_> {
+        let window = self.config.window([height, width]);
+        let mut chain = Chain::of(|images: Tensor<4>| self.patch_embed.forward(images.permute([0, 2, 3, 1]), self.config.patch_size));
+        for stage in &self.layers {
+            // Worked out once, by the first block that sees the stage's map.
+            let shared: Rc<OnceCell<Windows>> = Rc::default();
+            for block in &stage.blocks {
+                let shared = Rc::clone(&shared);
+                chain = chain.then(move |x| {
+                    let [_, rows, columns, _] = x.dims();
+                    let geometry = || Geometry::new([rows, columns], window, self.config.small_maps);
+                    let windows = shared.get_or_init(|| Windows::new(geometry(), &x.device()));
+                    block.forward(x, windows)
+                });
+            }
+            if let Some(downsample) = &stage.downsample {
+                chain = chain.then(|x| downsample.forward(x));
+            }
+        }
+        chain.then(channels_first)
+    }
+
     /// The configuration must be valid.
     fn new(config: &SwinConfig, device: &Device) -> Self {
         let mut drop_path_rates = config.drop_path_rates().into_iter();

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use vision_ops::{Fused, Pointwise, Route};
 
 use crate::complexity::{Complexity, OpKind, product};
+use crate::last_map::{Chain, LastMap, channels_first};
 use crate::layers::{Conv, ConvConfig, Dense, DropPath, TableResize, uniform_fan_in};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
@@ -346,6 +347,20 @@ impl VimClassifier {
         let patches = Tensor::cat(vec![before, table.narrow(1, middle + 1, rows - 1 - middle)], 1).reshape([side, side, dim]);
         let patches = TableResize::Bicubic.apply(patches, [height, width]).reshape([1, height * width, dim]);
         with_middle(patches, class, 1)
+    }
+}
+
+impl LastMap for VimClassifier {
+    fn chain(&self, [height, width]: [usize; 2]) -> Chain<'_> {
+        let conv = self.config.patch_conv();
+        let [rows, columns] = [height, width].map(|size| conv.output_size(size));
+        let embedded = Chain::of(|images| self.embed(images).0);
+        self.layers.iter().fold(embedded, |chain, layer| chain.then(|sum| layer.forward(sum, DType::F32))).then(move |sum| {
+            let ([batch, _, count, dim], middle) = (sum.dims(), rows * columns / 2);
+            let before = sum.clone().narrow(2, 0, middle);
+            let behind = sum.narrow(2, middle + 1, count - 1 - middle);
+            channels_first(Tensor::cat(vec![before, behind], 2).reshape([batch, rows, columns, dim]))
+        })
     }
 }
 

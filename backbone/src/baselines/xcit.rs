@@ -26,6 +26,7 @@ use vision_ops::{Fused, Pointwise};
 
 use crate::checkpoint::{StateDict, StateTensor};
 use crate::feature_pyramid::FeaturePyramid;
+use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{
     Activation, BatchNorm2d, ChannelNorm, Conv, ConvConfig, Dense, DepthwiseConv, DropPath, Mlp, MlpConfig, attend, heads, uniform_fan_in,
 };
@@ -256,7 +257,15 @@ impl XcitClassifier {
     }
 }
 
+last_map_of_trunk!(Xcit, XcitClassifier);
+
 impl Trunk {
+    /// See [`LastMap`](crate::LastMap).
+    fn chain(&self, _image: [usize; 2]) -> Chain<'_> {
+        let embedded = Chain::of(|images| self.embed(images));
+        self.blocks.iter().fold(embedded, |chain, block| chain.then(|x| block.forward(x))).then(channels_first)
+    }
+
     fn new(config: &XcitConfig, device: &Device) -> Self {
         let patch = |conv: ConvConfig| {
             let fan_in = conv.inputs * conv.kernel * conv.kernel;

@@ -23,13 +23,18 @@ pub(crate) fn attend([q, k, v]: [Tensor<4>; 3], bias: Option<Tensor<4>>) -> Tens
     if dtype == DType::F32 && !q.device().is_autodiff() {
         return module::attention(q, k, v, None, bias, AttentionModuleOptions::default());
     }
+    attention_weights(q, k, bias).cast(dtype).matmul(v)
+}
+
+/// `softmax(q k' / sqrt(channels) + bias)`, what [`attend`] multiplies the values with: `[batch, heads, queries, tokens]`, float32.
+pub(crate) fn attention_weights(q: Tensor<4>, k: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
     let scale = (q.dims()[3] as f64).sqrt().recip();
     let scores = (q * scale).matmul(k.swap_dims(2, 3)).cast(DType::F32);
     let scores = match bias {
         Some(bias) => scores + bias,
         None => scores,
     };
-    softmax(scores, 3).cast(dtype).matmul(v)
+    softmax(scores, 3)
 }
 
 /// The pairs of positions of a rectangle, for a learned bias of every distance between two of them (Swin Transformer, section 3.2).

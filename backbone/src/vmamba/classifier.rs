@@ -5,6 +5,7 @@ use burn::tensor::DType;
 
 use super::Trunk;
 use super::config::VmambaConfig;
+use crate::last_map::last_map_of_trunk;
 use crate::layers::{ChannelNorm, Dense};
 
 /// The classifier (official `VSSM`).
@@ -62,6 +63,8 @@ impl VmambaClassifier {
         &self.trunk
     }
 }
+
+last_map_of_trunk!(VmambaClassifier);
 
 impl ClassifierHead {
     /// `[batch, height, width, channels]` to `[batch, channels]`; the average and what follows, a row an image, are float32.

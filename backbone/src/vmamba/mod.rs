@@ -12,6 +12,7 @@ use burn::prelude::*;
 use burn::tensor::Distribution;
 
 use crate::feature_pyramid::{FeaturePyramid, normalised};
+use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::ChannelNorm;
 
 pub(crate) mod block;
@@ -95,6 +96,8 @@ impl FeaturePyramid for Vmamba {
     }
 }
 
+last_map_of_trunk!(Vmamba);
+
 impl Trunk {
     fn new(config: &VmambaConfig, device: &Device) -> Self {
         let patch_embed = PatchEmbed::new(config, device);
@@ -140,6 +143,18 @@ impl Trunk {
     /// `images` `[batch, in_chans, height, width]` to what the first block gets.
     fn embed(&self, images: Tensor<4>) -> Tensor<4> {
         self.add_positions(self.patch_embed.forward(images.permute([0, 2, 3, 1])))
+    }
+
+    /// See [`LastMap`](crate::LastMap).
+    fn chain(&self, _image: [usize; 2]) -> Chain<'_> {
+        let mut chain = Chain::of(|images| self.embed(images));
+        for stage in &self.layers {
+            chain = stage.blocks.iter().fold(chain, |chain, block| chain.then(|x| block.forward(x)));
+            if let Some(downsample) = &stage.downsample {
+                chain = chain.then(|x| downsample.forward(x));
+            }
+        }
+        chain.then(channels_first)
     }
 
     /// Adds the position table, resized when the image is not of the size it was made for. (The official classifier fails on another

@@ -118,6 +118,22 @@ impl ImageFolder {
     }
 }
 
+/// The images in and below a folder of any layout, in the order of their paths, folder by folder. Hidden files and folders are left out.
+///
+/// # Errors
+/// When there is no such folder or no image in it.
+pub fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
+    if !root.is_dir() {
+        return Err(DataError::layout(root, "no such folder"));
+    }
+    let mut images = Vec::new();
+    collect(root, 0, DEPTH, &mut images)?;
+    if images.is_empty() {
+        return Err(DataError::layout(root, format!("no image in or below this folder (looked for {})", IMAGE_ENDINGS.join(", "))));
+    }
+    Ok(images.into_iter().map(|(path, _)| path).collect())
+}
+
 /// The images of a class in and below a folder.
 fn collect(folder: &Path, label: usize, depth: usize, images: &mut Vec<(PathBuf, usize)>) -> Result<(), DataError> {
     if depth == 0 {

@@ -11,7 +11,7 @@ use imageproc::rect::Rect;
 use std::path::Path;
 
 /// Background of sheets and strips, and the colour of text on it.
-const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
+pub(super) const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 pub(super) const INK: Rgb<u8> = Rgb([32, 32, 32]);
 /// Free space around panels, in pixels.
 const GAP: u32 = 10;
@@ -264,7 +264,7 @@ fn check_size(labels: &[u8], width: u32, height: u32) -> Result<()> {
     Ok(())
 }
 
-fn font() -> FontRef<'static> {
+pub(super) fn font() -> FontRef<'static> {
     // The font is part of the program; `the_built_in_font_is_readable` is the evidence.
     FontRef::try_from_slice(dejavu::sans::regular()).expect("the built-in font is readable")
 }
@@ -274,7 +274,7 @@ pub(super) fn text_width(text: &str, size: f32) -> u32 {
 }
 
 /// The text, or as much of it as fits into `width` pixels with an ellipsis behind it.
-fn shorten(text: &str, width: u32, size: f32) -> String {
+pub(super) fn shorten(text: &str, width: u32, size: f32) -> String {
     if text_width(text, size) <= width {
         return text.to_owned();
     }

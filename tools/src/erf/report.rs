@@ -1,0 +1,138 @@
+//! What a study leaves behind: one figure with one colour bar, the areas as numbers, the maps themselves.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{Field, Images, SHARES, Settings, State};
+use crate::report::heatmap::{ColourMap, HeatMap, HeatMapGrid, Mark, Panel};
+use crate::report::npy::write_npy;
+use crate::report::tables::{Cell, Table};
+use crate::report::write_whole;
+
+/// How the figure looks.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Above it.
+    pub title: String,
+    /// Contributions are raised to this power before they are divided by the largest; 0.2 in the paper.
+    pub power: f32,
+    /// Colours.
+    pub colours: ColourMap,
+    /// Whether the squares of the table are drawn.
+    pub squares: bool,
+    /// Width of a panel in pixels.
+    pub panel: u32,
+}
+
+/// Writes the map of a field into `folder`, not normalised, float32, `[height, width]`, and returns its file.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_field(folder: &Path, field: &Field, size: usize) -> Result<PathBuf> {
+    let state = if field.state == State::Before { "before" } else { "after" };
+    let name = field.model.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-' && letter != '_', "_");
+    let path = folder.join(format!("{name}_{state}.npy"));
+    write_npy(&path, &field.map, &[size, size])?;
+    Ok(path)
+}
+
+/// Writes `erf.png`, `erf.svg`, `erf.md`, `erf.csv` and `erf.json` into `folder` and returns the table.
+///
+/// # Errors
+/// When there is no field or a file cannot be written.
+pub fn write_report(folder: &Path, fields: &[Field], images: &Images, settings: &Settings, look: &Look) -> Result<Table> {
+    figure(fields, settings, look)?.write(Some(&folder.join("erf.png")), Some(&folder.join("erf.svg")))?;
+    let table = table(fields);
+    let markdown = format!(
+        "# {}\n\nThe smallest square around the middle that holds a share of the contribution (its side in pixels, and its share of the \
+         image's area), of contributions that are not normalised. {} x {} pixels, images: {}, seed {}; {} could not be read.\n\n{}\n\
+         ![Effective receptive fields](erf.png)\n\nContributions to the power {}, each map divided by its largest value.\n",
+        look.title,
+        settings.size,
+        settings.size,
+        images.describe(),
+        settings.seed,
+        images.unreadable().len(),
+        table.markdown(),
+        look.power,
+    );
+    write_whole(&folder.join("erf.md"), markdown.as_bytes())?;
+    write_whole(&folder.join("erf.csv"), table.csv().as_bytes())?;
+    let document = json!({
+        "size": settings.size, "images": settings.images, "seed": settings.seed, "power": look.power, "source": images.describe(),
+        "unreadable": images.unreadable(), "fields": fields,
+    });
+    write_whole(&folder.join("erf.json"), format!("{document:#}\n").as_bytes())?;
+    Ok(table)
+}
+
+fn table(fields: &[Field]) -> Table {
+    let percent = |share: f64| format!("{} %", (share * 100.0).round());
+    let mut columns: Vec<String> = ["model", "weights", "images", "no numbers"].map(str::to_owned).into();
+    columns.extend(SHARES.iter().flat_map(|share| [format!("side for {}", percent(*share)), "area, %".to_owned()]));
+    columns.push("remark".to_owned());
+    let mut table = Table::new(columns);
+    for field in fields {
+        let weights = match &field.checkpoint {
+            Some(path) => path.display().to_string(),
+            None => "random".to_owned(),
+        };
+        let mut row: Vec<Cell> =
+            vec![field.model.as_str().into(), weights.into(), field.images.len().into(), field.not_finite.len().into()];
+        for square in &field.squares {
+            row.push(square.side.into());
+            row.push(square.area.map_or(Cell::Missing, |area| Cell::Number(area * 100.0, 3)));
+        }
+        row.push(field.remark.as_str().into());
+        table.push(row);
+    }
+    table
+}
+
+/// A column a model, a row a state.
+fn figure(fields: &[Field], settings: &Settings, look: &Look) -> Result<HeatMapGrid> {
+    let mut models: Vec<&str> = Vec::new();
+    for field in fields {
+        if !models.contains(&field.model.as_str()) {
+            models.push(&field.model);
+        }
+    }
+    let states: Vec<State> =
+        [State::Before, State::After].into_iter().filter(|state| fields.iter().any(|field| field.state == *state)).collect();
+    let of = |model: &str, state: State| fields.iter().find(|field| field.model == model && field.state == state);
+    let panel = |model: &&str, state: State| of(model, state).map(|field| panel(field, settings, look)).transpose();
+    let row = |state: &State| models.iter().map(|model| panel(model, *state)).collect::<Result<Vec<_>>>();
+    let remark = |model: &&str| {
+        let remark = fields.iter().find(|field| field.model == **model).map_or("", |field| &field.remark);
+        if remark.is_empty() { (*model).to_owned() } else { format!("{model}, {remark}") }
+    };
+    Ok(HeatMapGrid {
+        title: look.title.clone(),
+        columns: models.iter().map(remark).collect(),
+        rows: states.iter().map(|state| state.words().to_owned()).collect(),
+        panels: states.iter().map(row).collect::<Result<Vec<_>>>()?,
+        colours: look.colours,
+        range: Some([0.0, 1.0]),
+        bar_label: format!("(contribution / largest)^{}", look.power),
+        panel_width: look.panel,
+    })
+}
+
+fn panel(field: &Field, settings: &Settings, look: &Look) -> Result<Panel> {
+    let powered: Vec<f32> = field.map.iter().map(|value| value.powf(look.power)).collect();
+    let largest = powered.iter().copied().fold(0.0, f32::max);
+    // A field without a positive value is drawn as zeros.
+    let scale = if largest > 0.0 { largest.recip() } else { 0.0 };
+    let map = HeatMap::new(powered.iter().map(|value| value * scale).collect(), [settings.size; 2])?;
+    let mut panel = Panel::new(map);
+    let half = field.squares.iter().find(|square| square.share == 0.5).and_then(|square| square.area);
+    panel.note = half.map(|area| format!("50 %: {:.2} % of area", area * 100.0)).unwrap_or_default();
+    if look.squares {
+        let middle = (settings.size / 2) as f32;
+        let outline = |side: usize| Mark::Outline([middle - (side / 2) as f32; 2], [side as f32; 2]);
+        panel.marks = field.squares.iter().filter_map(|square| square.side).map(outline).collect();
+    }
+    Ok(panel)
+}
