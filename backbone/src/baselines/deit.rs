@@ -18,6 +18,7 @@ use burn::tensor::{DType, Distribution};
 use serde::{Deserialize, Serialize};
 use vision_ops::Fused;
 
+use crate::analysis::{AttentionError, AttentionRow};
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
 use crate::last_map::{Chain, channels_first, last_map_of_trunk};
@@ -403,6 +404,27 @@ impl DeitClassifier {
 }
 
 last_map_of_trunk!(Deit, DeitClassifier);
+
+fn attention_row(
+    trunk: &Trunk,
+    config: &DeitConfig,
+    images: Tensor<4>,
+    block: usize,
+    query: [usize; 2],
+) -> Result<AttentionRow, AttentionError> {
+    let [batch, _, height, width] = images.dims();
+    if batch != 1 {
+        return Err(AttentionError::Batch(batch));
+    }
+    let blocks = trunk.blocks.len();
+    if block >= blocks {
+        return Err(AttentionError::NoSuchBlock { block, blocks });
+    }
+    let size = config.grid([height, width]);
+    let (weights, size) = trunk.attention_of(images, block, query).ok_or(AttentionError::Query { query, size })?;
+    let weights: Vec<f32> = weights.into_data().iter::<f32>().collect();
+    Ok(AttentionRow::of_heads(&weights, size, query))
+}
 
 impl Trunk {
     /// See [`LastMap`](crate::LastMap).

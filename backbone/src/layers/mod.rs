@@ -25,6 +25,6 @@ pub use drop_path::DropPath;
 pub use mlp::{Mlp, MlpConfig};
 pub use table_resize::TableResize;
 
-pub(crate) use attention::{RelativePositions, attend, heads};
+pub(crate) use attention::{RelativePositions, attend, attention_weights, heads};
 pub(crate) use init::uniform_fan_in;
 pub(crate) use mlp::halves;
