@@ -10,7 +10,7 @@
 //! * [`FeaturePyramid`]: the contract between any backbone and any head.
 //! * [`checkpoint`]: official and own weights, read without running their code, loaded strictly, saved atomically.
 //! * [`complexity`]: parameters and FLOPs by the official counting.
-//! * [`analysis`]: looks inside: what the middle of the last map sees.
+//! * [`analysis`]: looks inside: what the middle of the last map sees, and which patches a patch draws from.
 //! * [`LastMap`]: any network as a chain from images to its last map.
 //! * [`baselines`]: the networks that VMamba is compared with, each with classifier and weights people have.
 //! * [`zoo`]: all of them by name, behind one configuration and one type.

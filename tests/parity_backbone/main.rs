@@ -1,5 +1,6 @@
 //! The backbone and its operations against numbers of the official implementation.
 
+mod activation_map;
 mod backbone;
 mod classifier;
 mod cross_scan;

@@ -1,5 +1,11 @@
 //! Looks inside networks: what the paper's figures draw, as numbers.
 
+mod activation_map;
+mod attention_map;
 mod receptive_field;
+mod scan_trace;
 
+pub use activation_map::{ActivationMaps, Decay, MapError, MapMode, MapOptions, MapRange, RouteMap, activation_maps, channel_row};
+pub use attention_map::{AttentionError, AttentionRow};
 pub use receptive_field::{CoveringSquare, ReceptiveField, central_gradient, covering_square};
+pub use scan_trace::{BlockIndex, RouteTrace, ScanTrace, TraceError};

@@ -18,11 +18,14 @@ use burn::tensor::{DType, Distribution, TensorData};
 use serde::{Deserialize, Serialize};
 use vision_ops::Fused;
 
+use crate::analysis::{AttentionError, AttentionRow};
 use crate::checkpoint::StateDict;
 use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
 use crate::last_map::{Chain, channels_first, last_map_of_trunk};
-use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, TableResize, attend, heads};
+use crate::layers::{
+    Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, TableResize, attend, attention_weights, heads,
+};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
 
@@ -332,6 +335,14 @@ struct MultiLevelNeck {
 }
 
 impl Deit {
+    /// What the patch `query`, row and column, attends to in block `block` (counted from 0) of one image `[1, in_chans, height, width]`.
+    ///
+    /// # Errors
+    /// When block or query do not exist, or there is not one image.
+    pub fn attention_row(&self, images: Tensor<4>, block: usize, query: [usize; 2]) -> Result<AttentionRow, AttentionError> {
+        attention_row(&self.trunk, &self.config, images, block, query)
+    }
+
     /// The configuration it was built from.
     pub fn config(&self) -> &DeitConfig {
         &self.config
@@ -386,6 +397,14 @@ impl DeitClassifier {
         &self.head
     }
 
+    /// What the patch `query`, row and column, attends to in block `block` (counted from 0) of one image `[1, in_chans, height, width]`.
+    ///
+    /// # Errors
+    /// When block or query do not exist, or there is not one image.
+    pub fn attention_row(&self, images: Tensor<4>, block: usize, query: [usize; 2]) -> Result<AttentionRow, AttentionError> {
+        attention_row(&self.trunk, &self.config, images, block, query)
+    }
+
     /// The configuration it was built from.
     pub fn config(&self) -> &DeitConfig {
         &self.config
@@ -393,6 +412,27 @@ impl DeitClassifier {
 }
 
 last_map_of_trunk!(Deit, DeitClassifier);
+
+fn attention_row(
+    trunk: &Trunk,
+    config: &DeitConfig,
+    images: Tensor<4>,
+    block: usize,
+    query: [usize; 2],
+) -> Result<AttentionRow, AttentionError> {
+    let [batch, _, height, width] = images.dims();
+    if batch != 1 {
+        return Err(AttentionError::Batch(batch));
+    }
+    let blocks = trunk.blocks.len();
+    if block >= blocks {
+        return Err(AttentionError::NoSuchBlock { block, blocks });
+    }
+    let size = config.grid([height, width]);
+    let (weights, size) = trunk.attention_of(images, block, query).ok_or(AttentionError::Query { query, size })?;
+    let weights: Vec<f32> = weights.into_data().iter::<f32>().collect();
+    Ok(AttentionRow::of_heads(&weights, size, query))
+}
 
 impl Trunk {
     /// See [`LastMap`](crate::LastMap).
@@ -442,6 +482,21 @@ impl Trunk {
         let class = self.cls_token.val().cast(dtype).unsqueeze::<4>().expand([batch, 1, 1, dim]);
         let tokens = Tensor::cat(vec![class, patches.reshape([batch, 1, height * width, dim])], 2);
         (tokens + self.positions([height, width]).cast(dtype).unsqueeze::<4>(), [height, width])
+    }
+
+    /// The attention of the patch `query`, row and column, in a block, `[heads, 1 + patches]`, the class token first, and the patches along
+    /// height and width. None when block or query do not exist.
+    fn attention_of(&self, images: Tensor<4>, block: usize, query: [usize; 2]) -> Option<(Tensor<2>, [usize; 2])> {
+        let last = self.blocks.get(block)?;
+        let (tokens, [height, width]) = self.embed(images);
+        if query[0] >= height || query[1] >= width {
+            return None;
+        }
+        let tokens = self.blocks.iter().take(block).fold(tokens, |tokens, block| block.forward(tokens));
+        let [q, k, _] = heads(last.attn.qkv.forward(last.norm1.forward(tokens)), last.attn.num_heads);
+        let q = q.narrow(2, 1 + query[0] * width + query[1], 1);
+        let weights = attention_weights(q, k, None).narrow(0, 0, 1);
+        Some((weights.reshape([last.attn.num_heads, 1 + height * width]), [height, width]))
     }
 
     /// `[1, 1 + height * width, embed_dim]`. The class token keeps its position.

@@ -24,13 +24,18 @@ pub(crate) fn attend([q, k, v]: [Tensor<4>; 3], bias: Option<Tensor<4>>) -> Tens
     if dtype == DType::F32 && !q.device().is_autodiff() && !vision_ops::keeps_float32(&q.device()) {
         return module::attention(q, k, v, None, bias, AttentionModuleOptions::default());
     }
+    vision_ops::matmul(attention_weights(q, k, bias).cast(dtype), v)
+}
+
+/// `softmax(q k' / sqrt(channels) + bias)`, what [`attend`] multiplies the values with: `[batch, heads, queries, tokens]`, float32.
+pub(crate) fn attention_weights(q: Tensor<4>, k: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
     let scale = (q.dims()[3] as f64).sqrt().recip();
     let scores = vision_ops::matmul(q * scale, k.swap_dims(2, 3)).cast(DType::F32);
     let scores = match bias {
         Some(bias) => scores + bias,
         None => scores,
     };
-    vision_ops::matmul(softmax(scores, 3).cast(dtype), v)
+    softmax(scores, 3)
 }
 
 /// The pairs of positions of a rectangle, for a learned bias of every distance between two of them (Swin Transformer, section 3.2).

@@ -27,7 +27,7 @@ pub use drop_path::DropPath;
 pub use mlp::{Mlp, MlpConfig};
 pub use table_resize::TableResize;
 
-pub(crate) use attention::{RelativePositions, attend, heads};
+pub(crate) use attention::{RelativePositions, attend, attention_weights, heads};
 pub(crate) use deconv_pyramid::{deconv_pyramid_key, halved};
 pub(crate) use init::uniform_fan_in;
 pub(crate) use mlp::halves;

@@ -51,6 +51,12 @@ impl VssBlock {
         self.residual(x, self.norm2.as_ref(), self.mlp.as_ref().map(|mlp| |x, residual| mlp.forward(x, residual)))
     }
 
+    /// The operator and what it gets when the block gets `x` `[batch, height, width, dim]`; none in a block without a scan.
+    pub(crate) fn operator(&self, x: Tensor<4>) -> Option<(&Ss2d, Tensor<4>)> {
+        let (norm, op) = (self.norm.as_ref()?, self.op.as_ref()?);
+        Some((op, if self.post_norm { x } else { norm.forward(x) }))
+    }
+
     /// Adds a branch, which gets what it is added to when nothing comes between.
     fn residual(
         &self,

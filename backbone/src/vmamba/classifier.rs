@@ -57,6 +57,11 @@ impl VmambaClassifier {
     pub fn config(&self) -> &VmambaConfig {
         &self.config
     }
+
+    /// Stem and stages.
+    pub(crate) fn trunk(&self) -> &Trunk {
+        &self.trunk
+    }
 }
 
 last_map_of_trunk!(VmambaClassifier);

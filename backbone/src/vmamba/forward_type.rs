@@ -8,8 +8,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use vision_ops::Route;
 
 use super::config::ConfigError;
+use super::init::GROUPS;
 
 /// What SS2D computes between its two projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +52,18 @@ pub enum ScanPattern {
     Bidirectional,
     /// Each row by itself in both directions, then each column (`v052dc`).
     Cascade,
+}
+
+impl ScanPattern {
+    /// The route of each group of parameters; none for the cascade, which does not walk through the image but through each of its lines.
+    pub fn routes(self) -> Option<[Route; GROUPS]> {
+        match self {
+            Self::Cross => Some(Route::CROSS),
+            Self::Unidirectional => Some([Route::Rows; GROUPS]),
+            Self::Bidirectional => Some([Route::Rows, Route::Rows, Route::RowsReversed, Route::RowsReversed]),
+            Self::Cascade => None,
+        }
+    }
 }
 
 /// The multiplicative branch.

@@ -75,6 +75,11 @@ impl Vmamba {
     pub fn config(&self) -> &VmambaConfig {
         &self.config
     }
+
+    /// Stem and stages.
+    pub(crate) fn trunk(&self) -> &Trunk {
+        &self.trunk
+    }
 }
 
 impl FeaturePyramid for Vmamba {
@@ -111,21 +116,38 @@ impl Trunk {
     /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', dim]` of every stage in the
     /// same type, before its downsample and without norm.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let mut x = self.add_positions(self.patch_embed.forward(images.permute([0, 2, 3, 1])));
+        let mut x = self.embed(images);
         let mut features = Vec::with_capacity(self.layers.len());
         for stage in &self.layers {
-            x = stage.blocks.iter().fold(x, |x, block| block.forward(x));
+            x = stage.through(x, stage.blocks.len());
             features.push(x.clone());
-            if let Some(downsample) = &stage.downsample {
-                x = downsample.forward(x);
-            }
+            x = stage.to_next(x);
         }
         features
     }
 
+    /// A block and what it gets: as [`Trunk::forward`], up to block `block` of stage `stage`. None when it does not exist.
+    pub(crate) fn run_to(&self, images: Tensor<4>, stage: usize, block: usize) -> Option<(&VssBlock, Tensor<4>)> {
+        let last = self.layers.get(stage)?;
+        let found = last.blocks.get(block)?;
+        let before = self.layers.iter().take(stage);
+        let x = before.fold(self.embed(images), |x, stage| stage.to_next(stage.through(x, stage.blocks.len())));
+        Some((found, last.through(x, block)))
+    }
+
+    /// The blocks of every stage.
+    pub(crate) fn depths(&self) -> Vec<usize> {
+        self.layers.iter().map(|stage| stage.blocks.len()).collect()
+    }
+
+    /// `images` `[batch, in_chans, height, width]` to what the first block gets.
+    fn embed(&self, images: Tensor<4>) -> Tensor<4> {
+        self.add_positions(self.patch_embed.forward(images.permute([0, 2, 3, 1])))
+    }
+
     /// See [`LastMap`](crate::LastMap).
     fn chain(&self, _image: [usize; 2]) -> Chain<'_> {
-        let mut chain = Chain::of(|images| self.add_positions(self.patch_embed.forward(images.permute([0, 2, 3, 1]))));
+        let mut chain = Chain::of(|images| self.embed(images));
         for stage in &self.layers {
             chain = stage.blocks.iter().fold(chain, |chain, block| chain.then(|x| block.forward(x)));
             if let Some(downsample) = &stage.downsample {
@@ -147,6 +169,21 @@ impl Trunk {
         let table = if [rows, columns] == [height, width] { table } else { vision_ops::resize_bilinear(table, [height, width], false) };
         let table = table.permute([0, 2, 3, 1]).cast(x.dtype());
         x + table
+    }
+}
+
+impl Stage {
+    /// Through the first `count` blocks.
+    fn through(&self, x: Tensor<4>, count: usize) -> Tensor<4> {
+        self.blocks.iter().take(count).fold(x, |x, block| block.forward(x))
+    }
+
+    /// From the last block to what the next stage gets.
+    fn to_next(&self, x: Tensor<4>) -> Tensor<4> {
+        match &self.downsample {
+            Some(downsample) => downsample.forward(x),
+            None => x,
+        }
     }
 }
 
@@ -200,5 +237,22 @@ mod tests {
         let added = trunk.add_positions(Tensor::zeros([1, 8, 8, 8], &device)).into_data().iter::<f32>().collect::<Vec<_>>();
         assert_eq!(added, table);
         assert_eq!(trunk.add_positions(Tensor::zeros([1, 3, 5, 8], &device)).dims(), [1, 3, 5, 8]);
+    }
+
+    #[test]
+    fn running_to_a_block_stops_in_front_of_it() {
+        let device = Device::flex();
+        let trunk = Trunk::new(&VmambaConfig { depths: vec![2, 3], ..small() }, &device);
+        let images = || Tensor::random([1, 3, 45, 34], Distribution::Normal(0.0, 1.0), &device);
+        device.seed(5);
+        let features = trunk.forward(images());
+        for (stage, block) in [(0, 0), (0, 1), (1, 0), (1, 2)] {
+            device.seed(5);
+            let (_, x) = trunk.run_to(images(), stage, block).unwrap();
+            let rest = &trunk.layers[stage].blocks[block..];
+            let feature = rest.iter().fold(x, |x, block| block.forward(x));
+            assert_eq!(feature.into_data(), features[stage].clone().into_data(), "{stage}.{block}");
+        }
+        assert!(trunk.run_to(images(), 1, 3).is_none() && trunk.run_to(images(), 2, 0).is_none());
     }
 }

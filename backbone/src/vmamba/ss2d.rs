@@ -10,6 +10,8 @@
 
 #![allow(non_snake_case, reason = "`A_logs` and `Ds` are the official parameter names; the derive drops a narrower attribute")]
 
+use std::ops::Range;
+
 use burn::module::Param;
 use burn::nn::{Dropout, DropoutConfig};
 use burn::prelude::*;
@@ -76,11 +78,7 @@ impl Ss2d {
 
     /// `[batch, height, width, dim]` to the same shape; `residual` is added to the result where given.
     pub fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
-        let (x, z) = self.branches(self.in_proj.forward(x));
-        let x = match &self.conv2d {
-            Some(conv2d) => conv2d.forward_activated(x, self.activation),
-            None => self.activation.forward(x),
-        };
+        let (x, z) = self.before_scan(x);
         let y = self.out_norm.forward(self.scan(x));
         let y = match self.out_activation {
             OutActivation::Gelu => vision_ops::gelu(y),
@@ -101,6 +99,22 @@ impl Ss2d {
         }
     }
 
+    /// What the scan of `x` `[batch, height, width, dim]` takes, and along which routes it goes; none for the cascade, which scans lines.
+    pub(crate) fn image_scan(&self, x: Tensor<4>) -> Option<(ScanArguments, [Route; GROUPS])> {
+        let routes = self.scan_pattern.routes()?;
+        Some((self.scan_arguments(self.before_scan(x).0, 0..GROUPS), routes))
+    }
+
+    /// The input of the scan and, when there is a gate, the factor of its result.
+    fn before_scan(&self, x: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
+        let (x, z) = self.branches(self.in_proj.forward(x));
+        let x = match &self.conv2d {
+            Some(conv2d) => conv2d.forward_activated(x, self.activation),
+            None => self.activation.forward(x),
+        };
+        (x, z)
+    }
+
     /// The scanned half and, when there is a gate, the multiplicative half.
     fn branches(&self, x: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
         match self.gate {
@@ -117,34 +131,34 @@ impl Ss2d {
     }
 
     fn scan(&self, x: Tensor<4>) -> Tensor<4> {
-        match self.scan_pattern {
-            ScanPattern::Cross => self.scan_groups(x, 0, &[Route::Rows, Route::Columns, Route::RowsReversed, Route::ColumnsReversed]),
-            ScanPattern::Unidirectional => self.scan_groups(x, 0, &[Route::Rows; GROUPS]),
-            ScanPattern::Bidirectional => self.scan_groups(x, 0, &[Route::Rows, Route::Rows, Route::RowsReversed, Route::RowsReversed]),
-            ScanPattern::Cascade => self.cascade(x),
+        match self.scan_pattern.routes() {
+            Some(routes) => self.scan_groups(x, 0, &routes),
+            None => self.cascade(x),
         }
     }
 
     /// Scans `x` `[batch, height, width, D]` along `routes` with the parameter groups `first..first + routes.len()`.
     fn scan_groups(&self, x: Tensor<4>, first: usize, routes: &[Route]) -> Tensor<4> {
+        self.scan_arguments(x, first..first + routes.len()).scan(routes)
+    }
+
+    /// What the scan of `x` `[batch, height, width, D]` takes with the parameter groups `groups`.
+    fn scan_arguments(&self, x: Tensor<4>, groups: Range<usize>) -> ScanArguments {
         let [_, per_group, d_inner] = self.x_proj_weight.dims();
-        let groups = first..first + routes.len();
-        let rows = first * d_inner..(first + routes.len()) * d_inner;
+        let rows = groups.start * d_inner..groups.end * d_inner;
         let all = groups == (0..GROUPS);
 
         // Slicing is left out when it would take everything: it would copy the parameters.
         let pick3 = |t: &Param<Tensor<3>>| if all { t.val() } else { t.val().slice(s![groups.clone()]) };
-        let projection = pick3(&self.x_proj_weight).reshape([routes.len() * per_group, d_inner]);
-        let projections = vision_ops::linear(x.clone(), projection, None);
-        vision_ops::selective_scan_2d(
+        let projection = pick3(&self.x_proj_weight).reshape([groups.len() * per_group, d_inner]);
+        ScanArguments {
+            projections: vision_ops::linear(x.clone(), projection, None),
             x,
-            projections,
-            pick3(&self.dt_projs_weight),
-            if all { self.dt_projs_bias.val() } else { self.dt_projs_bias.val().slice(s![groups.clone()]) },
-            if all { self.A_logs.val() } else { self.A_logs.val().slice(s![rows.clone()]) },
-            if all { self.Ds.val() } else { self.Ds.val().slice(s![rows]) },
-            routes,
-        )
+            dt_weight: pick3(&self.dt_projs_weight),
+            dt_bias: if all { self.dt_projs_bias.val() } else { self.dt_projs_bias.val().slice(s![groups.clone()]) },
+            a_logs: if all { self.A_logs.val() } else { self.A_logs.val().slice(s![rows.clone()]) },
+            d: if all { self.Ds.val() } else { self.Ds.val().slice(s![rows]) },
+        }
     }
 
     /// `v052dc`: each row by itself in both directions (groups 0 and 1), then each column of the result (groups 2 and 3), each stage
@@ -165,6 +179,24 @@ impl Ss2d {
         let forwards = self.scan_groups(x.clone(), first, &[Route::Rows]);
         let backwards = self.scan_groups(x, first + 1, &[Route::RowsReversed]);
         (forwards + backwards.flip([2])).reshape([batch, lines, length, d_inner])
+    }
+}
+
+/// What [`vision_ops::selective_scan_2d`] takes besides the routes; its documentation has the shapes.
+#[derive(Clone, Debug)]
+pub(crate) struct ScanArguments {
+    pub(crate) x: Tensor<4>,
+    pub(crate) projections: Tensor<4>,
+    pub(crate) dt_weight: Tensor<3>,
+    pub(crate) dt_bias: Tensor<2>,
+    pub(crate) a_logs: Tensor<2>,
+    pub(crate) d: Tensor<1>,
+}
+
+impl ScanArguments {
+    /// `[batch, height, width, D]`, the sum over the routes.
+    pub(crate) fn scan(self, routes: &[Route]) -> Tensor<4> {
+        vision_ops::selective_scan_2d(self.x, self.projections, self.dt_weight, self.dt_bias, self.a_logs, self.d, routes)
     }
 }
 

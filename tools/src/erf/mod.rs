@@ -23,6 +23,7 @@ use vmamba::analysis::{ReceptiveField, central_gradient, covering_square};
 
 pub use images::{ImageSource, Images};
 pub use report::{Look, write_field, write_report};
+pub(crate) use subjects::Network;
 pub use subjects::{Subject, subjects};
 
 use crate::engine::logging::progress_bar;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use vision_datasets::transforms::Normalize;
 use vmamba::LastMap;
 use vmamba::checkpoint::{Checkpoint, StateDict, Weights, load_into};
-use vmamba::zoo::BackboneConfig;
+use vmamba::zoo::{Backbone, BackboneConfig, Classifier};
 
 use super::State;
 use crate::ablation::AblationConfig;
@@ -105,6 +105,13 @@ fn checkpoint_file(path: &Path) -> Result<PathBuf> {
     found.with_context(|| format!("{}: neither {BEST} nor {LAST} in this folder", path.display()))
 }
 
+/// A model as its file has it.
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a program")]
+pub(crate) enum Network {
+    Classifier(Classifier),
+    Backbone(Backbone),
+}
+
 /// What a checkpoint of `train_seg` or `train_det` says about its model.
 struct OwnConfig {
     backbone: BackboneConfig,
@@ -161,6 +168,14 @@ impl Subject {
     }
 
     fn loaded(&self, path: &Path, device: &Device) -> Result<Box<dyn LastMap>> {
+        Ok(match self.load_weights(path, device)? {
+            Network::Classifier(model) => Box::new(model.freeze()),
+            Network::Backbone(model) => Box::new(model.freeze()),
+        })
+    }
+
+    /// The model with the weights of a file: of a classifier, a segmentor, a detector or a backbone.
+    pub(crate) fn load_weights(&self, path: &Path, device: &Device) -> Result<Network> {
         let context = || format!("{} is no checkpoint of {}", path.display(), self.name);
         let checkpoint = Checkpoint::read(path)?;
         // The published figures are of the averaged weights.
@@ -170,11 +185,11 @@ impl Subject {
         if let Some(classes) = config.num_classes(&state) {
             let model = config.try_init_classifier(classes, device).with_context(|| self.name.clone())?;
             let (model, _) = load_into(model, &vmamba::zoo::key, &state, &options).with_context(context)?;
-            return Ok(Box::new(model.freeze()));
+            return Ok(Network::Classifier(model));
         }
         let model = config.try_init(device).with_context(context)?;
         let (model, _) = load_into(model, &vmamba::zoo::key, &backbone_of(state), &options).with_context(context)?;
-        Ok(Box::new(model.freeze()))
+        Ok(Network::Backbone(model))
     }
 }
 

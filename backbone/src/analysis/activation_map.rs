@@ -1,0 +1,522 @@
+//! Activation maps of SS2D: how much every patch contributes to a query patch (section 5.3 of the paper and its appendix; the official
+//! `AttnMamba`).
+//!
+//! Unrolled, the recurrence `h_i = exp(delta_i A) h_{i-1} + delta_i B_i u_i`, `y_i = C_i h_i` along a route is a lower triangular matrix
+//! for each channel d, applied to `delta u`:
+//!
+//! ```text
+//! y_i = sum_{j <= i} T[i, j] delta_j u_j        T[i, j] = sum_n C[i, n] B[j, n] exp(S_n[i] - S_n[j]),   S_n[i] = A[d, n] sum_{k <= i} delta_k
+//! ```
+//!
+//! The paper writes T as `(Q w)(K / w)'` with `Q = C`, `K = B`, `w = exp(S)`. Computed in that way w underflows after a few hundred patches
+//! and the quotient is lost; the difference of the exponents, which is never positive, is safe at every length. A map is the row of the
+//! query patch, averaged over the channels and laid back on the image; patches that the route visits after the query are 0.
+
+use std::ops::Range;
+use std::str::FromStr;
+
+use rayon::prelude::*;
+use thiserror::Error;
+use vision_ops::Route;
+
+use super::scan_trace::{RouteTrace, ScanTrace};
+
+/// Channels that are walked together. Sums over channels are taken in blocks of this size and then in order, so that a map does not depend
+/// on the number of threads.
+const CHANNELS: usize = 16;
+
+/// What an entry of the matrix is made of; names as in the official code, for query step i and key step j.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MapMode {
+    /// `C_i . B_j`: the paper's `Q K'`, without decay.
+    Cb,
+    /// `C_i . (decay B_j)`: the paper's `(Q w)(K / w)'`.
+    #[default]
+    CwBw,
+    /// The decay alone, summed over the states: the paper's `w w^-1`.
+    Ww,
+    /// [`MapMode::Cb`] times the step size of j.
+    CbDt,
+    /// [`MapMode::CwBw`] times the step size of j: what the input of j is multiplied with.
+    CwBdtw,
+}
+
+impl MapMode {
+    /// All modes with their names.
+    pub const ALL: [(Self, &'static str); 5] =
+        [(Self::Cb, "CB"), (Self::CwBw, "CwBw"), (Self::Ww, "ww"), (Self::CbDt, "CBdt"), (Self::CwBdtw, "CwBdtw")];
+
+    /// Its name in the official code.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cb => "CB",
+            Self::CwBw => "CwBw",
+            Self::Ww => "ww",
+            Self::CbDt => "CBdt",
+            Self::CwBdtw => "CwBdtw",
+        }
+    }
+
+    fn has_content(self) -> bool {
+        self != Self::Ww
+    }
+
+    fn has_decay(self) -> bool {
+        matches!(self, Self::CwBw | Self::Ww | Self::CwBdtw)
+    }
+
+    fn has_step(self) -> bool {
+        matches!(self, Self::CbDt | Self::CwBdtw)
+    }
+}
+
+impl FromStr for MapMode {
+    type Err = MapError;
+
+    fn from_str(name: &str) -> Result<Self, MapError> {
+        let found = Self::ALL.iter().find(|(_, known)| *known == name);
+        found.map(|(mode, _)| *mode).ok_or_else(|| MapError::Mode(name.to_owned()))
+    }
+}
+
+/// How the decay between two patches is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decay {
+    /// `exp(S[i] - S[j])`, right at every distance.
+    #[default]
+    Exact,
+    /// `exp(S[i]) / max(exp(S[j]), 1e-20)` in float32, as the published figures were drawn: what lies behind the underflow is lost, and
+    /// what lies near it too small.
+    OfficialClamp,
+}
+
+/// Over what minimum and maximum are taken for [`RouteMap::normalised`] and its like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MapRange {
+    /// The map of the query.
+    #[default]
+    Query,
+    /// The maps of all queries, as in the official code. Costs as many walks as there are patches. Apart from a scale the maps are the
+    /// same, except [`ActivationMaps::nall`], where it weighs the routes.
+    AllQueries,
+}
+
+/// How maps are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapOptions {
+    /// What entries are made of.
+    pub mode: MapMode,
+    /// How decay is computed.
+    pub decay: Decay,
+    /// What they are normalised by.
+    pub range: MapRange,
+}
+
+/// Why there is no map.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MapError {
+    /// Outside of the grid.
+    #[error("the query patch (row {}, column {}) is outside of the grid of {} rows and {} columns", query[0], query[1], size[0], size[1])]
+    Query {
+        /// Row and column.
+        query: [usize; 2],
+        /// Height and width of the grid.
+        size: [usize; 2],
+    },
+    /// No such route or channel.
+    #[error("{what} {index} does not exist; there are {count}, counted from 0")]
+    Index {
+        /// `route` or `channel`.
+        what: &'static str,
+        /// What was asked for.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// No such mode.
+    #[error("no mode is called `{0}`; there are CB, CwBw, ww, CBdt and CwBdtw")]
+    Mode(String),
+}
+
+/// The map of one route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteMap {
+    /// The route.
+    pub route: Route,
+    /// Mean over the channels, `[height, width]`.
+    pub raw: Vec<f32>,
+    /// Between 0 and 1.
+    pub normalised: Vec<f32>,
+}
+
+/// What every patch contributes to a query patch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActivationMaps {
+    /// Height and width of the grid.
+    pub size: [usize; 2],
+    /// Row and column of the query.
+    pub query: [usize; 2],
+    /// One map a route.
+    pub routes: Vec<RouteMap>,
+    /// The sum of the raw maps, `[height, width]`.
+    pub sum: Vec<f32>,
+    /// The sum, between 0 and 1: `all` of the official code.
+    pub all: Vec<f32>,
+    /// The mean of the normalised maps: `nall` of the official code.
+    pub nall: Vec<f32>,
+}
+
+/// The maps of the patch `query`, row and column, in the grid of the trace. A map without differences is 0 when normalised.
+///
+/// # Errors
+/// When the query is outside of the grid.
+pub fn activation_maps(trace: &ScanTrace, query: [usize; 2], options: MapOptions) -> Result<ActivationMaps, MapError> {
+    let pixel = pixel(trace, query)?;
+    let rows = rows(trace, pixel, options);
+    let sum = sum(&rows);
+    let (ranges, sum_range) = match options.range {
+        MapRange::Query => (rows.iter().map(|row| Span::of(row)).collect(), Span::of(&sum)),
+        MapRange::AllQueries => ranges(trace, options),
+    };
+    let narrow = |values: &[f64]| values.iter().map(|value| *value as f32).collect::<Vec<f32>>();
+    let mut nall = vec![0.0; sum.len()];
+    let mut routes = Vec::with_capacity(rows.len());
+    for ((row, range), route) in rows.iter().zip(&ranges).zip(&trace.routes) {
+        let normalised = range.normalised(row);
+        nall.iter_mut().zip(&normalised).for_each(|(mean, value)| *mean += value / rows.len() as f64);
+        routes.push(RouteMap { route: route.route, raw: narrow(row), normalised: narrow(&normalised) });
+    }
+    let all = narrow(&sum_range.normalised(&sum));
+    Ok(ActivationMaps { size: trace.size, query, routes, sum: narrow(&sum), all, nall: narrow(&nall) })
+}
+
+/// The row of the patch `query`, row and column, in the matrix of one channel along route number `route`: `[height, width]`.
+///
+/// # Errors
+/// When query, route or channel do not exist.
+pub fn channel_row(trace: &ScanTrace, route: usize, channel: usize, query: [usize; 2], options: MapOptions) -> Result<Vec<f64>, MapError> {
+    let pixel = pixel(trace, query)?;
+    let found = trace.routes.get(route).ok_or(MapError::Index { what: "route", index: route, count: trace.routes.len() })?;
+    if channel >= trace.channels {
+        return Err(MapError::Index { what: "channel", index: channel, count: trace.channels });
+    }
+    Ok(Walk::new(trace, found, pixel, options).sum_of(channel..channel + 1))
+}
+
+/// The raster index of a patch.
+fn pixel(trace: &ScanTrace, query: [usize; 2]) -> Result<usize, MapError> {
+    let ([row, column], size) = (query, trace.size);
+    if row >= size[0] || column >= size[1] {
+        return Err(MapError::Query { query, size });
+    }
+    Ok(row * size[1] + column)
+}
+
+/// The row of a patch for every route, averaged over the channels.
+fn rows(trace: &ScanTrace, pixel: usize, options: MapOptions) -> Vec<Vec<f64>> {
+    let mean = |route: &RouteTrace| {
+        let walk = Walk::new(trace, route, pixel, options);
+        let blocks: Vec<usize> = (0..trace.channels).step_by(CHANNELS).collect();
+        let parts: Vec<Vec<f64>> = blocks.into_par_iter().map(|first| walk.sum_of(first..(first + CHANNELS).min(trace.channels))).collect();
+        let mut row = sum(&parts);
+        row.iter_mut().for_each(|value| *value /= trace.channels as f64);
+        row
+    };
+    trace.routes.iter().map(mean).collect()
+}
+
+/// The sum of rows of the same length.
+fn sum(rows: &[Vec<f64>]) -> Vec<f64> {
+    let mut total = rows.first().cloned().unwrap_or_default();
+    for row in rows.iter().skip(1) {
+        total.iter_mut().zip(row).for_each(|(total, value)| *total += value);
+    }
+    total
+}
+
+/// The least and greatest entry of each route's matrix and of their sum's.
+fn ranges(trace: &ScanTrace, options: MapOptions) -> (Vec<Span>, Span) {
+    let of_query = |pixel: usize| -> Vec<Span> {
+        let mut rows = rows(trace, pixel, options);
+        rows.push(sum(&rows));
+        rows.iter().map(|row| Span::of(row)).collect()
+    };
+    let joined = |one: Vec<Span>, other: Vec<Span>| match (one.is_empty(), other.is_empty()) {
+        (true, _) => other,
+        (_, true) => one,
+        _ => one.into_iter().zip(other).map(|(one, other)| one.joined(other)).collect(),
+    };
+    let mut all: Vec<Span> = (0..trace.size[0] * trace.size[1]).into_par_iter().map(of_query).reduce(Vec::new, joined);
+    let sum = all.pop().unwrap_or(Span { least: 0.0, greatest: 0.0 });
+    (all, sum)
+}
+
+/// From the least to the greatest value.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    least: f64,
+    greatest: f64,
+}
+
+impl Span {
+    fn of(values: &[f64]) -> Self {
+        let begin = Self { least: f64::INFINITY, greatest: f64::NEG_INFINITY };
+        values.iter().fold(begin, |span, value| span.joined(Self { least: *value, greatest: *value }))
+    }
+
+    fn joined(self, other: Self) -> Self {
+        Self { least: self.least.min(other.least), greatest: self.greatest.max(other.greatest) }
+    }
+
+    fn normalised(self, values: &[f64]) -> Vec<f64> {
+        let width = self.greatest - self.least;
+        values.iter().map(|value| if width > 0.0 { (value - self.least) / width } else { 0.0 }).collect()
+    }
+}
+
+/// The way of a route up to the query.
+struct Walk<'a> {
+    trace: &'a ScanTrace,
+    route: &'a RouteTrace,
+    options: MapOptions,
+    /// Pixels from the first of the route to the query.
+    pixels: Vec<usize>,
+    /// `C[i, n] B[j, n]` of these, with [`MapMode::has_content`], else 1: `[steps, N]`.
+    content: Vec<f64>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(trace: &'a ScanTrace, route: &'a RouteTrace, query: usize, options: MapOptions) -> Self {
+        let [height, width] = trace.size;
+        let mut pixels: Vec<usize> = Vec::new();
+        for step in 0..height * width {
+            pixels.push(route.route.pixel(step, height, width));
+            if pixels.last() == Some(&query) {
+                break;
+            }
+        }
+        let n = trace.state;
+        let c = &route.c[query * n..(query + 1) * n];
+        let content = pixels.iter().flat_map(|pixel| {
+            let b = &route.b[pixel * n..(pixel + 1) * n];
+            c.iter().zip(b).map(|(c, b)| if options.mode.has_content() { f64::from(*c) * f64::from(*b) } else { 1.0 })
+        });
+        let content = content.collect();
+        Self { trace, route, options, pixels, content }
+    }
+
+    /// The entries of the query's row, summed over channels: `[height, width]`.
+    fn sum_of(&self, channels: Range<usize>) -> Vec<f64> {
+        let [height, width] = self.trace.size;
+        let mut sums = vec![0.0; height * width];
+        let decays = self.options.mode.has_decay();
+        for channel in channels {
+            match self.options.decay {
+                _ if !decays => self.add(channel, &mut sums, |_, _| 1.0),
+                Decay::Exact => self.add_exact(channel, &mut sums),
+                Decay::OfficialClamp => self.add_clamped(channel, &mut sums),
+            }
+        }
+        sums
+    }
+
+    /// The step size of a channel at a step of the walk.
+    fn delta(&self, step: usize, channel: usize) -> f32 {
+        self.route.delta[self.pixels[step] * self.trace.channels + channel]
+    }
+
+    /// Adds the entries of a channel; `decay` gives that of a step and state, and is asked from the query backwards.
+    fn add(&self, channel: usize, sums: &mut [f64], mut decay: impl FnMut(usize, usize) -> f64) {
+        let n = self.trace.state;
+        for step in (0..self.pixels.len()).rev() {
+            let content = &self.content[step * n..(step + 1) * n];
+            let entry: f64 = content.iter().enumerate().map(|(state, content)| content * decay(step, state)).sum();
+            let scale = if self.options.mode.has_step() { f64::from(self.delta(step, channel)) } else { 1.0 };
+            sums[self.pixels[step]] += entry * scale;
+        }
+    }
+
+    fn add_exact(&self, channel: usize, sums: &mut [f64]) {
+        let a = &self.route.a[channel * self.trace.state..(channel + 1) * self.trace.state];
+        // Steps between the key and the query, without the key's own: the state decays before the key is added.
+        let mut time = vec![0.0; self.pixels.len()];
+        for step in (1..self.pixels.len()).rev() {
+            time[step - 1] = time[step] + f64::from(self.delta(step, channel));
+        }
+        self.add(channel, sums, |step, state| (f64::from(a[state]) * time[step]).exp());
+    }
+
+    fn add_clamped(&self, channel: usize, sums: &mut [f64]) {
+        const FLOOR: f32 = 1e-20;
+        let n = self.trace.state;
+        let a = &self.route.a[channel * n..(channel + 1) * n];
+        let mut exponents = vec![0.0_f32; n];
+        let mut weights = Vec::with_capacity(self.pixels.len() * n);
+        for step in 0..self.pixels.len() {
+            let delta = self.delta(step, channel);
+            exponents.iter_mut().zip(a).for_each(|(exponent, a)| *exponent += a * delta);
+            weights.extend(exponents.iter().map(|exponent| exponent.exp()));
+        }
+        let query = weights[weights.len() - n..].to_vec();
+        self.add(channel, sums, |step, state| f64::from(query[state] / weights[step * n + state].max(FLOOR)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::prelude::*;
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::analysis::{BlockIndex, TraceError};
+    use crate::vmamba::{Dims, Vmamba, VmambaConfig};
+
+    /// Float32 scans sum up to 70 entries here, in another order.
+    const TOLERANCE: f64 = 1e-4;
+
+    fn model(forward_type: &str, state: usize) -> Vmamba {
+        let device = Device::flex();
+        device.seed(3);
+        let config = VmambaConfig {
+            depths: vec![1, 2],
+            dims: Dims::Doubling(8),
+            out_indices: vec![0, 1],
+            ssm_d_state: state,
+            forward_type: forward_type.parse().unwrap(),
+            ..VmambaConfig::default()
+        };
+        config.try_init(&device).unwrap()
+    }
+
+    /// A trace over 7 x 10 patches.
+    fn trace(forward_type: &str, state: usize) -> ScanTrace {
+        let image = Tensor::random([1, 3, 53, 78], Distribution::Normal(0.0, 1.0), &Device::flex());
+        model(forward_type, state).trace_scan(image, BlockIndex { stage: 1, block: 1 }).unwrap()
+    }
+
+    const MODES: MapOptions = MapOptions { mode: MapMode::CwBdtw, decay: Decay::Exact, range: MapRange::Query };
+
+    #[test]
+    fn the_rows_of_every_channel_reproduce_the_scan() {
+        for (forward_type, state) in [("v05_noz", 1), ("v05_noz", 3), ("v051d_noz", 2), ("v052d_noz", 1)] {
+            let trace = trace(forward_type, state);
+            let [height, width] = trace.size;
+            assert_eq!([height, width, trace.state], [7, 10, state]);
+            let largest = trace.merged.iter().fold(0.0, |most: f64, value| most.max(f64::from(value.abs())));
+            for query in [[0, 0], [6, 9], [0, 9], [3, 4], [5, 2]] {
+                let pixel = query[0] * width + query[1];
+                for channel in 0..trace.channels {
+                    let input = |pixel: usize| f64::from(trace.u[pixel * trace.channels + channel]);
+                    let mut output = 0.0;
+                    for (number, route) in trace.routes.iter().enumerate() {
+                        let row = channel_row(&trace, number, channel, query, MODES).unwrap();
+                        output += row.iter().enumerate().map(|(pixel, entry)| entry * input(pixel)).sum::<f64>();
+                        output += f64::from(route.d[channel]) * input(pixel);
+                    }
+                    let expected = f64::from(trace.merged[pixel * trace.channels + channel]);
+                    assert!((output - expected).abs() < TOLERANCE * largest, "{forward_type} {query:?} {channel}: {output} for {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_official_form_is_the_same_where_nothing_underflows() {
+        let trace = trace("v05_noz", 2);
+        for mode in [MapMode::CwBw, MapMode::Ww, MapMode::CwBdtw] {
+            let exact = activation_maps(&trace, [4, 5], MapOptions { mode, ..MapOptions::default() }).unwrap();
+            let official = MapOptions { mode, decay: Decay::OfficialClamp, range: MapRange::Query };
+            let official = activation_maps(&trace, [4, 5], official).unwrap();
+            let largest = exact.sum.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+            for (one, other) in exact.sum.iter().zip(&official.sum) {
+                assert!((one - other).abs() < 1e-4 * largest, "{mode:?}: {one} and {other}");
+            }
+        }
+    }
+
+    /// One channel and state over `length` patches in a row, with B = C = 1 and a decay of e^-step a patch.
+    fn chain(length: usize, step: f32) -> ScanTrace {
+        let ones = vec![1.0; length];
+        let route =
+            RouteTrace { route: Route::Rows, delta: vec![step; length], a: vec![-1.0], b: ones.clone(), c: ones.clone(), d: vec![0.0] };
+        ScanTrace { size: [1, length], channels: 1, state: 1, u: ones.clone(), routes: vec![route], merged: ones }
+    }
+
+    #[test]
+    fn the_exact_form_survives_what_the_official_one_loses() {
+        let (trace, query) = (chain(400, 0.5), [0, 399]);
+        let exact = activation_maps(&trace, query, MapOptions::default()).unwrap();
+        for (pixel, value) in exact.sum.iter().enumerate() {
+            let expected = (-0.5 * (399 - pixel) as f64).exp() as f32;
+            assert!((value - expected).abs() <= 1e-6 * expected, "{pixel}: {value} for {expected}");
+        }
+        let clamped = MapOptions { decay: Decay::OfficialClamp, ..MapOptions::default() };
+        let official = activation_maps(&trace, query, clamped).unwrap();
+        assert!(official.sum.iter().all(|value| *value == 0.0), "exp(-200) is 0 in float32, for the query as well");
+    }
+
+    #[test]
+    fn merged_maps_are_the_normalised_sum_and_the_mean_of_the_normalised() {
+        let trace = trace("v05_noz", 1);
+        let maps = activation_maps(&trace, [2, 7], MapOptions::default()).unwrap();
+        let extremes = |values: &[f32]| values.iter().fold([1.0_f32, 0.0], |[l, g], value| [l.min(*value), g.max(*value)]);
+        for (name, values) in maps.routes.iter().map(|map| (format!("{:?}", map.route), &map.normalised)).chain([("all".into(), &maps.all)])
+        {
+            assert_eq!(extremes(values), [0.0, 1.0], "{name}");
+        }
+        for pixel in 0..70 {
+            let sum: f32 = maps.routes.iter().map(|map| map.raw[pixel]).sum();
+            let mean: f32 = maps.routes.iter().map(|map| map.normalised[pixel]).sum::<f32>() / 4.0;
+            assert!((sum - maps.sum[pixel]).abs() < 1e-6 && (mean - maps.nall[pixel]).abs() < 1e-6);
+        }
+        // The range of all queries, from the maps of all queries.
+        let everywhere: Vec<_> = (0..70).map(|q| activation_maps(&trace, [q / 10, q % 10], MapOptions::default()).unwrap()).collect();
+        let whole = activation_maps(&trace, [2, 7], MapOptions { range: MapRange::AllQueries, ..MapOptions::default() }).unwrap();
+        for (number, map) in whole.routes.iter().enumerate() {
+            let of_route = everywhere.iter().flat_map(|maps| &maps.routes[number].raw);
+            let [least, greatest] = of_route.fold([f32::MAX, f32::MIN], |[l, g], value| [l.min(*value), g.max(*value)]);
+            for (raw, normalised) in map.raw.iter().zip(&map.normalised) {
+                assert!((normalised - (raw - least) / (greatest - least)).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_later_on_a_route_contributes_nothing() {
+        let trace = trace("v05_noz", 1);
+        let maps = activation_maps(&trace, [3, 4], MapOptions { mode: MapMode::Ww, ..MapOptions::default() }).unwrap();
+        let nonzero = |number: usize, row: usize, column: usize| maps.routes[number].raw[row * 10 + column] != 0.0;
+        for (row, column) in (0..7).flat_map(|row| (0..10).map(move |column| (row, column))) {
+            let rows = (row, column) <= (3, 4);
+            let columns = (column, row) <= (4, 3);
+            let here = (row, column) == (3, 4);
+            let seen = [0, 1, 2, 3].map(|number| nonzero(number, row, column));
+            assert_eq!(seen, [rows, columns, !rows || here, !columns || here], "{row} {column}");
+        }
+    }
+
+    #[test]
+    fn wrong_places_are_refused_by_name() {
+        let trace = trace("v05_noz", 1);
+        let options = MapOptions::default();
+        let text = activation_maps(&trace, [7, 0], options).unwrap_err().to_string();
+        assert!(text.contains("row 7") && text.contains("7 rows and 10 columns"), "{text}");
+        assert!(channel_row(&trace, 4, 0, [0, 0], options).unwrap_err().to_string().contains("route 4"));
+        assert!(channel_row(&trace, 0, 999, [0, 0], options).unwrap_err().to_string().contains("channel 999"));
+        assert!("QK".parse::<MapMode>().unwrap_err().to_string().contains("CwBw"));
+        for (mode, name) in MapMode::ALL {
+            assert_eq!((name.parse::<MapMode>().unwrap(), mode.name()), (mode, name));
+        }
+
+        let image = || Tensor::zeros([1, 3, 32, 32], &Device::flex());
+        let of = |forward_type: &str, stage, block| model(forward_type, 1).trace_scan(image(), BlockIndex { stage, block }).unwrap_err();
+        assert_eq!(of("v05_noz", 1, 2).to_string(), "layer 1.2 does not exist; stages and blocks count from 0: 0.0, 1.0 to 1.1");
+        assert!(matches!(of("v05_noz", 2, 0), TraceError::NoSuchLayer { .. }));
+        assert_eq!(of("v052dc_noz", 0, 0), TraceError::Cascade);
+        let two = model("v05_noz", 1).trace_scan(Tensor::zeros([2, 3, 32, 32], &Device::flex()), BlockIndex { stage: 0, block: 0 });
+        assert_eq!(two.unwrap_err(), TraceError::Batch(2));
+        let config = VmambaConfig { ssm_ratio: 0.0, ..model("v05_noz", 1).config().clone() };
+        let without = config.try_init(&Device::flex()).unwrap().trace_scan(image(), BlockIndex { stage: 0, block: 0 });
+        assert_eq!(without.unwrap_err(), TraceError::NoScan);
+    }
+}

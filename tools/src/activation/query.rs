@@ -1,0 +1,70 @@
+//! Where on a picture a query is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+
+/// A place on a picture, x first: parts of width and height (`0.5,0.25`) or pixels (`120px,80px`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Query {
+    /// Between 0 and 1.
+    Relative([f64; 2]),
+    /// Pixels of the picture that the network gets, from its left upper corner.
+    Pixels([u32; 2]),
+}
+
+impl FromStr for Query {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no place; write x,y as parts of width and height from 0 to 1, or as pixels: 120px,80px");
+        let (x, y) = text.split_once(',').ok_or_else(wrong)?;
+        if let (Some(x), Some(y)) = (x.strip_suffix("px"), y.strip_suffix("px")) {
+            let pixels = |part: &str| part.parse().map_err(|_| wrong());
+            return Ok(Self::Pixels([pixels(x)?, pixels(y)?]));
+        }
+        let part = |part: &str| part.parse().ok().filter(|part| (0.0..=1.0).contains(part)).ok_or_else(wrong);
+        Ok(Self::Relative([part(x)?, part(y)?]))
+    }
+}
+
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Relative([x, y]) => write!(f, "{x},{y}"),
+            Self::Pixels([x, y]) => write!(f, "{x}px,{y}px"),
+        }
+    }
+}
+
+impl Query {
+    /// As parts of the width and height of a picture.
+    ///
+    /// # Errors
+    /// When it is outside.
+    pub fn within(self, [width, height]: [u32; 2]) -> Result<[f64; 2]> {
+        match self {
+            Self::Relative(parts) => Ok(parts),
+            Self::Pixels([x, y]) if x < width && y < height => {
+                Ok([(f64::from(x) + 0.5) / f64::from(width), (f64::from(y) + 0.5) / f64::from(height)])
+            }
+            Self::Pixels(_) => bail!("--query {self} is outside of the image, which is {width} x {height} pixels after resize and crop"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_parts_or_pixels_and_must_be_inside() {
+        assert_eq!("0.5,1".parse(), Ok(Query::Relative([0.5, 1.0])));
+        assert_eq!("3px,0px".parse::<Query>().unwrap().within([7, 5]).unwrap(), [0.5, 0.1]);
+        assert!("7px,0px".parse::<Query>().unwrap().within([7, 5]).unwrap_err().to_string().contains("7 x 5"));
+        for wrong in ["", "0.5", "1.5,0", "-0.1,0", "NaN,0", "3px,4", "-3px,4px", "1,2,3"] {
+            assert!(wrong.parse::<Query>().is_err(), "{wrong}");
+        }
+    }
+}
