@@ -3,8 +3,8 @@
 use burn::prelude::*;
 use tests::{Fixture, cases, folders};
 use vision_ops::{ScanPattern, cross_scan};
-use vmamba::analysis::{BlockIndex, MapMode, MapOptions, ScanTrace, activation_maps, channel_row};
 use vmamba::OfficialConfig;
+use vmamba::analysis::{BlockIndex, MapMode, MapOptions, ScanTrace, activation_maps, channel_row};
 
 use crate::weights::load;
 

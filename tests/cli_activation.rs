@@ -1,0 +1,141 @@
+//! `activation` as a user runs it: maps of a scan and of attention over a photo and a scene, and wrong arguments.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tests::tool::{Ran, run};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_activation");
+
+/// A model small enough to be built in no time.
+const MODEL: &str = "depths = [1, 2]\ndims = 8\nout_indices = [0, 1]\n";
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().expect("a temporary folder"));
+        fs::write(folder.path("small.toml"), MODEL).expect("the model");
+        let photo = image::RgbImage::from_fn(96, 64, |x, y| image::Rgb([(x * 2) as u8, (y * 3) as u8, (x * y % 251) as u8]));
+        photo.save(folder.path("photo.png")).expect("the photo");
+        folder
+    }
+
+    fn path(&self, inner: &str) -> PathBuf {
+        self.0.path().join(inner)
+    }
+
+    fn activation(&self, out: &str, arguments: &[&str]) -> Ran {
+        let (out, model) = (self.path(out), self.path("small.toml"));
+        run(PROGRAM, &[&["--out", &out.to_string_lossy(), "--model", &model.to_string_lossy()], arguments].concat())
+    }
+
+    fn photo(&self) -> String {
+        self.path("photo.png").to_string_lossy().into_owned()
+    }
+}
+
+/// The program was used wrongly and says what with.
+#[track_caller]
+fn misused(ran: &Ran, parts: &[&str]) {
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(parts.iter().all(|part| ran.stderr.contains(part)), "{}", ran.stderr);
+}
+
+/// Shape and values of a `.npy` file of float32.
+fn array(path: &Path) -> (String, Vec<f32>) {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let length = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = String::from_utf8_lossy(&bytes[10..length]).into_owned();
+    (header, bytes[length..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+#[test]
+fn a_photo_that_is_not_square_has_a_map_of_every_route_and_the_same_one_again() {
+    let folder = Folder::new();
+    let photo = folder.photo();
+    let arguments = [photo.as_str(), "--whole", "--size", "64", "--layer", "1.1", "--query", "0.5,0.5", "--query", "0px,63px"];
+    let printed = folder.activation("a", &arguments).succeeded().to_owned();
+    assert!(printed.contains("patch row 4, column 6 of 8 x 12"), "{printed}");
+    assert!(printed.contains("patch row 7, column 0 of 8 x 12"), "{printed}");
+    folder.activation("b", &arguments).succeeded();
+    for name in ["query_0.png", "query_0.svg", "query_0_routes.npy", "query_1_all.npy"] {
+        let [first, second] = ["a", "b"].map(|out| fs::read(folder.path(out).join(name)).expect("a result"));
+        assert_eq!(first, second, "{name}");
+    }
+    let (header, routes) = array(&folder.path("a/query_0_routes.npy"));
+    assert!(header.contains("(4, 8, 12)"), "{header}");
+    // Down the columns from the left, what lies right of the query comes later and is not read.
+    let read = |route: usize, row: usize, column: usize| routes[(route * 8 + row) * 12 + column] != 0.0;
+    assert!(read(0, 0, 11) && !read(0, 4, 7), "along the rows");
+    assert!(read(1, 7, 5) && !read(1, 0, 7), "down the columns");
+    assert!(read(2, 4, 7) && !read(2, 0, 11), "along the rows, backwards");
+    assert!(read(3, 0, 7) && !read(3, 7, 5), "down the columns, backwards");
+    let (_, all) = array(&folder.path("a/query_0_all.npy"));
+    assert_eq!((all.iter().copied().fold(f32::INFINITY, f32::min), all.iter().copied().fold(0.0, f32::max)), (0.0, 1.0));
+    let settings: Value = serde_json::from_str(&fs::read_to_string(folder.path("a/activation.json")).expect("settings")).expect("JSON");
+    assert_eq!((&settings["layer"], &settings["mode"], &settings["width"]), (&"1.1".into(), &"CwBw".into(), &96.into()));
+}
+
+#[test]
+fn options_change_the_maps() {
+    let folder = Folder::new();
+    let photo = folder.photo();
+    let mut seen: Vec<Vec<f32>> = Vec::new();
+    for more in [&[][..], &["--mode", "CB"], &["--mode", "ww"], &[], &["--paper-normalisation"], &["--seed", "1"]] {
+        let arguments = [&[photo.as_str(), "--size", "64", "--layer", "0.0"], more].concat();
+        folder.activation("out", &arguments).succeeded();
+        seen.push(array(&folder.path("out/query_0_sum.npy")).1);
+    }
+    assert_eq!(seen[0], seen[3], "no option, the same map");
+    for (one, other) in [(0, 1), (0, 2), (1, 2), (0, 4), (0, 5)] {
+        assert_ne!(seen[one], seen[other], "{one} and {other}");
+    }
+    // On short sequences the published way of computing it loses nothing.
+    folder.activation("clamped", &[&photo, "--size", "64", "--layer", "0.0", "--official-clamp"]).succeeded();
+    let clamped = array(&folder.path("clamped/query_0_sum.npy")).1;
+    let largest = seen[0].iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    for (exact, clamped) in seen[0].iter().zip(&clamped) {
+        assert!((exact - clamped).abs() < 1e-4 * largest, "{exact} and {clamped}");
+    }
+}
+
+#[test]
+fn attention_of_a_deit_has_a_map_a_head() {
+    let folder = Folder::new();
+    let model = folder.path("deit.toml");
+    fs::write(&model, "family = \"deit\"\nembed_dim = 24\ndepth = 2\nnum_heads = 3\nimage_size = 32\nout_indices = [0, 1, 1, 1]\n")
+        .expect("a model");
+    let out = folder.path("out");
+    let arguments = ["--model", &model.to_string_lossy(), "--out", &out.to_string_lossy(), "--scene", "3", "--size", "64", "--layer", "1"];
+    let printed = run(PROGRAM, &arguments).succeeded().to_owned();
+    assert!(printed.contains("of 4 x 4"), "{printed}");
+    let (header, heads) = array(&out.join("query_0_heads.npy"));
+    assert!(header.contains("(3, 4, 4)"), "{header}");
+    assert!(heads.iter().all(|share| (0.0..=1.0).contains(share)));
+}
+
+#[test]
+fn wrong_arguments_are_told_in_a_line() {
+    let folder = Folder::new();
+    let photo = folder.photo();
+    let scene = ["--scene", "1", "--size", "64"];
+    let with = |more: &[&str]| folder.activation("out", &[&scene[..], more].concat());
+    with(&["--query", "64px,3px"]).failed(&["--query 64px,3px", "64 x 64"]);
+    misused(&with(&["--query", "1.5,0"]), &["--query", "1.5,0"]);
+    with(&["--layer", "1.2"]).failed(&["layer 1.2", "does not exist"]);
+    with(&["--layer", "5"]).failed(&["--layer 5", "stage.block"]);
+    misused(&with(&["--mode", "softmax"]), &["softmax", "CwBw"]);
+    folder.activation("out", &[&folder.path("none.jpg").to_string_lossy()]).failed(&["none.jpg"]);
+    fs::write(folder.path("cut.png"), &fs::read(&photo).expect("the photo")[..200]).expect("a file");
+    folder.activation("out", &[&folder.path("cut.png").to_string_lossy()]).failed(&["cut.png"]);
+    let out = folder.path("out").to_string_lossy().into_owned();
+    let of = |model: &str, more: &[&str]| run(PROGRAM, &[&["--model", model, "--out", &out], &scene[..], more].concat());
+    of("swin_tiny", &[]).failed(&["swin_tiny", "no two-dimensional scan"]);
+    of("vmamba_tinny", &[]).failed(&["vmamba_tinny"]);
+    let weights = folder.path("weights.pth");
+    fs::write(&weights, b"no weights").expect("a file");
+    of("vmamba_tiny_s1l8", &["--checkpoint", &weights.to_string_lossy()]).failed(&["weights.pth"]);
+    misused(&run(PROGRAM, &["--out", &out, "--scene", "1"]), &["--model"]);
+}
