@@ -72,7 +72,7 @@ pub enum View {
     /// The scan of an SS2D.
     Scan(Box<ScanTrace>),
     /// The image, for attention.
-    Attention(Tensor<4>, usize),
+    Attention(Box<Tensor<4>>, usize),
 }
 
 /// The maps of a query.
@@ -148,7 +148,7 @@ impl Viewer {
             (Network::Backbone(Backbone::Vmamba(model)), Layer::Staged(layer)) => trace(model.trace_scan(images, layer)),
             (Network::Classifier(Classifier::Vmamba(model)), Layer::Staged(layer)) => trace(model.trace_scan(images, layer)),
             (Network::Backbone(Backbone::Deit(_)) | Network::Classifier(Classifier::Deit(_)), Layer::Block(block)) => {
-                Ok(View::Attention(images, block))
+                Ok(View::Attention(Box::new(images), block))
             }
             (_, Layer::Block(_)) => bail!("{}: --layer {layer}: write stage.block, as in 2.1", self.name),
             (_, Layer::Staged(_)) => bail!("{}: --layer {layer}: this network has no stages; write the number of a block", self.name),
@@ -168,8 +168,8 @@ impl Viewer {
                 let query = patch(query, [height / config.patch_size, width / config.patch_size]);
                 let context = || format!("{}: --layer", self.name);
                 let row = match &self.network {
-                    Network::Backbone(Backbone::Deit(model)) => model.attention_row(images.clone(), *block, query),
-                    Network::Classifier(Classifier::Deit(model)) => model.attention_row(images.clone(), *block, query),
+                    Network::Backbone(Backbone::Deit(model)) => model.attention_row(images.as_ref().clone(), *block, query),
+                    Network::Classifier(Classifier::Deit(model)) => model.attention_row(images.as_ref().clone(), *block, query),
                     _ => bail!("{} has no attention", self.name),
                 };
                 Ok(Maps::Attention(row.with_context(context)?))
