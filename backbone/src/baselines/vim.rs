@@ -18,266 +18,25 @@
 
 #![allow(non_snake_case, reason = "`A_log` and `D` are the official parameter names; the derive drops a narrower attribute")]
 
+mod config;
+
 use std::borrow::Cow;
 
 use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::{DType, Distribution, TensorData};
-use serde::{Deserialize, Serialize};
 use vision_ops::{Fused, Pointwise, Route};
 
 use crate::checkpoint::StateDict;
-use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
 use crate::last_map::{Chain, LastMap, channels_first};
-use crate::layers::{Conv, ConvConfig, DeconvPyramid, Dense, DropPath, TableResize, deconv_pyramid_key, uniform_fan_in};
-use crate::vmamba::ConfigError;
-use crate::vmamba::config::require;
+use crate::layers::{Conv, DeconvPyramid, Dense, DropPath, TableResize, deconv_pyramid_key, uniform_fan_in};
 use crate::vmamba::init::step_size_bias;
 
-/// Options of a Vim; the default is [`VimConfig::small`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct VimConfig {
-    /// Channels of the input image.
-    pub in_chans: usize,
-    /// Side of a patch in pixels.
-    pub patch_size: usize,
-    /// Pixels from one patch to the next; patches overlap where it is below `patch_size`.
-    pub stride: usize,
-    /// Side in pixels of the square image that the position table is made for. Images of other sizes get a bicubically resized table.
-    pub image_size: usize,
-    /// Channels of every token.
-    pub embed_dim: usize,
-    /// Number of blocks.
-    pub depth: usize,
-    /// State size N of the scan.
-    pub d_state: usize,
-    /// Tokens that the causal convolution before the scan sees.
-    pub d_conv: usize,
-    /// Inner width of a block over `embed_dim`.
-    pub expand: usize,
-    /// Stochastic depth of the last block; it rises linearly from 0.
-    pub drop_path_rate: f64,
-    /// Blocks whose results become the four levels of the backbone, ascending.
-    pub out_indices: Vec<usize>,
-    /// Whether the backbone rotates the position into its tokens ahead of every block. The official classifiers do not.
-    pub rotary_positions: bool,
-}
+pub use config::VimConfig;
 
 /// Added to the mean square in every norm.
 const EPSILON: f64 = 1e-5;
-
-impl Default for VimConfig {
-    fn default() -> Self {
-        Self::small()
-    }
-}
-
-impl VimConfig {
-    /// Vim-Ti (`vim_tiny_patch16_224_bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2`).
-    pub fn tiny() -> Self {
-        Self::of_width(192, 0.0)
-    }
-
-    /// Vim-S (`vim_small_patch16_224_bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2`).
-    pub fn small() -> Self {
-        Self::of_width(384, 0.05)
-    }
-
-    /// Vim-B (`vim_base_patch16_224_bimambav2_final_pool_mean_abs_pos_embed_with_middle_cls_token_div2`).
-    pub fn base() -> Self {
-        Self::of_width(768, 0.1)
-    }
-
-    /// The same with a patch every 8 pixels, as the fine-tuned Vim-Ti+ and Vim-S+ have.
-    #[must_use]
-    pub fn stride8(self) -> Self {
-        Self { stride: 8, drop_path_rate: 0.0, ..self }
-    }
-
-    fn of_width(embed_dim: usize, drop_path_rate: f64) -> Self {
-        Self {
-            in_chans: 3,
-            patch_size: 16,
-            stride: 16,
-            image_size: 224,
-            embed_dim,
-            depth: 24,
-            d_state: 16,
-            d_conv: 4,
-            expand: 2,
-            drop_path_rate,
-            out_indices: vec![5, 11, 17, 23],
-            rotary_positions: true,
-        }
-    }
-
-    /// Checks that the options fit together.
-    ///
-    /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let positive = [
-            ("in_chans", self.in_chans),
-            ("patch_size", self.patch_size),
-            ("stride", self.stride),
-            ("embed_dim", self.embed_dim),
-            ("depth", self.depth),
-            ("d_state", self.d_state),
-            ("d_conv", self.d_conv),
-            ("expand", self.expand),
-        ];
-        for (field, value) in positive {
-            require(value > 0, field, "at least 1", &value)?;
-        }
-        require(
-            self.fits(self.image_size),
-            "image_size",
-            &format!("{} and a multiple of {} pixels more", self.patch_size, self.stride),
-            &self.image_size,
-        )?;
-        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
-    }
-
-    /// Checks that an image of `[height, width]` pixels divides into patches.
-    ///
-    /// # Errors
-    /// [`ConfigError::Field`] when it does not.
-    pub fn check_image(&self, [height, width]: [usize; 2]) -> Result<(), ConfigError> {
-        if self.fits(height) && self.fits(width) {
-            return Ok(());
-        }
-        let expected = format!("height and width of {} and a multiple of {} pixels more", self.patch_size, self.stride);
-        Err(ConfigError::Field { field: "image", expected, found: format!("{height} x {width}") })
-    }
-
-    /// A backbone with random weights on `device`.
-    ///
-    /// # Errors
-    /// As [`VimConfig::validate`], and when the options of the backbone make no pyramid.
-    pub fn try_init(&self, device: &Device) -> Result<Vim, ConfigError> {
-        self.validate()?;
-        let indices = &self.out_indices;
-        let ascending = indices.len() == DeconvPyramid::SCALES.len() && indices.windows(2).all(|pair| pair[0] < pair[1]);
-        let fit = ascending && indices.iter().all(|index| *index < self.depth);
-        require(fit, "out_indices", &format!("four ascending block numbers below {}", self.depth), indices)?;
-        require(self.stride.is_multiple_of(4), "stride", "a multiple of 4 for the backbone", &self.stride)?;
-        require(self.embed_dim.is_multiple_of(4), "embed_dim", "a multiple of 4 for the backbone", &self.embed_dim)?;
-        Ok(Vim::new(self, device))
-    }
-
-    /// A classifier with random weights on `device`. The options of the backbone have no meaning for it.
-    ///
-    /// # Errors
-    /// As [`VimConfig::validate`].
-    pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<VimClassifier, ConfigError> {
-        self.validate()?;
-        Ok(VimClassifier::new(self, num_classes, device))
-    }
-
-    /// Patches along height and width of an image of `[height, width]` pixels.
-    pub fn grid(&self, image: [usize; 2]) -> [usize; 2] {
-        image.map(|size| self.patch_conv().output_size(size))
-    }
-
-    /// Stride of every level of the backbone.
-    pub fn strides(&self) -> Vec<usize> {
-        DeconvPyramid::SCALES.iter().map(|[times, over]| self.stride * over / times).collect()
-    }
-
-    /// Height and width of every level of the backbone for an image of `[height, width]` pixels.
-    pub fn level_sizes(&self, image: [usize; 2]) -> Vec<[usize; 2]> {
-        DeconvPyramid::level_sizes(self.grid(image))
-    }
-
-    /// A classifier's state with its table of positions as the backbone has it: without the class token's, and resized to the image size of
-    /// this configuration. Tables that are no square with a class token stay, and are reported when loaded.
-    ///
-    /// The official code takes the first position for the class token's, where the classifiers have it in the middle; here it is the middle.
-    pub fn fit_positions(&self, mut state: StateDict) -> StateDict {
-        let side = self.table_side();
-        let key = state.keys().find(|key| rename(key).is_some_and(|key| key == "pos_embed")).map(str::to_owned);
-        let Some(table) = key.and_then(|key| state.get_mut(&key)) else { return state };
-        let [1, rows, dim] = table.shape[..] else { return state };
-        let count = rows.saturating_sub(1);
-        let old = count.isqrt();
-        if old == 0 || old * old != count {
-            return state;
-        }
-        let (before, rest) = table.data.split_at(count / 2 * dim);
-        let patches = [before, &rest[dim..]].concat();
-        let patches = Tensor::from_data(TensorData::new(patches, [old, old, dim]), &Device::flex());
-        table.data = TableResize::Bicubic.apply(patches, [side; 2]).into_data().iter::<f32>().collect();
-        table.shape = vec![1, side * side, dim];
-        state
-    }
-
-    fn fits(&self, size: usize) -> bool {
-        size.checked_sub(self.patch_size).is_some_and(|rest| rest.is_multiple_of(self.stride))
-    }
-
-    fn patch_conv(&self) -> ConvConfig {
-        ConvConfig { inputs: self.in_chans, outputs: self.embed_dim, kernel: self.patch_size, stride: self.stride, padding: 0 }
-    }
-
-    /// Patches along a side of the image that the position table is made for.
-    fn table_side(&self) -> usize {
-        self.patch_conv().output_size(self.image_size)
-    }
-
-    fn d_inner(&self) -> usize {
-        self.expand * self.embed_dim
-    }
-
-    /// Rank of the step-size projection.
-    fn dt_rank(&self) -> usize {
-        self.embed_dim.div_ceil(16)
-    }
-
-    /// Cost of the classifier for one image of `[height, width]` pixels, as VMamba's authors counted it.
-    ///
-    /// Their count is for what the scan's kernel does, `9 L D N` a direction and `2 L D` for the skip connection and the gate. It leaves out
-    /// what the same fused operation does before the scan: the convolutions and the projections to step sizes, B and C, which are another
-    /// 0.61 G for Vim-S at 224. RMSNorm is free there. The parameters are complete.
-    pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
-        let mut cost = self.trunk_complexity(image, 1);
-        // The class token, and the norm ahead of the head.
-        cost.add_params(2 * self.embed_dim);
-        cost.linear(OpKind::Linear, self.embed_dim, num_classes, true, [1, 1]);
-        cost
-    }
-
-    /// Cost of the backbone for one image of `[height, width]` pixels, counted as the classifier's.
-    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
-        let mut cost = self.trunk_complexity(image, 0);
-        DeconvPyramid::add_cost(&mut cost, self.embed_dim, self.grid(image));
-        cost
-    }
-
-    /// Patches, so many further tokens, and layers.
-    fn trunk_complexity(&self, image: [usize; 2], further: usize) -> Complexity {
-        let (dim, inner, state, rank) = (self.embed_dim, self.d_inner(), self.d_state, self.dt_rank());
-        let tokens = self.grid(image).iter().product::<usize>() + further;
-        let mut cost = Complexity::default();
-        cost.conv_layer(&self.patch_conv(), image);
-        cost.add_params((self.table_side().pow(2) + further) * dim);
-        for _ in 0..self.depth {
-            cost.add_params(dim);
-            cost.add_params(2 * dim * inner);
-            // The official code multiplies the weight with the sequence, which is no linear layer to the tool.
-            cost.add(OpKind::Matmul, product(&[2, dim, inner, tokens]));
-            let projections = inner * (rank + 2 * state) + (rank + 1) * inner;
-            cost.add_params(2 * (inner * (self.d_conv + 1) + projections + inner * (state + 1)));
-            cost.selective_scan(2 * inner, tokens, state);
-            // The gate.
-            cost.add(OpKind::SelectiveScan, product(&[2, tokens, inner]));
-            cost.early_scan += product(&[2, tokens, inner]);
-            cost.linear(OpKind::Linear, inner, dim, false, [1, tokens]);
-        }
-        cost
-    }
-}
 
 /// Vim as a backbone: features of strides 4, 8, 16 and 32. Tokens are `[batch, 1, patches, embed_dim]`.
 #[derive(Module, Debug)]
@@ -378,6 +137,11 @@ impl Vim {
         &self.config
     }
 
+    /// How tokens of `[height, width]` patches are turned, where they are.
+    fn rotation(&self, patches: [usize; 2], device: &Device) -> Option<Rotation> {
+        self.config.rotary_positions.then(|| Rotation::new(patches, self.config.embed_dim, device))
+    }
+
     /// Images to tokens `[batch, 1, height * width, embed_dim]` with their positions added, and height and width in patches.
     fn embed(&self, images: Tensor<4>) -> (Tensor<4>, [usize; 2]) {
         let patches = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
@@ -404,9 +168,11 @@ impl LastMap for Vim {
         let embedded = Chain::of(|images| self.embed(images).0);
         let layers = self.layers.iter().fold(embedded, |chain, layer| {
             chain.then(move |sum| {
-                let dim = sum.dims()[3];
-                let rotation = self.config.rotary_positions.then(|| Rotation::new([rows, columns], dim, &sum.device()));
-                layer.forward(rotation.map_or_else(|| sum.clone(), |rotation| rotation.forward(sum.clone())), DType::F32)
+                let sum = match self.rotation([rows, columns], &sum.device()) {
+                    Some(rotation) => rotation.forward(sum),
+                    None => sum,
+                };
+                layer.forward(sum, DType::F32)
             })
         });
         layers.then(move |sum| {
@@ -422,7 +188,7 @@ impl FeaturePyramid for Vim {
         let (tokens, [height, width]) = self.embed(images);
         let mut sum = tokens.cast(DType::F32);
         let [batch, _, _, dim] = sum.dims();
-        let rotation = self.config.rotary_positions.then(|| Rotation::new([height, width], dim, &sum.device()));
+        let rotation = self.rotation([height, width], &sum.device());
         let mut levels = Vec::with_capacity(self.config.out_indices.len());
         for (index, layer) in self.layers.iter().enumerate() {
             if let Some(rotation) = &rotation {
@@ -772,6 +538,25 @@ mod tests {
         let table = fitted.get("pos_embed").unwrap();
         assert_eq!(table.shape, [1, 4, 4]);
         assert!(table.data.iter().all(|value| (value - 0.25).abs() < 1e-6), "{:?}", table.data);
+    }
+
+    #[test]
+    fn the_chain_adds_what_the_levels_are_made_of() {
+        let device = Device::flex();
+        device.seed(4);
+        let config = VimConfig { image_size: 32, embed_dim: 24, depth: 4, out_indices: vec![0, 1, 2, 3], ..VimConfig::tiny() };
+        let backbone = config.try_init(&device).unwrap();
+        let images = Tensor::random([1, 3, 48, 32], Distribution::Normal(0.0, 1.0), &device);
+        let chain = backbone.chain([48, 32]);
+        // Images to tokens, a part a layer, tokens to map.
+        let [before, behind] = [3, 4].map(|parts| chain.parts()[..parts].iter().fold(images.clone(), |x, part| part(x)));
+        let turned = backbone.rotation([3, 2], &device).unwrap().forward(before);
+        // The third level is what the third layer adds, as it is.
+        let added = channels_first((behind - turned).reshape([1, 3, 2, 24]));
+        let level = backbone.forward_features(images.clone()).swap_remove(2);
+        let difference: f32 = (added - level).abs().max().into_scalar();
+        assert!(difference < 1e-5, "{difference}");
+        assert_eq!(backbone.last_map(images).dims(), [1, 24, 3, 2]);
     }
 
     #[test]
