@@ -514,6 +514,19 @@ fn vmamba_rename(key: &str) -> Option<Cow<'_, str>> {
 mod tests {
     use super::*;
 
+    /// A model of every family.
+    const SMALLEST: [&str; 9] = [
+        "vmamba_tiny_s1l8",
+        "resnet50",
+        "swin_tiny",
+        "convnext_tiny",
+        "deit_tiny",
+        "xcit_small_12_p16",
+        "s4nd_convnext_tiny",
+        "vim_tiny",
+        "hivit_tiny",
+    ];
+
     #[test]
     fn every_name_is_a_valid_model_that_survives_its_table() {
         for name in BackboneConfig::names() {
@@ -541,19 +554,8 @@ mod tests {
     fn files_of_classifiers_load_into_classifiers_and_backbones() {
         use crate::checkpoint::{load_into, state_dict_of};
         let device = Device::flex();
-        let names = [
-            "vmamba_tiny_s1l8",
-            "resnet50",
-            "swin_tiny",
-            "convnext_tiny",
-            "deit_tiny",
-            "xcit_small_12_p16",
-            "s4nd_convnext_tiny",
-            "vim_tiny",
-            "hivit_tiny",
-        ];
         let mut families = std::collections::BTreeSet::new();
-        for name in names {
+        for name in SMALLEST {
             let config = BackboneConfig::named(name).unwrap();
             families.insert(config.family());
             let file = state_dict_of(&config.try_init_classifier(7, &device).unwrap(), &key);
@@ -575,18 +577,7 @@ mod tests {
     #[test]
     fn levels_are_those_of_the_backbones() {
         let device = Device::flex();
-        let names = [
-            "vmamba_tiny_s1l8",
-            "resnet50",
-            "swin_tiny",
-            "convnext_tiny",
-            "deit_tiny",
-            "xcit_small_12_p16",
-            "s4nd_convnext_tiny",
-            "hivit_tiny",
-            "vim_tiny",
-        ];
-        for name in names {
+        for name in SMALLEST {
             let config = BackboneConfig::named(name).unwrap();
             let backbone = config.try_init(&device).unwrap();
             let levels = config.levels([64, 96]);

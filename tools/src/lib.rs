@@ -3,6 +3,7 @@
 
 pub mod ablation;
 pub mod activation;
+pub mod arguments;
 pub mod engine;
 pub mod erf;
 pub mod gpu_check;

@@ -48,12 +48,9 @@ pub enum Walk {
 
 /// The walks of a pattern, in the order of the parameter groups.
 pub fn walks(pattern: ScanPattern) -> [Walk; 4] {
-    let [rows, rows_reversed] = [Route::Rows, Route::RowsReversed].map(Walk::Image);
-    match pattern {
-        ScanPattern::Cross => Route::CROSS.map(Walk::Image),
-        ScanPattern::Unidirectional => [rows; 4],
-        ScanPattern::Bidirectional => [rows, rows, rows_reversed, rows_reversed],
-        ScanPattern::Cascade => [
+    match pattern.routes() {
+        Some(routes) => routes.map(Walk::Image),
+        None => [
             Walk::EachRow { reversed: false },
             Walk::EachRow { reversed: true },
             Walk::EachColumn { reversed: false },

@@ -25,6 +25,7 @@ pub use figure::{Figure, write_figure};
 pub use picture::{photo, scene};
 pub use query::Query;
 
+use crate::engine::trainer::{BEST, LAST};
 use crate::erf::{Network, Subject, subjects};
 
 /// A layer as the user names it: `2.1` is block 1 of stage 2, `8` is block 8 of a network without stages; both count from 0.
@@ -93,7 +94,7 @@ impl Viewer {
         let named: Vec<String> = model.map(str::to_owned).into_iter().collect();
         let name = match model {
             Some(_) => subjects(&named, &[], &[]).map(|found| found.first().map(|subject| subject.name.clone()))?,
-            None => checkpoint.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()),
+            None => checkpoint.and_then(own_name),
         };
         let name = name.context("no model: name one with --model, or a checkpoint of train_seg or train_det with --checkpoint")?;
         let weights: Vec<_> = checkpoint.map(|path| (name.clone(), path.to_owned())).into_iter().collect();
@@ -194,6 +195,13 @@ impl Maps {
             Self::Attention(_) => "attention".to_owned(),
         }
     }
+}
+
+/// The run that a checkpoint is of, where its file has the name that all runs give it; else its own.
+fn own_name(path: &Path) -> Option<String> {
+    let of_run = path.file_name().is_some_and(|name| [BEST, LAST].iter().any(|run| name == *run));
+    let named = if of_run { path.parent().filter(|folder| folder.file_name().is_some()).unwrap_or(path) } else { path };
+    named.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 fn random(subject: &Subject, seed: u64, device: &Device) -> Result<Network> {

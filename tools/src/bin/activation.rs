@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::json;
 use tools::activation::{Figure, Layer, Query, Viewer, photo, scene, write_figure};
+use tools::arguments::{share, whole_number};
 use tools::engine::device::DeviceChoice;
 use tools::engine::process;
 use tools::report::write_whole;
@@ -71,14 +72,6 @@ struct Arguments {
     /// Folder for the results.
     #[arg(long, value_name = "DIR", default_value = "runs/activation")]
     out: PathBuf,
-}
-
-fn whole_number(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| format!("`{text}` is no whole number above 0"))
-}
-
-fn share(text: &str) -> Result<f32, String> {
-    text.parse().ok().filter(|alpha| (0.0..=1.0).contains(alpha)).ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 fn main() -> ExitCode {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use tools::ablation::AblationConfig;
+use tools::arguments::{model_and_file, whole_number};
 use tools::engine::device::DeviceChoice;
 use tools::engine::process;
 use tools::erf::{self, Images, Look, Settings, State};
@@ -45,7 +46,7 @@ struct Arguments {
     seed: u64,
     /// Power that contributions are raised to in the figure.
     #[arg(long, default_value_t = 0.2, value_parser = positive)]
-    power: f32,
+    power: f64,
     /// Colours of the figure.
     #[arg(long, value_enum, default_value = "yellow-green")]
     colours: Colours,
@@ -81,19 +82,8 @@ enum Colours {
 /// The models of the paper's figure.
 const MODELS: [&str; 6] = ["resnet50", "convnext_tiny", "swin_tiny", "deit_small", "hivit_tiny", "vmamba_tiny_s1l8"];
 
-fn model_and_file(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((model, file)) if !model.is_empty() && !file.is_empty() => Ok((model.to_owned(), file.into())),
-        _ => Err(format!("`{text}` is not MODEL=FILE")),
-    }
-}
-
-fn whole_number(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| format!("`{text}` is no whole number above 0"))
-}
-
-fn positive(text: &str) -> Result<f32, String> {
-    text.parse().ok().filter(|number: &f32| *number > 0.0 && number.is_finite()).ok_or_else(|| format!("`{text}` is no number above 0"))
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|number: &f64| *number > 0.0 && number.is_finite()).ok_or_else(|| format!("`{text}` is no number above 0"))
 }
 
 fn main() -> ExitCode {

@@ -9,6 +9,7 @@ use burn::prelude::Device;
 use clap::Parser;
 use image::RgbImage;
 use serde_json::json;
+use tools::arguments::share;
 use tools::engine::config::{self, SegmentationConfig};
 use tools::engine::detection::evaluate::Detector;
 use tools::engine::detection::{self, LoadedDetector, load_detector};
@@ -163,10 +164,6 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     println!("{} of {} photos predicted, results in {}", photos.len() - failed, photos.len(), arguments.out.display());
     Ok(failed == 0)
-}
-
-fn share(text: &str) -> Result<f32, String> {
-    text.parse().ok().filter(|alpha| (0.0..=1.0).contains(alpha)).ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 /// The names of the results: those of the photos without ending, numbered where two photos share one.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use tools::arguments::model_and_file;
 use tools::engine::precision::Precision;
 use tools::engine::process;
 use tools::scaling::{self, AccuracyPlan, Plan, Purpose, Request, Study, allocator::CountingAllocator};
@@ -61,13 +62,6 @@ struct Arguments {
     /// Folder for the study.
     #[arg(long, default_value = "runs/scaling")]
     out: PathBuf,
-}
-
-fn model_and_file(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((model, file)) if !model.is_empty() && !file.is_empty() => Ok((model.to_owned(), file.into())),
-        _ => Err(format!("`{text}` is not MODEL=FILE")),
-    }
 }
 
 fn main() -> ExitCode {

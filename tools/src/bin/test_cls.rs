@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
+use tools::arguments::whole_number;
 use tools::engine::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
 use tools::engine::classification::{
     ClassificationReport, Feed, LoadedClassifier, Skipped, check_classes, evaluate_classifier, load_classifier, model_config,
@@ -106,13 +107,6 @@ impl WeightSet {
             Self::Model => "model",
             Self::Ema => "ema",
         }
-    }
-}
-
-fn whole_number(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err(format!("`{text}` is no whole number above 0")),
-        Ok(number) => Ok(number),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::json;
 
+use super::subjects::file_name;
 use super::{Field, Images, SHARES, Settings, State};
 use crate::report::heatmap::{ColourMap, HeatMap, HeatMapGrid, Mark, Panel};
 use crate::report::npy::write_npy;
@@ -17,7 +18,7 @@ pub struct Look {
     /// Above it.
     pub title: String,
     /// Contributions are raised to this power before they are divided by the largest; 0.2 in the paper.
-    pub power: f32,
+    pub power: f64,
     /// Colours.
     pub colours: ColourMap,
     /// Whether the squares of the table are drawn.
@@ -32,8 +33,7 @@ pub struct Look {
 /// When it cannot be written.
 pub fn write_field(folder: &Path, field: &Field, size: usize) -> Result<PathBuf> {
     let state = if field.state == State::Before { "before" } else { "after" };
-    let name = field.model.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-' && letter != '_', "_");
-    let path = folder.join(format!("{name}_{state}.npy"));
+    let path = folder.join(format!("{}_{state}.npy", file_name(&field.model)));
     write_npy(&path, &field.map, &[size, size])?;
     Ok(path)
 }
@@ -121,7 +121,7 @@ fn figure(fields: &[Field], settings: &Settings, look: &Look) -> Result<HeatMapG
 }
 
 fn panel(field: &Field, settings: &Settings, look: &Look) -> Result<Panel> {
-    let powered: Vec<f32> = field.map.iter().map(|value| value.powf(look.power)).collect();
+    let powered: Vec<f32> = field.map.iter().map(|value| value.powf(look.power as f32)).collect();
     let largest = powered.iter().copied().fold(0.0, f32::max);
     // A field without a positive value is drawn as zeros.
     let scale = if largest > 0.0 { largest.recip() } else { 0.0 };

@@ -41,9 +41,7 @@ pub struct Subject {
 pub fn subjects(models: &[String], configs: &[AblationConfig], checkpoints: &[(String, PathBuf)]) -> Result<Vec<Subject>> {
     let mut subjects: Vec<Subject> = Vec::new();
     let mut add = |name: String, config: BackboneConfig| -> Result<()> {
-        if subjects.iter().any(|subject| subject.name == name) {
-            bail!("`{name}` is there twice");
-        }
+        check_name(&subjects, &name)?;
         subjects.push(Subject { name, config, normalize: Normalize::default(), checkpoint: None });
         Ok(())
     };
@@ -68,6 +66,7 @@ pub fn subjects(models: &[String], configs: &[AblationConfig], checkpoints: &[(S
                         names.join(", ")
                     );
                 };
+                check_name(&subjects, name)?;
                 subjects.push(Subject {
                     name: name.clone(),
                     config: own.backbone.clone(),
@@ -90,6 +89,20 @@ pub fn subjects(models: &[String], configs: &[AblationConfig], checkpoints: &[(S
         bail!("no model: name some with --models or --config, or a checkpoint of train_seg or train_det with --checkpoint");
     }
     Ok(subjects)
+}
+
+/// The name of a model in the names of files, where some letters mean something else.
+pub(super) fn file_name(name: &str) -> String {
+    name.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-' && letter != '_', "_")
+}
+
+/// Two models of one name, or of one in files, would overwrite each other's results.
+fn check_name(subjects: &[Subject], name: &str) -> Result<()> {
+    match subjects.iter().find(|subject| file_name(&subject.name) == file_name(name)) {
+        Some(other) if other.name == name => bail!("`{name}` is there twice"),
+        Some(other) => bail!("`{name}` and `{}` would have the same files", other.name),
+        None => Ok(()),
+    }
 }
 
 fn stem(path: &Path) -> String {
@@ -212,6 +225,8 @@ mod tests {
         assert_eq!(both(&["swin_tiny", "vim_tiny"]).unwrap().len(), 2);
         assert!(format!("{:#}", both(&["swin_giant"]).unwrap_err()).contains("swin_tiny"));
         assert!(both(&["swin_tiny", "swin_tiny"]).unwrap_err().to_string().contains("twice"));
+        let known = [Subject { name: "a.b".to_owned(), ..both(&["swin_tiny"]).unwrap().remove(0) }];
+        assert!(check_name(&known, "a_b").unwrap_err().to_string().contains("the same files") && check_name(&known, "a-b").is_ok());
         assert!(both(&[]).unwrap_err().to_string().contains("--models"));
     }
 
