@@ -213,16 +213,16 @@ mod tests {
     /// Everything in SS2D but the scan works on each patch by itself once the convolution is left out, so that a changed input patch changes
     /// exactly the results that have read it. What was not read changes nothing, to the bit. What was read may change a result by less than
     /// its float32 holds: after two stages where steps are small ([`SsmInit::V0`]), and far away where they are large
-    /// ([`SsmInit::V2`]); no pair of patches is hidden by both.
+    /// ([`SsmInit::V2`]); no pair of patches is hidden by both and in three draws of the weights.
     #[test]
     fn a_query_has_read_exactly_the_patches_that_change_its_result_in_ss2d() {
         let [height, width] = GRID;
         for (pattern, form) in PATTERNS.into_iter().zip(["v05_noz", "v051d_noz", "v052d_noz", "v052dc_noz"]) {
-            let seen = [SsmInit::V0, SsmInit::V2].map(|init| changed_results(form, init));
+            let seen = [0, 1, 2].map(|seed| [SsmInit::V0, SsmInit::V2].map(|init| changed_results(form, init, seed)));
             for query in 0..height * width {
                 let trails = trails(pattern, GRID, [query / width, query % width]).unwrap();
                 for (patch, readers) in readers(&trails, height * width).into_iter().enumerate() {
-                    let differs = seen.iter().any(|seen| seen[patch][query]);
+                    let differs = seen.iter().flatten().any(|seen| seen[patch][query]);
                     assert_eq!(differs, readers > 0, "{pattern:?}: patch {patch}, query {query}");
                 }
             }
@@ -230,9 +230,9 @@ mod tests {
     }
 
     /// For every input patch, whether the result of every patch differs when that one is changed.
-    fn changed_results(form: &str, ssm_init: SsmInit) -> Vec<Vec<bool>> {
+    fn changed_results(form: &str, ssm_init: SsmInit, seed: u64) -> Vec<Vec<bool>> {
         let device = Device::flex();
-        device.seed(5);
+        device.seed(seed);
         let ([height, width], dim) = (GRID, 4);
         let config = VmambaConfig { forward_type: form.parse().unwrap(), ssm_conv: None, ssm_init, ..VmambaConfig::default() };
         let ss2d = Ss2d::new(&config, dim, &device);
