@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tests::tool::{Ran, run};
@@ -92,4 +93,16 @@ fn photos_and_folders_that_cannot_be_used_are_named() {
     routes(&out, &["--photo", &path("text.png")]).failed(&["--photo", "text.png"]);
     routes(&out, &["--photo", &path("")]).failed(&["--photo", "is a folder"]);
     routes(Path::new(&path("text.png/out")), &[]).failed(&["text.png"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_costs_no_figure() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("out");
+    let mut program = Command::new(PROGRAM);
+    program.args(["--grid", "2x3", "--pattern", "all", "--out"]).arg(&out).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().expect("the program can be started");
+    drop(child.stdout.take());
+    Ran::from(child.wait_with_output().expect("the program ends")).succeeded();
+    assert!(out.join("cascade.png").exists() && out.join("routes.json").exists());
 }

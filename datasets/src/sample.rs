@@ -11,16 +11,17 @@ use crate::mask::{InstanceMask, Rle};
 /// The label of pixels that take no part in training and evaluation.
 pub const IGNORE_LABEL: u8 = 255;
 
-/// Something is wrong with the data. Every variant names the file.
+/// Something is wrong with the data. Every variant names the file. Messages are whole, so that no error has a source that would say its part
+/// again.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The file system refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Io {
         /// File or folder.
         path: PathBuf,
-        /// The reason.
-        source: std::io::Error,
+        /// What the system says.
+        reason: std::io::Error,
     },
     /// A picture could not be decoded or written.
     #[error("{}: {message}", path.display())]
@@ -73,8 +74,8 @@ pub enum DataError {
 
 impl DataError {
     /// A file system error on `path`.
-    pub fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
+    pub fn io(path: &Path, reason: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), reason }
     }
 
     /// A picture `path` that could not be decoded or written.

@@ -34,12 +34,14 @@ impl Ran {
         &self.stdout
     }
 
-    /// The program failed with exit code 1 and one line of error that names all of `parts`; nothing panicked.
+    /// The program failed with exit code 1 and one line of error that names all of `parts` and says nothing twice; nothing panicked.
     #[track_caller]
     pub fn failed(&self, parts: &[&str]) {
         assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);
         let errors: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(errors.len(), 1, "one error, got: {}", self.stderr);
+        let links: Vec<&str> = errors[0].split(": ").collect();
+        assert!(links.windows(2).all(|pair| pair[0] != pair[1]), "twice the same: {}", errors[0]);
         for part in parts {
             assert!(self.stderr.contains(part), "the error does not name `{part}`: {}", self.stderr);
         }

@@ -194,12 +194,12 @@ impl CheckReport {
 #[non_exhaustive]
 pub enum CheckError {
     /// A folder or file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {reason}")]
     List {
         /// The folder or file.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A file is no COCO annotations.
     #[error("{path} {message}")]

@@ -167,7 +167,7 @@ struct Image {
 /// # Errors
 /// Only when the file cannot be read, is no JSON, or is no COCO annotations at all. Everything wrong inside is a finding.
 pub fn check_coco(file: &Path, folder: &Path, options: &ObjectCheckOptions) -> Result<ObjectReport, CheckError> {
-    let text = std::fs::read(file).map_err(|source| CheckError::List { path: file.to_owned(), source })?;
+    let text = std::fs::read(file).map_err(|reason| CheckError::List { path: file.to_owned(), reason })?;
     let document: Value = serde_json::from_slice(&text)
         .map_err(|error| CheckError::NotCoco { path: file.to_owned(), message: format!("is no JSON: {error}") })?;
     let list = |name: &str| {

@@ -209,7 +209,7 @@ pub(super) fn fingerprint(width: u32, height: u32, bytes: &[u8]) -> u64 {
 
 /// The entries of a folder in order of their names, without hidden ones.
 fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckError> {
-    let error = |source| CheckError::List { path: folder.to_owned(), source };
+    let error = |reason| CheckError::List { path: folder.to_owned(), reason };
     let mut entries =
         std::fs::read_dir(folder).map_err(error)?.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(error)?;
     entries.retain(|path| !file_name(path).starts_with('.'));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anstream::{eprintln, println};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use tools::ablation::{AblationConfig, SIDE};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anstream::println;
 use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::json;

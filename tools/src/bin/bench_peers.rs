@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anstream::{eprintln, print, println};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use tools::engine::process;

@@ -4,6 +4,7 @@
 //! Exit code 0: nothing in the way of training; 1: errors were found (with `--strict` also warnings), or the check itself failed;
 //! 2: wrong usage.
 
+use anstream::eprintln;
 use anyhow::{Context, Result};
 use clap::Parser;
 use image::{Rgb, RgbImage};

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anstream::println;
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use tools::engine::process;

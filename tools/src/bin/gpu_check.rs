@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anstream::{print, println};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tools::engine::device::DeviceChoice;

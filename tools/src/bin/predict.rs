@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anstream::{eprintln, println};
 use anyhow::{Context, Result, bail};
 use burn::prelude::Device;
 use clap::Parser;

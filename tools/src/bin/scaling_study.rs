@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anstream::{eprintln, print, println};
 use anyhow::{Context, Result};
 use clap::Parser;
 use tools::arguments::model_and_file;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anstream::{print, println};
 use anyhow::{Context, Result};
 use clap::Parser;
 use indicatif::ProgressBar;

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anstream::eprintln;
+
 /// The `main` of a tool that computes: exit code 0 when `run` returns true, 1 when it returns false or fails, with the error on one line.
 /// Wrong usage ends with 2 before that.
 pub fn run_tool(run: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anstream::{print, println};
 use anyhow::{Context, Result, bail};
 use burn::prelude::Device;
 use clap::Args;

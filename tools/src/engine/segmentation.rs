@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anstream::{print, println};
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use anstream::println;
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use anstream::eprintln;
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
 use vision_datasets::image_io::read_rgb;

@@ -13,6 +13,7 @@ mod subjects;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anstream::eprintln;
 use anyhow::{Result, bail};
 use burn::prelude::*;
 use burn::tensor::TensorData;

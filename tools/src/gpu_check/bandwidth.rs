@@ -1,5 +1,6 @@
 //! Bytes a second of the four-route scan beside a copy of as many bytes in the same rounds: the scan can be no faster than memory.
 
+use anstream::eprintln;
 use anyhow::Result;
 use burn::prelude::*;
 use burn::tensor::Distribution;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anstream::eprintln;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anstream::eprintln;
 use anyhow::{Context, Result};
 use burn::prelude::Device;
 use serde::{Deserialize, Serialize};

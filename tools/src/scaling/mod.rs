@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use anstream::eprintln;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use vmamba::zoo::BackboneConfig;

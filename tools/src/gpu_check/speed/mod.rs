@@ -4,6 +4,7 @@ mod network;
 
 use std::cell::RefCell;
 
+use anstream::eprintln;
 use anyhow::Result;
 use vmamba::Preset;
 
