@@ -18,6 +18,7 @@
 //! | [`cross_scan()`], [`cross_merge`] | `[batch, channels, height, width]` | the routes made visible |
 //! | [`gelu`], [`silu`], [`softplus`] | any | activations |
 //! | [`channel_norm()`] | `[.., channels]` | LayerNorm over channels |
+//! | [`batch_norm()`] | `[.., channels]` | BatchNorm in training |
 //! | [`linear()`], [`mlp`], [`conv2d()`], [`depthwise_conv2d`] | `[batch, height, width, channels]` | projections and convolutions |
 //! | [`linear_fused`], [`conv2d_fused`], [`depthwise_conv2d_fused`] | `[batch, height, width, channels]` | the same with scale, bias, residual and activation in the same pass, see [`Fused`] |
 //! | [`matmul()`] | `[.., rows, columns]` | attention |
@@ -26,6 +27,7 @@
 //! | [`nms()`], [`batched_nms`], [`paste_mask()`] | plain numbers | boxes and masks behind the network |
 
 mod activation;
+mod batch_norm;
 mod batched_matmul;
 mod channel_norm;
 mod conv2d;
@@ -52,6 +54,7 @@ mod simd;
 mod softmax;
 
 pub use activation::{gelu, silu, softplus};
+pub use batch_norm::{BatchNormed, batch_norm};
 pub use batched_matmul::{keeps_float32, matmul};
 pub use channel_norm::channel_norm;
 pub use conv2d::{conv2d, conv2d_fused};

@@ -144,11 +144,12 @@ mod tests {
     const SAMPLING: RoiSampling = RoiSampling { spatial_scale: 1.0, output: [2, 2], sampling_ratio: 0, aligned: true };
 
     /// Every operation on activations, by its public function.
-    const OPERATIONS: [(&str, Operation); 17] = [
+    const OPERATIONS: [(&str, Operation); 18] = [
         ("gelu", |x, _| crate::gelu(x)),
         ("silu", |x, _| crate::silu(x)),
         ("softplus", |x, _| crate::softplus(x)),
         ("channel_norm", |x, w| crate::channel_norm(x, Some(w.vector.clone()), Some(w.vector.clone()), 1e-5)),
+        ("batch_norm", |x, w| crate::batch_norm(x, w.vector.clone(), w.vector.clone(), 1e-5).output),
         ("linear", |x, w| crate::linear(x, w.matrix.clone(), Some(w.vector.clone()))),
         ("linear_fused", |x, w| {
             let fused = Fused { scale: Some(w.vector.clone()), ..Fused::bias(Some(w.vector.clone())) };

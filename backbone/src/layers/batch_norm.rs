@@ -1,7 +1,7 @@
 use burn::module::{Flag, Param, RunningState};
 use burn::prelude::*;
-use burn::tensor::{DType, module};
-use vision_ops::{Fused, Pointwise};
+use burn::tensor::DType;
+use vision_ops::{Fused, Pointwise, batch_norm};
 
 use super::Conv;
 
@@ -43,7 +43,7 @@ impl BatchNorm2d {
     /// `x: [batch, height, width, channels]` to the same shape and type.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let Some((scale, shift)) = self.stored(&x.device()) else {
-            return self.forward_batch(x.permute([0, 3, 1, 2])).permute([0, 2, 3, 1]);
+            return self.forward_batch(x);
         };
         let dtype = x.dtype();
         let along_channels = |values: Tensor<1>| values.reshape([1, 1, 1, -1]);
@@ -74,18 +74,17 @@ impl BatchNorm2d {
         Some((scale, shift))
     }
 
-    /// In training: normalises `x: [batch, channels, height, width]` by its own statistics, which move the stored ones. Computed in float32,
-    /// and returned in the type of `x`.
-    pub fn forward_batch(&self, x: Tensor<4>) -> Tensor<4> {
-        let (weight, bias, device, dtype) = (self.weight.val(), self.bias.val(), x.device(), x.dtype());
-        let [batch, _, height, width] = x.dims();
+    /// In training: normalises `x: [batch, height, width, channels]` by its own statistics, which move the stored ones.
+    fn forward_batch(&self, x: Tensor<4>) -> Tensor<4> {
+        let device = x.device();
+        let [batch, height, width, _] = x.dims();
         let count = (batch * height * width) as f64;
-        let result = module::batch_norm_train(x.cast(DType::F32), weight, bias, Self::EPSILON);
+        let normed = batch_norm(x, self.weight.val(), self.bias.val(), Self::EPSILON);
         // A single value has no unbiased variance; its biased one, 0, is stored.
-        let unbiased = result.variance.detach() * (count / (count - 1.0).max(1.0));
+        let unbiased = normed.variance * (count / (count - 1.0).max(1.0));
         let moved = |old: Tensor<1>, new: Tensor<1>| (old.to_device(&device) * (1.0 - Self::MOMENTUM) + new * Self::MOMENTUM).detach();
-        self.running_mean.update(moved(self.running_mean.value_sync(), result.mean.detach()));
+        self.running_mean.update(moved(self.running_mean.value_sync(), normed.mean));
         self.running_var.update(moved(self.running_var.value_sync(), unbiased));
-        result.output.cast(dtype)
+        normed.output
     }
 }
