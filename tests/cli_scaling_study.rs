@@ -67,9 +67,42 @@ fn a_study_measures_goes_on_and_says_what_cannot_be() {
 
     let text = fs::read_to_string(out.join("study.md")).unwrap();
     assert!(text.contains("## Growth with the number of pixels") && text.contains("16 divides"), "{text}");
-    for file in ["study.csv", "cost.csv", "flops.png", "flops.svg", "throughput_training.png", "memory_inference.svg"] {
+    let drawn = ["flops.png", "flops.svg", "throughput_training.png", "memory_inference.svg"];
+    for file in [&["study.csv", "cost.csv", "growth.csv"], &drawn[..]].concat() {
         assert!(fs::metadata(out.join(file)).is_ok_and(|file| file.len() > 0), "{file}");
     }
+    assert!(!out.join("accuracy.csv").exists() && !out.join("flops_published.png").exists(), "neither model is in the paper's table");
+    let tables: Value = serde_json::from_slice(&fs::read(out.join("tables.json")).unwrap()).unwrap();
+    let of_resnet = tables["speed"].as_array().unwrap().iter().find(|row| row["model"] == "resnet50" && row["side"] == 64).unwrap();
+    assert!((of_resnet["params, M"].as_f64().unwrap() - 25.557).abs() < 1e-3 && of_resnet["images/s"].is_number(), "{of_resnet}");
+    assert_eq!(tables["growth"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn published_curves_are_drawn_beside_at_the_published_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    study(&out, &["--models", "deit_small", "--sides", "32", "--tasks", "inference"]).succeeded();
+    for name in ["flops_published", "throughput_inference_published", "pixels_inference_published", "accuracy_published"] {
+        let svg = fs::read_to_string(out.join(format!("{name}.svg"))).unwrap();
+        assert!(svg.contains("published") && svg.matches("<circle").count() >= 6, "{name}: {svg}");
+    }
+    assert!(!out.join("flops.svg").exists(), "a size alone is no curve");
+    assert!(!out.join("throughput_training_published.svg").exists(), "training was not asked for");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_model_that_runs_out_of_memory_is_a_row_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study").display().to_string();
+    // 1.5 GB of addresses: enough for the program, and for a batch of 64 large images not.
+    let script = "ulimit -v 1500000 && exec \"$@\"";
+    let arguments = ["-c", script, "sh", STUDY, "--models", "deit_tiny", "--sides", "32,768", "--batches", "64", "--tasks", "inference"];
+    run("sh", &[&arguments[..], &["--rounds", "1", "--out", &out]].concat()).succeeded();
+    let study = stored(Path::new(&out));
+    let reasons: Vec<&str> = study["rows"].as_array().unwrap().iter().filter_map(|row| row["failed"].as_str()).collect();
+    assert!(matches!(reasons.as_slice(), [reason] if reason.starts_with("out of memory: memory allocation of")), "{reasons:?}");
 }
 
 /// A random head answers something; which, the tool for classifiers says as well.
@@ -94,7 +127,9 @@ fn accuracy_is_that_of_test_cls_and_unreadable_images_are_counted() {
 
     let (out, data, checkpoint) = (folder.path().join("study"), data.display().to_string(), format!("deit_tiny={}", weights.display()));
     let plan = ["--models", "deit_tiny", "--tasks", "inference", "--sides", "32,40", "--data", &data, "--checkpoint", &checkpoint];
-    study(&out, &plan).succeeded();
+    let ran = study(&out, &plan);
+    ran.succeeded();
+    assert!(ran.stderr.contains("skipped") && ran.stderr.contains("broken.jpg"), "{}", ran.stderr);
     let accuracies = stored(&out)["accuracies"].clone();
     assert_eq!(accuracies.as_array().unwrap().len(), 2);
     assert_eq!((&accuracies[0]["images"], &accuracies[0]["skipped"]), (&Value::from(12), &Value::from(1)));
@@ -116,6 +151,43 @@ fn accuracy_is_that_of_test_cls_and_unreadable_images_are_counted() {
     assert_eq!(row["top1"], judged["metrics"]["top1"]);
     assert!(row["tuned_top1"].as_f64().unwrap() >= row["top1"].as_f64().unwrap(), "{row}");
     assert!(fs::read_to_string(out.join("study.md")).unwrap().contains("## Accuracy without fine-tuning"));
+
+    // Nothing of this is done again, but what other weights, classes, precisions or tuning images would give is.
+    let before = stored(&out)["accuracies"].clone();
+    let silent = study(&out, &[&plan[..], &["--linear-tuning", &train]].concat());
+    assert!(!silent.stderr.contains("accuracy of") && stored(&out)["accuracies"] == before, "{}", silent.stderr);
+    let other = folder.path().join("other");
+    fs::create_dir_all(&other).unwrap();
+    for class in ["a", "b", "c"] {
+        fs::create_dir_all(other.join(class)).unwrap();
+        fs::copy(format!("{data}/val/{class}/1.png"), other.join(class).join("1.png")).unwrap();
+    }
+    let again = |arguments: &[&str]| {
+        let ran = study(&out, &[&plan[..], arguments].concat());
+        ran.succeeded();
+        ran.stderr.matches("accuracy of").count()
+    };
+    assert_eq!(again(&["--linear-tuning", &other.display().to_string()]), 1);
+    assert!(stored(&out)["accuracies"].to_string().contains("/other\""));
+    assert_eq!(again(&["--precisions", "float32,bf16"]), 2);
+    assert_eq!(stored(&out)["accuracies"].as_array().unwrap().len(), 4);
+    let list = folder.path().join("classes.txt");
+    fs::write(&list, "c\nb\na\n").unwrap();
+    assert_eq!(again(&["--classes", &list.display().to_string()]), 2);
+    device.seed(5);
+    let classifier = BackboneConfig::named("deit_tiny").unwrap().try_init_classifier(3, &device).unwrap();
+    export_safetensors(&weights, &state_dict_of(&classifier, &vmamba::zoo::key)).unwrap();
+    assert_eq!(again(&[]), 2);
+    assert_eq!(stored(&out)["accuracies"].as_array().unwrap().len(), 4, "the figures of the old weights are gone");
+    let csv = fs::read_to_string(out.join("accuracy.csv")).unwrap();
+    assert!(csv.starts_with("model,side,precision,") && csv.contains("bf16"), "{csv}");
+
+    // What does not fit is an error before anything is measured.
+    let fresh = folder.path().join("fresh");
+    let wrong = ["--models", "deit_small", "--sides", "32", "--data", &data, "--checkpoint"];
+    study(&fresh, &[&wrong[..], &[&checkpoint.replace("deit_tiny=", "deit_small=")]].concat()).failed(&["--checkpoint deit_small"]);
+    study(&fresh, &[&wrong[..], &[&checkpoint]].concat()).failed(&["deit_tiny is not among --models"]);
+    assert!(!fresh.exists());
 }
 
 #[test]
@@ -125,7 +197,7 @@ fn what_is_wrong_is_one_error() {
     study(folder.path(), &["--sides", "0"]).failed(&["--sides"]);
     study(folder.path(), &["--precisions", "tf32"]).failed(&["tf32"]);
     let none = folder.path().join("none").display().to_string();
-    study(folder.path(), &["--data", &none, "--checkpoint", "deit_tiny=x"]).failed(&["--data", &none]);
+    study(folder.path(), &["--models", "deit_tiny", "--data", &none, "--checkpoint", "deit_tiny=x"]).failed(&["--data", &none]);
     fs::write(folder.path().join("study.json"), "{\"rows\": 3}").unwrap();
     study(folder.path(), &["--models", "deit_tiny", "--sides", "32"]).failed(&["study.json"]);
     let usage = study(folder.path(), &["--checkpoint", "deit_tiny"]);
@@ -157,6 +229,22 @@ fn an_ablation_prints_published_and_own_variants_with_their_speed() {
     for speed in [cells[5], cells[7]] {
         assert!(speed.parse::<f64>().unwrap() > 0.0, "{csv}");
     }
+    assert!(csv.contains("\"params, M, published\""), "{csv}");
+    let markdown = fs::read_to_string(Path::new(&out).join("my_variants.md")).unwrap();
+    assert!(markdown.contains("float32, batch 1, 224x224"), "{markdown}");
+
+    // Another model under the same name is measured, and the same one is not.
+    let options = || stored(Path::new(&out))["rows"].as_array().unwrap().iter().map(|row| row["options"].clone()).collect::<Vec<_>>();
+    let first = options();
+    assert!(!run(ABLATION, &measured).stderr.contains("inference of") && options() == first);
+    fs::write(&own, table("1")).unwrap();
+    assert!(run(ABLATION, &measured).stderr.contains("inference of My variants: small"));
+    assert!(options().len() == 2 && options()[0] != first[0]);
+    let twice = folder.path().join("twice.toml");
+    fs::copy(&own, &twice).unwrap();
+    let both = ["--config", &own_file, "--config", &twice.display().to_string(), "--out", &out];
+    run(ABLATION, &both).failed(&["two tables", "my_variants.md"]);
+    assert_eq!(run(ABLATION, &["--batch", "0"]).code, Some(2));
     fs::write(&own, table("\"deep\"")).unwrap();
     run(ABLATION, &["--config", &own_file, "--out", &out]).failed(&["own.toml", "depth"]);
     fs::write(&own, table("2").replace("id = \"small\"", "id = \"small\"\nids = 1")).unwrap();

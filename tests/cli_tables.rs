@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tests::tool::{Place, Ran, run};
 use tools::engine::config;
 use tools::engine::precision::Precision;
+use tools::published::published;
 use tools::tables::run::{Facts, Run, RunConfig};
 use tools::tables::{Benchmark, Entry, assemble};
 
@@ -193,6 +194,44 @@ fn the_recipe_itself_differs_in_nothing_and_costs_the_same() {
         let own = recipe(Benchmark::Coco, &format!("mask_rcnn/{id}.toml"), &[47.3, 69.3, 52.0, 42.7, 66.4, 45.9], facts);
         assert_eq!(entry(&[own], &id).runs[0].differs.as_deref(), Some(&[][..]), "{id}");
     }
+}
+
+#[test]
+fn every_row_stands_in_one_table_and_every_run_below_one_row() {
+    let data = published().expect("the table of published results");
+    let facts = Facts { images: Some(2000), classes: Some(150), slide: true, ..Facts::default() };
+    let own = recipe(Benchmark::Ade20k, "upernet/upernet_vim_small_512.toml", &[44.0], facts);
+    let sections = assemble(&[Benchmark::Coco, Benchmark::Ade20k], &[own]).expect("the built-in data");
+    let mut keys: Vec<&str> = sections.iter().map(|section| section.key.as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["ade20k_512", "ade20k_640", "coco_1x", "coco_3x"]);
+    let all: Vec<&Entry> = sections.iter().flat_map(|section| &section.entries).collect();
+    let times = |id: &str| all.iter().filter(|entry| entry.id == id).count();
+    let segmentors = data.ade20k_upernet.iter().filter(|row| row.miou_ss.or(row.miou_ms).is_some()).map(|row| &row.id);
+    let ids: Vec<&String> = data.coco_mask_rcnn.iter().map(|row| &row.id).chain(segmentors).collect();
+    assert!(ids.iter().all(|id| times(id) == 1) && all.len() == ids.len());
+    assert_eq!(all.iter().map(|entry| entry.runs.len()).sum::<usize>(), 1);
+    let vim = all.iter().find(|entry| entry.id == "upernet_vim_small_512").expect("a row");
+    assert!(vim.note.as_ref().is_some_and(|note| note.contains("60000 iterations") && note.contains("batch 32")), "{vim:?}");
+    assert_eq!(vim.runs[0].differs.as_deref(), Some(&["trained in float32 instead of float16".to_owned()][..]));
+}
+
+#[test]
+fn options_without_words_of_their_own_are_named_by_their_keys() {
+    let facts = Facts { images: Some(5000), classes: Some(80), ..Facts::default() };
+    let id = "mask_rcnn_swin_tiny_1x";
+    let mut own = recipe(Benchmark::Coco, &format!("mask_rcnn/{id}.toml"), &[42.0], facts);
+    let Some(RunConfig::Detection(config)) = &mut own.config else { panic!("a detector") };
+    config.train.optimizer.weight_decay = 0.125;
+    config.data.train.flip = 0.25;
+    let differs = entry(&[own], id).runs[0].differs.clone().expect("a configuration");
+    assert_eq!(differs, ["data.train.flip 0.25 instead of 0.5", "train.optimizer.weight_decay 0.125 instead of 0.05"]);
+
+    let mut other = recipe(Benchmark::Coco, "mask_rcnn/mask_rcnn_resnet50_1x.toml", &[42.0], facts);
+    other.name = id.to_owned();
+    let differs = entry(&[other], id).runs[0].differs.clone().expect("a configuration");
+    assert!(differs.starts_with(&["backbone resnet50 instead of swin_tiny".to_owned(), "SGD instead of AdamW".to_owned()]), "{differs:?}");
+    assert!(!differs.iter().any(|words| words.starts_with("model.backbone") || words.contains("betas")), "{differs:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use vmamba::zoo::BackboneConfig;
 use crate::engine::config::{load, load_text};
 use crate::published::{self, Ablation, AblationRow};
 use crate::report::tables::{Cell, Table};
-use crate::scaling::{CLASSES, Purpose, Study};
+use crate::scaling::{CLASSES, Purpose, Study, options};
 
 /// A table of variants, from a file such as `configs/ablation/d_state.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -22,6 +22,9 @@ pub struct AblationConfig {
     /// The published table that the rows belong to, by its name on the command line; none for one's own variants.
     #[serde(default)]
     pub table: Option<String>,
+    /// What a reader should know of the rows.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The variants.
     pub row: Vec<Variant>,
 }
@@ -98,9 +101,26 @@ impl AblationConfig {
         Ok(self.published()?.and_then(|table| published::ablation(table).iter().find(|row| row.id == id)))
     }
 
-    /// Names of the variants in a study, with their models.
+    /// Names of the variants in a study, with their models; models that are one and the same once.
     pub fn models(&self) -> Vec<(String, BackboneConfig)> {
-        self.row.iter().map(|variant| (format!("{}: {}", self.title, variant.id), variant.backbone.clone())).collect()
+        let mut models: Vec<(String, BackboneConfig)> = Vec::new();
+        for variant in &self.row {
+            if !models.iter().any(|(_, known)| *known == variant.backbone) {
+                models.push((format!("{}: {}", self.title, variant.id), variant.backbone.clone()));
+            }
+        }
+        models
+    }
+
+    /// Where the published figures are from, and the notes.
+    ///
+    /// # Errors
+    /// When the published table does not exist.
+    pub fn remarks(&self) -> Result<Vec<String>> {
+        let published = self.published()?.and_then(published::ablation_table);
+        let source = published.map(|table| format!("published: {}", table.source));
+        let theirs = published.map(|table| table.notes.clone()).unwrap_or_default();
+        Ok(source.into_iter().chain(theirs).chain(self.notes.iter().cloned()).collect())
     }
 
     /// Cost and, where `study` has measured it, speed of every variant, with the published figures.
@@ -111,20 +131,21 @@ impl AblationConfig {
         let mut table = Table::new([
             "variant",
             "params, M",
-            "published",
+            "params, M, published",
             "GFLOPs",
-            "published",
+            "GFLOPs, published",
             "images/s",
-            "published, A100",
+            "images/s, published, A100",
             "training, images/s",
-            "published, A100",
-            "published top-1, %",
+            "training, images/s, published, A100",
+            "top-1, %, published",
             "remark",
         ]);
-        for (variant, (name, _)) in self.row.iter().zip(self.models()) {
+        for variant in &self.row {
             let published = self.published_row(&variant.id)?;
             let cost = variant.backbone.classifier_complexity(CLASSES, [SIDE; 2]);
-            let of = |purpose: Purpose| study.rows.iter().find(|row| row.work.model == name && row.work.purpose == purpose);
+            let model = options(&variant.backbone);
+            let of = |purpose: Purpose| study.rows.iter().find(|row| row.options == model && row.work.purpose == purpose);
             let speed = |purpose: Purpose| {
                 let measured = of(purpose).and_then(|row| row.measured.as_ref());
                 measured.map_or(Cell::Missing, |measured| Cell::Number(measured.images_per_second, 2))
@@ -177,6 +198,6 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 9 + 8 + 3 + 5 + 3 + 3 + 3);
+        assert_eq!(compared, 12 + 8 + 3 + 5 + 3 + 3 + 3);
     }
 }

@@ -118,6 +118,12 @@ impl Checkpoint {
         }
     }
 
+    /// The set that is read when `weights` is asked for; none when the file has no such set.
+    pub fn weight_set(&self, weights: Weights) -> Option<&str> {
+        let sets = self.weight_sets();
+        weights.candidates().iter().find_map(|name| sets.iter().find(|set| *set == name).copied())
+    }
+
     /// Reads a set of weights, converted to float32, with the keys of the file; the prefix `module.` of data-parallel training is
     /// removed.
     ///

@@ -4,20 +4,23 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::{eprintln, println};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
+use serde_json::json;
 use tools::ablation::{AblationConfig, SIDE};
+use tools::arguments::whole_number;
 use tools::engine::precision::Precision;
 use tools::engine::process;
 use tools::published::Ablation;
 use tools::scaling::{self, Plan, Purpose, Request, Study, allocator::CountingAllocator};
+use vmamba::zoo::BackboneConfig;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Print parameters, FLOPs and, with --measure-speed, throughput of the variants of VMamba in the paper's tables, published numbers beside.
 ///
-/// Writes a Markdown file and a CSV file for each table. Speeds are kept in study.json, so that an interrupted run goes on.
+/// Writes a Markdown, a CSV and a JSON file for each table. Speeds are kept in study.json, so that an interrupted run goes on.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -31,7 +34,7 @@ struct Arguments {
     #[arg(long)]
     measure_speed: bool,
     /// Images at once.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole_number)]
     batch: usize,
     /// Numbers to compute with.
     #[arg(long, value_enum, default_value = "float32")]
@@ -61,14 +64,19 @@ fn run(arguments: &Arguments) -> Result<bool> {
     for path in &arguments.config {
         tables.push(AblationConfig::read(path)?);
     }
+    // Files go by titles, and so do measurements.
+    let names: Vec<String> = tables.iter().map(|table| file_name(&table.title)).collect();
+    if let Some((_, name)) = names.iter().enumerate().find(|(index, name)| names.iter().take(*index).any(|other| other == *name)) {
+        bail!("two tables would be written to {name}.md: give them titles that differ");
+    }
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write to {}", arguments.out.display()))?;
-    let (mut study, mut complete) = (Study::default(), true);
+    let (mut study, mut complete, mut head) = (Study::default(), true, Vec::new());
     if arguments.measure_speed {
         let protocol = arguments.measuring.protocol();
         let plan = Plan {
             models: Vec::new(),
             sides: vec![SIDE],
-            batches: vec![arguments.batch.max(1)],
+            batches: vec![arguments.batch],
             precisions: vec![arguments.precision],
             purposes: vec![Purpose::Inference, Purpose::Training],
             device: arguments.measuring.device.to_string(),
@@ -80,7 +88,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
         if arguments.measuring.retry {
             study.rows.retain(|row| row.failed.is_none());
         }
-        let models: Vec<_> = tables.iter().flat_map(AblationConfig::models).collect();
+        let mut models: Vec<(String, BackboneConfig)> = Vec::new();
+        for (name, model) in tables.iter().flat_map(AblationConfig::models) {
+            // Most tables have the same model among others; measured once, it stands in all of them.
+            if !models.iter().any(|(_, known)| *known == model) {
+                models.push((name, model));
+            }
+        }
         complete = scaling::run(&plan.works_of(&models), protocol, &mut study, &arguments.out, interrupted)?;
         // What other settings left in the folder belongs to other tables.
         let device = arguments.measuring.device.to_string();
@@ -88,12 +102,29 @@ fn run(arguments: &Arguments) -> Result<bool> {
             let work = &row.work;
             row.protocol == protocol && work.batch == arguments.batch && work.precision == arguments.precision && work.device == device
         });
+        let machine = study.rows.iter().find_map(|row| Some(row.measured.as_ref()?.machine.clone()));
+        head.push(format!(
+            "speed: {}, {}, batch {}, {SIDE}x{SIDE}, {} runs that are not timed, then the median of {} rounds of {}",
+            machine.unwrap_or(device),
+            arguments.precision.name(),
+            arguments.batch,
+            protocol.warmup,
+            protocol.rounds,
+            protocol.runs
+        ));
     }
     for config in &tables {
         let table = config.table(&study)?;
-        println!("{}\n{}", config.title, table.text());
-        let name = config.title.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-        for (ending, text) in [("md", format!("## {}\n\n{}", config.title, table.markdown())), ("csv", table.csv())] {
+        let remarks: Vec<String> = head.iter().cloned().chain(config.remarks()?).collect();
+        let lines = |bullet: &str| remarks.iter().map(|remark| format!("{bullet}{remark}\n")).collect::<String>();
+        println!("{}\n{}{}", config.title, table.text(), lines("  "));
+        let name = file_name(&config.title);
+        let document = json!({ "title": config.title, "remarks": remarks, "rows": table.json_rows() });
+        for (ending, text) in [
+            ("md", format!("## {}\n\n{}\n{}", config.title, table.markdown(), lines("* "))),
+            ("csv", table.csv()),
+            ("json", format!("{document:#}\n")),
+        ] {
             let path = arguments.out.join(format!("{name}.{ending}"));
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
@@ -103,4 +134,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         eprintln!("interrupted; the same command goes on from here");
     }
     Ok(complete)
+}
+
+/// The name of a table's files.
+fn file_name(title: &str) -> String {
+    title.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_")
 }

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anstream::{eprintln, print, println};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
-use tools::arguments::model_and_file;
+use tools::arguments::{model_and_file, whole_number};
 use tools::engine::precision::Precision;
 use tools::engine::process;
 use tools::scaling::{self, AccuracyPlan, Plan, Purpose, Request, Study, allocator::CountingAllocator};
@@ -20,7 +20,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 /// Measure models at several image sizes: FLOPs, throughput and peak memory of inference and training, beside the published numbers.
 ///
 /// Every measurement runs in a process of its own. What is measured is kept in `study.json` in the output folder; the same command goes on
-/// from there after an interrupt. Writes study.md, study.csv, cost.csv and plots as PNG and SVG.
+/// from there after an interrupt. Writes study.md, the tables as CSV and as tables.json, and plots as PNG and SVG.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -56,7 +56,7 @@ struct Arguments {
     #[arg(long, requires = "data")]
     classes: Option<PathBuf>,
     /// Images at once where accuracy is judged.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = whole_number)]
     accuracy_batch: usize,
     #[command(flatten)]
     measuring: scaling::Arguments,
@@ -91,6 +91,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         precision.adopt(&device)?;
     }
     let accuracy = accuracy(arguments)?;
+    if let Some(accuracy) = &accuracy {
+        accuracy.check(&device)?;
+    }
     let interrupted = process::interrupted();
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write to {}", arguments.out.display()))?;
     let mut study = Study::open(&arguments.out)?;
@@ -98,13 +101,16 @@ fn run(arguments: &Arguments) -> Result<bool> {
         study.rows.retain(|row| row.failed.is_none());
     }
     let mut complete = scaling::run(&plan.works()?, plan.protocol, &mut study, &arguments.out, interrupted)?;
+    // An error here does not cost the report of what was measured.
+    let mut judged = Ok(true);
     if let Some(accuracy) = accuracy.filter(|_| complete) {
-        complete = scaling::accuracy::run(&accuracy, &device, &mut study, &arguments.out, interrupted)?;
+        judged = scaling::accuracy::run(&accuracy, &device, &mut study, &arguments.out, interrupted);
     }
     for path in scaling::write(&study, &arguments.out)? {
         println!("{}", path.display());
     }
     print!("{}", scaling::text(&study));
+    complete &= judged?;
     if !complete {
         eprintln!("interrupted; the same command goes on from here");
     }
@@ -116,6 +122,14 @@ fn accuracy(arguments: &Arguments) -> Result<Option<AccuracyPlan>> {
     let Some(data) = &arguments.data else { return Ok(None) };
     for (model, _) in &arguments.checkpoint {
         BackboneConfig::named(model).context("--checkpoint")?;
+        if !arguments.models.contains(model) {
+            bail!("--checkpoint: {model} is not among --models");
+        }
+    }
+    if let Some(list) = &arguments.classes
+        && !list.is_file()
+    {
+        bail!("--classes: {} is no file", list.display());
     }
     let open = |root: &PathBuf, split: &str| ImageFolder::open(root, split, arguments.classes.as_deref()).map(Arc::new);
     Ok(Some(AccuracyPlan {
@@ -123,7 +137,7 @@ fn accuracy(arguments: &Arguments) -> Result<Option<AccuracyPlan>> {
         train: arguments.linear_tuning.as_ref().map(|root| open(root, "train").context("--linear-tuning")).transpose()?,
         checkpoints: arguments.checkpoint.clone(),
         sides: arguments.sides.clone(),
-        batch_size: arguments.accuracy_batch.max(1),
-        precision: arguments.precisions.first().copied().unwrap_or_default(),
+        batch_size: arguments.accuracy_batch,
+        precisions: arguments.precisions.clone(),
     }))
 }

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anstream::{eprintln, println};
-use anyhow::{Context, Result};
+use anstream::println;
+use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 use tools::arguments::whole_number;
 use tools::engine::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
 use tools::engine::classification::{
-    ClassificationReport, Feed, LoadedClassifier, Skipped, check_classes, evaluate_classifier, load_classifier, model_config,
+    ClassificationReport, Feed, LoadedClassifier, check_classes, evaluate_classifier, load_classifier, model_config, warn_of_skipped,
 };
 use tools::engine::device::DeviceChoice;
 use tools::engine::logging::progress_bar;
@@ -20,9 +20,6 @@ use tools::engine::process;
 use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::transforms::ClassificationPipeline;
 use vmamba::checkpoint::Weights;
-
-/// Skipped images that are named on the terminal; the JSON file names all.
-const NAMED: usize = 10;
 
 /// Evaluate an image classifier on a folder of images a class, at any size; optionally tune its last layer for that size.
 #[derive(Parser)]
@@ -101,16 +98,6 @@ enum WeightSet {
     Ema,
 }
 
-impl WeightSet {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Model => "model",
-            Self::Ema => "ema",
-        }
-    }
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     process::run_tool(|| run(&arguments).map(|()| true))
@@ -119,6 +106,11 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let config = model_config(&arguments.model).context("--model")?;
     config.check_image([arguments.size; 2]).context("--size")?;
+    if let Some(list) = &arguments.classes
+        && !list.is_file()
+    {
+        bail!("--classes: {} is no file", list.display());
+    }
     let open = |root: &Path, split: &str| ImageFolder::open(root, split, arguments.classes.as_deref());
     let data = Arc::new(open(&arguments.data, "val").context("--data")?);
     let train = match &arguments.tuning.linear_tuning {
@@ -137,7 +129,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(train) = &train {
         check_classes(train, classifier.num_classes).context("--linear-tuning")?;
         if let Some((own, other)) = train.classes().iter().zip(data.classes()).find(|(own, other)| own.folder != other.folder) {
-            anyhow::bail!(
+            bail!(
                 "the classes of {} and {} are not the same: {} and {} have one number",
                 train.root().display(),
                 data.root().display(),
@@ -153,11 +145,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         workers: arguments.workers.unwrap_or(processors.min(8)),
         precision: arguments.precision,
         device,
+        stop: None,
     };
     let bar = progress_bar(data.len() as u64);
     let report = evaluate_classifier(&classifier.model, &data, &feed, &bar)?;
     bar.finish_and_clear();
-    name_skipped(&report.skipped, "--data");
+    warn_of_skipped(&report.skipped, "--data");
     println!(
         "{}  ({} images, {} skipped, {:.2} images/s)",
         report.summary(),
@@ -170,7 +163,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         None => None,
     };
     match &arguments.json {
-        Some(path) => write_json(path, arguments, &report, tuned.as_ref()),
+        Some(path) => write_json(path, arguments, &classifier, &report, tuned.as_ref()),
         None => Ok(()),
     }
 }
@@ -191,7 +184,7 @@ fn tune(
     };
     let val = extract(val, "validation features")?;
     let train = extract(train, "training features")?;
-    name_skipped(&train.skipped, "--linear-tuning");
+    warn_of_skipped(&train.skipped, "--linear-tuning");
     let config = TuningConfig {
         epochs: options.epochs,
         batch_size: options.tuning_batch,
@@ -217,19 +210,16 @@ fn tune(
     Ok(report)
 }
 
-fn name_skipped(skipped: &[Skipped], option: &str) {
-    for image in skipped.iter().take(NAMED) {
-        eprintln!("warning: {option}: skipped {}", image.reason);
-    }
-    if skipped.len() > NAMED {
-        eprintln!("warning: {option}: skipped {} more images, which --json names", skipped.len() - NAMED);
-    }
-}
-
-fn write_json(path: &Path, arguments: &Arguments, report: &ClassificationReport, tuned: Option<&TuningReport>) -> Result<()> {
+fn write_json(
+    path: &Path,
+    arguments: &Arguments,
+    classifier: &LoadedClassifier,
+    report: &ClassificationReport,
+    tuned: Option<&TuningReport>,
+) -> Result<()> {
     let pipeline = ClassificationPipeline::new(arguments.size);
     let document: Value = json!({
-        "model": arguments.model, "checkpoint": arguments.checkpoint, "weights": arguments.weights.name(), "data": arguments.data,
+        "model": arguments.model, "checkpoint": arguments.checkpoint, "weights": classifier.weights, "data": arguments.data,
         "size": arguments.size, "resized_side": pipeline.resized_side(), "batch_size": arguments.batch_size,
         "precision": arguments.precision, "device": arguments.device.to_string(), "metrics": report, "linear_tuning": tuned,
     });

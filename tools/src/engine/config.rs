@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use include_dir::{Dir, include_dir};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -372,6 +373,19 @@ fn read_with_bases(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Table> {
         );
     }
     let text = std::fs::read_to_string(&real).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let (bases, table) = parse(&text, path)?;
+    chain.push(real.clone());
+    let mut merged = Table::new();
+    for base in bases {
+        merge(&mut merged, read_with_bases(&real.parent().unwrap_or(Path::new(".")).join(base), chain)?);
+    }
+    chain.pop();
+    merge(&mut merged, table);
+    Ok(merged)
+}
+
+/// The names of the bases of a configuration, and what it says itself.
+fn parse(text: &str, path: &Path) -> Result<(Vec<String>, Table)> {
     let mut table: Table = text.parse().with_context(|| format!("{} is no TOML", path.display()))?;
     let bases = match table.remove("base") {
         None => Vec::new(),
@@ -385,14 +399,36 @@ fn read_with_bases(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Table> {
             .collect::<Result<_>>()?,
         Some(other) => bail!("{}: base must be a file name or a list of them, not {other}", path.display()),
     };
-    chain.push(real.clone());
-    let mut merged = Table::new();
-    for base in bases {
-        merge(&mut merged, read_with_bases(&real.parent().unwrap_or(Path::new(".")).join(base), chain)?);
+    Ok((bases, table))
+}
+
+/// The folder of configurations, as it was when the program was built.
+static BUILT_IN: Dir = include_dir!("$CARGO_MANIFEST_DIR/../configs");
+
+/// As [`load`], for `path` below the repository's folder of configurations as it was when the program was built; none where there is no
+/// such file.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_built_in<C: DeserializeOwned>(path: &str) -> Result<Option<C>> {
+    fn read(path: &Path) -> Result<Option<Table>> {
+        let Some(text) = BUILT_IN.get_file(path).and_then(|file| file.contents_utf8()) else { return Ok(None) };
+        let (bases, table) = parse(text, path)?;
+        let mut merged = Table::new();
+        for base in bases {
+            // The folder has no `..` in it.
+            let folder = path.parent().unwrap_or(Path::new(""));
+            let (folder, name) = match base.strip_prefix("../") {
+                Some(name) => (folder.parent().unwrap_or(Path::new("")), name),
+                None => (folder, base.as_str()),
+            };
+            let below = read(&folder.join(name))?;
+            merge(&mut merged, below.with_context(|| format!("{}: no base {base}", path.display()))?);
+        }
+        merge(&mut merged, table);
+        Ok(Some(merged))
     }
-    chain.pop();
-    merge(&mut merged, table);
-    Ok(merged)
+    read(Path::new(path))?.map(|table| finish(table, &[], path)).transpose()
 }
 
 /// Overlays `top` table by table; of two choices with different `kind` or `preset` only the upper one stays.
@@ -461,9 +497,10 @@ fn collect_differences(path: &str, old: &Value, new: &Value, lines: &mut Vec<Str
 
 /// Adds the nearest valid name to serde's message about an unknown one.
 fn explain(message: &str) -> String {
-    let message = message.trim();
+    // The place, which TOML's errors repeat in a line of their own, is known.
+    let message = message.trim().lines().filter(|line| !line.starts_with("in `")).collect::<Vec<_>>().join(" ");
     let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-    let names = quoted(message);
+    let names = quoted(&message);
     match names.split_first() {
         Some((unknown, known)) if message.starts_with("unknown") && !known.is_empty() => {
             let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
@@ -471,7 +508,7 @@ fn explain(message: &str) -> String {
             let hint = nearest.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
             format!("unknown name `{unknown}`{hint} (possible: {})", known.join(", "))
         }
-        _ => message.to_owned(),
+        _ => message,
     }
 }
 

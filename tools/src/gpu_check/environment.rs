@@ -57,7 +57,8 @@ impl Environment {
     }
 }
 
-fn device_name(choice: DeviceChoice, device: &Device) -> Option<String> {
+/// What the processor or the GPU calls itself.
+pub(crate) fn device_name(choice: DeviceChoice, device: &Device) -> Option<String> {
     if choice == DeviceChoice::Cpu {
         let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
         let name = text.lines().find(|line| line.starts_with("model name"))?;

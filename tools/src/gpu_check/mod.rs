@@ -34,6 +34,7 @@ use crate::engine::device::DeviceChoice;
 use crate::engine::precision::Precision;
 
 pub use environment::Environment;
+pub(crate) use environment::device_name;
 pub use facts::Facts;
 pub use fixtures::FixtureSet;
 pub use memory::{MemoryWork, measure_memory};

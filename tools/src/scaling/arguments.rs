@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Protocol;
+use crate::arguments::whole_number;
 use crate::engine::device::DeviceChoice;
 
 /// How and where works are measured.
@@ -12,13 +13,13 @@ pub struct Arguments {
     #[arg(long, default_value = "cpu")]
     pub device: DeviceChoice,
     /// Runs that are not timed; 50 on a GPU as in the paper, 1 on the CPU.
-    #[arg(long)]
+    #[arg(long, value_parser = whole_number)]
     warmup: Option<usize>,
     /// Timed runs of a round; 30 on a GPU as in the paper, 1 on the CPU.
-    #[arg(long)]
+    #[arg(long, value_parser = whole_number)]
     runs: Option<usize>,
     /// Rounds, of which the median counts; 1 on a GPU, 3 on the CPU.
-    #[arg(long)]
+    #[arg(long, value_parser = whole_number)]
     rounds: Option<usize>,
     /// Measure again what failed before.
     #[arg(long)]
@@ -34,10 +35,6 @@ impl Arguments {
         let default = if self.device == DeviceChoice::Cpu { [1, 1, 3] } else { [50, 30, 1] };
         let [warmup, runs, rounds] = [self.warmup, self.runs, self.rounds];
         let [of_warmup, of_runs, of_rounds] = default;
-        Protocol {
-            warmup: warmup.unwrap_or(of_warmup).max(1),
-            runs: runs.unwrap_or(of_runs).max(1),
-            rounds: rounds.unwrap_or(of_rounds).max(1),
-        }
+        Protocol { warmup: warmup.unwrap_or(of_warmup), runs: runs.unwrap_or(of_runs), rounds: rounds.unwrap_or(of_rounds) }
     }
 }

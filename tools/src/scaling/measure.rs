@@ -16,6 +16,7 @@ use crate::engine::device::DeviceChoice;
 use crate::engine::device_memory::pool_peak;
 use crate::engine::precision::Precision;
 use crate::engine::process::without_panic;
+use crate::gpu_check::device_name;
 
 /// Classes of ImageNet.
 pub const CLASSES: usize = 1000;
@@ -86,8 +87,10 @@ impl Request {
     /// When it is none, and as [`measure`].
     pub fn answer(text: &str) -> Result<String> {
         let Self { work, config, protocol } = serde_json::from_str(text).context("--measure")?;
-        let device = work.device.parse::<DeviceChoice>().map_err(anyhow::Error::msg)?.open()?;
-        Ok(serde_json::to_string(&measure(&work, &config, protocol, &device)?)?)
+        let choice = work.device.parse::<DeviceChoice>().map_err(anyhow::Error::msg)?;
+        let device = choice.open()?;
+        let measured = measure(&work, &config, protocol, &device)?;
+        Ok(serde_json::to_string(&Measured { machine: machine(choice, &device), ..measured })?)
     }
 }
 
@@ -104,6 +107,18 @@ pub struct Measured {
     pub before_bytes: u64,
     /// Who told the memory.
     pub memory_source: String,
+    /// The processor and its cores, or the GPU.
+    #[serde(default)]
+    pub machine: String,
+}
+
+fn machine(choice: DeviceChoice, device: &Device) -> String {
+    let name = device_name(choice, device);
+    if choice != DeviceChoice::Cpu {
+        return name.unwrap_or_else(|| "a GPU".to_owned());
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{}, {cores} cores", name.unwrap_or_else(|| std::env::consts::ARCH.to_owned()))
 }
 
 /// Measures in this process.
@@ -170,6 +185,7 @@ fn run(work: &Work, config: &BackboneConfig, protocol: Protocol, device: &Device
         peak_bytes,
         before_bytes,
         memory_source: source.to_owned(),
+        machine: String::new(),
     })
 }
 
@@ -195,33 +211,62 @@ pub fn measure_apart(work: &Work, config: &BackboneConfig, protocol: Protocol) -
         let output =
             Command::new(program).args(["--measure", &request]).stdin(Stdio::null()).output().context("this program cannot call itself")?;
         if !output.status.success() {
-            let errors = String::from_utf8_lossy(&output.stderr);
-            let last = errors.lines().rfind(|line| !line.trim().is_empty());
-            bail!("{}", explain(output.status, last));
+            bail!("{}", explain(output.status, &String::from_utf8_lossy(&output.stderr)));
         }
         serde_json::from_slice(&output.stdout).context("the process that measures answered no JSON")
     };
     run().map_err(|error| format!("{error:#}"))
 }
 
-/// What became of a process that failed. A process that the system ends for want of memory has no last words.
-fn explain(status: std::process::ExitStatus, last: Option<&str>) -> String {
+/// What became of a process that failed, by what it wrote. A process that the system ends for want of memory has no last words.
+fn explain(status: std::process::ExitStatus, errors: &str) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        return match signal {
-            libc::SIGKILL => "ended by SIGKILL, as the system does when memory is out".to_owned(),
-            libc::SIGABRT if last.is_some_and(|line| line.contains("memory allocation")) => {
-                format!("out of memory: {}", last.unwrap_or_default())
-            }
-            other => format!("ended by signal {other}"),
+        // Behind it Rust says how to get a backtrace, or gives one.
+        let refused = errors.lines().find(|line| line.starts_with("memory allocation of"));
+        return match (signal, refused) {
+            (libc::SIGKILL, _) => "ended by SIGKILL, as the system does when memory is out".to_owned(),
+            (libc::SIGABRT, Some(refused)) => format!("out of memory: {refused}"),
+            (other, _) => format!("ended by signal {other}"),
         };
     }
-    last.map_or_else(|| status.to_string(), |line| line.trim_start_matches("error: ").to_owned())
+    let said = errors.lines().find_map(|line| line.strip_prefix("error: "));
+    let last = said.or_else(|| errors.lines().rfind(|line| !line.trim().is_empty()));
+    last.map_or_else(|| status.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn the_end_of_a_process_is_told_by_what_it_wrote() {
+        use std::os::unix::process::ExitStatusExt;
+        use std::process::ExitStatus;
+        let aborted = ExitStatus::from_raw(libc::SIGABRT);
+        let words = "\nthread 'main' (1) panicked\nmemory allocation of 1099511627776 bytes failed\nnote: run with `RUST_BACKTRACE=1`\n   0: main\n";
+        assert_eq!(explain(aborted, words), "out of memory: memory allocation of 1099511627776 bytes failed");
+        assert_eq!(explain(aborted, "assertion\n"), "ended by signal 6");
+        assert!(explain(ExitStatus::from_raw(libc::SIGKILL), "").contains("memory is out"));
+        assert_eq!(explain(ExitStatus::from_raw(1 << 8), "warning: x\nerror: no such device\nin a line more\n"), "no such device");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_allocation_that_fails_leaves_the_words_that_are_looked_for() {
+        // The test itself, in a process of its own that asks for more than there can be.
+        const ASKED: &str = "VMAMBA_TEST_ALLOCATE";
+        if std::env::var_os(ASKED).is_some() {
+            let layout = std::alloc::Layout::from_size_align(1 << 46, 8).expect("a layout");
+            std::alloc::handle_alloc_error(layout);
+        }
+        let program = std::env::current_exe().expect("this program");
+        let name = "scaling::measure::tests::an_allocation_that_fails_leaves_the_words_that_are_looked_for";
+        let output = Command::new(program).args(["--exact", name, "--nocapture"]).env(ASKED, "1").output().expect("a process");
+        let reason = explain(output.status, &String::from_utf8_lossy(&output.stderr));
+        assert_eq!(reason, "out of memory: memory allocation of 70368744177664 bytes failed");
+    }
 
     #[test]
     fn the_median_of_an_even_number_lies_between() {

@@ -19,11 +19,12 @@ use std::time::Instant;
 use anstream::eprintln;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use vmamba::zoo::BackboneConfig;
 
 use crate::engine::precision::Precision;
 
-pub use accuracy::{Accuracy, AccuracyPlan};
+pub use accuracy::{Accuracy, AccuracyPlan, Source};
 pub use arguments::Arguments;
 pub use measure::{CLASSES, Measured, Protocol, Purpose, Request, Work, measure, measure_apart};
 pub use report::{text, write};
@@ -52,6 +53,9 @@ pub struct Plan {
 pub struct Row {
     /// What was to be measured.
     pub work: Work,
+    /// Tells the options of the model, which may change under its name: the CRC-32C of them as JSON.
+    #[serde(default)]
+    pub options: String,
     /// How.
     pub protocol: Protocol,
     /// The numbers.
@@ -66,8 +70,6 @@ pub struct Row {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Study {
-    /// What it ran on.
-    pub machine: String,
     /// Speed and memory.
     pub rows: Vec<Row>,
     /// Accuracy.
@@ -87,7 +89,7 @@ impl Study {
         let path = folder.join(FILE);
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is no study", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self { machine: machine(), ..Self::default() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }
@@ -107,10 +109,20 @@ impl Study {
         written().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The row of a work, measured by this protocol.
-    pub fn row(&self, work: &Work, protocol: Protocol) -> Option<&Row> {
-        self.rows.iter().find(|row| row.work == *work && row.protocol == protocol)
+    /// The row of a work on a model with these options, measured by this protocol.
+    pub fn row(&self, work: &Work, config: &BackboneConfig, protocol: Protocol) -> Option<&Row> {
+        let options = options(config);
+        self.rows.iter().find(|row| row.work == *work && row.protocol == protocol && row.options == options)
     }
+}
+
+/// What tells the options of a model, see [`Row::options`].
+pub fn options(config: &BackboneConfig) -> String {
+    checksum(Value::Object(Map::from(config.clone())).to_string().as_bytes())
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    format!("{:08x}", crc32c::crc32c(bytes))
 }
 
 impl Plan {
@@ -176,7 +188,7 @@ pub fn run(
     folder: &Path,
     interrupted: &AtomicBool,
 ) -> Result<bool> {
-    let works: Vec<&(Work, BackboneConfig)> = works.iter().filter(|(work, _)| study.row(work, protocol).is_none()).collect();
+    let works: Vec<&(Work, BackboneConfig)> = works.iter().filter(|(work, config)| study.row(work, config, protocol).is_none()).collect();
     let weights: Vec<f64> = works.iter().map(|(work, config)| weight(work, config)).collect();
     let (start, mut done) = (Instant::now(), 0.0);
     for (index, ((work, config), weight)) in works.iter().zip(&weights).enumerate() {
@@ -215,7 +227,9 @@ pub fn run(
                 (None, Some(reason))
             }
         };
-        study.rows.push(Row { work: work.clone(), protocol, measured, failed });
+        // A model of other options had this name.
+        study.rows.retain(|row| row.work != *work || row.protocol != protocol);
+        study.rows.push(Row { work: work.clone(), options: options(config), protocol, measured, failed });
         study.save(folder)?;
         done += weight;
     }
@@ -239,12 +253,4 @@ fn duration(seconds: f64) -> String {
         60..3600 => format!("{} min", seconds.div_ceil(60)),
         _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
-}
-
-/// Processor and cores, as reports name them.
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
-    format!("{}, {cores} cores", name.unwrap_or_else(|| std::env::consts::ARCH.to_owned()))
 }

@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde_json::{Map, Value};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::BackboneConfig;
 
 use super::{Accuracy, CLASSES, Measured, Protocol, Purpose, Row, Study, Work};
-use crate::published;
+use crate::published::{self, ScalingRow};
 use crate::report::plots::{Series, line_plot};
 use crate::report::tables::{Cell, Table};
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// Writes `study.md`, `study.csv` and the plots into `folder`; returns what was written.
+/// Writes `study.md`, all tables as CSV and as `tables.json`, and the plots into `folder`; returns what was written.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -28,8 +29,8 @@ pub fn write(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
     let (speed, cost) = (speed_table(study), cost_table(study));
     let growth = growth_table(study);
     let accuracy = accuracy_table(study);
-    let mut text =
-        format!("Machine: {}.\n\n{NOTES}\n## Cost\n\n{}\n## Speed and memory\n\n{}", study.machine, cost.markdown(), speed.markdown());
+    let machines = machines(study).join("; ");
+    let mut text = format!("Machine: {machines}.\n\n{NOTES}\n## Cost\n\n{}\n## Speed and memory\n\n{}", cost.markdown(), speed.markdown());
     text.push_str(&format!("\n## Growth with the number of pixels\n\n{GROWTH}\n{}", growth.markdown()));
     if !study.accuracies.is_empty() {
         text.push_str(&format!("\n## Accuracy without fine-tuning\n\n{}", accuracy.markdown()));
@@ -37,9 +38,13 @@ pub fn write(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
     file("study.md", text)?;
     file("study.csv", speed.csv())?;
     file("cost.csv", cost.csv())?;
+    file("growth.csv", growth.csv())?;
     if !study.accuracies.is_empty() {
         file("accuracy.csv", accuracy.csv())?;
     }
+    let tables = [("cost", &cost), ("speed", &speed), ("growth", &growth), ("accuracy", &accuracy)];
+    let tables: Map<String, Value> = tables.into_iter().map(|(name, table)| (name.to_owned(), table.json_rows())).collect();
+    file("tables.json", format!("{:#}\n", Value::Object(tables)))?;
     written.extend(plots(study, folder)?);
     Ok(written)
 }
@@ -58,6 +63,17 @@ runs. Published throughputs are of an A100 at batch 32: inference in float32, tr
 
 const GROWTH: &str = "The exponent e of y ~ pixels^e, by least squares over the logarithms; memory without the weights and images.
 ";
+
+/// What the rows were measured on.
+fn machines(study: &Study) -> Vec<&str> {
+    let mut machines: Vec<&str> = Vec::new();
+    for measured in study.rows.iter().filter_map(|row| row.measured.as_ref()) {
+        if !machines.contains(&measured.machine.as_str()) {
+            machines.push(&measured.machine);
+        }
+    }
+    machines
+}
 
 /// Models in the order of the rows.
 fn models(study: &Study) -> Vec<&str> {
@@ -99,7 +115,7 @@ fn cost_table(study: &Study) -> Table {
             Cell::Number(cost.params as f64 / 1e6, 2),
             giga(cost.flops()),
             giga(cost.early_flops()),
-            published.map_or(Cell::Missing, |gflops| Cell::Number(gflops, 1)),
+            published.map_or(Cell::Missing, |gflops| Cell::Number(gflops, 2)),
         ];
         row.extend(kinds.iter().map(|kind| cost.by_op.get(kind).map_or(Cell::Missing, |flops| giga(*flops))));
         table.push(row);
@@ -108,27 +124,32 @@ fn cost_table(study: &Study) -> Table {
 }
 
 fn speed_table(study: &Study) -> Table {
-    let mut table = Table::new([
+    let several = machines(study).len() > 1;
+    let mut columns = vec![
         "model",
         "side",
         "batch",
         "device",
         "precision",
         "task",
+        "params, M",
+        "GFLOPs",
         "images/s",
         "published, A100",
         "peak, MiB",
         "beyond weights, MiB",
         "protocol",
         "remark",
-    ]);
+    ];
+    if several {
+        columns.push("machine");
+    }
+    let mut table = Table::new(columns);
     for row in &study.rows {
         let (work, protocol) = (&row.work, row.protocol);
-        let published = published_row(&work.model, work.side).map(|published| match work.purpose {
-            Purpose::Inference => published.throughput,
-            Purpose::Training => published.train_throughput,
-        });
+        let published = published_row(&work.model, work.side).map(|published| published_speed(published, work.purpose));
         let measured = row.measured.as_ref();
+        let cost = complexity(&work.model, work.side);
         let number = |value: Option<f64>, decimals| value.map_or(Cell::Missing, |value| Cell::Number(value, decimals));
         table.push([
             work.model.as_str().into(),
@@ -137,23 +158,39 @@ fn speed_table(study: &Study) -> Table {
             work.device.as_str().into(),
             work.precision.name().into(),
             work.purpose.name().into(),
+            number(cost.as_ref().map(|cost| cost.params as f64 / 1e6), 2),
+            number(cost.as_ref().map(|cost| cost.flops() as f64 / 1e9), 2),
             number(measured.map(|measured| measured.images_per_second), 2),
             number(published, 0),
             number(measured.map(|measured| measured.peak_bytes as f64 / MIB), 0),
             number(measured.map(|measured| beyond_weights(measured) / MIB), 0),
             format!("{} + {} x {}", protocol.warmup, protocol.rounds, protocol.runs).into(),
             row.failed.as_deref().unwrap_or_default().into(),
+            measured.map(|measured| measured.machine.clone()).into(),
         ]);
     }
     table
 }
 
-/// The paper's row. Its Swin has windows that grow with the image.
-fn published_row(model: &str, side: usize) -> Option<&'static published::ScalingRow> {
-    match model {
+/// The paper's rows of a model, the smallest images first. Its Swin has windows that grow with the image.
+fn published_rows(model: &str) -> impl Iterator<Item = &'static ScalingRow> {
+    let name = match model {
         "swin_tiny" => None,
-        "swin_tiny_scaled" => published::scaling("swin_tiny", side),
-        _ => published::scaling(model, side),
+        "swin_tiny_scaled" => Some("swin_tiny".to_owned()),
+        _ => Some(model.to_owned()),
+    };
+    let rows = published::scaling_study().map_or(&[][..], |study| study.rows.as_slice());
+    rows.iter().filter(move |row| name.as_ref() == Some(&row.id))
+}
+
+fn published_row(model: &str, side: usize) -> Option<&'static ScalingRow> {
+    published_rows(model).find(|row| row.side == side)
+}
+
+fn published_speed(row: &ScalingRow, purpose: Purpose) -> f64 {
+    match purpose {
+        Purpose::Inference => row.throughput,
+        Purpose::Training => row.train_throughput,
     }
 }
 
@@ -165,6 +202,7 @@ fn accuracy_table(study: &Study) -> Table {
     let mut table = Table::new([
         "model",
         "side",
+        "precision",
         "top-1, %",
         "published, %",
         "tuned, %",
@@ -172,22 +210,27 @@ fn accuracy_table(study: &Study) -> Table {
         "images",
         "left out",
         "weights",
+        "data",
+        "tuned on",
         "remark",
     ]);
     for row in &study.accuracies {
-        let Accuracy { model, side, checkpoint, top1, tuned_top1, images, skipped, .. } = row;
+        let Accuracy { model, side, checkpoint, data, precision, top1, tuned_top1, tuned_on, images, skipped, .. } = row;
         let published = published_row(model, *side);
         let number = |value: Option<f64>| value.map_or(Cell::Missing, |value| Cell::Number(value, 2));
         table.push([
             model.as_str().into(),
             (*side).into(),
+            precision.name().into(),
             top1.map_or(Cell::Missing, Cell::percent),
             number(published.map(|row| row.top1)),
             tuned_top1.map_or(Cell::Missing, Cell::percent),
             number(published.map(|row| row.top1_tuned)),
             (*images).into(),
             (*skipped).into(),
-            checkpoint.display().to_string().into(),
+            checkpoint.path.display().to_string().into(),
+            data.path.display().to_string().into(),
+            tuned_on.as_ref().map(|source| source.path.display().to_string()).into(),
             row.failed.as_deref().unwrap_or_default().into(),
         ]);
     }
@@ -264,7 +307,8 @@ fn growth_table(study: &Study) -> Table {
 fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     let mut draw = |name: &str, title: &str, y: &str, series: Vec<Series>| -> Result<()> {
-        if series.iter().all(|series| series.points.is_empty()) {
+        // A point alone shows no growth.
+        if series.iter().all(|series| series.points.len() < 2) {
             return Ok(());
         }
         let paths = ["png", "svg"].map(|ending| folder.join(format!("{name}.{ending}")));
@@ -272,44 +316,84 @@ fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
         written.extend(paths);
         Ok(())
     };
+    let models = models(study);
+    // Every size that was published of a model, whether it is in the study or not.
+    let published = |value: &dyn Fn(&ScalingRow) -> f64| -> Vec<Series> {
+        let of = |model: &str| published_rows(model).map(|row| (row.side as f64, value(row))).collect();
+        models.iter().map(|model| Series::dots(*model, of(model))).collect()
+    };
     let mut flops = Vec::new();
-    for model in models(study) {
+    for model in &models {
         let points = sides(study).into_iter().filter_map(|side| Some((side as f64, complexity(model, side)?.flops() as f64 / 1e9)));
-        flops.push(Series::dots(model, points.collect()));
+        flops.push(Series::dots(*model, points.collect()));
     }
     draw("flops", "FLOPs of an image", "GFLOPs", flops)?;
+    draw("flops_published", "FLOPs of an image, published", "GFLOPs", published(&|row| row.gflops))?;
 
     let curves = curves(study);
     for purpose in [Purpose::Inference, Purpose::Training] {
-        let of = |points: &dyn Fn(&Curve) -> Vec<(f64, f64)>, style: fn(String, Vec<(f64, f64)>) -> Series| -> Vec<Series> {
+        let of = |points: &dyn Fn(&Curve) -> Vec<(f64, f64)>| -> Vec<Series> {
             let of_purpose = curves.iter().filter(|curve| curve.work.purpose == purpose);
-            of_purpose.map(|curve| style(label(&curves, curve), points(curve))).collect()
+            of_purpose.map(|curve| Series::dots(label(&curves, curve), points(curve))).collect()
         };
+        if !curves.iter().any(|curve| curve.work.purpose == purpose) {
+            continue;
+        }
         let name = purpose.name();
-        let speed = of(&|curve| curve.points(|_, measured| measured.images_per_second), Series::dots);
+        let of_published = |row: &ScalingRow| published_speed(row, purpose);
+        let speed = of(&|curve| curve.points(|_, measured| measured.images_per_second));
         draw(&format!("throughput_{name}"), &format!("Throughput, {name}"), "images a second", speed)?;
-        let memory = of(&|curve| curve.points(|_, measured| measured.peak_bytes as f64 / MIB), Series::dots);
+        let title = format!("Throughput, {name}, published (A100)");
+        draw(&format!("throughput_{name}_published"), &title, "images a second", published(&of_published))?;
+        let memory = of(&|curve| curve.points(|_, measured| measured.peak_bytes as f64 / MIB));
         draw(&format!("memory_{name}"), &format!("Peak memory, {name}"), "MiB", memory)?;
         let title = format!("Pixels a second over those at the smallest size, {name}");
-        let ours = of(&|curve| pixels(curve.points(|_, measured| measured.images_per_second)), Series::dots);
+        let ours = of(&|curve| pixels(curve.points(|_, measured| measured.images_per_second)));
         draw(&format!("pixels_{name}"), &title, "ratio", ours)?;
-        let published = of(&|curve| pixels(published_speeds(curve)), Series::dots);
-        draw(&format!("pixels_{name}_published"), &format!("{title}, published"), "ratio", published)?;
+        let ratios = published(&of_published).into_iter().map(|series| Series { points: pixels(series.points), ..series });
+        draw(&format!("pixels_{name}_published"), &format!("{title}, published"), "ratio", ratios.collect())?;
     }
 
-    let mut accuracy = Vec::new();
-    for model in models(study) {
-        let rows: Vec<&Accuracy> = study.accuracies.iter().filter(|row| row.model == model).collect();
-        let points = |value: &dyn Fn(&Accuracy) -> Option<f64>| -> Vec<(f64, f64)> {
-            rows.iter().filter_map(|row| Some((row.side as f64, 100.0 * value(row)?))).collect()
-        };
-        accuracy.push(Series::dots(model, points(&|row| row.top1)));
-        accuracy.push(Series::dots(format!("{model}, tuned"), points(&|row| row.tuned_top1)));
-        let published = rows.iter().filter_map(|row| Some((row.side as f64, published_row(model, row.side)?.top1)));
-        accuracy.push(Series::line(format!("{model}, published"), published.collect()));
-    }
-    draw("accuracy", "Top-1 without fine-tuning", "%", accuracy)?;
+    draw("accuracy", "Top-1 without fine-tuning", "%", accuracies(study))?;
+    draw("accuracy_published", "Top-1 without fine-tuning, published", "%", published(&|row| row.top1))?;
     Ok(written)
+}
+
+/// The accuracies of a model, its weights, its data and its precision are a curve, and with the last layer tuned another.
+fn accuracies(study: &Study) -> Vec<Series> {
+    let key = |row: &Accuracy| (row.model.clone(), row.checkpoint.path.clone(), row.data.path.clone(), row.precision);
+    let mut curves: Vec<Vec<&Accuracy>> = Vec::new();
+    for row in &study.accuracies {
+        match curves.iter_mut().find(|curve| curve.first().is_some_and(|first| key(first) == key(row))) {
+            Some(curve) => curve.push(row),
+            None => curves.push(vec![row]),
+        }
+    }
+    let firsts: Vec<&Accuracy> = curves.iter().filter_map(|curve| curve.first().copied()).collect();
+    let mut series = Vec::new();
+    for (curve, first) in curves.iter().zip(&firsts) {
+        // Only what tells the curves apart.
+        let mut name = first.model.clone();
+        let same_model = || firsts.iter().filter(|other| other.model == first.model);
+        for (differs, part) in [
+            (same_model().any(|other| other.checkpoint.path != first.checkpoint.path), first.checkpoint.path.display().to_string()),
+            (same_model().any(|other| other.data.path != first.data.path), first.data.path.display().to_string()),
+            (same_model().any(|other| other.precision != first.precision), first.precision.name().to_owned()),
+        ] {
+            if differs {
+                name.push_str(&format!(", {part}"));
+            }
+        }
+        let points = |value: &dyn Fn(&Accuracy) -> Option<f64>| -> Vec<(f64, f64)> {
+            let mut points: Vec<(f64, f64)> = curve.iter().filter_map(|row| Some((row.side as f64, 100.0 * value(row)?))).collect();
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            points
+        };
+        series.push(Series::dots(name.clone(), points(&|row| row.top1)));
+        series.push(Series::dots(format!("{name}, tuned"), points(&|row| row.tuned_top1)));
+    }
+    series.retain(|series| !series.points.is_empty());
+    series
 }
 
 /// Only what tells the curves of a figure apart.
@@ -329,16 +413,6 @@ fn label(curves: &[Curve], curve: &Curve) -> String {
 fn pixels(speeds: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let Some(first) = speeds.first().map(|(side, speed)| side * side * speed) else { return speeds };
     speeds.into_iter().map(|(side, speed)| (side, side * side * speed / first)).collect()
-}
-
-/// The published throughputs at the sides of a curve.
-fn published_speeds(curve: &Curve) -> Vec<(f64, f64)> {
-    let speed = |side: usize| {
-        let published = published_row(&curve.work.model, side)?;
-        let speed = if curve.work.purpose == Purpose::Inference { published.throughput } else { published.train_throughput };
-        Some((side as f64, speed))
-    };
-    curve.rows.iter().filter_map(|(side, _)| speed(*side)).collect()
 }
 
 #[cfg(test)]

@@ -139,19 +139,25 @@ pub fn assemble(benchmarks: &[Benchmark], runs: &[Run]) -> Result<Vec<Section>> 
     for &benchmark in benchmarks {
         let own: Vec<(&Run, Option<&str>)> =
             runs.iter().filter(|run| run.benchmark == benchmark).map(|run| (run, published_id(data, run))).collect();
+        // Recipes of single rows have the schedule or the crop of the others.
         match benchmark {
-            Benchmark::Coco => sections.extend(data.coco_settings.iter().map(|setting| Section {
-                key: format!("coco_{}", setting.schedule),
-                title: format!("COCO val2017, Mask R-CNN {} ({} epochs)", setting.schedule, setting.epochs),
-                benchmark,
-                entries: data.coco_mask_rcnn.iter().filter(|r| r.schedule == setting.schedule).map(|r| detector(data, r, &own)).collect(),
-            })),
-            Benchmark::Ade20k => sections.extend(data.ade20k_settings.iter().map(|setting| Section {
-                key: format!("ade20k_{}", setting.crop),
-                title: format!("ADE20K val, UperNet, {} iterations, crop {}", setting.iterations, setting.crop),
-                benchmark,
-                entries: data.ade20k_upernet.iter().filter(|r| r.crop == setting.crop).map(|r| segmentor(data, r, &own)).collect(),
-            })),
+            Benchmark::Coco => {
+                sections.extend(data.coco_settings.iter().filter(|setting| setting.recipe.is_none()).map(|setting| Section {
+                    key: format!("coco_{}", setting.schedule),
+                    title: format!("COCO val2017, Mask R-CNN {} ({} epochs)", setting.schedule, setting.epochs),
+                    benchmark,
+                    entries:
+                        data.coco_mask_rcnn.iter().filter(|r| r.schedule == setting.schedule).map(|r| detector(data, r, &own)).collect(),
+                }))
+            }
+            Benchmark::Ade20k => {
+                sections.extend(data.ade20k_settings.iter().filter(|setting| setting.recipe.is_none()).map(|setting| Section {
+                    key: format!("ade20k_{}", setting.crop),
+                    title: format!("ADE20K val, UperNet, crop {}", setting.crop),
+                    benchmark,
+                    entries: data.ade20k_upernet.iter().filter(|r| r.crop == setting.crop).map(|r| segmentor(data, r, &own)).collect(),
+                }))
+            }
         }
         let strangers = own.iter().filter(|(_, id)| id.is_none()).map(|(run, _)| stranger(run));
         sections.push(Section {
@@ -198,28 +204,34 @@ fn published_id<'a>(data: &'a Published, run: &Run) -> Option<&'a str> {
 
 /// The published model that a backbone is, whatever its regularisation and whichever of its outputs are used.
 fn name_of(backbone: &BackboneConfig) -> Option<&'static str> {
-    let essence = |config: &BackboneConfig| {
-        let mut table = Map::from(config.clone());
-        for option in ["drop_path_rate", "out_indices"] {
-            table.remove(option);
-        }
-        table
-    };
-    let own = essence(backbone);
-    BackboneConfig::names().into_iter().find(|name| BackboneConfig::named(name).is_ok_and(|named| essence(&named) == own))
+    BackboneConfig::names().into_iter().find(|name| is_named(backbone, name))
+}
+
+/// Whether a backbone is the published model `name`, as in [`name_of`].
+fn is_named(backbone: &BackboneConfig, name: &str) -> bool {
+    BackboneConfig::named(name).is_ok_and(|named| essence(&named) == essence(backbone))
+}
+
+/// What a backbone computes from its input.
+fn essence(backbone: &BackboneConfig) -> Map<String, Value> {
+    let mut options = Map::from(backbone.clone());
+    for option in ["drop_path_rate", "out_indices"] {
+        options.remove(option);
+    }
+    options
 }
 
 fn detector(data: &Published, row: &DetectionRow, runs: &[(&Run, Option<&str>)]) -> Entry {
     let numbers = Numbers { figures: row.figures().to_vec(), params_m: millions(row.params).or(row.params_m), gflops: Some(row.gflops) };
     let setting = data.detection_setting(row);
     let differs = |run: &Run| match (&run.config, setting) {
-        (Some(RunConfig::Detection(config)), Some(setting)) => {
-            Some(setting::detection(config, &run.facts, setting, row.batch.unwrap_or(setting.batch)))
-        }
+        (Some(RunConfig::Detection(config)), Some(setting)) => Some(setting::detection(config, &run.facts, setting, row)),
         _ => None,
     };
     let lines = own_lines(&row.id, runs, &numbers, row.params.is_some(), row.flops_input, differs);
-    let (source, note) = (Some(row.source.clone()), row.note.clone());
+    let own = setting.filter(|setting| setting.recipe.is_some());
+    let recipe = own.map(|own| format!("{}, learning rate {}, batch {}", own.optimizer, own.lr, own.batch));
+    let (source, note) = (Some(row.source.clone()), joined(recipe, row.note.clone()));
     let model = row.batch.map_or_else(|| row.model.clone(), |batch| format!("{}, batch {batch}", row.model));
     Entry { id: row.id.clone(), model, published: Some(numbers), source, note, runs: lines }
 }
@@ -229,13 +241,24 @@ fn segmentor(data: &Published, row: &SegmentationRow, runs: &[(&Run, Option<&str
     let numbers = Numbers { figures, params_m: millions(row.params).or(row.params_m), gflops: row.gflops };
     let setting = data.segmentation_setting(row);
     let differs = |run: &Run| match (&run.config, setting) {
-        (Some(RunConfig::Segmentation(config)), Some(setting)) => Some(setting::segmentation(config, &run.facts, setting)),
+        (Some(RunConfig::Segmentation(config)), Some(setting)) => Some(setting::segmentation(config, &run.facts, setting, row)),
         _ => None,
     };
     let size = row.flops_input.unwrap_or(Benchmark::Ade20k.flops_input());
     let lines = own_lines(&row.id, runs, &numbers, row.params.is_some(), size, differs);
-    let (source, note) = (Some(row.source.clone()), row.note.clone());
+    let own = setting.filter(|setting| setting.recipe.is_some());
+    let windows = |slide: bool| if slide { ", sliding windows" } else { "" };
+    let recipe = own.map(|own| {
+        format!("{} iterations, {}, learning rate {}, batch {}{}", own.iterations, own.optimizer, own.lr, own.batch, windows(own.slide))
+    });
+    let (source, note) = (Some(row.source.clone()), joined(recipe, row.note.clone()));
     Entry { id: row.id.clone(), model: row.model.clone(), published: Some(numbers), source, note, runs: lines }
+}
+
+/// The recipe of a row whose setting is not that of most, and its note.
+fn joined(recipe: Option<String>, note: Option<String>) -> Option<String> {
+    let parts: Vec<String> = [recipe, note].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn stranger(run: &Run) -> Entry {

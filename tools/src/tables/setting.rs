@@ -1,15 +1,31 @@
 //! What differs between the setting of a run and that of a published row, in words.
 
-use crate::engine::config::{DataSource, Init, SegmentationConfig, TrainConfig};
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::Value;
+use vmamba::zoo::BackboneConfig;
+
+use crate::engine::config::{DataSource, Init, SegmentationConfig, TrainConfig, load_built_in};
 use crate::engine::detection::config::{DetectionConfig, DetectionSource};
 use crate::engine::precision::Precision;
-use crate::published::{DetectionSetting, SegmentationSetting};
+use crate::published::{DetectionRow, DetectionSetting, SegmentationRow, SegmentationSetting};
 
 use super::run::Facts;
+use super::{essence, is_named, name_of};
 
-/// How a segmentor's run differs from the published ones.
-pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &SegmentationSetting) -> Vec<String> {
+/// The configuration of a published row. `tests/configs.rs` holds that every row of a backbone that is here has one.
+fn built_in<C: DeserializeOwned>(file: &str) -> Option<C> {
+    load_built_in(file).ok().flatten()
+}
+
+/// How a segmentor's run differs from the published one.
+pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &SegmentationSetting, row: &SegmentationRow) -> Vec<String> {
     let mut found = Differences::default();
+    let recipe: Option<SegmentationConfig> = built_in(&format!("upernet/{}.toml", row.id));
+    let model = recipe.as_ref().map(|recipe| &recipe.model.backbone);
+    let same_backbone = found.backbone(&config.model.backbone, &row.backbone, model);
     match (config.train.iterations, config.train.epochs) {
         (Some(own), _) => found.unequal("iterations", own, setting.iterations),
         (None, Some(own)) => found.say(format!("{own} epochs instead of {} iterations", setting.iterations)),
@@ -34,12 +50,17 @@ pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &Segmen
     }
     found.evaluation(facts, setting.classes, setting.validation_images);
     found.initial(&config.init, &setting.initial);
+    found.options(config, recipe.as_ref(), &["data.train.crop.size", "data.train.resize.scale", "data.test.resize", "test"], same_backbone);
     found.0
 }
 
-/// How a detector's run differs from the published ones; `batch` is that of the row.
-pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSetting, batch: u64) -> Vec<String> {
+/// How a detector's run differs from the published one.
+pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSetting, row: &DetectionRow) -> Vec<String> {
     let mut found = Differences::default();
+    let recipe: Option<DetectionConfig> = built_in(&format!("mask_rcnn/{}.toml", row.id));
+    let model = recipe.as_ref().map(|recipe| &recipe.model.backbone);
+    let same_backbone = found.backbone(&config.model.backbone, &row.backbone, model);
+    let batch = row.batch.unwrap_or(setting.batch);
     match (config.train.epochs, config.train.iterations) {
         (Some(own), _) => found.unequal("epochs", own, setting.epochs),
         (None, Some(own)) => found.say(format!("{own} iterations instead of {} epochs", setting.epochs)),
@@ -66,8 +87,31 @@ pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSet
     }
     found.evaluation(facts, setting.classes, setting.validation_images);
     found.initial(&config.init, &setting.initial);
+    found.options(config, recipe.as_ref(), &["data.train.scales", "data.train.crop", "data.test.scale"], same_backbone);
     found.0
 }
+
+/// Options that [`Differences`] has words of its own for, or that change no result.
+const SAID: [&str; 18] = [
+    "name",
+    "init",
+    "data.source",
+    "data.workers",
+    "train.iterations",
+    "train.epochs",
+    "train.batch_size",
+    "train.accumulation",
+    "train.precision",
+    "train.ema",
+    "train.seed",
+    "train.val_interval",
+    "train.checkpoint_interval",
+    "train.log_interval",
+    "train.pictures",
+    "train.non_finite",
+    "train.optimizer.lr",
+    "train.optimizer.algorithm.kind",
+];
 
 #[derive(Default)]
 struct Differences(Vec<String>);
@@ -75,6 +119,46 @@ struct Differences(Vec<String>);
 impl Differences {
     fn say(&mut self, text: impl Into<String>) {
         self.0.push(text.into());
+    }
+
+    /// Says when the backbone is not the published one, by its name or as `options` has it; returns whether it is.
+    fn backbone(&mut self, own: &BackboneConfig, published: &str, options: Option<&BackboneConfig>) -> bool {
+        let same = is_named(own, published) || options.is_some_and(|options| essence(own) == essence(options));
+        if !same {
+            let own = name_of(own).map_or_else(|| "a backbone of its own".to_owned(), |name| format!("backbone {name}"));
+            self.say(format!("{own} instead of {published}"));
+        }
+        same
+    }
+
+    /// Everything else in which a configuration differs from that of the published row.
+    fn options<C: Serialize>(&mut self, own: &C, published: Option<&C>, said: &[&str], same_backbone: bool) {
+        let Some(published) = published else { return };
+        let [Ok(own), Ok(published)] = [own, published].map(Value::try_from) else { return };
+        let kind = |config: &Value| config.get("train")?.get("optimizer")?.get("algorithm")?.get("kind").cloned();
+        let mut said = [SAID.as_slice(), said].concat();
+        if kind(&own) != kind(&published) {
+            said.push("train.optimizer.algorithm");
+        }
+        if !same_backbone {
+            said.push("model.backbone");
+        }
+        self.values("", Some(&own), Some(&published), &said);
+    }
+
+    fn values(&mut self, path: &str, own: Option<&Value>, published: Option<&Value>, said: &[&str]) {
+        if said.contains(&path) || own == published {
+            return;
+        }
+        let (Some(Value::Table(own)), Some(Value::Table(published))) = (own, published) else {
+            let word = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string().replace('\n', " "));
+            return self.say(format!("{path} {} instead of {}", word(own), word(published)));
+        };
+        let keys: BTreeSet<&String> = own.keys().chain(published.keys()).collect();
+        for key in keys {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            self.values(&path, own.get(key), published.get(key), said);
+        }
     }
 
     fn unequal(&mut self, what: &str, own: u64, published: u64) {

@@ -10,8 +10,10 @@ mod report;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use anstream::eprintln;
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
@@ -42,7 +44,27 @@ pub struct Feed {
     pub precision: Precision,
     /// Where the classifier is.
     pub device: Device,
+    /// Ends the work with [`Interrupted`] when it is set.
+    pub stop: Option<&'static AtomicBool>,
 }
+
+/// Somebody wants the work to end before it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+/// Warnings that name images which were left out; the rest are counted.
+pub fn warn_of_skipped(skipped: &[Skipped], option: &str) {
+    for image in skipped.iter().take(NAMED) {
+        eprintln!("warning: {option}: skipped {}", image.reason);
+    }
+    if skipped.len() > NAMED {
+        eprintln!("warning: {option}: skipped {} more images", skipped.len() - NAMED);
+    }
+}
+
+/// Skipped images that are named; the others are counted.
+const NAMED: usize = 10;
 
 /// A classifier from a checkpoint, ready to predict.
 pub struct LoadedClassifier {
@@ -50,6 +72,8 @@ pub struct LoadedClassifier {
     pub model: Classifier,
     /// Its classes.
     pub num_classes: usize,
+    /// The set of weights that was read; empty for a file of one.
+    pub weights: String,
 }
 
 /// The configuration that `--model` means: a published model by its name, or a TOML file with the options of one (the table
@@ -70,13 +94,15 @@ pub fn model_config(model: &str) -> Result<BackboneConfig> {
 /// # Errors
 /// When the file is no checkpoint, has no head, or is of another model.
 pub fn load_classifier(path: &Path, config: &BackboneConfig, weights: Weights, device: &Device) -> Result<LoadedClassifier> {
-    let state = config.official_state(Checkpoint::read(path)?.state_dict(weights)?);
+    let checkpoint = Checkpoint::read(path)?;
+    let state = config.official_state(checkpoint.state_dict(weights)?);
+    let weights = checkpoint.weight_set(weights).unwrap_or_default().to_owned();
     let Some(num_classes) = config.num_classes(&state) else {
         bail!("{} is no classifier of this model: it has no {}", path.display(), config.head_key());
     };
     let model = config.try_init_classifier(num_classes, device).context("--model")?;
     let (model, _) = load_into(model, &vmamba::zoo::key, &state, &config.load_options()).with_context(|| path.display().to_string())?;
-    Ok(LoadedClassifier { model: model.valid(), num_classes })
+    Ok(LoadedClassifier { model: model.valid(), num_classes, weights })
 }
 
 /// Checks that a data set has as many classes as a model.
@@ -163,6 +189,9 @@ fn for_each_batch(
                 progress.inc(1);
                 skipped.push(Skipped { reason: error.to_string() });
             }
+        }
+        if feed.stop.is_some_and(|stop| stop.load(Ordering::SeqCst)) {
+            return Err(Interrupted.into());
         }
         let count = batch.labels.len();
         if count > 0 && (count >= feed.batch_size || seen == data.len()) {
