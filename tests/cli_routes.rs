@@ -68,10 +68,12 @@ fn wrong_numbers_are_wrong_usage_and_say_what_exists() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (arguments, parts) in [
         (vec!["--grid", "8"], ["--grid", "8x12"]),
-        (vec!["--grid", "0x4"], ["0 x 4", "1 to 64"]),
-        (vec!["--grid", "65x4"], ["65 x 4", "1 to 64"]),
+        (vec!["--grid", "0x4"], ["--grid 0x4: 0 x 4", "1 to 64"]),
+        (vec!["--grid", "65x4"], ["--grid 65x4: 65 x 4", "1 to 64"]),
         (vec!["--grid", "3x5", "--query", "3,0"], ["row 3, column 0 is outside the grid; rows are 0 to 2", "Usage: routes"]),
-        (vec!["--query", "-1,0"], ["-1", "Usage"]),
+        (vec!["--query", "-1,0"], ["--query -1,0 with --grid 8x12: row -1, column 0 is outside the grid", "columns 0 to 11"]),
+        (vec!["--query", "0,-1"], ["--query 0,-1 with", "row 0, column -1 is outside the grid"]),
+        (vec!["--query", "-a,0"], ["--query", "ROW,COLUMN"]),
         (vec!["--query", "1;0"], ["--query", "ROW,COLUMN"]),
         (vec!["--pattern", "zigzag"], ["zigzag", "cascade"]),
         (vec!["--scene", "1", "--photo", "a.png"], ["--scene", "--photo"]),

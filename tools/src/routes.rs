@@ -13,15 +13,15 @@ pub const MAX_SIDE: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// A side without patches or with too many.
-    #[error("grid: {0} x {1} patches, allowed is 1 to {MAX_SIDE} a side")]
+    #[error("{0} x {1} patches, allowed is 1 to {MAX_SIDE} a side")]
     Grid(usize, usize),
     /// A query that is not on the grid.
-    #[error("query: row {row}, column {column} is outside the grid; rows are 0 to {last_row}, columns 0 to {last_column}")]
+    #[error("row {row}, column {column} is outside the grid; rows are 0 to {last_row}, columns 0 to {last_column}")]
     Query {
         /// Row asked for.
-        row: usize,
+        row: i64,
         /// Column asked for.
-        column: usize,
+        column: i64,
         /// Last row of the grid.
         last_row: usize,
         /// Last column of the grid.
@@ -144,19 +144,40 @@ impl Trail {
     }
 }
 
-/// The trails of a pattern's four walks to the query `[row, column]` on a grid of `[height, width]` patches.
+/// The patch `[row, column]` of a grid of `[height, width]` patches.
 ///
 /// # Errors
-/// When a side of the grid is empty or above [`MAX_SIDE`], and when the query is outside.
-pub fn trails(pattern: ScanPattern, grid: [usize; 2], query: [usize; 2]) -> Result<[Trail; 4], RouteError> {
+/// When a side of the grid is empty or above [`MAX_SIDE`], and when there is no such patch.
+pub fn place(grid: [usize; 2], patch: [i64; 2]) -> Result<[usize; 2], RouteError> {
     let [height, width] = grid;
     if ![height, width].iter().all(|side| (1..=MAX_SIDE).contains(side)) {
         return Err(RouteError::Grid(height, width));
     }
-    let [row, column] = query;
-    if row >= height || column >= width {
-        return Err(RouteError::Query { row, column, last_row: height - 1, last_column: width - 1 });
+    let [row, column] = patch;
+    match patch.map(usize::try_from) {
+        [Ok(row), Ok(column)] if row < height && column < width => Ok([row, column]),
+        _ => Err(RouteError::Query { row, column, last_row: height - 1, last_column: width - 1 }),
     }
+}
+
+/// The trails of a pattern's four walks to the query `[row, column]` on a grid of `[height, width]` patches.
+///
+/// ```
+/// use tools::routes::{readers, trails};
+/// use vmamba::vmamba::ScanPattern;
+///
+/// let trails = trails(ScanPattern::Cross, [8, 12], [4, 6])?;
+/// for trail in &trails {
+///     println!("{}: {} of 96 patches visited", trail.walk.name(), trail.visited.len());
+/// }
+/// assert!(readers(&trails, 96).iter().all(|readers| *readers >= 2), "each patch by two scans at least");
+/// # Ok::<(), tools::routes::RouteError>(())
+/// ```
+///
+/// # Errors
+/// When a side of the grid is empty or above [`MAX_SIDE`], and when the query is outside.
+pub fn trails(pattern: ScanPattern, grid: [usize; 2], query: [usize; 2]) -> Result<[Trail; 4], RouteError> {
+    let query = place(grid, query.map(|side| i64::try_from(side).unwrap_or(i64::MAX)))?;
     Ok(walks(pattern).map(|walk| {
         let visited = walk.visited(grid, query);
         let reached = visited.iter().map(|patch| if walk.stage() == 0 { vec![*patch] } else { first_stage(grid, *patch) }).collect();
@@ -274,5 +295,7 @@ mod tests {
         assert_eq!(trails(ScanPattern::Cross, [4, MAX_SIDE + 1], [0, 0]), Err(RouteError::Grid(4, 65)));
         let error = trails(ScanPattern::Cross, GRID, [3, 0]).unwrap_err().to_string();
         assert!(error.contains("row 3, column 0") && error.contains("0 to 2") && error.contains("0 to 4"), "{error}");
+        assert_eq!(place(GRID, [2, 4]), Ok([2, 4]));
+        assert!(place(GRID, [0, -1]).unwrap_err().to_string().contains("row 0, column -1 is outside"));
     }
 }

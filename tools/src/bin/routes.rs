@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anstream::println;
 use anyhow::{Context, Result, bail};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tools::engine::process;
 use tools::report::route_figure::RouteFigure;
 use tools::report::write_whole;
-use tools::routes::{pattern_name, readers, trails};
+use tools::routes::{RouteError, pattern_name, place, readers};
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::scenes::{SceneConfig, SceneDataset};
 use vmamba::vmamba::ScanPattern;
@@ -33,8 +34,8 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t)]
     pattern: Pattern,
     /// The patch whose reading is shown, counted from 0; the middle without.
-    #[arg(long, value_name = "ROW,COLUMN", value_parser = query)]
-    query: Option<[usize; 2]>,
+    #[arg(long, value_name = "ROW,COLUMN", value_parser = query, allow_hyphen_values = true)]
+    query: Option<[i64; 2]>,
     /// A photo under the patches, cut about its middle to the shape of the grid.
     #[arg(long, value_name = "FILE")]
     photo: Option<PathBuf>,
@@ -77,22 +78,27 @@ fn grid(text: &str) -> Result<[usize; 2], String> {
     pair(text, 'x', "HEIGHTxWIDTH, such as 8x12")
 }
 
-fn query(text: &str) -> Result<[usize; 2], String> {
+fn query(text: &str) -> Result<[i64; 2], String> {
     pair(text, ',', "ROW,COLUMN, such as 4,6")
 }
 
-fn pair(text: &str, between: char, form: &str) -> Result<[usize; 2], String> {
+fn pair<N: FromStr>(text: &str, between: char, form: &str) -> Result<[N; 2], String> {
     let numbers = text.split_once(between).and_then(|(first, second)| Some([first.trim().parse().ok()?, second.trim().parse().ok()?]));
     numbers.ok_or_else(|| format!("must be two whole numbers as {form}"))
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let query = arguments.query.unwrap_or(arguments.grid.map(|side| side / 2));
+    let query = arguments.query.unwrap_or(arguments.grid.map(|side| (side / 2) as i64));
     // A grid or a query that does not exist is wrong usage like any other wrong number, but is only known from both of them.
-    if let Err(error) = trails(ScanPattern::Cross, arguments.grid, query) {
-        Arguments::command().bin_name("routes").error(ErrorKind::ValueValidation, error).exit();
-    }
+    let query = place(arguments.grid, query).unwrap_or_else(|error| {
+        let [[height, width], [row, column]] = [arguments.grid.map(|side| side as i64), query];
+        let option = match error {
+            RouteError::Grid(..) => format!("--grid {height}x{width}"),
+            RouteError::Query { .. } => format!("--query {row},{column} with --grid {height}x{width}"),
+        };
+        Arguments::command().bin_name("routes").error(ErrorKind::ValueValidation, format!("{option}: {error}")).exit()
+    });
     process::run_tool(|| run(&arguments, query).map(|()| true))
 }
 

@@ -20,6 +20,9 @@ const LINE: u32 = 22;
 /// Distance of panels, for the words above narrow ones.
 const COLUMN: u32 = 280;
 
+/// Lines of the legend.
+const LEGEND_LINES: u32 = 6;
+
 /// One colour a walk, told apart by colour-blind readers (Okabe and Ito).
 const COLOURS: [[u8; 3]; 4] = [[0, 114, 178], [213, 94, 0], [0, 158, 115], [170, 68, 153]];
 /// What has been read by any walk.
@@ -93,7 +96,8 @@ impl RouteFigure {
         let [width, height] = panel_size(self.grid, cell);
         let (pitch, top) = (width.max(COLUMN) + GAP, GAP + LINE + 14);
         let row_height = LINE + height + GAP;
-        let mut sheet = Sheet::new(3 * pitch + GAP, top + 2 * row_height);
+        // The legend stands beside the last panel, and is higher than the panels of a low grid.
+        let mut sheet = Sheet::new(3 * pitch + GAP, top + row_height + row_height.max((1 + LEGEND_LINES) * LINE + GAP));
         let [row, column] = self.query;
         let title = format!(
             "{} scan, {} x {} patches, query at row {row}, column {column}",
@@ -279,6 +283,21 @@ mod tests {
         assert_eq!(straight_runs(&[2, 1, 0], 1), [[[2, 0], [0, 0]]]);
         assert_eq!(straight_runs(&[0, 1, 3], 2), [[[0, 0], [0, 1]], [[1, 1], [1, 1]]]);
         assert_eq!(straight_runs(&[4], 3), [[[1, 1], [1, 1]]]);
+    }
+
+    #[test]
+    fn the_legend_is_whole_on_low_grids() {
+        let folder = tempfile::tempdir().unwrap();
+        let (png, svg) = (folder.path().join("a.png"), folder.path().join("a.svg"));
+        for grid in [[1, 64], [1, 1], [64, 1], [8, 12]] {
+            RouteFigure::new(ScanPattern::Cross, grid, [0, 0], None).unwrap().write(&png, &svg).unwrap();
+            let height = image::open(&png).unwrap().height();
+            let text = std::fs::read_to_string(&svg).unwrap();
+            let last = text.lines().find(|line| line.contains("read by 1, 2, 3, 4 scans")).unwrap();
+            let baseline: u32 = last.split(" y=\"").nth(1).and_then(|rest| rest.split('"').next()?.parse().ok()).unwrap();
+            assert!(baseline + 5 < height, "{grid:?}: {baseline} of {height}");
+            assert!(text.starts_with("<svg") && text.contains(&format!("height=\"{height}\"")), "{grid:?}");
+        }
     }
 
     #[test]
