@@ -74,6 +74,19 @@ fn a_photo_that_is_not_square_has_a_map_of_every_route_and_the_same_one_again() 
     assert!(read(3, 0, 7) && !read(3, 7, 5), "down the columns, backwards");
     let (_, all) = array(&folder.path("a/query_0_all.npy"));
     assert_eq!((all.iter().copied().fold(f32::INFINITY, f32::min), all.iter().copied().fold(0.0, f32::max)), (0.0, 1.0));
+    let (header, visited) = array(&folder.path("a/query_0_visited.npy"));
+    assert!(header.contains("(4, 8, 12"), "{header}");
+    assert!(routes.iter().zip(&visited).all(|(value, visited)| (*visited == 1.0) == (*value != 0.0)));
+    // The numbers beneath a panel are those of its array where the route has been.
+    let svg = fs::read_to_string(folder.path("a/query_0.svg")).expect("a figure");
+    let seen: Vec<f32> = routes[..96].iter().zip(&visited).filter(|(_, visited)| **visited == 1.0).map(|(value, _)| *value).collect();
+    let least = seen.iter().copied().fold(f32::INFINITY, f32::min);
+    let range = svg.split(">rows</text>").nth(1).and_then(|rest| rest.split("</text>").next()?.rsplit('>').next()).expect("a range");
+    let written: f32 = range.split(" to ").next().and_then(|number| number.parse().ok()).expect("a number");
+    assert!((written - least).abs() <= least.abs() * 0.005, "{range} for {least}");
+    for words in ["hatched: not visited before the query", "between the numbers beneath each panel", "lower", "higher"] {
+        assert!(svg.contains(words), "{words}");
+    }
     let settings: Value = serde_json::from_str(&fs::read_to_string(folder.path("a/activation.json")).expect("settings")).expect("JSON");
     assert_eq!((&settings["layer"], &settings["mode"], &settings["width"]), (&"1.1".into(), &"CwBw".into(), &96.into()));
 }
@@ -116,6 +129,33 @@ fn attention_of_a_deit_has_a_map_a_head() {
     let (header, heads) = array(&out.join("query_0_heads.npy"));
     assert!(header.contains("(3, 4, 4"), "{header}");
     assert!(heads.iter().all(|share| (0.0..=1.0).contains(share)));
+    let svg = fs::read_to_string(out.join("query_0.svg")).expect("a figure");
+    assert!(svg.contains("normalised: mean of scaled heads") && !svg.contains("not visited"), "{svg}");
+    // What is chosen of scans has no meaning here: it is not in the settings, and refused when it is asked for.
+    let settings: Value = serde_json::from_str(&fs::read_to_string(out.join("activation.json")).expect("settings")).expect("JSON");
+    for option in ["mode", "official_clamp", "range_of_all_queries"] {
+        assert!(settings[option].is_null(), "{option}");
+    }
+    let with = |more: &[&str]| run(PROGRAM, &[&arguments[..], more].concat());
+    misused(&with(&["--mode", "CwBw"]), &["--mode", "deit has attention"]);
+    misused(&with(&["--official-clamp"]), &["--official-clamp", "deit has attention"]);
+    misused(&with(&["--range-of-all-queries", "--mode", "CB"]), &["--mode, --range-of-all-queries", "deit has attention"]);
+}
+
+/// The query is the first patch: the routes backwards have visited everything, those forwards the query alone.
+#[test]
+fn what_a_route_has_not_visited_has_no_colour() {
+    let folder = Folder::new();
+    let (photo, arguments) = (folder.photo(), ["--size", "64", "--layer", "0.0", "--query", "0,0", "--mode", "CB", "--panel", "160"]);
+    folder.activation("out", &[&[photo.as_str()], &arguments[..]].concat()).succeeded();
+    let figure = image::open(folder.path("out/query_0.png")).expect("a figure").to_rgb8();
+    // The second row of panels, below title, panels of 160 pixels and two lines of words.
+    let coloured = |column: u32| {
+        let pixels = (20..150).flat_map(|y| (20..150).map(move |x| (12 + column * 172 + x, 44 + 160 + 12 + 44 + y)));
+        pixels.filter(|(x, y)| figure.get_pixel(*x, *y).0.iter().any(|part| part.abs_diff(figure.get_pixel(*x, *y).0[0]) > 12)).count()
+    };
+    assert_eq!([coloured(0), coloured(1)], [0, 0], "rows and columns have visited the query alone");
+    assert!(coloured(2) > 8000 && coloured(3) > 8000, "backwards all is visited: {} and {}", coloured(2), coloured(3));
 }
 
 #[test]
@@ -124,8 +164,11 @@ fn wrong_arguments_are_told_in_a_line() {
     let photo = folder.photo();
     let scene = ["--scene", "1", "--size", "64"];
     let with = |more: &[&str]| folder.activation("out", &[&scene[..], more].concat());
-    with(&["--query", "64px,3px"]).failed(&["--query 64px,3px", "64 x 64"]);
-    misused(&with(&["--query", "1.5,0"]), &["--query", "1.5,0"]);
+    with(&["--query", "64px,3px"]).failed(&["--query 64px,3px", "64 x 64", "0px to 63px"]);
+    misused(&with(&["--query", "1.5,0"]), &["--query", "1.5,0", "from 0 to 1"]);
+    misused(&with(&["--query", "-0.1,0.5"]), &["--query", "-0.1,0.5", "outside of the image", "from 0 to 1"]);
+    misused(&with(&["--query", "-3px,4px"]), &["--query", "-3px,4px", "counted from 0"]);
+    misused(&with(&["--mode", "CB", "--official-clamp"]), &["--official-clamp", "--mode CB"]);
     with(&["--layer", "1.2"]).failed(&["layer 1.2", "does not exist"]);
     with(&["--layer", "5"]).failed(&["--layer 5", "stage.block"]);
     misused(&with(&["--mode", "softmax"]), &["softmax", "CwBw"]);
@@ -135,7 +178,9 @@ fn wrong_arguments_are_told_in_a_line() {
     let out = folder.path("out").to_string_lossy().into_owned();
     let of = |model: &str, more: &[&str]| run(PROGRAM, &[&["--model", model, "--out", &out], &scene[..], more].concat());
     of("swin_tiny", &[]).failed(&["swin_tiny", "no two-dimensional scan"]);
-    of("vmamba_tinny", &[]).failed(&["vmamba_tinny"]);
+    let wrong = of("vmamba_tinny", &[]);
+    wrong.failed(&["--model: ", "vmamba_tinny"]);
+    assert!(!wrong.stderr.contains("--models"), "{}", wrong.stderr);
     let weights = folder.path("weights.pth");
     fs::write(&weights, b"no weights").expect("a file");
     of("vmamba_tiny_s1l8", &["--checkpoint", &weights.to_string_lossy()]).failed(&["weights.pth"]);

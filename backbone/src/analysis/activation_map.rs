@@ -10,7 +10,8 @@
 //!
 //! The paper writes T as `(Q w)(K / w)'` with `Q = C`, `K = B`, `w = exp(S)`. Computed in that way w underflows after a few hundred patches
 //! and the quotient is lost; the difference of the exponents, which is never positive, is safe at every length. A map is the row of the
-//! query patch, averaged over the channels and laid back on the image; patches that the route visits after the query are 0.
+//! query patch, averaged over the channels and laid back on the image. Patches that the route visits after the query contribute nothing:
+//! they are 0 in every map, and [`RouteMap::visited`] tells them from a contribution of 0.
 
 use std::ops::Range;
 use std::str::FromStr;
@@ -61,7 +62,8 @@ impl MapMode {
         self != Self::Ww
     }
 
-    fn has_decay(self) -> bool {
+    /// Whether the decay between two patches is part of the entries, so that [`Decay`] matters.
+    pub fn has_decay(self) -> bool {
         matches!(self, Self::CwBw | Self::Ww | Self::CwBdtw)
     }
 
@@ -90,7 +92,7 @@ pub enum Decay {
     OfficialClamp,
 }
 
-/// Over what minimum and maximum are taken for [`RouteMap::normalised`] and its like.
+/// Over what minimum and maximum are taken for [`RouteMap::normalised`] and its like; patches that were not visited never count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MapRange {
     /// The map of the query.
@@ -143,9 +145,13 @@ pub enum MapError {
 pub struct RouteMap {
     /// The route.
     pub route: Route,
-    /// Mean over the channels, `[height, width]`.
+    /// Whether the route visits a patch before or at the query, `[height, width]`.
+    pub visited: Vec<bool>,
+    /// Mean over the channels, `[height, width]`; 0 where not visited.
     pub raw: Vec<f32>,
-    /// Between 0 and 1.
+    /// The least and greatest value that `normalised` goes between.
+    pub range: [f32; 2],
+    /// Between 0 and 1; 0 where not visited.
     pub normalised: Vec<f32>,
 }
 
@@ -158,36 +164,61 @@ pub struct ActivationMaps {
     pub query: [usize; 2],
     /// One map a route.
     pub routes: Vec<RouteMap>,
-    /// The sum of the raw maps, `[height, width]`.
+    /// Whether any route visits a patch, `[height, width]`.
+    pub visited: Vec<bool>,
+    /// The sum of the raw maps, `[height, width]`; 0 where no route has been.
     pub sum: Vec<f32>,
-    /// The sum, between 0 and 1: `all` of the official code.
+    /// The least and greatest value that `all` goes between.
+    pub sum_range: [f32; 2],
+    /// The sum, between 0 and 1: `all` of the official code; 0 where no route has been.
     pub all: Vec<f32>,
-    /// The mean of the normalised maps: `nall` of the official code.
+    /// The mean of the normalised maps of all routes, in which a patch that a route does not visit counts as 0: `nall` of the official
+    /// code.
     pub nall: Vec<f32>,
 }
 
 /// The maps of the patch `query`, row and column, in the grid of the trace. A map without differences is 0 when normalised.
 ///
+/// ```
+/// use burn::prelude::*;
+/// use vmamba::VmambaConfig;
+/// use vmamba::analysis::{BlockIndex, MapOptions, activation_maps};
+///
+/// let device = Device::flex();
+/// let config = VmambaConfig { depths: vec![1, 1], out_indices: vec![0, 1], ..VmambaConfig::default() };
+/// let images = Tensor::zeros([1, 3, 32, 48], &device);
+/// let trace = config.try_init(&device)?.trace_scan(images, BlockIndex { stage: 1, block: 0 })?;
+/// let maps = activation_maps(&trace, [2, 3], MapOptions::default())?;
+/// assert_eq!((maps.size, maps.routes.len()), ([4, 6], 4));
+/// for map in &maps.routes {
+///     let visited = map.visited.iter().filter(|visited| **visited).count();
+///     println!("{:?}: {visited} of 24 patches, {:?}", map.route, map.range);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// When the query is outside of the grid.
 pub fn activation_maps(trace: &ScanTrace, query: [usize; 2], options: MapOptions) -> Result<ActivationMaps, MapError> {
-    let pixel = pixel(trace, query)?;
-    let rows = rows(trace, pixel, options);
-    let sum = sum(&rows);
-    let (ranges, sum_range) = match options.range {
-        MapRange::Query => (rows.iter().map(|row| Span::of(row)).collect(), Span::of(&sum)),
-        MapRange::AllQueries => ranges(trace, options),
+    let maps = QueryRows::new(trace, pixel(trace, query)?, options);
+    let ranges = match options.range {
+        MapRange::Query => maps.ranges(),
+        MapRange::AllQueries => MapRanges::of_all_queries(trace, options, &|| ()),
     };
-    let narrow = |values: &[f64]| values.iter().map(|value| *value as f32).collect::<Vec<f32>>();
-    let mut nall = vec![0.0; sum.len()];
-    let mut routes = Vec::with_capacity(rows.len());
-    for ((row, range), route) in rows.iter().zip(&ranges).zip(&trace.routes) {
-        let normalised = range.normalised(row);
-        nall.iter_mut().zip(&normalised).for_each(|(mean, value)| *mean += value / rows.len() as f64);
-        routes.push(RouteMap { route: route.route, raw: narrow(row), normalised: narrow(&normalised) });
-    }
-    let all = narrow(&sum_range.normalised(&sum));
-    Ok(ActivationMaps { size: trace.size, query, routes, sum: narrow(&sum), all, nall: narrow(&nall) })
+    Ok(maps.between(trace, query, &ranges))
+}
+
+/// As [`activation_maps`], with ranges that were computed before from the same trace and options.
+///
+/// # Errors
+/// When the query is outside of the grid.
+pub fn activation_maps_between(
+    trace: &ScanTrace,
+    query: [usize; 2],
+    options: MapOptions,
+    ranges: &MapRanges,
+) -> Result<ActivationMaps, MapError> {
+    Ok(QueryRows::new(trace, pixel(trace, query)?, options).between(trace, query, ranges))
 }
 
 /// The row of the patch `query`, row and column, in the matrix of one channel along route number `route`: `[height, width]`.
@@ -234,21 +265,75 @@ fn sum(rows: &[Vec<f64>]) -> Vec<f64> {
     total
 }
 
-/// The least and greatest entry of each route's matrix and of their sum's.
-fn ranges(trace: &ScanTrace, options: MapOptions) -> (Vec<Span>, Span) {
-    let of_query = |pixel: usize| -> Vec<Span> {
-        let mut rows = rows(trace, pixel, options);
-        rows.push(sum(&rows));
-        rows.iter().map(|row| Span::of(row)).collect()
-    };
-    let joined = |one: Vec<Span>, other: Vec<Span>| match (one.is_empty(), other.is_empty()) {
-        (true, _) => other,
-        (_, true) => one,
-        _ => one.into_iter().zip(other).map(|(one, other)| one.joined(other)).collect(),
-    };
-    let mut all: Vec<Span> = (0..trace.size[0] * trace.size[1]).into_par_iter().map(of_query).reduce(Vec::new, joined);
-    let sum = all.pop().unwrap_or(Span { least: 0.0, greatest: 0.0 });
-    (all, sum)
+/// The rows of a query in the matrices of all routes.
+struct QueryRows {
+    /// One a route, averaged over the channels.
+    rows: Vec<Vec<f64>>,
+    /// What each route has visited.
+    visited: Vec<Vec<bool>>,
+    sum: Vec<f64>,
+}
+
+impl QueryRows {
+    fn new(trace: &ScanTrace, pixel: usize, options: MapOptions) -> Self {
+        let rows = rows(trace, pixel, options);
+        let visited = trace.routes.iter().map(|route| {
+            let mut visited = vec![false; trace.size[0] * trace.size[1]];
+            way(route.route, trace.size, pixel).into_iter().for_each(|pixel| visited[pixel] = true);
+            visited
+        });
+        Self { visited: visited.collect(), sum: sum(&rows), rows }
+    }
+
+    fn visited_by_any(&self) -> Vec<bool> {
+        (0..self.sum.len()).map(|pixel| self.visited.iter().any(|visited| visited[pixel])).collect()
+    }
+
+    fn ranges(&self) -> MapRanges {
+        let routes = self.rows.iter().zip(&self.visited).map(|(row, visited)| Span::of(row, visited)).collect();
+        MapRanges { routes, sum: Span::of(&self.sum, &self.visited_by_any()) }
+    }
+
+    fn between(&self, trace: &ScanTrace, query: [usize; 2], ranges: &MapRanges) -> ActivationMaps {
+        let narrow = |values: &[f64]| values.iter().map(|value| *value as f32).collect::<Vec<f32>>();
+        let mut nall = vec![0.0; self.sum.len()];
+        let mut routes = Vec::with_capacity(self.rows.len());
+        for (((row, visited), span), route) in self.rows.iter().zip(&self.visited).zip(&ranges.routes).zip(&trace.routes) {
+            let normalised = span.normalised(row, visited);
+            nall.iter_mut().zip(&normalised).for_each(|(mean, value)| *mean += value / self.rows.len() as f64);
+            let (raw, normalised) = (narrow(row), narrow(&normalised));
+            routes.push(RouteMap { route: route.route, visited: visited.clone(), raw, range: span.ends(), normalised });
+        }
+        let visited = self.visited_by_any();
+        let all = narrow(&ranges.sum.normalised(&self.sum, &visited));
+        let (sum, sum_range) = (narrow(&self.sum), ranges.sum.ends());
+        ActivationMaps { size: trace.size, query, routes, visited, sum, sum_range, all, nall: narrow(&nall) }
+    }
+}
+
+/// The least and greatest entry of each route's map and of their sum, where visited.
+#[derive(Clone, Debug)]
+pub struct MapRanges {
+    routes: Vec<Span>,
+    sum: Span,
+}
+
+impl MapRanges {
+    /// Of the maps of all queries together ([`MapRange::AllQueries`]); `each` is called after each of them, from several threads.
+    pub fn of_all_queries(trace: &ScanTrace, options: MapOptions, each: &(dyn Fn() + Sync)) -> Self {
+        let nothing = || Self { routes: vec![Span::NOTHING; trace.routes.len()], sum: Span::NOTHING };
+        let of_query = |pixel: usize| {
+            let ranges = QueryRows::new(trace, pixel, options).ranges();
+            each();
+            ranges
+        };
+        (0..trace.size[0] * trace.size[1]).into_par_iter().map(of_query).reduce(nothing, Self::joined)
+    }
+
+    fn joined(self, other: Self) -> Self {
+        let routes = self.routes.into_iter().zip(other.routes).map(|(one, other)| one.joined(other)).collect();
+        Self { routes, sum: self.sum.joined(other.sum) }
+    }
 }
 
 /// From the least to the greatest value.
@@ -259,19 +344,38 @@ struct Span {
 }
 
 impl Span {
-    fn of(values: &[f64]) -> Self {
-        let begin = Self { least: f64::INFINITY, greatest: f64::NEG_INFINITY };
-        values.iter().fold(begin, |span, value| span.joined(Self { least: *value, greatest: *value }))
+    const NOTHING: Self = Self { least: f64::INFINITY, greatest: f64::NEG_INFINITY };
+
+    fn of(values: &[f64], visited: &[bool]) -> Self {
+        let values = values.iter().zip(visited).filter(|(_, visited)| **visited);
+        values.fold(Self::NOTHING, |span, (value, _)| span.joined(Self { least: *value, greatest: *value }))
     }
 
     fn joined(self, other: Self) -> Self {
         Self { least: self.least.min(other.least), greatest: self.greatest.max(other.greatest) }
     }
 
-    fn normalised(self, values: &[f64]) -> Vec<f64> {
-        let width = self.greatest - self.least;
-        values.iter().map(|value| if width > 0.0 { (value - self.least) / width } else { 0.0 }).collect()
+    fn ends(self) -> [f32; 2] {
+        [self.least as f32, self.greatest as f32]
     }
+
+    fn normalised(self, values: &[f64], visited: &[bool]) -> Vec<f64> {
+        let width = self.greatest - self.least;
+        let of = |(value, visited): (&f64, &bool)| if *visited && width > 0.0 { (value - self.least) / width } else { 0.0 };
+        values.iter().zip(visited).map(of).collect()
+    }
+}
+
+/// The pixels that a route visits, from its first to the query.
+fn way(route: Route, [height, width]: [usize; 2], query: usize) -> Vec<usize> {
+    let mut pixels: Vec<usize> = Vec::new();
+    for step in 0..height * width {
+        pixels.push(route.pixel(step, height, width));
+        if pixels.last() == Some(&query) {
+            break;
+        }
+    }
+    pixels
 }
 
 /// The way of a route up to the query.
@@ -287,14 +391,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(trace: &'a ScanTrace, route: &'a RouteTrace, query: usize, options: MapOptions) -> Self {
-        let [height, width] = trace.size;
-        let mut pixels: Vec<usize> = Vec::new();
-        for step in 0..height * width {
-            pixels.push(route.route.pixel(step, height, width));
-            if pixels.last() == Some(&query) {
-                break;
-            }
-        }
+        let pixels = way(route.route, trace.size, query);
         let n = trace.state;
         let c = &route.c[query * n..(query + 1) * n];
         let content = pixels.iter().flat_map(|pixel| {
@@ -472,13 +569,43 @@ mod tests {
         // The range of all queries, from the maps of all queries.
         let everywhere: Vec<_> = (0..70).map(|q| activation_maps(&trace, [q / 10, q % 10], MapOptions::default()).unwrap()).collect();
         let whole = activation_maps(&trace, [2, 7], MapOptions { range: MapRange::AllQueries, ..MapOptions::default() }).unwrap();
+        let queries = std::sync::atomic::AtomicUsize::new(0);
+        let counted = || {
+            queries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        };
+        let ranges = MapRanges::of_all_queries(&trace, MapOptions::default(), &counted);
+        assert_eq!(activation_maps_between(&trace, [2, 7], MapOptions::default(), &ranges).unwrap(), whole);
+        assert_eq!(queries.into_inner(), 70);
         for (number, map) in whole.routes.iter().enumerate() {
-            let of_route = everywhere.iter().flat_map(|maps| &maps.routes[number].raw);
-            let [least, greatest] = of_route.fold([f32::MAX, f32::MIN], |[l, g], value| [l.min(*value), g.max(*value)]);
-            for (raw, normalised) in map.raw.iter().zip(&map.normalised) {
-                assert!((normalised - (raw - least) / (greatest - least)).abs() < 1e-5);
+            let seen = everywhere.iter().map(|maps| &maps.routes[number]).flat_map(|map| map.raw.iter().zip(&map.visited));
+            let seen = seen.filter(|(_, visited)| **visited).map(|(value, _)| *value);
+            let [least, greatest] = seen.fold([f32::MAX, f32::MIN], |[l, g], value| [l.min(value), g.max(value)]);
+            assert_eq!(map.range, [least, greatest]);
+            for ((raw, normalised), visited) in map.raw.iter().zip(&map.normalised).zip(&map.visited) {
+                let expected = if *visited { (raw - least) / (greatest - least) } else { 0.0 };
+                assert!((normalised - expected).abs() < 1e-5);
             }
         }
+    }
+
+    /// Three patches in a row whose contributions are all below 0: what was not visited, 0, must not become the greatest.
+    #[test]
+    fn patches_that_were_not_visited_are_no_contribution_and_no_end_of_the_range() {
+        let mut trace = chain(3, 0.5);
+        trace.routes[0].b = vec![-1.0; 3];
+        let maps = activation_maps(&trace, [0, 1], MapOptions::default()).unwrap();
+        let route = &maps.routes[0];
+        assert_eq!(route.visited, [true, true, false]);
+        assert_eq!((route.raw[2], route.range), (0.0, [-1.0, -(-0.5_f64).exp() as f32]));
+        assert_eq!(route.normalised, [1.0, 0.0, 0.0]);
+        assert_eq!((&maps.visited, maps.sum_range, &maps.all, &maps.nall), (&route.visited, route.range, &route.normalised, &maps.all));
+        // Over all queries the least is the query itself, the greatest the first patch seen from the last.
+        let whole = activation_maps(&trace, [0, 1], MapOptions { range: MapRange::AllQueries, ..MapOptions::default() }).unwrap();
+        assert_eq!(whole.routes[0].range, [-1.0, -(-1.0_f64).exp() as f32]);
+        assert_eq!(whole.routes[0].normalised[2], 0.0);
+        // At the first patch there is nothing but itself.
+        let first = activation_maps(&trace, [0, 0], MapOptions::default()).unwrap();
+        assert_eq!((first.routes[0].range, &first.routes[0].normalised), ([-1.0; 2], &vec![0.0; 3]));
     }
 
     #[test]
@@ -492,6 +619,7 @@ mod tests {
             let here = (row, column) == (3, 4);
             let seen = [0, 1, 2, 3].map(|number| nonzero(number, row, column));
             assert_eq!(seen, [rows, columns, !rows || here, !columns || here], "{row} {column}");
+            assert_eq!(seen, [0, 1, 2, 3].map(|number| maps.routes[number].visited[row * 10 + column]), "{row} {column}");
         }
     }
 

@@ -18,15 +18,18 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
 use vision_datasets::transforms::Normalize;
-use vmamba::analysis::{ActivationMaps, AttentionRow, BlockIndex, MapMode, MapOptions, ScanTrace, activation_maps};
+use vmamba::analysis::{
+    ActivationMaps, AttentionRow, BlockIndex, MapMode, MapOptions, MapRange, MapRanges, ScanTrace, activation_maps, activation_maps_between,
+};
 use vmamba::zoo::{Backbone, BackboneConfig, Classifier};
 
 pub use figure::{Figure, write_figure};
 pub use picture::{photo, scene};
 pub use query::Query;
 
+use crate::engine::logging::progress_bar;
 use crate::engine::trainer::{BEST, LAST};
-use crate::erf::{Network, Subject, subjects};
+use crate::erf::{Network, Subject};
 
 /// A layer as the user names it: `2.1` is block 1 of stage 2, `8` is block 8 of a network without stages; both count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,14 +94,16 @@ impl Viewer {
     /// # Errors
     /// When there is no such model, it has no maps, or the checkpoint is missing or of another model.
     pub fn load(model: Option<&str>, checkpoint: Option<&Path>, seed: u64, device: &Device) -> Result<Self> {
-        let named: Vec<String> = model.map(str::to_owned).into_iter().collect();
-        let name = match model {
-            Some(_) => subjects(&named, &[], &[]).map(|found| found.first().map(|subject| subject.name.clone()))?,
-            None => checkpoint.and_then(own_name),
+        let subject = match (model, checkpoint) {
+            (Some(model), None) => Subject::named(model).context("--model")?,
+            (Some(model), Some(path)) => Subject::named(model).context("--model")?.trained(path).context("--checkpoint")?,
+            (None, Some(path)) => {
+                let name = own_name(path).with_context(|| format!("--checkpoint {} has no name", path.display()))?;
+                Subject::of_run(name, path).context("--checkpoint")?
+            }
+            (None, None) => bail!("no model: name one with --model, or a checkpoint of train_seg or train_det with --checkpoint"),
         };
-        let name = name.context("no model: name one with --model, or a checkpoint of train_seg or train_det with --checkpoint")?;
-        let weights: Vec<_> = checkpoint.map(|path| (name.clone(), path.to_owned())).into_iter().collect();
-        let Some(subject) = subjects(&named, &[], &weights)?.pop() else { bail!("no model") };
+        let name = subject.name.clone();
         if !matches!(subject.config, BackboneConfig::Vmamba(_) | BackboneConfig::Deit(_)) {
             bail!(
                 "{name}: models of family {} have no two-dimensional scan; activation maps are of VMamba, and attention maps of DeiT",
@@ -106,7 +111,7 @@ impl Viewer {
             );
         }
         let network = match &subject.checkpoint {
-            Some(path) => subject.load_weights(path, device)?,
+            Some(path) => subject.load_weights(path, device).context("--checkpoint")?,
             None => random(&subject, seed, device)?,
         };
         let network = match network {
@@ -124,6 +129,11 @@ impl Viewer {
     /// What images are normalised with.
     pub fn normalize(&self) -> &Normalize {
         &self.normalize
+    }
+
+    /// Whether it has attention in place of scans, for which there are no [`MapOptions`].
+    pub fn has_attention(&self) -> bool {
+        matches!(self.config, BackboneConfig::Deit(_))
     }
 
     /// The layer of the published figures.
@@ -156,13 +166,27 @@ impl Viewer {
         }
     }
 
-    /// The maps of a query, which is a part of the width and height of the picture.
+    /// The maps of queries, which are parts of the width and height of the picture.
     ///
     /// # Errors
     /// When the block of attention does not exist.
-    pub fn maps(&self, view: &View, query: [f64; 2], options: MapOptions) -> Result<Maps> {
+    pub fn maps(&self, view: &View, queries: &[[f64; 2]], options: MapOptions) -> Result<Vec<Maps>> {
+        let ranges = match view {
+            View::Scan(trace) if options.range == MapRange::AllQueries => Some(ranges_of_all_queries(trace, options)),
+            _ => None,
+        };
+        queries.iter().map(|query| self.map(view, *query, options, ranges.as_ref())).collect()
+    }
+
+    fn map(&self, view: &View, query: [f64; 2], options: MapOptions, ranges: Option<&MapRanges>) -> Result<Maps> {
         match view {
-            View::Scan(trace) => Ok(Maps::Scan(activation_maps(trace, patch(query, trace.size), options)?)),
+            View::Scan(trace) => {
+                let query = patch(query, trace.size);
+                Ok(Maps::Scan(match ranges {
+                    Some(ranges) => activation_maps_between(trace, query, options, ranges)?,
+                    None => activation_maps(trace, query, options)?,
+                }))
+            }
             View::Attention(images, block) => {
                 let BackboneConfig::Deit(config) = &self.config else { bail!("{} has no attention", self.name) };
                 let [_, _, height, width] = images.dims();
@@ -195,6 +219,15 @@ impl Maps {
             Self::Attention(_) => "attention".to_owned(),
         }
     }
+}
+
+/// With a bar on the terminal, as it takes long.
+fn ranges_of_all_queries(trace: &ScanTrace, options: MapOptions) -> MapRanges {
+    let bar = progress_bar((trace.size[0] * trace.size[1]) as u64);
+    bar.set_message("queries");
+    let ranges = MapRanges::of_all_queries(trace, options, &|| bar.inc(1));
+    bar.finish_and_clear();
+    ranges
 }
 
 /// The run that a checkpoint is of, where its file has the name that all runs give it; else its own.

@@ -21,11 +21,18 @@ impl FromStr for Query {
         let wrong = || format!("`{text}` is no place; write x,y as parts of width and height from 0 to 1, or as pixels: 120px,80px");
         let (x, y) = text.split_once(',').ok_or_else(wrong)?;
         if let (Some(x), Some(y)) = (x.strip_suffix("px"), y.strip_suffix("px")) {
-            let pixels = |part: &str| part.parse().map_err(|_| wrong());
-            return Ok(Self::Pixels([pixels(x)?, pixels(y)?]));
+            let pixels = [x, y].map(|part| part.trim().parse::<i64>().ok());
+            let [Some(x), Some(y)] = pixels else { return Err(wrong()) };
+            let inside =
+                |part: i64| u32::try_from(part).map_err(|_| "it is outside of the image, whose pixels are counted from 0".to_owned());
+            return Ok(Self::Pixels([inside(x)?, inside(y)?]));
         }
-        let part = |part: &str| part.parse().ok().filter(|part| (0.0..=1.0).contains(part)).ok_or_else(wrong);
-        Ok(Self::Relative([part(x)?, part(y)?]))
+        let parts = [x, y].map(|part| part.trim().parse().ok().filter(|part: &f64| part.is_finite()));
+        let [Some(x), Some(y)] = parts else { return Err(wrong()) };
+        if ![x, y].iter().all(|part| (0.0..=1.0).contains(part)) {
+            return Err("it is outside of the image, whose width and height go from 0 to 1; pixels are written as 120px,80px".to_owned());
+        }
+        Ok(Self::Relative([x, y]))
     }
 }
 
@@ -49,7 +56,12 @@ impl Query {
             Self::Pixels([x, y]) if x < width && y < height => {
                 Ok([(f64::from(x) + 0.5) / f64::from(width), (f64::from(y) + 0.5) / f64::from(height)])
             }
-            Self::Pixels(_) => bail!("--query {self} is outside of the image, which is {width} x {height} pixels after resize and crop"),
+            Self::Pixels(_) => bail!(
+                "--query {self} is outside of the image, which is {width} x {height} pixels after resize and crop: 0px to {}px and 0px to \
+                 {}px",
+                width.saturating_sub(1),
+                height.saturating_sub(1)
+            ),
         }
     }
 }
@@ -63,8 +75,11 @@ mod tests {
         assert_eq!("0.5,1".parse(), Ok(Query::Relative([0.5, 1.0])));
         assert_eq!("3px,0px".parse::<Query>().unwrap().within([7, 5]).unwrap(), [0.5, 0.1]);
         assert!("7px,0px".parse::<Query>().unwrap().within([7, 5]).unwrap_err().to_string().contains("7 x 5"));
-        for wrong in ["", "0.5", "1.5,0", "-0.1,0", "NaN,0", "3px,4", "-3px,4px", "1,2,3"] {
-            assert!(wrong.parse::<Query>().is_err(), "{wrong}");
+        for wrong in ["", "0.5", "NaN,0", "3px,4", "1,2,3", "px,px"] {
+            assert!(wrong.parse::<Query>().unwrap_err().contains("no place"), "{wrong}");
+        }
+        for outside in ["1.5,0", "-0.1,0", "-3px,4px", "0px,-1px"] {
+            assert!(outside.parse::<Query>().unwrap_err().contains("outside of the image"), "{outside}");
         }
     }
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anstream::println;
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use serde_json::json;
 use tools::activation::{Figure, Layer, Query, Viewer, photo, scene, write_figure};
 use tools::arguments::{share, whole_number};
@@ -18,7 +19,8 @@ use vmamba::analysis::{Decay, MapMode, MapOptions, MapRange};
 /// Draw which patches of a photo contribute to a query patch: the scan of VMamba unrolled, for every route and together; the attention of
 /// DeiT.
 ///
-/// Writes a figure a query (PNG and SVG), the maps for NumPy (.npy) and the settings (activation.json).
+/// Writes a figure a query (PNG and SVG), the maps for NumPy (.npy) and the settings (activation.json). In a figure the colours of every
+/// map go from the first to the second number beneath it, its least and greatest value; patches that its route has not visited are hatched.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -38,7 +40,7 @@ struct Arguments {
     #[arg(long)]
     layer: Option<Layer>,
     /// Query as x,y: parts of width and height from 0 to 1, or pixels after resize and crop as 120px,80px; may be given several times.
-    #[arg(long, value_name = "X,Y", default_value = "0.5,0.5")]
+    #[arg(long, value_name = "X,Y", default_value = "0.5,0.5", allow_hyphen_values = true)]
     query: Vec<Query>,
     /// The shorter side is resized to this, and the middle square cut out.
     #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = whole_number)]
@@ -46,16 +48,18 @@ struct Arguments {
     /// Keep all of the photo.
     #[arg(long)]
     whole: bool,
-    /// What entries are made of: CB (paper: Q K'), CwBw (paper: (Q w)(K / w)'), ww (paper: w w^-1), or CBdt and CwBdtw, times the step size.
-    #[arg(long, default_value = "CwBw")]
-    mode: MapMode,
+    /// What entries of a scan are made of: CB (paper: Q K'), CwBw (paper: (Q w)(K / w)', when left out), ww (paper: w w^-1), or CBdt and
+    /// CwBdtw, times the step size.
+    #[arg(long)]
+    mode: Option<MapMode>,
     /// Normalise with mean 0.5 and standard deviation 0.25, as the published figures, instead of the model's own numbers.
     #[arg(long)]
     paper_normalisation: bool,
-    /// Compute the decay as the published code, which loses what lies behind an underflow.
+    /// Compute the decay of a scan as the published code, which loses what lies behind an underflow.
     #[arg(long)]
     official_clamp: bool,
-    /// Take least and greatest value over the maps of all queries, as the published code; takes as long as that many queries.
+    /// Take least and greatest value of the routes and of their sum over the maps of all queries of a scan, as the published code; takes
+    /// as long as that many queries.
     #[arg(long)]
     range_of_all_queries: bool,
     /// Opacity of the maps over the photo, 0 to 1.
@@ -93,24 +97,28 @@ fn run(arguments: &Arguments) -> Result<()> {
         // Levels of 0 to 255.
         viewer.set_normalize(Normalize { mean: [127.5; 3], std: [63.75; 3] });
     }
+    let mode = arguments.mode.unwrap_or_default();
+    if let Some(meaningless) = meaningless(arguments, mode, &viewer) {
+        Arguments::command().bin_name("activation").error(ErrorKind::ArgumentConflict, meaningless).exit();
+    }
     let layer = arguments.layer.unwrap_or_else(|| viewer.default_layer());
     let view = viewer.look(&picture, layer, &device)?;
     let options = MapOptions {
-        mode: arguments.mode,
+        mode,
         decay: if arguments.official_clamp { Decay::OfficialClamp } else { Decay::Exact },
         range: if arguments.range_of_all_queries { MapRange::AllQueries } else { MapRange::Query },
     };
     let out = &arguments.out;
     std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
     let mut written = Vec::new();
-    for (number, (given, place)) in arguments.query.iter().zip(&queries).enumerate() {
-        let maps = viewer.maps(&view, *place, options)?;
+    let maps = viewer.maps(&view, &queries, options)?;
+    for (number, (given, maps)) in arguments.query.iter().zip(&maps).enumerate() {
         let figure = Figure {
-            title: format!("{}, layer {layer}, {}", viewer.name, maps.describe(arguments.mode)),
+            title: format!("{}, layer {layer}, {}", viewer.name, maps.describe(mode)),
             alpha: arguments.alpha,
             panel: arguments.panel,
         };
-        let files = write_figure(out, &format!("query_{number}"), &picture, &maps, &figure)?;
+        let files = write_figure(out, &format!("query_{number}"), &picture, maps, &figure)?;
         let (patch, grid) = maps.place();
         println!(
             "query {given}: patch row {}, column {} of {} x {}, {}",
@@ -123,11 +131,28 @@ fn run(arguments: &Arguments) -> Result<()> {
         written.push(json!({"query": given.to_string(), "patch": patch, "grid": grid, "files": files}));
     }
     let Normalize { mean, std } = viewer.normalize();
+    // Of attention there is nothing to choose.
+    let scan = !viewer.has_attention();
     let settings = json!({
         "picture": source, "size": arguments.size, "whole": arguments.whole, "width": dimensions[0], "height": dimensions[1],
         "model": viewer.name, "checkpoint": arguments.checkpoint, "seed": arguments.checkpoint.is_none().then_some(arguments.seed),
-        "layer": layer.to_string(), "mode": arguments.mode.name(), "official_clamp": arguments.official_clamp,
-        "range_of_all_queries": arguments.range_of_all_queries, "mean": mean, "std": std, "queries": written,
+        "layer": layer.to_string(), "mode": scan.then(|| mode.name()), "official_clamp": scan.then_some(arguments.official_clamp),
+        "range_of_all_queries": scan.then_some(arguments.range_of_all_queries), "mean": mean, "std": std, "queries": written,
     });
     write_whole(&out.join("activation.json"), format!("{settings:#}\n").as_bytes())
+}
+
+/// Says which of the options changes nothing for this model.
+fn meaningless(arguments: &Arguments, mode: MapMode, viewer: &Viewer) -> Option<String> {
+    let of_scans = [
+        ("--mode", arguments.mode.is_some()),
+        ("--official-clamp", arguments.official_clamp),
+        ("--range-of-all-queries", arguments.range_of_all_queries),
+    ];
+    if viewer.has_attention() {
+        let given: Vec<&str> = of_scans.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect();
+        return (!given.is_empty()).then(|| format!("{}: for the scan of VMamba, and {} has attention", given.join(", "), viewer.name));
+    }
+    (arguments.official_clamp && !mode.has_decay())
+        .then(|| format!("--official-clamp: how the decay is computed, which --mode {} leaves out", mode.name()))
 }

@@ -6,11 +6,14 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::subjects::file_name;
-use super::{Field, Images, SHARES, Settings, State};
-use crate::report::heatmap::{ColourMap, HeatMap, HeatMapGrid, Mark, Panel};
+use super::{Field, Images, SHARES, Settings, Square, State};
+use crate::report::heatmap::{ColourMap, HeatMap, HeatMapGrid, Mark, Panel, Sample};
 use crate::report::npy::write_npy;
 use crate::report::tables::{Cell, Table};
 use crate::report::write_whole;
+
+/// Of the squares of [`SHARES`]: told apart by colour-blind readers, and dark enough to be seen on pale colours.
+const SQUARE_COLOURS: [[u8; 3]; 4] = [[20, 20, 20], [0, 90, 220], [213, 60, 0], [190, 40, 160]];
 
 /// How the figure looks.
 #[derive(Clone, Debug)]
@@ -68,10 +71,13 @@ pub fn write_report(folder: &Path, fields: &[Field], images: &Images, settings: 
     Ok(table)
 }
 
+fn percent(share: f64) -> String {
+    format!("{} %", (share * 100.0).round())
+}
+
 fn table(fields: &[Field]) -> Table {
-    let percent = |share: f64| format!("{} %", (share * 100.0).round());
     let mut columns: Vec<String> = ["model", "weights", "images", "no numbers"].map(str::to_owned).into();
-    columns.extend(SHARES.iter().flat_map(|share| [format!("side for {}", percent(*share)), "area, %".to_owned()]));
+    columns.extend(SHARES.iter().flat_map(|share| [format!("side for {}", percent(*share)), format!("area for {} in %", percent(*share))]));
     columns.push("remark".to_owned());
     let mut table = Table::new(columns);
     for field in fields {
@@ -115,7 +121,9 @@ fn figure(fields: &[Field], settings: &Settings, look: &Look) -> Result<HeatMapG
         panels: states.iter().map(row).collect::<Result<Vec<_>>>()?,
         colours: look.colours,
         range: Some([0.0, 1.0]),
+        bar_ends: None,
         bar_label: format!("(contribution / largest)^{}", look.power),
+        legend: if look.squares { legend() } else { Vec::new() },
         panel_width: look.panel,
     })
 }
@@ -131,8 +139,17 @@ fn panel(field: &Field, settings: &Settings, look: &Look) -> Result<Panel> {
     panel.note = half.map(|area| format!("50 %: {:.2} % of area", area * 100.0)).unwrap_or_default();
     if look.squares {
         let middle = (settings.size / 2) as f32;
-        let outline = |side: usize| Mark::Outline([middle - (side / 2) as f32; 2], [side as f32; 2]);
-        panel.marks = field.squares.iter().filter_map(|square| square.side).map(outline).collect();
+        let outline = |(square, colour): (&Square, [u8; 3])| {
+            let side = square.side?;
+            Some(Mark::Outline { at: [middle - (side / 2) as f32; 2], size: [side as f32; 2], colour })
+        };
+        panel.marks = field.squares.iter().zip(SQUARE_COLOURS).filter_map(outline).collect();
     }
     Ok(panel)
+}
+
+/// Which square is which.
+fn legend() -> Vec<(Sample, String)> {
+    let words = |share: f64| format!("{} of the contribution", percent(share));
+    SHARES.into_iter().zip(SQUARE_COLOURS).map(|(share, colour)| (Sample::Outline(colour), words(share))).collect()
 }

@@ -1,12 +1,14 @@
 //! The models of a study, with the weights they get.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use anstream::eprintln;
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use vision_datasets::transforms::Normalize;
 use vmamba::LastMap;
 use vmamba::checkpoint::{Checkpoint, StateDict, Weights, load_into};
@@ -19,6 +21,9 @@ use crate::engine::trainer::{BEST, LAST};
 
 /// Classes of a classifier with random weights, which its last map does not depend on.
 const CLASSES: usize = 1000;
+
+/// Options of a model that its last map does not depend on once it has its weights.
+const NOT_IN_THE_LAST_MAP: [&str; 5] = ["drop_path_rate", "ssm_drop_rate", "mlp_drop_rate", "out_indices", "ssm_init"];
 
 /// A model of a study.
 #[derive(Clone, Debug)]
@@ -36,59 +41,58 @@ pub struct Subject {
 /// The models of a study: published names and files of options, the rows of configurations, and checkpoints of these tools that bring
 /// their own configuration. `checkpoints` are names of models with their weights; a folder is a run, whose best checkpoint counts.
 ///
+/// A checkpoint of a name that is not among models that are given becomes a model of its own when it brings one, which is said.
+///
 /// # Errors
-/// When a model, a configuration or a checkpoint is missing or wrong, a name is there twice, or there is no model at all.
+/// When a model, a configuration or a checkpoint is missing or wrong, a name is there twice, means another published model or looks like a
+/// mistyped one, or there is no model at all.
 pub fn subjects(models: &[String], configs: &[AblationConfig], checkpoints: &[(String, PathBuf)]) -> Result<Vec<Subject>> {
     let mut subjects: Vec<Subject> = Vec::new();
-    let mut add = |name: String, config: BackboneConfig| -> Result<()> {
-        check_name(&subjects, &name)?;
-        subjects.push(Subject { name, config, normalize: Normalize::default(), checkpoint: None });
-        Ok(())
-    };
     for model in models {
-        let name = if model.ends_with(".toml") { stem(Path::new(model)) } else { model.clone() };
-        add(name, model_config(model).context("--models")?)?;
+        let subject = Subject::named(model).context("--models")?;
+        check_name(&subjects, &subject.name)?;
+        subjects.push(subject);
     }
     for row in configs.iter().flat_map(|config| &config.row) {
-        add(row.id.clone(), row.backbone.clone())?;
+        check_name(&subjects, &row.id)?;
+        subjects.push(Subject::untrained(row.id.clone(), row.backbone.clone()));
     }
+    let given: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
     for (name, path) in checkpoints {
-        let path = checkpoint_file(path).context("--checkpoint")?;
-        let own = OwnConfig::read(&path).with_context(|| format!("--checkpoint {name}"))?;
-        let index = match subjects.iter().position(|subject| subject.name == *name) {
-            Some(index) => index,
-            None => {
-                let Some(own) = &own else {
-                    let names: Vec<&str> = subjects.iter().map(|subject| subject.name.as_str()).collect();
-                    bail!(
-                        "--checkpoint: no model is called `{name}`, and {} does not say what model it is; the models are {}",
-                        path.display(),
-                        names.join(", ")
-                    );
-                };
-                check_name(&subjects, name)?;
-                subjects.push(Subject {
-                    name: name.clone(),
-                    config: own.backbone.clone(),
-                    normalize: Normalize::default(),
-                    checkpoint: None,
-                });
-                subjects.len() - 1
-            }
-        };
-        let Some(subject) = subjects.get_mut(index) else { continue };
-        if subject.checkpoint.is_some() {
-            bail!("--checkpoint: `{name}` has two");
+        if let Some(subject) = subjects.iter_mut().find(|subject| subject.name == *name) {
+            *subject = subject.clone().trained(path).with_context(|| format!("--checkpoint {name}"))?;
+            continue;
         }
-        if let Some(own) = own {
-            subject.normalize = own.normalize;
+        if let Some(meant) = given.iter().find(|given| mistyped(name, given)) {
+            bail!("--checkpoint {name}: no model is called `{name}`; did you mean `{meant}`?");
         }
-        subject.checkpoint = Some(path);
+        check_name(&subjects, name)?;
+        let subject = Subject::of_run(name.clone(), path).with_context(|| match given.as_slice() {
+            [] => format!("--checkpoint {name}"),
+            given => format!("--checkpoint: no model is called `{name}`; the models are {}", given.join(", ")),
+        })?;
+        subject.check_published(&subject.config).with_context(|| format!("--checkpoint {name}"))?;
+        if !given.is_empty() {
+            eprintln!(
+                "note: --checkpoint {name}: none of --models and --config, so that it is a model of its own, which its file describes"
+            );
+        }
+        subjects.push(subject);
     }
     if subjects.is_empty() {
         bail!("no model: name some with --models or --config, or a checkpoint of train_seg or train_det with --checkpoint");
     }
     Ok(subjects)
+}
+
+/// Whether two names differ as if one of them were mistyped.
+fn mistyped(name: &str, given: &str) -> bool {
+    let slips = match name.len().min(given.len()) {
+        0..5 => 0,
+        5..8 => 1,
+        _ => 2,
+    };
+    BackboneConfig::named(name).is_err() && strsim::osa_distance(&name.to_lowercase(), &given.to_lowercase()) <= slips
 }
 
 /// The name of a model in the names of files, where some letters mean something else.
@@ -147,6 +151,57 @@ impl OwnConfig {
 }
 
 impl Subject {
+    fn untrained(name: String, config: BackboneConfig) -> Self {
+        Self { name, config, normalize: Normalize::default(), checkpoint: None }
+    }
+
+    /// A published model by its name, or a `.toml` file with the options of one, with random weights.
+    pub(crate) fn named(model: &str) -> Result<Self> {
+        let name = if model.ends_with(".toml") { stem(Path::new(model)) } else { model.to_owned() };
+        Ok(Self::untrained(name, model_config(model)?))
+    }
+
+    /// The model that a checkpoint of `train_seg` or `train_det`, or the folder of a run, brings.
+    pub(crate) fn of_run(name: String, path: &Path) -> Result<Self> {
+        let path = checkpoint_file(path)?;
+        match OwnConfig::read(&path)? {
+            Some(own) => Ok(Self { name, config: own.backbone, normalize: own.normalize, checkpoint: Some(path) }),
+            None => bail!("{} does not say what model it is; name the model as well", path.display()),
+        }
+    }
+
+    /// With the weights of a file or of a run.
+    pub(crate) fn trained(mut self, path: &Path) -> Result<Self> {
+        if self.checkpoint.is_some() {
+            bail!("`{}` has two", self.name);
+        }
+        let path = checkpoint_file(path)?;
+        if let Some(own) = OwnConfig::read(&path)? {
+            self.check_published(&own.backbone)?;
+            self.normalize = own.normalize;
+        }
+        self.checkpoint = Some(path);
+        Ok(self)
+    }
+
+    /// The name of a published model must not stand above another one.
+    fn check_published(&self, own: &BackboneConfig) -> Result<()> {
+        let Ok(published) = BackboneConfig::named(&self.name) else { return Ok(()) };
+        let (published, own) = (serde_json::to_value(published)?, serde_json::to_value(own)?);
+        let option = |config: &Value, name: &str| config.get(name).cloned().unwrap_or_default();
+        let names: BTreeSet<&String> = [&published, &own].into_iter().filter_map(Value::as_object).flat_map(Map::keys).collect();
+        let differs = |name: &&String| !NOT_IN_THE_LAST_MAP.contains(&name.as_str()) && option(&published, name) != option(&own, name);
+        if let Some(name) = names.into_iter().find(differs) {
+            let (found, expected) = (option(&own, name), option(&published, name));
+            bail!(
+                "`{}` is a published model, and the checkpoint is of another: {name} is {found}, not {expected}; leave out this name or \
+                 take another",
+                self.name
+            );
+        }
+        Ok(())
+    }
+
     /// Checks that the model can take images of `size` x `size` pixels with three colours.
     pub(super) fn check(&self, size: usize) -> Result<()> {
         self.config.check_image([size; 2]).with_context(|| format!("{}: --size", self.name))?;
@@ -228,6 +283,32 @@ mod tests {
         let known = [Subject { name: "a.b".to_owned(), ..both(&["swin_tiny"]).unwrap().remove(0) }];
         assert!(check_name(&known, "a_b").unwrap_err().to_string().contains("the same files") && check_name(&known, "a-b").is_ok());
         assert!(both(&[]).unwrap_err().to_string().contains("--models"));
+    }
+
+    #[test]
+    fn names_that_look_mistyped_are_told_from_others() {
+        assert!(mistyped("smal1", "small") && mistyped("swim_tiny", "swin_tiny") && mistyped("Vmamba_tiny_s1l8", "vmamba_tiny_s1l8"));
+        // The second is a published model, the others are other words.
+        for (name, given) in [("v1", "v2"), ("swin_small", "swin_smal"), ("mine", "small"), ("trained", "random")] {
+            assert!(!mistyped(name, given), "{name} and {given}");
+        }
+    }
+
+    #[test]
+    fn a_published_name_stands_above_that_model_only() {
+        let subject = Subject::named("vmamba_tiny_s1l8").unwrap();
+        let with = |change: &str, value: Value| -> BackboneConfig {
+            let mut table = serde_json::to_value(&subject.config).unwrap();
+            table[change] = value;
+            serde_json::from_value(table).unwrap()
+        };
+        assert!(subject.check_published(&with("drop_path_rate", 0.5.into())).is_ok(), "nothing to do with its map");
+        for (change, value) in [("depths", serde_json::json!([1, 1, 1, 1])), ("forward_type", "v052d_noz".into())] {
+            let error = subject.check_published(&with(change, value)).unwrap_err().to_string();
+            assert!(error.contains("vmamba_tiny_s1l8") && error.contains(&format!("{change} is")), "{error}");
+        }
+        let own = Subject { name: "mine".to_owned(), ..subject };
+        assert!(own.check_published(&BackboneConfig::named("swin_tiny").unwrap()).is_ok());
     }
 
     #[test]

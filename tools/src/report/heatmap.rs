@@ -19,6 +19,16 @@ const GAP: u32 = 12;
 const BAR: u32 = 18;
 /// Most lines of a column's title.
 const TITLE_LINES: usize = 3;
+/// Width of a sample in the legend.
+const SAMPLE: u32 = 26;
+/// The lines over blank cells and how far they are apart.
+const HATCH: [u8; 3] = [205; 3];
+const HATCH_STEP: u32 = 7;
+/// What blank cells are without a picture beneath them.
+const BLANK: [u8; 3] = [120; 3];
+/// Dark inside and light outside, to be seen on every colour.
+pub const DARK: [u8; 3] = [20; 3];
+const LIGHT: [u8; 3] = [255; 3];
 
 /// Numbers over a plane.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +45,24 @@ pub enum Mark {
     Cross([f32; 2]),
     /// A dot whose middle is at `[row, column]`.
     Dot([f32; 2]),
-    /// The outline of a rectangle from `[row, column]` with `[height, width]`.
-    Outline([f32; 2], [f32; 2]),
+    /// The outline of a rectangle.
+    Outline {
+        /// Its upper left corner, `[row, column]`.
+        at: [f32; 2],
+        /// `[height, width]`.
+        size: [f32; 2],
+        /// Its colour.
+        colour: [u8; 3],
+    },
+}
+
+/// What a line of the legend stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sample {
+    /// Cells that are blank.
+    Blank,
+    /// Outlines of a colour.
+    Outline([u8; 3]),
 }
 
 /// One map of a figure.
@@ -44,13 +70,16 @@ pub enum Mark {
 pub struct Panel {
     /// What is shown.
     pub map: HeatMap,
+    /// Cells that have no value, row by row, or empty for none: they are hatched, over the picture darkened and grey, and do not count in
+    /// the range of a figure.
+    pub blank: Vec<bool>,
     /// A picture beneath the map, stretched to the panel.
     pub photo: Option<RgbImage>,
     /// How much of the map covers the picture: 0 shows the picture alone, 1 the map alone.
     pub alpha: f32,
     /// Drawn upon the map.
     pub marks: Vec<Mark>,
-    /// A line of words beneath the panel; may be empty.
+    /// Words beneath the panel; may be empty or have several lines.
     pub note: String,
 }
 
@@ -69,8 +98,12 @@ pub struct HeatMapGrid {
     pub colours: ColourMap,
     /// The numbers at both ends of the colour map; without, the smallest and the largest finite number of all maps.
     pub range: Option<[f32; 2]>,
+    /// Words at the lower and the upper end of the colour bar in place of numbers along it.
+    pub bar_ends: Option<[String; 2]>,
     /// Words beside the colour bar; may be empty.
     pub bar_label: String,
+    /// Explained beneath the figure.
+    pub legend: Vec<(Sample, String)>,
     /// Width of a panel in pixels; its height follows from its map.
     pub panel_width: u32,
 }
@@ -98,7 +131,12 @@ impl HeatMap {
 
     /// The map with another number of cells: each is the mean of those it touches, so that a small map stays made of squares and a large one
     /// loses nothing between two pixels.
-    pub fn resampled(&self, [height, width]: [usize; 2]) -> Self {
+    pub fn resampled(&self, size: [usize; 2]) -> Self {
+        self.resampled_without(size, &|_| false)
+    }
+
+    /// As [`HeatMap::resampled`], with no part of the cells that `left_out` names; 0 where there are no others.
+    fn resampled_without(&self, [height, width]: [usize; 2], left_out: &dyn Fn(usize) -> bool) -> Self {
         let cells = |place: usize, from: usize, to: usize| {
             let begin = place * from / to;
             begin..((place + 1) * from).div_ceil(to).max(begin + 1)
@@ -108,26 +146,40 @@ impl HeatMap {
             let rows = cells(row, self.size[0], height);
             for column in 0..width {
                 let columns = cells(column, self.size[1], width);
-                let sum: f64 = rows.clone().flat_map(|y| &self.values[y * self.size[1]..][columns.clone()]).map(|v| f64::from(*v)).sum();
-                values.push((sum / (rows.len() * columns.len()) as f64) as f32);
+                let touched = rows.clone().flat_map(|y| columns.clone().map(move |x| y * self.size[1] + x));
+                let (mut sum, mut count) = (0.0, 0_usize);
+                for cell in touched.filter(|cell| !left_out(*cell)) {
+                    sum += f64::from(self.values[cell]);
+                    count += 1;
+                }
+                values.push((sum / count.max(1) as f64) as f32);
             }
         }
         Self { values, size: [height, width] }
     }
-
-    fn range(&self) -> Option<[f32; 2]> {
-        let finite = self.values.iter().copied().filter(|value| value.is_finite());
-        finite.fold(None, |range, value| {
-            let [low, high] = range.unwrap_or([value; 2]);
-            Some([f32::min(low, value), f32::max(high, value)])
-        })
-    }
 }
 
 impl Panel {
-    /// A map without picture, marks and note.
+    /// A map without blank cells, picture, marks and note.
     pub fn new(map: HeatMap) -> Self {
-        Self { map, photo: None, alpha: 1.0, marks: Vec::new(), note: String::new() }
+        Self { map, blank: Vec::new(), photo: None, alpha: 1.0, marks: Vec::new(), note: String::new() }
+    }
+
+    /// The least and the greatest finite number that is shown.
+    fn range(&self) -> Option<[f32; 2]> {
+        let shown = self.map.values.iter().enumerate().filter(|(cell, value)| !self.is_blank(*cell) && value.is_finite());
+        shown.fold(None, |range, (_, value)| {
+            let [low, high] = range.unwrap_or([*value; 2]);
+            Some([f32::min(low, *value), f32::max(high, *value)])
+        })
+    }
+
+    fn is_blank(&self, cell: usize) -> bool {
+        self.blank.get(cell).copied().unwrap_or(false)
+    }
+
+    fn note_lines(&self) -> u32 {
+        self.note.lines().count() as u32
     }
 
     fn height(&self, width: u32) -> u32 {
@@ -137,10 +189,15 @@ impl Panel {
 
     fn picture(&self, width: u32, colour: &dyn Fn(f32) -> [u8; 3]) -> RgbImage {
         let height = self.height(width);
-        let map = self.map.resampled([height as usize, width as usize]);
+        let map = self.map.resampled_without([height as usize, width as usize], &|cell| self.is_blank(cell));
         let beneath = self.photo.as_ref().map(|photo| imageops::resize(photo, width, height, imageops::FilterType::Triangle));
         let alpha = self.alpha.clamp(0.0, 1.0);
+        let [rows, columns] = self.map.size;
+        let cell = |x: u32, y: u32| y as usize * rows / height as usize * columns + x as usize * columns / width as usize;
         RgbImage::from_fn(width, height, |x, y| {
+            if self.is_blank(cell(x, y)) {
+                return blank_pixel([x, y], beneath.as_ref().map(|photo| photo.get_pixel(x, y).0));
+            }
             let above = colour(map.values[(y * width + x) as usize]);
             let Some(beneath) = &beneath else { return image::Rgb(above) };
             let mut mixed = beneath.get_pixel(x, y).0;
@@ -171,7 +228,7 @@ impl HeatMapGrid {
 
     /// The ends of the colour bar.
     fn ends(&self) -> Result<[f32; 2]> {
-        let ranges = self.panels.iter().flatten().flatten().filter_map(|panel| panel.map.range());
+        let ranges = self.panels.iter().flatten().flatten().filter_map(Panel::range);
         let all = ranges.reduce(|[low, high], [other_low, other_high]| [low.min(other_low), high.max(other_high)]);
         let Some(all) = all else { bail!("no map of the figure has a finite number") };
         let [low, high] = self.range.unwrap_or(all);
@@ -186,7 +243,7 @@ impl HeatMapGrid {
         let [low, high] = self.ends()?;
         let colour = |value: f32| self.colours.colour((value - low) / (high - low));
 
-        let layout = Layout::new(self, columns, &ticks(low, high));
+        let layout = Layout::new(self, columns, &self.bar_words([low, high]));
         let mut sheet = Sheet::new(layout.width, layout.height);
         let title = shorten(&self.title, layout.width - 2 * GAP, TITLE);
         sheet.words([layout.width / 2, GAP + LINE - 6], title, TITLE, Anchor::Middle);
@@ -208,12 +265,28 @@ impl HeatMapGrid {
                 let size = [picture.width(), picture.height()];
                 sheet.picture([left, *top], picture);
                 panel.marks.iter().for_each(|mark| draw_mark(&mut sheet, [left, *top], size, panel.map.size, *mark));
-                let note = shorten(&panel.note, self.panel_width, TEXT);
-                sheet.words([left + self.panel_width / 2, top + size[1] + LINE - 5], note, TEXT, Anchor::Middle);
+                for (number, line) in panel.note.lines().enumerate() {
+                    let note = shorten(line, self.panel_width, TEXT);
+                    let baseline = top + size[1] + (number as u32 + 1) * LINE - 5;
+                    sheet.words([left + self.panel_width / 2, baseline], note, TEXT, Anchor::Middle);
+                }
             }
+        }
+        for ((sample, words), [left, baseline]) in self.legend.iter().zip(&layout.legend) {
+            draw_sample(&mut sheet, [*left, baseline - 13], *sample);
+            let words = shorten(words, layout.width.saturating_sub(left + SAMPLE + 8 + GAP), TEXT);
+            sheet.words([left + SAMPLE + 8, *baseline], words, TEXT, Anchor::Start);
         }
         self.draw_bar(&mut sheet, &layout, [low, high]);
         Ok(sheet)
+    }
+
+    /// The words along the bar with the values they stand at.
+    fn bar_words(&self, [low, high]: [f32; 2]) -> Vec<(f32, String)> {
+        match &self.bar_ends {
+            Some([least, greatest]) => vec![(low, least.clone()), (high, greatest.clone())],
+            None => ticks(low, high),
+        }
     }
 
     fn draw_bar(&self, sheet: &mut Sheet, layout: &Layout, [low, high]: [f32; 2]) {
@@ -222,7 +295,7 @@ impl HeatMapGrid {
         let bar = RgbImage::from_fn(BAR, height, |_, y| image::Rgb(self.colours.colour(share(y))));
         sheet.picture([left, top], bar);
         sheet.outline([left as i32, top as i32], [BAR, height], [90; 3]);
-        for (value, text) in ticks(low, high) {
+        for (value, text) in self.bar_words([low, high]) {
             let y = top + ((high - value) / (high - low) * (height - 1) as f32).round() as u32;
             sheet.filled([(left + BAR) as i32, y as i32], [5, 1], [90; 3]);
             sheet.words([left + BAR + 8, y + 5], text, TEXT, Anchor::Start);
@@ -249,6 +322,8 @@ struct Layout {
     titles: Vec<Vec<String>>,
     /// Left edge, upper edge and height of the colour bar.
     bar: [u32; 3],
+    /// Left edge and baseline of every entry of the legend.
+    legend: Vec<[u32; 2]>,
 }
 
 impl Layout {
@@ -262,23 +337,29 @@ impl Layout {
         for panels in &grid.panels {
             let height = panels.iter().flatten().map(|panel| panel.height(grid.panel_width)).max().unwrap_or(LINE);
             rows.push((y, height));
-            let noted = panels.iter().flatten().any(|panel| !panel.note.is_empty());
-            y += height + GAP + if noted { LINE } else { 0 };
+            let notes = panels.iter().flatten().map(Panel::note_lines).max().unwrap_or_default();
+            y += height + GAP + notes * LINE;
         }
         let left = GAP + if grid.rows.is_empty() { 0 } else { LINE + 4 };
         let right = left + columns as u32 * (grid.panel_width + GAP);
         let label = if grid.bar_label.is_empty() { 0 } else { LINE };
         let tick = ticks.iter().map(|(_, text)| text_width(text, TEXT)).max().unwrap_or_default();
         let bottom = rows.last().map_or(top, |(top, height)| top + height);
-        Self {
-            width: right + BAR + 12 + tick + label + GAP,
-            height: y,
-            columns: [left, grid.panel_width + GAP],
-            top,
-            bar: [right, top, bottom - top],
-            rows,
-            titles,
+        let width = right + BAR + 12 + tick + label + GAP;
+        let mut legend = Vec::new();
+        let mut x = left;
+        for (_, words) in &grid.legend {
+            let long = SAMPLE + 8 + text_width(words, TEXT);
+            if !legend.is_empty() && x + long + GAP > width {
+                (x, y) = (left, y + LINE);
+            }
+            legend.push([x, y + LINE - 6]);
+            x += long + 2 * GAP;
         }
+        if !legend.is_empty() {
+            y += LINE + GAP;
+        }
+        Self { width, height: y, legend, columns: [left, grid.panel_width + GAP], top, bar: [right, top, bottom - top], rows, titles }
     }
 
     fn left(&self, column: usize) -> u32 {
@@ -319,10 +400,31 @@ fn ticks(low: f32, high: f32) -> Vec<(f32, String)> {
     (first..=last).map(|number| number as f64 * step).map(|value| (value as f32, text(value))).collect()
 }
 
-/// Dark inside and light outside, to be seen on every colour.
+/// A pixel of a blank cell at `[x, y]` of its panel, over a pixel of the picture.
+fn blank_pixel([x, y]: [u32; 2], beneath: Option<[u8; 3]>) -> image::Rgb<u8> {
+    let grey = beneath.map(|pixel| {
+        let [red, green, blue] = pixel.map(f32::from);
+        [((0.299 * red + 0.587 * green + 0.114 * blue) * 0.5).round() as u8; 3]
+    });
+    image::Rgb(if (x + y) % HATCH_STEP == 0 { HATCH } else { grey.unwrap_or(BLANK) })
+}
+
+fn draw_sample(sheet: &mut Sheet, [left, top]: [u32; 2], sample: Sample) {
+    match sample {
+        Sample::Blank => sheet.picture([left, top], RgbImage::from_fn(SAMPLE, 15, |x, y| blank_pixel([x, y], None))),
+        Sample::Outline(colour) => draw_outline(sheet, [left as i32 + 5, top as i32], [15, 15], colour),
+    }
+}
+
+/// Two pixels wide, inwards.
+fn draw_outline(sheet: &mut Sheet, [left, top]: [i32; 2], [width, height]: [u32; 2], colour: [u8; 3]) {
+    sheet.outline([left, top], [width, height], colour);
+    if width > 4 && height > 4 {
+        sheet.outline([left + 1, top + 1], [width - 2, height - 2], colour);
+    }
+}
+
 fn draw_mark(sheet: &mut Sheet, [left, top]: [u32; 2], [width, height]: [u32; 2], [rows, columns]: [usize; 2], mark: Mark) {
-    const DARK: [u8; 3] = [20; 3];
-    const LIGHT: [u8; 3] = [255; 3];
     let (left, top) = (left as i32, top as i32);
     let place = |[row, column]: [f32; 2]| {
         let (x, y) = (column / columns as f32 * width as f32, row / rows as f32 * height as f32);
@@ -343,9 +445,9 @@ fn draw_mark(sheet: &mut Sheet, [left, top]: [u32; 2], [width, height]: [u32; 2]
             sheet.filled([x - 4, y - 4], [8, 8], LIGHT);
             sheet.filled([x - 3, y - 3], [6, 6], DARK);
         }
-        Mark::Outline(at, [high, wide]) => {
+        Mark::Outline { at, size: [high, wide], colour } => {
             let ([x, y], [right, bottom]) = (place(at), place([at[0] + high, at[1] + wide]));
-            sheet.outline([x, y], [(right - x).max(1) as u32, (bottom - y).max(1) as u32], DARK);
+            draw_outline(sheet, [x, y], [(right - x).max(1) as u32, (bottom - y).max(1) as u32], colour);
         }
     }
 }
@@ -366,7 +468,9 @@ mod tests {
             panels,
             colours: ColourMap::Viridis,
             range: None,
+            bar_ends: None,
             bar_label: "gradient".to_owned(),
+            legend: Vec::new(),
             panel_width: 120,
         }
     }
@@ -398,13 +502,58 @@ mod tests {
     fn a_picture_shines_through_and_marks_are_seen() {
         let mut panel = Panel::new(HeatMap::new(vec![0.0, 1.0, 1.0, 1.0], [2, 2]).unwrap());
         (panel.photo, panel.alpha) = (Some(RgbImage::from_pixel(3, 3, image::Rgb([200, 100, 0]))), 0.5);
-        panel.marks = vec![Mark::Cross([1.0, 1.0]), Mark::Outline([0.5, 0.5], [1.0, 1.0])];
+        panel.marks = vec![Mark::Cross([1.0, 1.0]), Mark::Outline { at: [0.5, 0.5], size: [1.0, 1.0], colour: DARK }];
         let figure = HeatMapGrid { columns: Vec::new(), ..grid(vec![vec![Some(panel)]]) };
         let layout = Layout::new(&figure, 1, &ticks(0.0, 1.0));
         let pixels = figure.pixels().unwrap();
         let at = |x: u32, y: u32| pixels.get_pixel(layout.left(0) + x, layout.rows[0].0 + y).0;
         assert_eq!(at(10, 10), [134, 51, 42]);
         assert_eq!((at(60, 60), at(30, 45), at(89, 45)), ([20; 3], [20; 3], [20; 3]));
+    }
+
+    /// A blank cell of the value that would be brightest: it is grey and hatched over the picture, and no end of the range.
+    #[test]
+    fn blank_cells_show_the_picture_without_colour_and_do_not_count() {
+        let mut panel = Panel::new(HeatMap::new(vec![-3.0, -1.0, -2.0, 0.0], [2, 2]).unwrap());
+        (panel.photo, panel.alpha) = (Some(RgbImage::from_pixel(3, 3, image::Rgb([200, 100, 0]))), 0.5);
+        panel.blank = vec![false, false, false, true];
+        assert_eq!(panel.range(), Some([-3.0, -1.0]));
+        let figure = HeatMapGrid { columns: Vec::new(), ..grid(vec![vec![Some(panel)]]) };
+        let layout = Layout::new(&figure, 1, &ticks(-3.0, -1.0));
+        let pixels = figure.pixels().unwrap();
+        let inside = |row: u32, column: u32| {
+            let places = (0..58).flat_map(move |y| (0..58).map(move |x| [column * 60 + 1 + x, row * 60 + 1 + y]));
+            let colours = places.map(|[x, y]| pixels.get_pixel(layout.left(0) + x, layout.rows[0].0 + y).0);
+            colours.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(inside(1, 1), [[59; 3], HATCH].into(), "grey and hatched");
+        let brightest = ColourMap::Viridis.colour(1.0);
+        let mixed =
+            [[200, brightest[0]], [100, brightest[1]], [0, brightest[2]]].map(|[a, b]| ((f32::from(a) + f32::from(b)) / 2.0).round());
+        assert_eq!(inside(0, 1), [mixed.map(|part| part as u8)].into(), "the greatest that is shown");
+    }
+
+    #[test]
+    fn a_legend_and_notes_of_two_lines_have_room_in_the_figure() {
+        let folder = tempfile::tempdir().unwrap();
+        let svg = folder.path().join("maps.svg");
+        let mut panel = Panel::new(ramp(4, 4));
+        panel.note = "rows\n-1 to 2".to_owned();
+        let legend =
+            vec![(Sample::Blank, "not visited".to_owned()), (Sample::Outline([200, 0, 0]), "a square with longer words".to_owned())];
+        let ends = Some(["least", "greatest"].map(str::to_owned));
+        let figure = HeatMapGrid { columns: Vec::new(), legend, bar_ends: ends, ..grid(vec![vec![Some(panel)]]) };
+        figure.write(None, Some(&svg)).unwrap();
+        let text = std::fs::read_to_string(&svg).unwrap();
+        for words in ["rows", "-1 to 2", "not visited", "a square with longer words", "least", "greatest"] {
+            assert!(text.contains(&format!(">{words}<")), "{words}");
+        }
+        let number =
+            |line: &str, name: &str| line.split(&format!(" {name}=\"")).nth(1).and_then(|rest| rest.split('"').next()?.parse().ok());
+        let height: f32 = number(text.lines().next().unwrap(), "height").unwrap();
+        let baselines: Vec<f32> = text.lines().filter(|line| line.starts_with("<text")).filter_map(|line| number(line, "y")).collect();
+        assert!(!baselines.is_empty() && baselines.iter().all(|y| *y < height - 4.0), "{baselines:?} in {height}");
+        assert!(!text.contains(">0<"), "words in place of numbers");
     }
 
     #[test]
