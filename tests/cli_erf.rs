@@ -98,8 +98,15 @@ fn a_figure_of_models_with_and_without_weights_is_the_same_every_time() {
         let sides: Vec<u64> = field["squares"].as_array().unwrap().iter().map(|square| square["side"].as_u64().unwrap()).collect();
         assert!(sides.is_sorted() && sides.len() == 4 && sides.iter().all(|side| side % 2 == 1), "{sides:?}");
     }
+    assert_eq!((&report["images_wanted"], &fields[0]["images_used"]), (&6.into(), &6.into()));
     let csv = fs::read_to_string(place("one").join("erf.csv")).unwrap();
     assert_eq!(csv.lines().count(), 4);
+    let columns: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    assert!(columns.iter().enumerate().all(|(place, name)| !columns[..place].contains(name)), "{columns:?}");
+    let svg = fs::read_to_string(place("one").join("erf.svg")).unwrap();
+    for share in ["20 %", "30 %", "50 %", "99 %"] {
+        assert!(svg.contains(&format!(">{share} of the contribution<")), "which square is which");
+    }
     assert!(csv.lines().nth(2).unwrap().contains("weights.safetensors"), "{csv}");
     // Another seed takes other images first.
     erf(&place("three"), &["--models", &model, "--data", &data, "--seed", "5"]).succeeded();
@@ -163,6 +170,85 @@ fn a_backbone_of_a_segmentor_is_found_under_its_prefix() {
     let field = |name: &str| npy(&place(name).join("small_after.npy"));
     assert_eq!(field("plain"), field("prefixed"));
     assert!(!place("plain").join("small_before.npy").exists());
+}
+
+/// Weights of the small model, and of the same one with a value that is no number.
+fn weights(folder: &Path) -> [String; 2] {
+    let device = Device::flex();
+    device.seed(9);
+    let good = state_dict_of(&small_config().try_init_classifier(5, &device).unwrap(), &vmamba::zoo::key);
+    let mut bytes = Vec::new();
+    let files = ["good", "broken"].map(|name| folder.join(format!("{name}.safetensors")));
+    export_safetensors(&files[0], &good).unwrap();
+    bytes.extend(fs::read(&files[0]).unwrap());
+    // The values lie behind the header; four bytes of ones are no number.
+    let begin = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    bytes[begin..].fill(0xff);
+    fs::write(&files[1], bytes).unwrap();
+    files.map(|file| file.display().to_string())
+}
+
+#[test]
+fn weights_are_checked_before_anything_is_computed_and_a_later_error_keeps_what_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    fs::write(place("small.toml"), SMALL).unwrap();
+    fs::write(place("second.toml"), SMALL.replace("[8, 16]", "[12, 24]")).unwrap();
+    let [good, broken] = weights(folder.path());
+    let models = format!("{},{}", place("small.toml").display(), place("second.toml").display());
+    // The second model has other shapes.
+    let out = place("early");
+    let ran = erf(&out, &["--models", &models, "--checkpoint", &format!("small={good}"), "--checkpoint", &format!("second={good}")]);
+    ran.failed(&["--checkpoint second", "good.safetensors is no checkpoint of second"]);
+    assert_eq!((ran.stdout.as_str(), fs::read_dir(&out).unwrap().count()), ("", 0), "nothing was computed");
+    // What fits but gives no numbers is only seen when it is its turn.
+    let out = place("late");
+    let ran = erf(&out, &["--models", &models, "--checkpoint", &format!("small={broken}")]);
+    ran.failed(&["small after training: no image gives finite values", "what was finished before"]);
+    let report: Value = serde_json::from_slice(&fs::read(out.join("erf.json")).unwrap()).unwrap();
+    assert_eq!((report["fields"].as_array().unwrap().len(), &report["fields"][0]["state"]), (1, &"before".into()));
+    assert!(out.join("erf.png").exists() && ran.stdout.contains("small before training"), "{}", ran.stdout);
+}
+
+#[test]
+fn fewer_images_than_asked_for_are_told_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    fs::write(place("small.toml"), SMALL).unwrap();
+    pictures(&place("data"), 2);
+    for name in ["a.jpg", "b.jpg"] {
+        fs::write(place("data").join(name), "no picture").unwrap();
+    }
+    let (model, data) = (place("small.toml").display().to_string(), place("data").display().to_string());
+    let ran = erf(&place("out"), &["--models", &model, "--data", &data, "--images", "4"]);
+    ran.succeeded();
+    assert!(ran.stderr.contains("warning: small before training: only 2 of 4 images"), "{}", ran.stderr);
+    let report: Value = serde_json::from_slice(&fs::read(place("out/erf.json")).unwrap()).unwrap();
+    assert_eq!((&report["images_wanted"], &report["fields"][0]["images_used"]), (&4.into(), &2.into()));
+    for file in ["erf.md", "erf.svg"] {
+        assert!(fs::read_to_string(place("out").join(file)).unwrap().contains("only 2 of 4 images"), "{file}");
+    }
+}
+
+#[test]
+fn names_of_checkpoints_are_those_of_models_or_new_ones_and_never_of_another_published_model() {
+    let run = tests::tool::Place::new(1);
+    run.train_with(env!("CARGO_BIN_EXE_train_seg"), "run", &[]).succeeded();
+    let (trained, out) = (run.path("run"), run.folder.path().join("out"));
+    fs::write(run.path("small.toml"), SMALL).unwrap();
+    let small = run.path("small.toml");
+    let named = |name: &str, more: &[&str]| erf(&out, &[&["--checkpoint", &format!("{name}={trained}"), "--images", "1"], more].concat());
+    named("vmamba_tiny_s1l8", &[]).failed(&["--checkpoint vmamba_tiny_s1l8", "published", "depths is [1,1,1,1], not [2,2,8,2]"]);
+    named("vmamba_tiny_s1l8", &["--models", "vmamba_tiny_s1l8"]).failed(&["--checkpoint vmamba_tiny_s1l8", "published", "depths"]);
+    named("smal1", &["--models", &small]).failed(&["no model is called `smal1`", "did you mean `small`?"]);
+    let alone = named("mine", &[]);
+    alone.succeeded();
+    assert!(!alone.stderr.contains("of its own"), "{}", alone.stderr);
+    // A model beside the given one, which has no checkpoint.
+    let beside = named("mine", &["--models", &small, "--trained-only"]);
+    beside.succeeded();
+    assert!(beside.stderr.contains("note: --checkpoint mine: none of --models and --config, so that it is a model of its own"));
+    assert!(beside.stderr.contains("warning: left out, as there is no checkpoint: small"), "{}", beside.stderr);
 }
 
 #[cfg(unix)]

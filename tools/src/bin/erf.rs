@@ -1,6 +1,6 @@
 //! Effective receptive fields: `erf --models vmamba_tiny_s1l8,swin_tiny --data data/imagenet/val --out runs/erf`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstream::{eprintln, print, println};
@@ -10,7 +10,7 @@ use tools::ablation::AblationConfig;
 use tools::arguments::{model_and_file, whole_number};
 use tools::engine::device::DeviceChoice;
 use tools::engine::process;
-use tools::erf::{self, Images, Look, Settings, State};
+use tools::erf::{self, Field, Images, Look, Settings, State};
 use tools::report::heatmap::ColourMap;
 
 /// Draw the effective receptive field of models, before and after training: which pixels the unit in the middle of the last map depends on.
@@ -27,10 +27,10 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
     /// Weights of a model, as `swin_tiny=FILE`; may be given several times. A run folder of train_seg or train_det, or a checkpoint of
-    /// theirs, may have a name of its own, as `mine=runs/scenes`: it brings its model.
+    /// theirs, may have a name of its own, as `mine=runs/scenes`: it brings its model. The name of a published model must be of that model.
     #[arg(long, value_parser = model_and_file, value_name = "MODEL=FILE")]
     checkpoint: Vec<(String, PathBuf)>,
-    /// Only the weights of checkpoints, no random ones.
+    /// Only the weights of checkpoints, no random ones; models without a checkpoint are left out.
     #[arg(long, requires = "checkpoint")]
     trained_only: bool,
     /// Folder with images in any layout; built-in scenes without it.
@@ -39,7 +39,7 @@ struct Arguments {
     /// Side in pixels: the shorter side of an image is resized to it, and the middle is cut out.
     #[arg(long, default_value_t = 1024, value_parser = whole_number)]
     size: usize,
-    /// Images to take the mean of.
+    /// Images to take the mean of; a warning tells when fewer could be used.
     #[arg(long, default_value_t = 50, value_parser = whole_number)]
     images: usize,
     /// Seed of the choice of images and of random weights.
@@ -118,18 +118,43 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let out = &arguments.out;
     std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
     let mut fields = Vec::new();
-    let complete = erf::run(&subjects, states, &mut images, &settings, process::interrupted(), |field| {
+    let outcome = erf::run(&subjects, states, &mut images, &settings, process::interrupted(), |field| {
         let path = erf::write_field(out, &field, settings.size)?;
         println!("{} {}: {} images, {}", field.model, field.state.words(), field.images.len(), path.display());
         fields.push(field);
         Ok(())
-    })?;
-    if !fields.is_empty() {
-        print!("{}", erf::write_report(out, &fields, &images, &settings, &look)?.text());
-        println!("written to {}", out.display());
+    });
+    let report = report(out, &fields, &images, &settings, &look);
+    match (outcome, report) {
+        (Ok(complete), Ok(())) => {
+            if !complete {
+                eprintln!("interrupted; the results are of what was finished before");
+            }
+            Ok(complete)
+        }
+        (Ok(_), Err(error)) => Err(error),
+        (Err(error), Ok(())) => {
+            if !fields.is_empty() {
+                eprintln!("stopped by an error; the results are of what was finished before");
+            }
+            Err(error)
+        }
+        (Err(error), Err(report)) => {
+            eprintln!("warning: no report of what was finished before: {report:#}");
+            Err(error)
+        }
     }
-    if !complete {
-        eprintln!("interrupted; the results are of what was finished before");
+}
+
+/// Writes what is finished, and says which fields are of fewer images than asked for.
+fn report(out: &Path, fields: &[Field], images: &Images, settings: &Settings, look: &Look) -> Result<()> {
+    if fields.is_empty() {
+        return Ok(());
     }
-    Ok(complete)
+    print!("{}", erf::write_report(out, fields, images, settings, look)?.text());
+    println!("written to {}", out.display());
+    for shortage in fields.iter().filter_map(Field::shortage) {
+        eprintln!("warning: {shortage}");
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::eprintln;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use indicatif::ProgressBar;
@@ -74,7 +74,11 @@ pub struct Field {
     pub checkpoint: Option<PathBuf>,
     /// What tells it from others of its family.
     pub remark: String,
-    /// The images, in the order in which they were added.
+    /// How many images were asked for.
+    pub images_wanted: usize,
+    /// How many there are in the mean: fewer where there were no more that could be used.
+    pub images_used: usize,
+    /// Their names, in the order in which they were added.
     pub images: Vec<String>,
     /// Images whose contribution had values that are no finite numbers, and which are left out.
     pub not_finite: Vec<String>,
@@ -83,6 +87,18 @@ pub struct Field {
     /// The mean contribution, row by row, not normalised.
     #[serde(skip)]
     pub map: Vec<f32>,
+}
+
+impl Field {
+    /// Says when it is the mean of fewer images than were asked for.
+    pub fn shortage(&self) -> Option<String> {
+        let left_out = match self.not_finite.len() {
+            0 => String::new(),
+            count => format!(" ({count} gave values that are no numbers)"),
+        };
+        (self.images_used < self.images_wanted)
+            .then(|| format!("{} {}: only {} of {} images{left_out}", self.model, self.state.words(), self.images_used, self.images_wanted))
+    }
 }
 
 /// How fields are computed.
@@ -98,7 +114,9 @@ pub struct Settings {
     pub device: Device,
 }
 
-/// Computes the fields of all subjects and gives each to `finished`; returns whether all are done: false when it was interrupted.
+/// Computes the fields of all subjects and gives each to `finished`; returns whether all are done: false when it was interrupted. Sizes and
+/// weights are checked before anything is computed. Subjects without a checkpoint have no field after training; when that is the only
+/// state, they are named.
 ///
 /// # Errors
 /// When a model cannot take the size, weights do not fit, not one image can be used, or `finished` fails.
@@ -120,6 +138,19 @@ pub fn run(
         .collect();
     if works.is_empty() {
         bail!("nothing to do: without random weights there must be a checkpoint");
+    }
+    let missing: Vec<&str> = subjects
+        .iter()
+        .filter(|subject| !works.iter().any(|(work, _)| work.name == subject.name))
+        .map(|subject| subject.name.as_str())
+        .collect();
+    if !missing.is_empty() {
+        eprintln!("warning: left out, as there is no checkpoint: {}", missing.join(", "));
+    }
+    for (subject, _) in works.iter().filter(|(_, state)| *state == State::After) {
+        if let Some(path) = &subject.checkpoint {
+            subject.load_weights(path, &settings.device).with_context(|| format!("--checkpoint {}", subject.name))?;
+        }
     }
     let bar = progress_bar((works.len() * settings.images) as u64);
     for (number, (subject, state)) in works.into_iter().enumerate() {
@@ -183,6 +214,8 @@ fn field(
         state,
         checkpoint: subject.checkpoint.clone().filter(|_| state == State::After),
         remark: subject.remark(settings.size),
+        images_wanted: settings.images,
+        images_used: used.len(),
         images: used,
         not_finite,
         squares: SHARES.map(square).into(),

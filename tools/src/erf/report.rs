@@ -48,13 +48,16 @@ pub fn write_field(folder: &Path, field: &Field, size: usize) -> Result<PathBuf>
 pub fn write_report(folder: &Path, fields: &[Field], images: &Images, settings: &Settings, look: &Look) -> Result<Table> {
     figure(fields, settings, look)?.write(Some(&folder.join("erf.png")), Some(&folder.join("erf.svg")))?;
     let table = table(fields);
+    let shortages: String = fields.iter().filter_map(Field::shortage).map(|shortage| format!("* {shortage}\n")).collect();
+    let shortages = if shortages.is_empty() { shortages } else { format!("\n{shortages}") };
     let markdown = format!(
         "# {}\n\nThe smallest square around the middle that holds a share of the contribution (its side in pixels, and its share of the \
-         image's area), of contributions that are not normalised. {} x {} pixels, images: {}, seed {}; {} could not be read.\n\n{}\n\
-         ![Effective receptive fields](erf.png)\n\nContributions to the power {}, each map divided by its largest value.\n",
+         image's area), of contributions that are not normalised. {} x {} pixels, {} images asked for from {}, seed {}; {} could not be \
+         read.\n{shortages}\n{}\n![Effective receptive fields](erf.png)\n\nContributions to the power {}, each map divided by its largest value.\n",
         look.title,
         settings.size,
         settings.size,
+        settings.images,
         images.describe(),
         settings.seed,
         images.unreadable().len(),
@@ -64,7 +67,7 @@ pub fn write_report(folder: &Path, fields: &[Field], images: &Images, settings: 
     write_whole(&folder.join("erf.md"), markdown.as_bytes())?;
     write_whole(&folder.join("erf.csv"), table.csv().as_bytes())?;
     let document = json!({
-        "size": settings.size, "images": settings.images, "seed": settings.seed, "power": look.power, "source": images.describe(),
+        "size": settings.size, "images_wanted": settings.images, "seed": settings.seed, "power": look.power, "source": images.describe(),
         "unreadable": images.unreadable(), "fields": fields,
     });
     write_whole(&folder.join("erf.json"), format!("{document:#}\n").as_bytes())?;
@@ -137,6 +140,9 @@ fn panel(field: &Field, settings: &Settings, look: &Look) -> Result<Panel> {
     let mut panel = Panel::new(map);
     let half = field.squares.iter().find(|square| square.share == 0.5).and_then(|square| square.area);
     panel.note = half.map(|area| format!("50 %: {:.2} % of area", area * 100.0)).unwrap_or_default();
+    if field.images_used < field.images_wanted {
+        panel.note.push_str(&format!("\nonly {} of {} images", field.images_used, field.images_wanted));
+    }
     if look.squares {
         let middle = (settings.size / 2) as f32;
         let outline = |(square, colour): (&Square, [u8; 3])| {
