@@ -136,6 +136,10 @@ fn attention_of_a_deit_has_a_map_a_head() {
     for option in ["mode", "official_clamp", "range_of_all_queries"] {
         assert!(settings[option].is_null(), "{option}");
     }
+    let (photo, size) = (folder.photo(), ["--size", "40", "--whole"]);
+    let whole = run(PROGRAM, &[&arguments[..4], &[photo.as_str()], &size].concat());
+    whole.failed(&["60 x 40 pixels", "16 divides", "without --whole it is the middle square"]);
+    run(PROGRAM, &[&arguments[..4], &[photo.as_str()], &size[..2]].concat()).failed(&["40 x 40 pixels", "16 divides", "change --size"]);
     let with = |more: &[&str]| run(PROGRAM, &[&arguments[..], more].concat());
     misused(&with(&["--mode", "CwBw"]), &["--mode", "deit has attention"]);
     misused(&with(&["--official-clamp"]), &["--official-clamp", "deit has attention"]);
@@ -168,6 +172,7 @@ fn wrong_arguments_are_told_in_a_line() {
     misused(&with(&["--query", "1.5,0"]), &["--query", "1.5,0", "from 0 to 1"]);
     misused(&with(&["--query", "-0.1,0.5"]), &["--query", "-0.1,0.5", "outside of the image", "from 0 to 1"]);
     misused(&with(&["--query", "-3px,4px"]), &["--query", "-3px,4px", "counted from 0"]);
+    misused(&with(&["--panel", "100"]), &["--panel", "160"]);
     misused(&with(&["--mode", "CB", "--official-clamp"]), &["--official-clamp", "--mode CB"]);
     with(&["--layer", "1.2"]).failed(&["layer 1.2", "does not exist"]);
     with(&["--layer", "5"]).failed(&["--layer 5", "stage.block"]);

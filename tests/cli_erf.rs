@@ -104,6 +104,7 @@ fn a_figure_of_models_with_and_without_weights_is_the_same_every_time() {
     let columns: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
     assert!(columns.iter().enumerate().all(|(place, name)| !columns[..place].contains(name)), "{columns:?}");
     let svg = fs::read_to_string(place("one").join("erf.svg")).unwrap();
+    assert!(svg.contains(">no checkpoint<"), "resnet50 after training");
     for share in ["20 %", "30 %", "50 %", "99 %"] {
         assert!(svg.contains(&format!(">{share} of the contribution<")), "which square is which");
     }
@@ -207,6 +208,7 @@ fn weights_are_checked_before_anything_is_computed_and_a_later_error_keeps_what_
     ran.failed(&["small after training: no image gives finite values", "what was finished before"]);
     let report: Value = serde_json::from_slice(&fs::read(out.join("erf.json")).unwrap()).unwrap();
     assert_eq!((report["fields"].as_array().unwrap().len(), &report["fields"][0]["state"]), (1, &"before".into()));
+    assert!(!fs::read_to_string(out.join("erf.svg")).unwrap().contains("no checkpoint"));
     assert!(out.join("erf.png").exists() && ran.stdout.contains("small before training"), "{}", ran.stdout);
 }
 

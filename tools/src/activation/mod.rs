@@ -144,13 +144,22 @@ impl Viewer {
         }
     }
 
+    /// Checks that the model can take a picture of this size.
+    ///
+    /// # Errors
+    /// When it cannot, with what it can take.
+    pub fn check_size(&self, picture: &RgbImage) -> Result<()> {
+        let (height, width) = (picture.height() as usize, picture.width() as usize);
+        self.config.check_image([height, width]).with_context(|| format!("{}: an image of {width} x {height} pixels", self.name))
+    }
+
     /// Looks at a picture in one layer.
     ///
     /// # Errors
     /// When the layer does not exist or has no scan through the image, and when the model cannot take the size.
     pub fn look(&self, picture: &RgbImage, layer: Layer, device: &Device) -> Result<View> {
         let size = [picture.height() as usize, picture.width() as usize];
-        self.config.check_image(size).with_context(|| format!("{}: an image of {} x {} pixels", self.name, size[1], size[0]))?;
+        self.check_size(picture)?;
         let input = self.normalize.apply(picture, size);
         let images = Tensor::from_data(TensorData::new(input.values, [1, 3, size[0], size[1]]), device);
         let context = || format!("{}: --layer", self.name);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::println;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
@@ -65,8 +65,8 @@ struct Arguments {
     /// Opacity of the maps over the photo, 0 to 1.
     #[arg(long, default_value_t = 0.6, value_parser = share)]
     alpha: f32,
-    /// Width of a panel in the figure in pixels.
-    #[arg(long, default_value_t = 260, value_parser = clap::value_parser!(u32).range(64..=2048))]
+    /// Width of a panel in the figure in pixels, 160 to 2048: the words beneath it need as much.
+    #[arg(long, default_value_t = 260, value_parser = clap::value_parser!(u32).range(160..=2048))]
     panel: u32,
     /// Seed of random weights.
     #[arg(long, default_value_t = 0)]
@@ -102,6 +102,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         Arguments::command().bin_name("activation").error(ErrorKind::ArgumentConflict, meaningless).exit();
     }
     let layer = arguments.layer.unwrap_or_else(|| viewer.default_layer());
+    if let Err(error) = viewer.check_size(&picture) {
+        let hint = if arguments.whole { "; without --whole it is the middle square of --size" } else { "; change --size" };
+        bail!("{error:#}{hint}");
+    }
     let view = viewer.look(&picture, layer, &device)?;
     let options = MapOptions {
         mode,

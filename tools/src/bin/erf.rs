@@ -57,8 +57,8 @@ struct Arguments {
     /// Title of the figure.
     #[arg(long)]
     title: Option<String>,
-    /// Width of a map in the figure in pixels.
-    #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u32).range(32..=2048))]
+    /// Width of a map in the figure in pixels, 160 to 2048: the words beneath it need as much.
+    #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u32).range(160..=2048))]
     panel: u32,
     /// Device: `cpu`, `cuda[:n]` or `vulkan[:n]`.
     #[arg(long, default_value = "cpu")]
@@ -124,7 +124,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
         fields.push(field);
         Ok(())
     });
-    let report = report(out, &fields, &images, &settings, &look);
+    let complete = matches!(outcome, Ok(true));
+    let report = report(out, &fields, complete, &images, &settings, &look);
     match (outcome, report) {
         (Ok(complete), Ok(())) => {
             if !complete {
@@ -147,11 +148,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
 }
 
 /// Writes what is finished, and says which fields are of fewer images than asked for.
-fn report(out: &Path, fields: &[Field], images: &Images, settings: &Settings, look: &Look) -> Result<()> {
+fn report(out: &Path, fields: &[Field], complete: bool, images: &Images, settings: &Settings, look: &Look) -> Result<()> {
     if fields.is_empty() {
         return Ok(());
     }
-    print!("{}", erf::write_report(out, fields, images, settings, look)?.text());
+    print!("{}", erf::write_report(out, fields, complete, images, settings, look)?.text());
     println!("written to {}", out.display());
     for shortage in fields.iter().filter_map(Field::shortage) {
         eprintln!("warning: {shortage}");

@@ -41,12 +41,13 @@ pub fn write_field(folder: &Path, field: &Field, size: usize) -> Result<PathBuf>
     Ok(path)
 }
 
-/// Writes `erf.png`, `erf.svg`, `erf.md`, `erf.csv` and `erf.json` into `folder` and returns the table.
+/// Writes `erf.png`, `erf.svg`, `erf.md`, `erf.csv` and `erf.json` into `folder` and returns the table. `complete` says whether there is a
+/// field for every model and state that can have one, so that those without have no checkpoint.
 ///
 /// # Errors
 /// When there is no field or a file cannot be written.
-pub fn write_report(folder: &Path, fields: &[Field], images: &Images, settings: &Settings, look: &Look) -> Result<Table> {
-    figure(fields, settings, look)?.write(Some(&folder.join("erf.png")), Some(&folder.join("erf.svg")))?;
+pub fn write_report(folder: &Path, fields: &[Field], complete: bool, images: &Images, settings: &Settings, look: &Look) -> Result<Table> {
+    figure(fields, complete, settings, look)?.write(Some(&folder.join("erf.png")), Some(&folder.join("erf.svg")))?;
     let table = table(fields);
     let shortages: String = fields.iter().filter_map(Field::shortage).map(|shortage| format!("* {shortage}\n")).collect();
     let shortages = if shortages.is_empty() { shortages } else { format!("\n{shortages}") };
@@ -101,7 +102,7 @@ fn table(fields: &[Field]) -> Table {
 }
 
 /// A column a model, a row a state.
-fn figure(fields: &[Field], settings: &Settings, look: &Look) -> Result<HeatMapGrid> {
+fn figure(fields: &[Field], complete: bool, settings: &Settings, look: &Look) -> Result<HeatMapGrid> {
     let mut models: Vec<&str> = Vec::new();
     for field in fields {
         if !models.contains(&field.model.as_str()) {
@@ -122,6 +123,7 @@ fn figure(fields: &[Field], settings: &Settings, look: &Look) -> Result<HeatMapG
         columns: models.iter().map(remark).collect(),
         rows: states.iter().map(|state| state.words().to_owned()).collect(),
         panels: states.iter().map(row).collect::<Result<Vec<_>>>()?,
+        empty: if complete { "no checkpoint" } else { "no result" }.to_owned(),
         colours: look.colours,
         range: Some([0.0, 1.0]),
         bar_ends: None,

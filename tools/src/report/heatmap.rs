@@ -94,6 +94,8 @@ pub struct HeatMapGrid {
     pub rows: Vec<String>,
     /// The panels, a list a row; a place may be empty.
     pub panels: Vec<Vec<Option<Panel>>>,
+    /// Words in the middle of empty places; may be empty.
+    pub empty: String,
     /// From numbers to colours.
     pub colours: ColourMap,
     /// The numbers at both ends of the colour map; without, the smallest and the largest finite number of all maps.
@@ -259,8 +261,12 @@ impl HeatMapGrid {
                 sheet.turned_words([GAP + 16, top + height / 2], shorten(label, *height, TEXT), TEXT);
             }
             for (column, panel) in panels.iter().enumerate() {
-                let Some(panel) = panel else { continue };
                 let left = layout.left(column);
+                let Some(panel) = panel else {
+                    let words = shorten(&self.empty, self.panel_width, TEXT);
+                    sheet.words([left + self.panel_width / 2, top + height / 2 + 5], words, TEXT, Anchor::Middle);
+                    continue;
+                };
                 let picture = panel.picture(self.panel_width, &colour);
                 let size = [picture.width(), picture.height()];
                 sheet.picture([left, *top], picture);
@@ -466,6 +472,7 @@ mod tests {
             columns: vec!["vmamba_tiny_s1l8 with a long name".to_owned(), "second".to_owned()],
             rows: Vec::new(),
             panels,
+            empty: "nothing here".to_owned(),
             colours: ColourMap::Viridis,
             range: None,
             bar_ends: None,
@@ -567,7 +574,7 @@ mod tests {
         figure.write(Some(&png), Some(&svg)).unwrap();
         assert_eq!(image::open(&png).unwrap().to_rgb8(), figure.pixels().unwrap());
         let text = std::fs::read_to_string(&svg).unwrap();
-        for word in ["Maps", "second", "before", "after", "gradient", "half of it", "200000"] {
+        for word in ["Maps", "second", "before", "after", "gradient", "half of it", "200000", ">nothing here<"] {
             assert!(text.contains(word), "{word}");
         }
         assert!(text.len() < 150_000, "{}", text.len());

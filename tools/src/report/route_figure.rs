@@ -75,6 +75,12 @@ impl RouteFigure {
         self.grid[0] * self.grid[1]
     }
 
+    /// Pattern, grid and query in words.
+    pub(super) fn title(&self) -> String {
+        let ([height, width], [row, column]) = (self.grid, self.query);
+        format!("{} scan, {height} x {width} patches, query at row {row}, column {column}", pattern_name(self.pattern))
+    }
+
     /// The longest trail of each stage. Walks of one stage go at the same time.
     pub(super) fn stages(&self) -> [usize; 2] {
         [0, 1].map(|stage| {
@@ -98,14 +104,7 @@ impl RouteFigure {
         let row_height = LINE + height + GAP;
         // The legend stands beside the last panel, and is higher than the panels of a low grid.
         let mut sheet = Sheet::new(3 * pitch + GAP, top + row_height + row_height.max((1 + LEGEND_LINES) * LINE + GAP));
-        let [row, column] = self.query;
-        let title = format!(
-            "{} scan, {} x {} patches, query at row {row}, column {column}",
-            pattern_name(self.pattern),
-            self.grid[0],
-            self.grid[1]
-        );
-        sheet.words([(3 * pitch + GAP) / 2, GAP + LINE - 6], title, TITLE, Anchor::Middle);
+        sheet.words([(3 * pitch + GAP) / 2, GAP + LINE - 6], self.title(), TITLE, Anchor::Middle);
         let base = self.base(cell);
         let place = |number: usize| [GAP + number as u32 % 3 * pitch, top + number as u32 / 3 * row_height];
         for (number, (trail, colour)) in self.trails.iter().zip(COLOURS).enumerate() {
