@@ -130,7 +130,7 @@ fn attention_of_a_deit_has_a_map_a_head() {
     assert!(header.contains("(3, 4, 4"), "{header}");
     assert!(heads.iter().all(|share| (0.0..=1.0).contains(share)));
     let svg = fs::read_to_string(out.join("query_0.svg")).expect("a figure");
-    assert!(svg.contains("normalised: mean of scaled heads") && !svg.contains("not visited"), "{svg}");
+    assert!(svg.contains("normalised: scaled heads") && !svg.contains("not visited"), "{svg}");
     // What is chosen of scans has no meaning here: it is not in the settings, and refused when it is asked for.
     let settings: Value = serde_json::from_str(&fs::read_to_string(out.join("activation.json")).expect("settings")).expect("JSON");
     for option in ["mode", "official_clamp", "range_of_all_queries"] {
@@ -150,12 +150,12 @@ fn attention_of_a_deit_has_a_map_a_head() {
 #[test]
 fn what_a_route_has_not_visited_has_no_colour() {
     let folder = Folder::new();
-    let (photo, arguments) = (folder.photo(), ["--size", "64", "--layer", "0.0", "--query", "0,0", "--mode", "CB", "--panel", "160"]);
+    let (photo, arguments) = (folder.photo(), ["--size", "64", "--layer", "0.0", "--query", "0,0", "--mode", "CB", "--panel", "180"]);
     folder.activation("out", &[&[photo.as_str()], &arguments[..]].concat()).succeeded();
     let figure = image::open(folder.path("out/query_0.png")).expect("a figure").to_rgb8();
-    // The second row of panels, below title, panels of 160 pixels and two lines of words.
+    // The second row of panels, below title, panels of 180 pixels and two lines of words.
     let coloured = |column: u32| {
-        let pixels = (20..150).flat_map(|y| (20..150).map(move |x| (12 + column * 172 + x, 44 + 160 + 12 + 44 + y)));
+        let pixels = (20..150).flat_map(|y| (20..150).map(move |x| (12 + column * 192 + x, 44 + 180 + 12 + 44 + y)));
         pixels.filter(|(x, y)| figure.get_pixel(*x, *y).0.iter().any(|part| part.abs_diff(figure.get_pixel(*x, *y).0[0]) > 12)).count()
     };
     assert_eq!([coloured(0), coloured(1)], [0, 0], "rows and columns have visited the query alone");
@@ -172,7 +172,7 @@ fn wrong_arguments_are_told_in_a_line() {
     misused(&with(&["--query", "1.5,0"]), &["--query", "1.5,0", "from 0 to 1"]);
     misused(&with(&["--query", "-0.1,0.5"]), &["--query", "-0.1,0.5", "outside of the image", "from 0 to 1"]);
     misused(&with(&["--query", "-3px,4px"]), &["--query", "-3px,4px", "counted from 0"]);
-    misused(&with(&["--panel", "100"]), &["--panel", "160"]);
+    misused(&with(&["--panel", "100"]), &["--panel", "180"]);
     misused(&with(&["--mode", "CB", "--official-clamp"]), &["--official-clamp", "--mode CB"]);
     with(&["--layer", "1.2"]).failed(&["layer 1.2", "does not exist"]);
     with(&["--layer", "5"]).failed(&["--layer 5", "stage.block"]);

@@ -95,7 +95,7 @@ fn panels(maps: &Maps) -> Vec<Option<MapPanel<'_>>> {
         }
         Maps::Attention(row) => {
             let mean = MapPanel::of("mean of heads", &row.mean, &[]);
-            let normalised = MapPanel::of("normalised: mean of scaled heads", &row.normalised, &[]);
+            let normalised = MapPanel::of("normalised: scaled heads", &row.normalised, &[]);
             let heads = row.heads.iter().enumerate().map(|(number, head)| Some(MapPanel::of(&format!("head {number}"), head, &[])));
             [Some(mean), Some(normalised), None].into_iter().chain(heads).collect()
         }
@@ -255,12 +255,7 @@ mod tests {
             panels(&maps).iter().flatten().map(|panel| panel.draw(&RgbImage::new(2, 2), &maps, 0.5).unwrap().note).collect();
         assert_eq!(
             notes,
-            [
-                "mean of heads\n0.125 to 0.251",
-                "normalised: mean of scaled heads\n0 to 1.00",
-                "head 0\n0.250 to 0.500",
-                "head 1\n0 to 0.00200"
-            ]
+            ["mean of heads\n0.125 to 0.251", "normalised: scaled heads\n0 to 1.00", "head 0\n0.250 to 0.500", "head 1\n0 to 0.00200"]
         );
         let arrays = arrays(&maps);
         for (panel, (_, values, _)) in panels(&maps).iter().flatten().zip(arrays.iter().skip(1)) {

@@ -65,8 +65,8 @@ struct Arguments {
     /// Opacity of the maps over the photo, 0 to 1.
     #[arg(long, default_value_t = 0.6, value_parser = share)]
     alpha: f32,
-    /// Width of a panel in the figure in pixels, 160 to 2048: the words beneath it need as much.
-    #[arg(long, default_value_t = 260, value_parser = clap::value_parser!(u32).range(160..=2048))]
+    /// Width of a panel in the figure in pixels, 180 to 2048: the words beneath it need as much.
+    #[arg(long, default_value_t = 260, value_parser = clap::value_parser!(u32).range(180..=2048))]
     panel: u32,
     /// Seed of random weights.
     #[arg(long, default_value_t = 0)]
