@@ -103,6 +103,8 @@ fn check_losses(comparison: &mut Comparison, loss: &upernet::SegmentationLoss, e
     }
 }
 
+/// One of 24576 values that the last ReLU gets is 1e-7. Where a processor rounds it to the other side of 0 the gradients in front of it are up to
+/// 3.4e-3 off, and this test fails for that alone; the others are not 1e-5 off.
 #[test]
 fn a_training_step_has_the_official_losses_gradients_and_statistics() {
     let case = Fixture::read("upernet", "train");

@@ -36,6 +36,8 @@ const CASES: &[Case] = &[
     ("softplus", || pointwise(vision_ops::softplus, false)),
     ("channel_norm", || norm(false)),
     ("channel_norm, backward", || norm(true)),
+    ("batch_norm", || norm_of_batch(false)),
+    ("batch_norm, backward", || norm_of_batch(true)),
     ("depthwise_conv2d", || depthwise(false)),
     ("depthwise_conv2d, backward", || depthwise(true)),
     ("linear, 784x192x768", || linear(784, false)),
@@ -239,6 +241,12 @@ fn norm(backward: bool) -> Box<dyn FnMut()> {
     let device = device(backward);
     let (x, weight, bias) = (random([784, 96], &device), random([96], &device), random([96], &device));
     work(backward, move || vision_ops::channel_norm(x.clone(), Some(weight.clone()), Some(bias.clone()), 1e-5))
+}
+
+fn norm_of_batch(backward: bool) -> Box<dyn FnMut()> {
+    let device = device(backward);
+    let (x, weight, bias) = (random([784, 96], &device), random([96], &device), random([96], &device));
+    work(backward, move || vision_ops::batch_norm(x.clone(), weight.clone(), bias.clone(), 1e-5).output)
 }
 
 fn depthwise(backward: bool) -> Box<dyn FnMut()> {

@@ -36,9 +36,13 @@ impl BatchNormOps for Flex {
         let (weight, bias) = (values(&weight), values(&bias));
         let (mean, variance) = values(&moments).split_at(weight.len());
         let scale: Vec<f32> = variance.iter().zip(weight).map(|(variance, weight)| weight / (variance + eps).sqrt()).collect();
+        // As PyTorch rounds it: what is within rounding of 0 keeps its sign in the ReLU behind.
+        let shift: Vec<f32> = bias.iter().zip(mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
         let block = ROWS * weight.len();
         let mut y = vec![0.0; values(&x).len()];
-        y.par_chunks_mut(block).zip(values(&x).par_chunks(block)).for_each(|(y, x)| dispatch(Forward { y, x, mean, scale: &scale, bias }));
+        y.par_chunks_mut(block)
+            .zip(values(&x).par_chunks(block))
+            .for_each(|(y, x)| dispatch(Forward { y, x, scale: &scale, shift: &shift }));
         tensor(y, x.layout().shape().clone())
     }
 }
@@ -137,9 +141,8 @@ impl Kernel for Squares<'_> {
 struct Forward<'a> {
     y: &'a mut [f32],
     x: &'a [f32],
-    mean: &'a [f32],
     scale: &'a [f32],
-    bias: &'a [f32],
+    shift: &'a [f32],
 }
 
 impl Kernel for Forward<'_> {
@@ -147,10 +150,10 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let channels = self.mean.len();
+        let channels = self.scale.len();
         for (y, x) in self.y.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels)) {
-            for ((((y, x), mean), scale), bias) in y.iter_mut().zip(x).zip(self.mean).zip(self.scale).zip(self.bias) {
-                *y = fma::<FMA>(x - mean, *scale, *bias);
+            for (((y, x), scale), shift) in y.iter_mut().zip(x).zip(self.scale).zip(self.shift) {
+                *y = fma::<FMA>(*x, *scale, *shift);
             }
         }
     }

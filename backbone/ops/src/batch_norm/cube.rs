@@ -233,8 +233,10 @@ fn forward<F: Float, V: Size>(
         terminate!();
     }
     let (row, at) = (ABSOLUTE_POS / width, ABSOLUTE_POS % width);
-    let centred = Vector::<f32, V>::cast_from(x[row * pitch + at]) - mean[at];
-    y[ABSOLUTE_POS] = Vector::cast_from(fma(centred, deviation::<V>(variance[at], eps) * weight[at], bias[at]));
+    // As on the CPU.
+    let scale = deviation::<V>(variance[at], eps) * weight[at];
+    let shift = bias[at] - mean[at] * scale;
+    y[ABSOLUTE_POS] = Vector::cast_from(fma(Vector::<f32, V>::cast_from(x[row * pitch + at]), scale, shift));
 }
 
 /// Sums over a block of rows: of the gradient first, of the gradient times the normalised input behind them.

@@ -2,15 +2,15 @@
 
 use burn::prelude::*;
 use vision_ops::{
-    Pointwise, Roi, RoiSampling, Route, ScanPattern, argmax_channels, argmax_resized, channel_norm, conv2d, cross_entropy_map, cross_merge,
-    cross_scan, depthwise_conv2d, gelu, linear, mlp, resize_bilinear, roi_align, selective_scan, selective_scan_2d, silu, softmax_channels,
-    softplus,
+    Pointwise, Roi, RoiSampling, Route, ScanPattern, argmax_channels, argmax_resized, batch_norm, channel_norm, conv2d, cross_entropy_map,
+    cross_merge, cross_scan, depthwise_conv2d, gelu, linear, mlp, resize_bilinear, roi_align, selective_scan, selective_scan_2d, silu,
+    softmax_channels, softplus,
 };
 
 use crate::gpu_check::precision::Product;
 
 /// The names of all operations.
-pub const OPERATIONS: [&str; 18] = [
+pub const OPERATIONS: [&str; 19] = [
     "selective_scan",
     "selective_scan_2d",
     "cross_scan",
@@ -19,6 +19,7 @@ pub const OPERATIONS: [&str; 18] = [
     "silu",
     "softplus",
     "channel_norm",
+    "batch_norm",
     "linear",
     "mlp",
     "conv2d",
@@ -209,6 +210,14 @@ fn activations_and_norms() -> Vec<Case> {
         let more = if affine { "" } else { "no weight, no bias" };
         cases.push(case("channel_norm", text(&shape, more), inputs, move |t| {
             flat(channel_norm(t[0].clone().reshape(shape), t.get(1).cloned(), t.get(2).cloned(), 1e-5))
+        }));
+    }
+    for shape in [[3, 5, 7, 33], [2, 28, 28, 96], [8, 7, 7, 512]] {
+        let channels = shape[3];
+        let x = Input { mean: 0.5, spread: 2.0, ..activation("x", &shape) };
+        let inputs = vec![x, Input { mean: 1.0, ..weight("weight", &[channels], 0.3) }, weight("bias", &[channels], 0.3)];
+        cases.push(case("batch_norm", text(&shape, ""), inputs, move |t| {
+            flat(batch_norm(t[0].clone().reshape(shape), t[1].clone(), t[2].clone(), 1e-5).output)
         }));
     }
     cases
