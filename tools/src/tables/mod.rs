@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use vmamba::zoo::BackboneConfig;
 
 use self::run::{Run, RunConfig};
-use crate::published::{DetectionRow, Published, SegmentationRow, published};
+use crate::published::{DetectionRow, DetectionSetting, Published, SegmentationRow, SegmentationSetting, published};
 
 /// Which tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -140,25 +140,31 @@ pub fn assemble(benchmarks: &[Benchmark], runs: &[Run]) -> Result<Vec<Section>> 
         let own: Vec<(&Run, Option<&str>)> =
             runs.iter().filter(|run| run.benchmark == benchmark).map(|run| (run, published_id(data, run))).collect();
         // Recipes of single rows have the schedule or the crop of the others.
-        match benchmark {
+        let tables: Vec<Section> = match benchmark {
             Benchmark::Coco => {
-                sections.extend(data.coco_settings.iter().filter(|setting| setting.recipe.is_none()).map(|setting| Section {
+                let rows = || data.coco_mask_rcnn.iter();
+                let settings = data.coco_settings.iter().filter(|setting| setting.recipe.is_none());
+                let section = |setting: &DetectionSetting| Section {
                     key: format!("coco_{}", setting.schedule),
                     title: format!("COCO val2017, Mask R-CNN {} ({} epochs)", setting.schedule, setting.epochs),
                     benchmark,
-                    entries:
-                        data.coco_mask_rcnn.iter().filter(|r| r.schedule == setting.schedule).map(|r| detector(data, r, &own)).collect(),
-                }))
+                    entries: rows().filter(|row| row.schedule == setting.schedule).map(|row| detector(data, row, &own)).collect(),
+                };
+                settings.map(section).collect()
             }
             Benchmark::Ade20k => {
-                sections.extend(data.ade20k_settings.iter().filter(|setting| setting.recipe.is_none()).map(|setting| Section {
+                let rows = || data.ade20k_upernet.iter();
+                let settings = data.ade20k_settings.iter().filter(|setting| setting.recipe.is_none());
+                let section = |setting: &SegmentationSetting| Section {
                     key: format!("ade20k_{}", setting.crop),
                     title: format!("ADE20K val, UperNet, crop {}", setting.crop),
                     benchmark,
-                    entries: data.ade20k_upernet.iter().filter(|r| r.crop == setting.crop).map(|r| segmentor(data, r, &own)).collect(),
-                }))
+                    entries: rows().filter(|row| row.crop == setting.crop).map(|row| segmentor(data, row, &own)).collect(),
+                };
+                settings.map(section).collect()
             }
-        }
+        };
+        sections.extend(tables);
         let strangers = own.iter().filter(|(_, id)| id.is_none()).map(|(run, _)| stranger(run));
         sections.push(Section {
             key: format!("{}_other", benchmark.name()),
