@@ -190,6 +190,46 @@ fn accuracy_is_that_of_test_cls_and_unreadable_images_are_counted() {
     assert!(!fresh.exists());
 }
 
+#[cfg(unix)]
+#[test]
+fn an_evaluation_is_interrupted_between_batches_and_what_was_measured_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, weights, out) = (folder.path().join("data"), folder.path().join("deit.safetensors"), folder.path().join("study"));
+    for class in ["a", "b"] {
+        fs::create_dir_all(data.join(class)).unwrap();
+        RgbImage::from_pixel(40, 40, Rgb([9, 90, 190])).save(data.join(class).join("0.png")).unwrap();
+        for number in 1..400 {
+            fs::hard_link(data.join(class).join("0.png"), data.join(class).join(format!("{number}.png"))).unwrap();
+        }
+    }
+    let classifier = BackboneConfig::named("deit_tiny").unwrap().try_init_classifier(2, &Device::flex()).unwrap();
+    export_safetensors(&weights, &state_dict_of(&classifier, &vmamba::zoo::key)).unwrap();
+    let words = folder.path().join("stderr");
+    let mut child = std::process::Command::new(STUDY)
+        .args(["--models", "deit_tiny", "--tasks", "inference", "--sides", "224", "--rounds", "1", "--accuracy-batch", "2"])
+        .args(["--checkpoint", &format!("deit_tiny={}", weights.display()), "--data", &data.display().to_string()])
+        .args(["--out", &out.display().to_string()])
+        .stderr(fs::File::create(&words).unwrap())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !fs::read_to_string(&words).unwrap().contains("accuracy of") {
+        assert!(child.try_wait().unwrap().is_none(), "{}", fs::read_to_string(&words).unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    child.wait().unwrap();
+    let text = fs::read_to_string(&words).unwrap();
+    assert!(text.contains("the same command goes on from here"), "{text}");
+    let study = stored(&out);
+    assert_eq!(
+        (study["rows"].as_array().unwrap().len(), study["accuracies"].as_array().unwrap().len()),
+        (1, 0),
+        "half an evaluation is none"
+    );
+    assert!(out.join("study.md").exists());
+}
+
 #[test]
 fn what_is_wrong_is_one_error() {
     let folder = tempfile::tempdir().unwrap();

@@ -227,6 +227,21 @@ fn options_without_words_of_their_own_are_named_by_their_keys() {
     let differs = entry(&[own], id).runs[0].differs.clone().expect("a configuration");
     assert_eq!(differs, ["data.train.flip 0.25 instead of 0.5", "train.optimizer.weight_decay 0.125 instead of 0.05"]);
 
+    // The row of a batch of 8 has the recipe of that of 16.
+    let mut small = recipe(Benchmark::Coco, "mask_rcnn/mask_rcnn_vmamba_base_s2l15_1x.toml", &[49.0], facts);
+    small.name = "mask_rcnn_vmamba_base_s2l15_1x_batch8".to_owned();
+    let Some(RunConfig::Detection(config)) = &mut small.config else { panic!("a detector") };
+    config.train.optimizer.weight_decay = 0.125;
+    let differs = entry(&[small], "mask_rcnn_vmamba_base_s2l15_1x_batch8").runs[0].differs.clone().expect("a configuration");
+    assert_eq!(differs, ["batch 16 instead of 8", "train.optimizer.weight_decay 0.125 instead of 0.05"]);
+
+    let facts_of_masks = Facts { images: Some(2000), classes: Some(150), ..Facts::default() };
+    let mut scales = recipe(Benchmark::Ade20k, "upernet/upernet_vmamba_tiny_s1l8_512.toml", &[48.0], facts_of_masks);
+    let Some(RunConfig::Segmentation(config)) = &mut scales.config else { panic!("a segmentor") };
+    config.test.tta_ratios.0 = vec![1.0];
+    let differs = entry(&[scales], "upernet_vmamba_tiny_s1l8_512").runs[0].differs.clone().expect("a configuration");
+    assert!(matches!(differs.as_slice(), [only] if only.starts_with("test.tta_ratios [1.0] instead of [0.5")), "{differs:?}");
+
     let mut other = recipe(Benchmark::Coco, "mask_rcnn/mask_rcnn_resnet50_1x.toml", &[42.0], facts);
     other.name = id.to_owned();
     let differs = entry(&[other], id).runs[0].differs.clone().expect("a configuration");

@@ -417,7 +417,26 @@ fn pixels(speeds: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::exponent;
+    use super::*;
+
+    #[test]
+    fn rows_of_several_machines_name_theirs() {
+        let study = |machines: &[&str]| {
+            let row = |(index, machine): (usize, &&str)| {
+                format!(
+                    r#"{{"work": {{"model": "deit_tiny", "side": {}, "batch": 1, "device": "cpu", "precision": "float32", "purpose":
+                    "inference"}}, "protocol": {{"warmup": 1, "runs": 1, "rounds": 1}}, "measured": {{"images_per_second": 1.0, "seconds":
+                    [1.0], "peak_bytes": 2, "before_bytes": 1, "memory_source": "", "machine": "{machine}"}}}}"#,
+                    32 * (index + 1)
+                )
+            };
+            let rows: Vec<String> = machines.iter().enumerate().map(row).collect();
+            serde_json::from_str::<Study>(&format!(r#"{{"rows": [{}]}}"#, rows.join(","))).unwrap()
+        };
+        assert!(!speed_table(&study(&["one", "one"])).text().contains("machine"));
+        let text = speed_table(&study(&["one", "other"])).text();
+        assert!(text.contains("machine") && text.contains("one") && text.contains("other"), "{text}");
+    }
 
     #[test]
     fn the_exponent_of_a_power_law_is_found() {

@@ -50,14 +50,21 @@ pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &Segmen
     }
     found.evaluation(facts, setting.classes, setting.validation_images);
     found.initial(&config.init, &setting.initial);
-    found.options(config, recipe.as_ref(), &["data.train.crop.size", "data.train.resize.scale", "data.test.resize", "test"], same_backbone);
+    found.options(
+        config,
+        recipe.as_ref(),
+        &["data.train.crop.size", "data.train.resize.scale", "data.test.resize", "test.mode"],
+        same_backbone,
+    );
     found.0
 }
 
 /// How a detector's run differs from the published one.
 pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSetting, row: &DetectionRow) -> Vec<String> {
     let mut found = Differences::default();
-    let recipe: Option<DetectionConfig> = built_in(&format!("mask_rcnn/{}.toml", row.id));
+    // A row of another batch is the recipe with that batch.
+    let name = row.batch.and_then(|batch| row.id.strip_suffix(&format!("_batch{batch}"))).unwrap_or(&row.id);
+    let recipe: Option<DetectionConfig> = built_in(&format!("mask_rcnn/{name}.toml"));
     let model = recipe.as_ref().map(|recipe| &recipe.model.backbone);
     let same_backbone = found.backbone(&config.model.backbone, &row.backbone, model);
     let batch = row.batch.unwrap_or(setting.batch);
@@ -87,7 +94,11 @@ pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSet
     }
     found.evaluation(facts, setting.classes, setting.validation_images);
     found.initial(&config.init, &setting.initial);
-    found.options(config, recipe.as_ref(), &["data.train.scales", "data.train.crop", "data.test.scale"], same_backbone);
+    let mut said = vec!["data.train.scales", "data.test.scale"];
+    if config.data.train.crop.is_some() != setting.crop {
+        said.push("data.train.crop");
+    }
+    found.options(config, recipe.as_ref(), &said, same_backbone);
     found.0
 }
 
