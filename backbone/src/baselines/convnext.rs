@@ -11,6 +11,8 @@
 //!
 //! Keys and the output norms `norm0` … `norm3` are those of the official repository and its detectors.
 
+mod family;
+
 use std::borrow::Cow;
 
 use burn::module::Param;

@@ -11,6 +11,7 @@
 //! ([`neck_into_backbone`]). The distilled variant with a second token is not supported.
 
 mod config;
+mod family;
 
 use std::borrow::Cow;
 

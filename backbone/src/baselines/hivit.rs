@@ -16,6 +16,7 @@
 //! the first merge. The detector's attention within windows is not here: every position sees all others, as in the official segmentor.
 
 mod config;
+mod family;
 
 use std::borrow::Cow;
 use std::cell::OnceCell;

@@ -12,6 +12,8 @@
 //! There is no norm on the levels of the pyramid; published detectors take them as they are. mmsegmentation's segmentors have three 3x3
 //! convolutions in place of the 7x7 one (`ResNetV1c`), here `deep_stem`.
 
+mod family;
+
 use std::borrow::Cow;
 
 use burn::module::{Param, ParamGroup};

@@ -11,6 +11,7 @@
 //! (`analyze/convnexts4nd`). Kernels are as long as the maps of images of [`S4ndConvnextConfig::image_size`], on maps of any size.
 
 mod config;
+mod family;
 
 use std::borrow::Cow;
 

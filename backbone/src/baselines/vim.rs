@@ -19,6 +19,7 @@
 #![allow(non_snake_case, reason = "`A_log` and `D` are the official parameter names; the derive drops a narrower attribute")]
 
 mod config;
+mod family;
 
 use std::borrow::Cow;
 

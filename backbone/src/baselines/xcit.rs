@@ -12,6 +12,7 @@
 //! classifiers store query, key and value of the class attention as one layer, which [`split_class_attention`] takes apart.
 
 mod config;
+mod family;
 
 use std::borrow::Cow;
 use std::f64::consts::TAU;
