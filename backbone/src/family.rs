@@ -126,11 +126,7 @@ macro_rules! inherent_methods {
             Self::try_init(self, device)
         }
 
-        fn try_init_classifier(
-            &self,
-            num_classes: usize,
-            device: &burn::prelude::Device,
-        ) -> Result<$classifier, $crate::ConfigError> {
+        fn try_init_classifier(&self, num_classes: usize, device: &burn::prelude::Device) -> Result<$classifier, $crate::ConfigError> {
             Self::try_init_classifier(self, num_classes, device)
         }
 
@@ -153,11 +149,8 @@ pub(crate) fn staged_levels(
     channels: impl Fn(usize) -> usize,
     stride: impl Fn(usize) -> usize,
 ) -> Vec<Level> {
-    let level = |stage: &usize| Level {
-        channels: channels(*stage),
-        stride: stride(*stage),
-        size: sizes.get(*stage).copied().unwrap_or_default(),
-    };
+    let level =
+        |stage: &usize| Level { channels: channels(*stage), stride: stride(*stage), size: sizes.get(*stage).copied().unwrap_or_default() };
     out_indices.iter().map(level).collect()
 }
 

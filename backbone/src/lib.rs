@@ -43,9 +43,7 @@ pub mod zoo;
 pub use family::Family;
 pub use feature_pyramid::FeaturePyramid;
 pub use last_map::{Chain, LastMap};
-pub use parameter_groups::{
-    DecayExceptions, DecayRule, LayerGrouping, ParameterGroups, Place, SWIN_EXCEPTIONS, VIT_EXCEPTIONS,
-};
+pub use parameter_groups::{DecayExceptions, DecayRule, LayerGrouping, ParameterGroups, Place, SWIN_EXCEPTIONS, VIT_EXCEPTIONS};
 pub use vmamba::{
     ConfigError, Dims, DownsampleVersion, DtRank, ForwardType, NormLayout, OfficialConfig, PatchEmbedVersion, Preset, SsmInit, Vmamba,
     VmambaClassifier, VmambaConfig, official_key,

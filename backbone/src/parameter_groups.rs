@@ -67,8 +67,7 @@ pub enum DecayExceptions {
 
 /// The exceptions in the recipe of Swin's detectors and segmentors, which VMamba's use as well. The texts miss the norms of VMamba's stem
 /// and downsampling, whose keys are numbers, the heads' batch norms (`bn`), and all biases; those are decayed.
-pub const SWIN_EXCEPTIONS: DecayExceptions =
-    DecayExceptions::Containing(&["absolute_pos_embed", "relative_position_bias_table", "norm"]);
+pub const SWIN_EXCEPTIONS: DecayExceptions = DecayExceptions::Containing(&["absolute_pos_embed", "relative_position_bias_table", "norm"]);
 
 /// The exceptions in mmsegmentation's recipe of vision transformers.
 pub const VIT_EXCEPTIONS: DecayExceptions = DecayExceptions::Containing(&["pos_embed", "cls_token", "norm"]);

@@ -70,8 +70,8 @@ mod tests {
         }
 
         fn visit_flag(&mut self, _flag: &Param<Flag>) {
-            assert_eq!(self.kind(), Some(NormKind::Batch));
-            self.flags += 1;
+            // Stochastic depth has such a flag as well.
+            self.flags += usize::from(self.kind() == Some(NormKind::Batch));
         }
     }
 
