@@ -19,6 +19,7 @@ use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 use vmamba::zoo::Backbone;
 use vmamba_train::guard::is_finite;
+use vmamba_train::optimizer::Groups;
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 
 pub use config::{DetectionConfig, TASK};
@@ -138,6 +139,10 @@ impl Recipe for Detection {
 
     fn keys(&self) -> KeyMap {
         official_key
+    }
+
+    fn parameter_groups(&self) -> Groups {
+        Arc::new(self.config.model.backbone.clone())
     }
 
     fn sample_names(&self, batch: &DetectionBatch) -> Vec<String> {
