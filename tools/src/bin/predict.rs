@@ -22,8 +22,8 @@ use tools::engine::segmentation::{LoadedSegmentor, load_segmentor};
 use tools::report::objects;
 use tools::report::pictures::{self, Classes};
 use vision_datasets::image_io::read_rgb;
-use vision_datasets::sample::Detection;
 use vmamba::checkpoint::{Checkpoint, Weights};
+use vmamba_types::Detection;
 
 /// Predict photos with a trained model. Of a segmentor: an overlay with legend and a PNG of class indices for each photo. Of a detector: an
 /// overlay with boxes, masks, names and scores, and a JSON file with the same.

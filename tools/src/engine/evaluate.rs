@@ -11,9 +11,10 @@ use upernet::UperNet;
 use upernet::inference::{InferenceMode, View, label_map, predict_augmented, predict_labels};
 use vision_datasets::ade20k::{IouMetric, IouReport};
 use vision_datasets::loader::Prefetch;
-use vision_datasets::sample::{ClassList, SegmentationDataset, SegmentationSample};
+use vision_datasets::sample::{SegmentationDataset, SegmentationSample};
 use vision_datasets::transforms::{NetworkInput, TestPipeline};
 use vmamba::zoo::Backbone;
+use vmamba_types::ClassList;
 
 use super::config::TestConfig;
 use super::precision::Precision;

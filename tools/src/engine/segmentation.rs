@@ -10,14 +10,17 @@ use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use upernet::{UperNet, UperNetConfig, official_key};
-use vision_datasets::ade20k::{self, FolderDataset, IouReport};
+use vision_datasets::DataError;
+use vision_datasets::ade20k::{self, FolderDataset, FolderOptions, IouReport};
+use vision_datasets::class_list::read_class_list;
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
-use vision_datasets::sample::{ClassList, DataError, SegmentationDataset};
+use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::scenes::SceneDataset;
 use vmamba::FeaturePyramid;
 use vmamba::checkpoint::{Checkpoint, LoadReport, Weights, load_into};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::Backbone;
+use vmamba_types::ClassList;
 
 use super::config::{DataSource, Init, ModelConfig, SegmentationConfig, TrainConfig};
 use super::evaluate::{Predictor, class_table, summary};
@@ -43,7 +46,8 @@ pub fn open_data(source: &DataSource, validation: bool) -> Result<Arc<dyn Segmen
     match source {
         DataSource::Folder { root, reduce_zero_label, train_split, val_split, .. } => {
             let split = if validation { val_split } else { train_split };
-            Ok(Arc::new(FolderDataset::open(root, split, read_classes(source)?, *reduce_zero_label)?))
+            let options = FolderOptions { classes: read_classes(source)?, reduce_zero_label: *reduce_zero_label };
+            Ok(Arc::new(FolderDataset::open(root, split, &options)?))
         }
         DataSource::Scenes { .. } => bail!("data.source: no scenes"),
     }
@@ -52,7 +56,7 @@ pub fn open_data(source: &DataSource, validation: bool) -> Result<Arc<dyn Segmen
 /// The classes of a folder.
 fn read_classes(source: &DataSource) -> Result<ClassList> {
     match source {
-        DataSource::Folder { root, classes: Some(file), .. } => Ok(ClassList::read(&root.join(file))?),
+        DataSource::Folder { root, classes: Some(file), .. } => Ok(read_class_list(&root.join(file))?),
         _ => Ok(ade20k::classes()),
     }
 }

@@ -12,7 +12,7 @@ use anstream::println;
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
-use vision_datasets::sample::DataError;
+use vision_datasets::DataError;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, Weights, load_into, save_checkpoint, state_dict_of};
 
 use super::config::{Length, NonFinite, TrainConfig};

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Barrier, Mutex};
 
 use burn::nn::{BatchNorm, BatchNormConfig};
-use vision_datasets::sample::DataError;
+use vision_datasets::DataError;
 use vmamba::checkpoint::{Checkpoint, StateDict, Weights, state_dict_of};
 
 use super::super::config::{self, NonFinite, TrainConfig};

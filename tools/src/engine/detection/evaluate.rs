@@ -10,9 +10,10 @@ use image::RgbImage;
 use mask_rcnn::{ImageInfo, MaskRcnn};
 use vision_datasets::coco::{EvalConfig, EvalReport, IouType, ResultEntry, evaluate, to_results};
 use vision_datasets::loader::Prefetch;
-use vision_datasets::sample::{ClassList, Detection, DetectionDataset, DetectionSample};
+use vision_datasets::sample::{DetectionDataset, DetectionSample};
 use vision_datasets::transforms::DetectionTestPipeline;
 use vmamba::zoo::Backbone;
+use vmamba_types::{ClassList, Detection};
 
 use crate::engine::precision::Precision;
 use crate::report::tables::{Cell, Table};

@@ -13,14 +13,16 @@ use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use mask_rcnn::{ImageTruth, MaskRcnn, MaskRcnnConfig, RandomChoice, official_key};
+use vision_datasets::DataError;
 use vision_datasets::coco::{CocoDataset, CocoOptions, EvalReport};
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
-use vision_datasets::sample::{ClassList, DataError, DetectionDataset};
+use vision_datasets::sample::DetectionDataset;
 use vision_datasets::scenes::SceneObjects;
 use vmamba::FeaturePyramid;
 use vmamba::checkpoint::{Checkpoint, LoadReport, Weights, load_into};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::Backbone;
+use vmamba_types::ClassList;
 
 use self::config::{DetectionConfig, DetectionSource};
 use self::evaluate::{Detector, category_table, statistics_table, summary};
@@ -142,7 +144,7 @@ fn images(batch: &DetectionBatch, device: &Device) -> Tensor<4> {
 
 /// The objects of a batch.
 fn truth(batch: &DetectionBatch) -> Vec<ImageTruth> {
-    let of_image = |(instances, size): (&Vec<vision_datasets::sample::Instance>, &[usize; 2])| ImageTruth {
+    let of_image = |(instances, size): (&Vec<vmamba_types::Instance>, &[usize; 2])| ImageTruth {
         size: *size,
         instances: instances.iter().filter(|instance| !instance.crowd).cloned().collect(),
         crowds: instances.iter().filter(|instance| instance.crowd).map(|instance| instance.bbox).collect(),
