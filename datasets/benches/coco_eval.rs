@@ -7,11 +7,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use vision_datasets::coco::{
-    AnnotationEntry, CategoryEntry, EvalConfig, GroundTruth, ImageEntry, IouType, evaluate, to_results, write_results,
-};
-use vision_datasets::mask::{Rle, Segmentation};
-use vision_datasets::sample::Detection;
+use vision_datasets::coco::{EvalConfig, IouType, evaluate, to_results, write_results};
+use vision_datasets::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
+use vmamba_types::Detection;
+use vmamba_types::{Rle, Segmentation};
 
 const IMAGES: usize = 5000;
 const RESULTS: usize = 100;

@@ -10,7 +10,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use image::RgbImage;
 use rand::SeedableRng;
-use vision_datasets::ade20k::FolderDataset;
+use vision_datasets::ade20k::{FolderDataset, FolderOptions};
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::loader::{LoaderConfig, TrainLoader};
 use vision_datasets::sample::SegmentationDataset;
@@ -54,7 +54,8 @@ impl Folder {
     }
 
     fn data(&self) -> FolderDataset {
-        FolderDataset::open(self.root.path(), "training", scene_classes(), true).expect("the folder was just written")
+        FolderDataset::open(self.root.path(), "training", &FolderOptions { classes: scene_classes(), reduce_zero_label: true })
+            .expect("the folder was just written")
     }
 }
 

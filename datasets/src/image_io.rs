@@ -8,8 +8,9 @@ use std::io::{BufReader, Cursor};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use vmamba_types::LabelMap;
 
-use crate::sample::{DataError, LabelMap};
+use crate::error::DataError;
 
 /// File name endings of pictures.
 pub(crate) const IMAGE_ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];

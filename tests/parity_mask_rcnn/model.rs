@@ -7,11 +7,11 @@ use mask_rcnn::{
 };
 use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, check_gradients, fixtures_root, manifest, present};
-use vision_datasets::sample::Instance;
 use vision_ops::Roi;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
 use vmamba::zoo::Backbone;
 use vmamba::{FeaturePyramid, OfficialConfig, VmambaConfig};
+use vmamba_types::Instance;
 
 use crate::{
     FLIPPED_PIXELS, anchor_config, assert_equal, boxes, check_boxes, flat, indices, instance_mask, number, numbers, pair, rois, size,

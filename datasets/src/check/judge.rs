@@ -3,11 +3,12 @@
 mod files;
 mod labels;
 
+use std::path::Path;
+
 use self::files::{duplicates, files, label_formats, sizes, structure};
 use self::labels::{class_list, ignored, occurrence, values};
 use super::scan::{FolderScan, LabelFacts, LabelKind, PairScan, SplitScan};
 use super::{CheckOptions, CheckReport, ClassCount, Finding, FindingKind, Severity, SplitReport};
-use std::path::Path;
 
 /// The label that training ignores.
 const IGNORED: usize = 255;

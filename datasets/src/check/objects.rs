@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
+use vmamba_types::{Rle, Segmentation};
 
 use super::scan::fingerprint;
 use super::{CheckError, Finding, FindingKind, Severity};
 use crate::image_io;
-use crate::mask::{Rle, Segmentation};
 
 /// How many examples a finding names.
 const EXAMPLES: usize = 5;

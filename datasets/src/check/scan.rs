@@ -1,15 +1,17 @@
 //! Reads every file of a data set once and keeps what the rules need: sizes, label values, a fingerprint of the content.
 
-use super::CheckError;
-use crate::image_io::{self, IMAGE_ENDINGS};
-use crate::sample::SegmentationDataset;
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::CheckError;
+use crate::image_io::{self, IMAGE_ENDINGS};
+use crate::sample::SegmentationDataset;
 
 pub(super) struct FolderScan {
     pub(super) splits: Vec<SplitScan>,

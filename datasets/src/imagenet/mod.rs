@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
+use crate::error::DataError;
 use crate::image_io::{self, IMAGE_ENDINGS};
-use crate::sample::DataError;
 
 /// Folders inside a class's folder may be nested this deep; links may make a circle.
 const DEPTH: usize = 8;

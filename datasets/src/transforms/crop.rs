@@ -2,9 +2,9 @@
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use vmamba_types::{IGNORE_LABEL, LabelMap};
 
 use super::{TransformRng, between};
-use crate::sample::{IGNORE_LABEL, LabelMap};
 
 /// A random crop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,13 @@ pub struct CropConfig {
     /// Another place is tried, up to ten times, while one class covers at least this share of the labelled pixels; 1 takes the first.
     #[serde(default = "cat_max_ratio")]
     pub cat_max_ratio: f64,
+}
+
+impl CropConfig {
+    /// Crops of `size` = `[height, width]` in which no class covers 75 % or more of the labelled pixels.
+    pub fn of(size: [usize; 2]) -> Self {
+        Self { size, cat_max_ratio: cat_max_ratio() }
+    }
 }
 
 fn cat_max_ratio() -> f64 {

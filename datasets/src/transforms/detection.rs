@@ -2,9 +2,10 @@
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use vmamba_types::Instance;
 
 use super::{NetworkInput, Normalize, PhotometricConfig, TransformRng, between, fit_size, flip_image, resize_bilinear, uniform};
-use crate::sample::{DetectionSample, Instance};
+use crate::sample::DetectionSample;
 
 /// Images are padded to multiples of this many pixels.
 const SIZE_DIVISOR: usize = 32;
@@ -63,6 +64,11 @@ pub struct DetectionTrainSample {
 }
 
 impl DetectionTrainPipeline {
+    /// The published recipe for COCO: at most 1333x800 pixels, a horizontal flip of every second image.
+    pub fn coco() -> Self {
+        Self { scales: vec![[1333, 800]], scale_range: false, crop: None, flip: half(), photometric: None, normalize: Normalize::default() }
+    }
+
     /// The first field that cannot be, with the reason.
     ///
     /// # Errors
@@ -167,7 +173,7 @@ impl State {
         for instance in &mut self.instances {
             let [x0, y0, x1, y1] = instance.bbox;
             instance.bbox = [width - x1, y0, width - x0, y1];
-            instance.mask = instance.mask.take().map(crate::mask::InstanceMask::flipped);
+            instance.mask = instance.mask.take().map(vmamba_types::InstanceMask::flipped);
         }
     }
 }
@@ -191,6 +197,11 @@ pub struct DetectionTestPipeline {
 }
 
 impl DetectionTestPipeline {
+    /// The published test setting for COCO: at most 1333x800 pixels.
+    pub fn coco() -> Self {
+        Self { scale: Some([1333, 800]), normalize: Normalize::default() }
+    }
+
     /// The network's input for an image, and its `[height, width]` without the padding.
     pub fn apply(&self, image: &RgbImage) -> (NetworkInput, [usize; 2]) {
         let original = [image.height() as usize, image.width() as usize];
@@ -217,7 +228,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::mask::{InstanceMask, MaskPatch, Segmentation};
+    use vmamba_types::{InstanceMask, MaskPatch, Segmentation};
 
     /// A picture whose red and green channels are the position, with a rectangle as object and a crowd.
     fn sample() -> DetectionSample {

@@ -1,8 +1,7 @@
 //! Horizontal flip.
 
 use image::RgbImage;
-
-use crate::sample::LabelMap;
+use vmamba_types::LabelMap;
 
 /// Mirrors an image left to right.
 pub fn flip_image(image: &RgbImage) -> RgbImage {

@@ -19,7 +19,6 @@ pub use normalize::{NetworkInput, Normalize};
 pub use photometric::PhotometricConfig;
 pub use pipeline::{RandomResizeConfig, TestPipeline, TrainPipeline, TrainSample};
 pub use resample::{Window, resize_bicubic, shorter_side_size};
-pub(crate) use resize::nearest_positions;
 pub use resize::{fit_size, resize_bilinear, resize_nearest, scaled_size};
 
 use rand_chacha::ChaCha8Rng;

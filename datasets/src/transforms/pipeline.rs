@@ -2,12 +2,13 @@
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use vmamba_types::{IGNORE_LABEL, LabelMap};
 
 use super::{
     CropConfig, NetworkInput, Normalize, PhotometricConfig, TransformRng, fit_size, flip_image, flip_labels, random_crop, resize_bilinear,
     resize_nearest, scaled_size, uniform,
 };
-use crate::sample::{IGNORE_LABEL, LabelMap, SegmentationSample};
+use crate::sample::SegmentationSample;
 
 /// Random scale (mmcv's `RandomResize`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +61,17 @@ pub struct TrainSample {
 }
 
 impl TrainPipeline {
+    /// The published recipe for ADE20K: 2048x512 pixels scaled by 0.5 to 2, crops of 512x512, flips, colour distortion.
+    pub fn ade20k() -> Self {
+        Self {
+            resize: Some(RandomResizeConfig { scale: [2048, 512], ratio: ratio() }),
+            crop: CropConfig::of([512, 512]),
+            flip: half(),
+            photometric: Some(PhotometricConfig::default()),
+            normalize: Normalize::default(),
+        }
+    }
+
     /// Transforms a sample.
     pub fn apply(&self, sample: SegmentationSample, rng: &mut TransformRng) -> TrainSample {
         let SegmentationSample { mut image, mut labels, name, original_size } = sample;
@@ -105,6 +117,11 @@ pub struct TestPipeline {
 }
 
 impl TestPipeline {
+    /// The published test setting for ADE20K: at most 2048x512 pixels.
+    pub fn ade20k() -> Self {
+        Self { resize: Some([2048, 512]), normalize: Normalize::default() }
+    }
+
     /// The network's input for an image.
     pub fn apply(&self, image: &RgbImage) -> NetworkInput {
         let size = [image.height() as usize, image.width() as usize];

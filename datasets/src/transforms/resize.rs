@@ -6,8 +6,7 @@
 
 use image::RgbImage;
 use rayon::prelude::*;
-
-use crate::sample::LabelMap;
+use vmamba_types::{LabelMap, nearest_positions};
 
 /// Fixed-point one of OpenCV's weights.
 const ONE: f64 = 2048.0;
@@ -129,10 +128,4 @@ pub fn resize_nearest(labels: &LabelMap, [height, width]: [usize; 2]) -> LabelMa
     let source = labels.as_slice();
     let pick = |y: usize| columns.iter().map(move |x| source[y * old_width + x]);
     LabelMap::new(height, width, nearest_positions(old_height, height).into_iter().flat_map(pick).collect())
-}
-
-/// Where OpenCV's `INTER_NEAREST` reads along an axis that goes from `old` to `new` pixels.
-pub(crate) fn nearest_positions(old: usize, new: usize) -> Vec<usize> {
-    let scale = 1.0 / (new as f64 / old as f64);
-    (0..new).map(|index| ((index as f64 * scale) as usize).min(old.saturating_sub(1))).collect()
 }

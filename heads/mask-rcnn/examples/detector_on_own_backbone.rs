@@ -8,8 +8,8 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use mask_rcnn::{HeadsConfig, ImageInfo, ImageTruth, MaskRcnn, RandomChoice};
-use vision_datasets::sample::Instance;
 use vmamba::FeaturePyramid;
+use vmamba_types::Instance;
 
 /// Three strided convolutions.
 #[derive(Module, Debug)]

@@ -1,7 +1,7 @@
 //! What the mask head should say: the object's mask inside the RoI, brought to the size of the head's output (mmdetection's
 //! `BitmapMasks.crop_and_resize`, that is RoIAlign of the bitmap with half a pixel's shift, then a threshold of one half).
 
-use vision_datasets::mask::MaskPatch;
+use vmamba_types::MaskPatch;
 
 /// The mask inside `roi`, `[x0, y0, x1, y1]` in pixels of the mask's canvas, as `side * side` values 0 or 1.
 ///

@@ -3,10 +3,9 @@
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
 use rayon::prelude::*;
-use vision_datasets::mask::Rle;
-use vision_datasets::sample::{Detection, Instance};
 use vision_ops::{Roi, paste_mask};
 use vmamba::FeaturePyramid;
+use vmamba_types::{Detection, Instance, Rle};
 
 use crate::anchor_generator::AnchorGenerator;
 use crate::box_head::ScoredBox;

@@ -1,8 +1,8 @@
 //! The heads on RoIs: which proposals they are trained on, and their losses (mmdetection's `StandardRoIHead`).
 
 use burn::prelude::*;
-use vision_datasets::mask::MaskPatch;
 use vision_ops::Roi;
+use vmamba_types::MaskPatch;
 
 use crate::assigner::Assignment;
 use crate::box_coder::BoxCoder;

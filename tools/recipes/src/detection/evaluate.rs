@@ -10,10 +10,11 @@ use image::RgbImage;
 use mask_rcnn::{ImageInfo, MaskRcnn};
 use vision_datasets::coco::{EvalConfig, EvalReport, IouType, ResultEntry, evaluate, to_results};
 use vision_datasets::loader::Prefetch;
-use vision_datasets::sample::{Detection, DetectionDataset, DetectionSample};
+use vision_datasets::sample::{DetectionDataset, DetectionSample};
 use vision_datasets::transforms::DetectionTestPipeline;
 use vmamba::zoo::Backbone;
 use vmamba_train::Precision;
+use vmamba_types::Detection;
 
 /// A detector with everything its predictions depend on.
 pub struct Predictor<'a> {

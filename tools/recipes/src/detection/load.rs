@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
 use mask_rcnn::{MaskRcnn, MaskRcnnConfig, official_key};
-use vision_datasets::sample::{ClassList, DetectionDataset};
+use vision_datasets::sample::DetectionDataset;
 use vmamba::checkpoint::{Checkpoint, LoadReport, Weights, load_into};
 use vmamba::zoo::Backbone;
+use vmamba_types::ClassList;
 
 use super::config::{DetectionConfig, TASK};
 use crate::init::Init;

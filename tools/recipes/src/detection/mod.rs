@@ -13,7 +13,7 @@ use burn::tensor::TensorData;
 use mask_rcnn::{ImageTruth, MaskRcnn, MaskRcnnConfig, RandomChoice, official_key};
 use vision_datasets::coco::EvalReport;
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
-use vision_datasets::sample::{DetectionDataset, Instance};
+use vision_datasets::sample::DetectionDataset;
 use vmamba::FeaturePyramid;
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
@@ -21,6 +21,7 @@ use vmamba::zoo::Backbone;
 use vmamba_train::guard::is_finite;
 use vmamba_train::optimizer::Groups;
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
+use vmamba_types::Instance;
 
 pub use config::{DetectionConfig, TASK};
 pub use evaluate::{DetectionEvaluation, Predictor};

@@ -7,12 +7,14 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use upernet::inference::InferenceMode;
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig};
-use vision_datasets::ade20k::{self, FolderDataset};
-use vision_datasets::sample::{ClassList, SegmentationDataset};
+use vision_datasets::ade20k::{self, FolderDataset, FolderOptions};
+use vision_datasets::class_list::read_class_list;
+use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::scenes::{SceneDataset, scene_classes};
 use vision_datasets::transforms::{TestPipeline, TrainPipeline};
 use vmamba::zoo::BackboneConfig;
 use vmamba_train::TrainConfig;
+use vmamba_types::ClassList;
 
 use crate::configured::check_task;
 use crate::init::Init;
@@ -137,7 +139,8 @@ impl SegmentationSource {
                     Split::Train => &source.train_split,
                     Split::Val => &source.val_split,
                 };
-                Ok(Arc::new(FolderDataset::open(&source.root, name, source.read_classes()?, source.reduce_zero_label)?))
+                let options = FolderOptions { classes: source.read_classes()?, reduce_zero_label: source.reduce_zero_label };
+                Ok(Arc::new(FolderDataset::open(&source.root, name, &options)?))
             }
             Self::Own => bail!("data.source: the model was trained on a dataset of another program; name the data with a configuration"),
         }
@@ -168,7 +171,7 @@ impl SegmentationSource {
 impl FolderSource {
     fn read_classes(&self) -> Result<ClassList> {
         match &self.classes {
-            Some(file) => Ok(ClassList::read(&self.root.join(file))?),
+            Some(file) => Ok(read_class_list(&self.root.join(file))?),
             None => Ok(ade20k::classes()),
         }
     }

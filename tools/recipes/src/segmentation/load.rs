@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
 use upernet::{UperNet, UperNetConfig, official_key};
-use vision_datasets::sample::ClassList;
 use vmamba::checkpoint::{Checkpoint, LoadReport, Weights, load_into};
 use vmamba::zoo::Backbone;
+use vmamba_types::ClassList;
 
 use super::config::{SegmentationConfig, TASK};
 use crate::init::Init;

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use upernet::inference::InferenceMode;
-use vision_datasets::sample::ClassList;
 use vmamba::checkpoint::Checkpoint;
+use vmamba_types::ClassList;
 
 use super::Benchmark;
 use vmamba_recipes::config;

@@ -4,12 +4,11 @@ use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use mask_rcnn::{Choose, ImageTruth, MaskRcnn, official_key};
 use serde_json::Value;
-use vision_datasets::mask::{InstanceMask, Rle};
-use vision_datasets::sample::{BitMask, Instance};
 use vision_ops::Roi;
 use vmamba::FeaturePyramid;
 use vmamba::checkpoint::{Checkpoint, Weights};
 use vmamba::zoo::Backbone;
+use vmamba_types::{BitMask, Instance, InstanceMask, Rle};
 
 use super::super::fixtures::{Fixture, FixtureSet};
 use super::super::official;
