@@ -12,8 +12,9 @@ use vmamba::checkpoint::{Checkpoint, LoadReport, Weights, load_into};
 use vmamba::zoo::Backbone;
 use vmamba_types::ClassList;
 
-use super::config::{DetectionConfig, TASK};
+use super::config::DetectionConfig;
 use crate::init::Init;
+use crate::run_config::Header;
 use crate::split::Split;
 
 /// The model with the weights that training starts from.
@@ -66,21 +67,11 @@ pub struct LoadedDetector {
 /// When the file is no detection checkpoint, does not fit, or needs a configuration.
 pub fn load_detector(path: &Path, config: Option<DetectionConfig>, device: &Device) -> Result<LoadedDetector> {
     let checkpoint = Checkpoint::read(path)?;
-    let metadata = checkpoint.metadata().clone();
-    let own = checkpoint.is_ours();
-    if let Some(task) = metadata.get("task").filter(|task| own && *task != TASK) {
-        bail!("{} is a checkpoint for {task}, not for {TASK}", path.display());
-    }
-    let field = |name: &str| metadata.get(name).filter(|_| own);
-    let config = match (config, field("config")) {
-        (Some(config), _) => config,
-        (None, Some(text)) => serde_json::from_str(text).with_context(|| format!("{}: its configuration", path.display()))?,
-        (None, None) => bail!("{} does not say what model it is; name its configuration with --config", path.display()),
-    };
-    let state = checkpoint.state_dict(if own && checkpoint.weight_sets().contains(&"model_ema") { Weights::Ema } else { Weights::Auto })?;
+    let Header { config, classes, iteration } = Header::read(&checkpoint, config)?;
+    let state = checkpoint.state_dict(Weights::Averaged)?;
     let state = config.model.backbone.official_state(state);
-    let (classes, names_known): (ClassList, bool) = match field("classes") {
-        Some(text) => (serde_json::from_str(text).with_context(|| format!("{}: its classes", path.display()))?, true),
+    let (classes, names_known): (ClassList, bool) = match classes {
+        Some(classes) => (classes, true),
         // An official checkpoint has a row of weights for each class and one for the background.
         None => match state.get("roi_head.bbox_head.fc_cls.weight").and_then(|weight| weight.shape.first()) {
             Some(81) => (vision_datasets::coco::classes(), true),
@@ -91,7 +82,6 @@ pub fn load_detector(path: &Path, config: Option<DetectionConfig>, device: &Devi
     let model = config.model.for_classes(classes.len()).try_init(device).context("model")?;
     let options = config.model.backbone.load_options();
     let (model, _) = load_into(model, &official_key, &state, &options).with_context(|| path.display().to_string())?;
-    let iteration = field("iteration").and_then(|text| text.parse().ok());
     Ok(LoadedDetector { model: model.valid(), config, classes, names_known, iteration })
 }
 

@@ -23,11 +23,11 @@ use vmamba_train::optimizer::Groups;
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 use vmamba_types::Instance;
 
-pub use config::{DetectionConfig, TASK};
+pub use config::{DetectionConfig, DetectionTask, TASK};
 pub use evaluate::{DetectionEvaluation, Predictor};
 pub use load::{LoadedDetector, load_detector};
 
-use crate::configured::{Common, Configured};
+use crate::configured::Configured;
 use crate::split::Split;
 
 /// The figures of the newest validation.
@@ -182,34 +182,14 @@ impl Recipe for Detection {
     }
 
     fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
-        let config = DetectionConfig { task: Some(TASK.to_owned()), train: config.clone(), ..self.config.clone() };
-        Ok(BTreeMap::from([
-            ("task".to_owned(), TASK.to_owned()),
-            ("metric".to_owned(), self.metric().to_owned()),
-            ("config".to_owned(), serde_json::to_string(&config)?),
-            ("classes".to_owned(), serde_json::to_string(self.train.classes())?),
-            ("validation_images".to_owned(), self.val.len().to_string()),
-        ]))
+        self.config.metadata(config, self.train.classes(), self.val.len(), self.metric())
     }
 }
 
 impl Configured for Detection {
-    type Config = DetectionConfig;
+    type Task = DetectionTask;
 
-    const TASK: &'static str = TASK;
     const DEMO: &'static str = include_str!("../../../../configs/demo/scenes_det.toml");
-
-    fn common(config: &DetectionConfig) -> Common<'_> {
-        Common { task: config.task.as_deref(), name: &config.name, init: &config.init, train: &config.train }
-    }
-
-    fn name_task(config: &mut DetectionConfig) {
-        config.task.get_or_insert_with(|| TASK.to_owned());
-    }
-
-    fn validate_config(config: &DetectionConfig) -> Result<()> {
-        config.validate()
-    }
 
     fn open(config: &DetectionConfig) -> Result<Self> {
         let train = config.data.source.open(Split::Train, None)?;
@@ -218,17 +198,17 @@ impl Configured for Detection {
         Ok(Self { notes, ..Self::new(train.data, val.data, config.clone()) })
     }
 
-    fn random_model(&self, config: &DetectionConfig, device: &Device) -> Result<MaskRcnn<Backbone>> {
-        device.seed(config.train.seed);
+    fn random_model(&self, device: &Device) -> Result<MaskRcnn<Backbone>> {
+        device.seed(self.config.train.seed);
         self.model_config().try_init(device).context("model")
     }
 
-    fn initial_model(&self, config: &DetectionConfig, device: &Device) -> Result<(MaskRcnn<Backbone>, Option<LoadReport>)> {
-        load::start_from(self.random_model(config, device)?, &self.model_config(), &config.init)
+    fn initial_model(&self, device: &Device) -> Result<(MaskRcnn<Backbone>, Option<LoadReport>)> {
+        load::start_from(self.random_model(device)?, &self.model_config(), &self.config.init)
     }
 
-    fn complexity(&self, config: &DetectionConfig) -> (Complexity, [usize; 2]) {
-        let size = complexity_size(config);
+    fn complexity(&self) -> (Complexity, [usize; 2]) {
+        let size = complexity_size(&self.config);
         (self.model_config().complexity(size), size)
     }
 

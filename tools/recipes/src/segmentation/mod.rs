@@ -22,11 +22,11 @@ use vmamba_train::guard::is_finite;
 use vmamba_train::optimizer::Groups;
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 
-pub use config::{SegmentationConfig, TASK};
+pub use config::{SegmentationConfig, SegmentationTask, TASK};
 pub use evaluate::{Predictor, SegmentationEvaluation};
 pub use load::{LoadedSegmentor, load_segmentor};
 
-use crate::configured::{Common, Configured};
+use crate::configured::Configured;
 use crate::split::Split;
 
 /// Training of a segmentor.
@@ -151,51 +151,31 @@ impl Recipe for Segmentation {
     }
 
     fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
-        let config = SegmentationConfig { task: Some(TASK.to_owned()), train: config.clone(), ..self.config.clone() };
-        Ok(BTreeMap::from([
-            ("task".to_owned(), TASK.to_owned()),
-            ("metric".to_owned(), self.metric().to_owned()),
-            ("config".to_owned(), serde_json::to_string(&config)?),
-            ("classes".to_owned(), serde_json::to_string(self.train.classes())?),
-            ("validation_images".to_owned(), self.val.len().to_string()),
-        ]))
+        self.config.metadata(config, self.train.classes(), self.val.len(), self.metric())
     }
 }
 
 impl Configured for Segmentation {
-    type Config = SegmentationConfig;
+    type Task = SegmentationTask;
 
-    const TASK: &'static str = TASK;
     const DEMO: &'static str = include_str!("../../../../configs/demo/scenes_seg.toml");
-
-    fn common(config: &SegmentationConfig) -> Common<'_> {
-        Common { task: config.task.as_deref(), name: &config.name, init: &config.init, train: &config.train }
-    }
-
-    fn name_task(config: &mut SegmentationConfig) {
-        config.task.get_or_insert_with(|| TASK.to_owned());
-    }
-
-    fn validate_config(config: &SegmentationConfig) -> Result<()> {
-        config.validate()
-    }
 
     fn open(config: &SegmentationConfig) -> Result<Self> {
         let source = &config.data.source;
         Ok(Self::new(source.open(Split::Train)?, source.open(Split::Val)?, config.clone()))
     }
 
-    fn random_model(&self, config: &SegmentationConfig, device: &Device) -> Result<UperNet<Backbone>> {
-        device.seed(config.train.seed);
+    fn random_model(&self, device: &Device) -> Result<UperNet<Backbone>> {
+        device.seed(self.config.train.seed);
         self.model_config().try_init(device).context("model")
     }
 
-    fn initial_model(&self, config: &SegmentationConfig, device: &Device) -> Result<(UperNet<Backbone>, Option<LoadReport>)> {
-        load::start_from(self.random_model(config, device)?, &self.model_config(), &config.init)
+    fn initial_model(&self, device: &Device) -> Result<(UperNet<Backbone>, Option<LoadReport>)> {
+        load::start_from(self.random_model(device)?, &self.model_config(), &self.config.init)
     }
 
-    fn complexity(&self, config: &SegmentationConfig) -> (Complexity, [usize; 2]) {
-        let size = config.data.train.crop.size;
+    fn complexity(&self) -> (Complexity, [usize; 2]) {
+        let size = self.config.data.train.crop.size;
         (self.model_config().complexity(size), size)
     }
 
