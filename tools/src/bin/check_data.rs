@@ -8,7 +8,6 @@ use anstream::eprintln;
 use anyhow::{Context, Result};
 use clap::Parser;
 use image::{Rgb, RgbImage};
-use mask_rcnn::AnchorConfig;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +23,7 @@ use vision_datasets::sample::{ClassList, DetectionDataset, SegmentationDataset};
 use vision_datasets::scenes::{SceneConfig, SceneDataset, scene_classes};
 use vision_datasets::transforms::fit_size;
 use vision_datasets::{ade20k, image_io};
+use vmamba_detection::AnchorConfig;
 
 /// Explain a data set before training on it.
 ///

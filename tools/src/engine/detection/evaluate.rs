@@ -7,12 +7,13 @@ use anyhow::{Context, Result};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
-use mask_rcnn::{ImageInfo, MaskRcnn};
+use mask_rcnn::MaskRcnn;
 use vision_datasets::coco::{EvalConfig, EvalReport, IouType, ResultEntry, evaluate, to_results};
 use vision_datasets::loader::Prefetch;
 use vision_datasets::sample::{ClassList, Detection, DetectionDataset, DetectionSample};
 use vision_datasets::transforms::DetectionTestPipeline;
 use vmamba::zoo::Backbone;
+use vmamba_detection::{Detector as _, ImageInfo};
 
 use crate::engine::precision::Precision;
 use crate::report::tables::{Cell, Table};

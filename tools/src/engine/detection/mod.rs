@@ -12,15 +12,15 @@ use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use mask_rcnn::{ImageTruth, MaskRcnn, MaskRcnnConfig, RandomChoice, official_key};
+use mask_rcnn::{MaskRcnn, MaskRcnnConfig, official_key};
 use vision_datasets::coco::{CocoDataset, CocoOptions, EvalReport};
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
 use vision_datasets::sample::{ClassList, DataError, DetectionDataset};
 use vision_datasets::scenes::SceneObjects;
-use vmamba::FeaturePyramid;
-use vmamba::checkpoint::{Checkpoint, LoadReport, Weights, load_into};
+use vmamba::checkpoint::{Checkpoint, LoadReport};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::Backbone;
+use vmamba_detection::{Detector as _, ImageTruth, RandomChoice};
 
 use self::config::{DetectionConfig, DetectionSource};
 use self::evaluate::{Detector, category_table, statistics_table, summary};
@@ -73,27 +73,8 @@ pub fn open_data(source: &DetectionSource, validation: bool, classes: Option<&[S
 /// When the checkpoint is missing or does not fit: training never starts from other weights than were asked for.
 pub fn initial_model(config: &MaskRcnnConfig, init: &Init, seed: u64, device: &Device) -> Result<(MaskRcnn<Backbone>, Option<LoadReport>)> {
     device.seed(seed);
-    let mut model = config.try_init(device).context("model")?;
-    let Init::Checkpoint(path) = init else { return Ok((model, None)) };
-    let checkpoint = Checkpoint::read(path).context("init")?;
-    let state = config.backbone.official_state(checkpoint.state_dict(Weights::Auto).context("init")?);
-    let context = || format!("init = \"{}\"", path.display());
-    if state.keys().any(|key| key.starts_with("rpn_head.")) {
-        // A detector for other classes: everything but the last layers.
-        let options = config
-            .backbone
-            .load_options()
-            .may_be_missing("roi_head.bbox_head.fc_cls.")
-            .may_be_missing("roi_head.bbox_head.fc_reg.")
-            .may_be_missing("roi_head.mask_head.conv_logits.");
-        let (model, report) = load_into(model, &official_key, &state, &options).with_context(context)?;
-        return Ok((model, Some(report)));
-    }
-    // A classifier: its head is of no use here, and it has no norms on the outputs of its stages.
-    let options = config.backbone.classifier_file_options();
-    let state = config.backbone.backbone_state(state);
-    let (backbone, report) = load_into(model.backbone, &vmamba::zoo::key, &state, &options).with_context(context)?;
-    model.backbone = backbone;
+    let Init::Checkpoint(path) = init else { return Ok((config.try_init(device).context("model")?, None)) };
+    let (model, report) = config.init_from(path, device).with_context(|| format!("init = \"{}\"", path.display()))?;
     Ok((model, Some(report)))
 }
 
@@ -193,34 +174,24 @@ impl Task for DetectionTask {
         let images = self.config.train.precision.input(images(batch, device));
         let loss = model.loss(images, &truth(batch), &mut RandomChoice::new(seed));
         let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
-        let sum = |terms: &[Tensor<1>]| terms.iter().map(scalar).sum::<f64>();
-        let parts = [
-            ("loss_rpn_cls", sum(&loss.rpn_cls)),
-            ("loss_rpn_bbox", sum(&loss.rpn_bbox)),
-            ("loss_cls", scalar(&loss.cls)),
-            ("acc", loss.accuracy),
-            ("loss_bbox", scalar(&loss.bbox)),
-            ("loss_mask", scalar(&loss.mask)),
-        ];
-        StepLoss { total: loss.total, parts: parts.map(|(name, value)| (name.to_owned(), value)).to_vec() }
+        let parts = loss.parts.iter().map(|(name, part)| (name.clone(), scalar(part))).chain(loss.accuracies).collect();
+        StepLoss { total: loss.total, parts }
     }
 
     fn diagnose(&self, model: &MaskRcnn<Backbone>, batch: &DetectionBatch, device: &Device) -> Option<String> {
-        let first = |what: &str, maps: &[Tensor<4>]| Some(format!("{what}, output {}", maps.iter().position(|map| !is_finite(map))?));
         let images = self.config.train.precision.input(images(batch, device));
         if !is_finite(&images) {
             return Some("the images".to_owned());
         }
-        let features = model.backbone.forward_features(images);
-        first("backbone", &features).or_else(|| {
-            let levels = model.neck.forward(features);
-            first("neck", &levels).or_else(|| {
-                let rpn = model.rpn_head.forward(&levels);
-                first("rpn_head.rpn_cls", &rpn.objectness).or_else(|| first("rpn_head.rpn_reg", &rpn.deltas)).or_else(|| {
-                    let boxes = batch.instances.iter().flatten().all(|instance| instance.bbox.iter().all(|side| side.is_finite()));
-                    Some(if boxes { "roi_head" } else { "the boxes of the annotations" }.to_owned())
-                })
-            })
+        let mut first = None;
+        model.observe(images, &mut |module, index, output| {
+            if first.is_none() && !is_finite(output) {
+                first = Some(format!("{module}, output {index}"));
+            }
+        });
+        first.or_else(|| {
+            let boxes = batch.instances.iter().flatten().all(|instance| instance.bbox.iter().all(|side| side.is_finite()));
+            Some(if boxes { "roi_head" } else { "the boxes of the annotations" }.to_owned())
         })
     }
 
@@ -376,20 +347,15 @@ pub fn load_detector(path: &Path, config: Option<DetectionConfig>, device: &Devi
         (None, Some(text)) => serde_json::from_str(text).with_context(|| format!("{}: its configuration", path.display()))?,
         (None, None) => bail!("{} does not say what model it is; name its configuration with --config", path.display()),
     };
-    let state = checkpoint.state_dict(if own && checkpoint.weight_sets().contains(&"model_ema") { Weights::Ema } else { Weights::Auto })?;
-    let state = config.model.backbone.official_state(state);
     let (classes, names_known): (ClassList, bool) = match field("classes") {
         Some(text) => (serde_json::from_str(text).with_context(|| format!("{}: its classes", path.display()))?, true),
-        // An official checkpoint has a row of weights for each class and the background.
-        None => match state.get("roi_head.bbox_head.fc_cls.weight").and_then(|weight| weight.shape.first()) {
-            Some(81) => (vision_datasets::coco::classes(), true),
-            Some(rows) if *rows > 1 => (ClassList::numbered(rows - 1), false),
-            _ => bail!("{} has no `roi_head.bbox_head.fc_cls.weight`; is it a Mask R-CNN?", path.display()),
+        None => match mask_rcnn::num_classes(&checkpoint)? {
+            Some(80) => (vision_datasets::coco::classes(), true),
+            Some(classes) => (ClassList::numbered(classes), false),
+            None => bail!("{} has no `roi_head.bbox_head.fc_cls.weight`; is it a Mask R-CNN?", path.display()),
         },
     };
-    let model = config.model.for_classes(classes.len()).try_init(device).context("model")?;
-    let options = config.model.backbone.load_options();
-    let (model, _) = load_into(model, &official_key, &state, &options).with_context(|| path.display().to_string())?;
+    let (model, _) = config.model.for_classes(classes.len()).load_checkpoint(&checkpoint, device)?;
     let iteration = field("iteration").and_then(|text| text.parse().ok());
     Ok(LoadedDetector { model: model.valid(), config, classes, names_known, iteration })
 }
