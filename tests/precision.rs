@@ -8,7 +8,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::{DType, Distribution, Gradients, TensorData};
 use mask_rcnn::{HeadsConfig, MaskRcnn, MaskRcnnConfig};
-use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig};
+use upernet::{FcnHeadConfig, Segmentor, UperHeadConfig, UperNet, UperNetConfig};
 use vision_datasets::mask::{InstanceMask, Rle};
 use vision_datasets::sample::Instance;
 use vmamba::zoo::Backbone;

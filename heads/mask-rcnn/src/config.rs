@@ -1,12 +1,9 @@
 //! Configuration of Mask R-CNN. The defaults are those of the published COCO models.
 
-use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use vmamba::ConfigError;
-use vmamba::zoo::{Backbone, BackboneConfig};
+use vmamba::zoo::BackboneConfig;
 use vmamba_detection::{AnchorConfig, BoxHeadConfig, DetectionConfigError, FpnConfig, MaskHeadConfig, RoiConfig, RpnConfig, TestConfig};
-
-use crate::model::MaskRcnn;
 
 /// Mask R-CNN on any backbone of the zoo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,25 +84,5 @@ impl MaskRcnnConfig {
             return Err(DetectionConfigError::Zero { field: "num_classes".to_owned() }.into());
         }
         Ok(self.heads.validate(self.backbone.levels(ANY_IMAGE).len()).map_err(|error| error.within("heads"))?)
-    }
-
-    /// Builds the model with random weights on `device`.
-    ///
-    /// # Errors
-    /// See [`MaskRcnnConfig::validate`].
-    pub fn try_init(&self, device: &Device) -> Result<MaskRcnn<Backbone>, MaskRcnnConfigError> {
-        self.validate()?;
-        Ok(MaskRcnn::new(self.backbone.try_init(device)?, self.num_classes, &self.heads, device))
-    }
-
-    /// Builds the model with random weights on `device`.
-    ///
-    /// # Panics
-    /// When the configuration is invalid; [`MaskRcnnConfig::try_init`] returns the error instead.
-    pub fn init(&self, device: &Device) -> MaskRcnn<Backbone> {
-        match self.try_init(device) {
-            Ok(model) => model,
-            Err(error) => panic!("{error}"),
-        }
     }
 }

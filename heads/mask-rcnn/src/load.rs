@@ -198,12 +198,8 @@ mod tests {
         let device = Device::flex();
         let config = config(3);
         for head in ["decode_head.conv_seg.bias", "rpn_head.rpn_cls.bias"] {
-            let mut state = StateDict::new();
-            for (key, tensor) in state_dict_of(&config.init(&device), &official_key) {
-                if key.starts_with("backbone.") {
-                    state.insert(key, tensor);
-                }
-            }
+            let mut state: StateDict =
+                state_dict_of(&config.init(&device), &official_key).into_iter().filter(|(key, _)| key.starts_with("backbone.")).collect();
             state.insert(head, constant(1.0));
             let (_folder, path) = file(&state, None);
             let (model, report) = config.init_from(&path, &device).unwrap();

@@ -4,12 +4,13 @@ use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
 use vision_datasets::sample::Detection;
 use vmamba::FeaturePyramid;
+use vmamba::zoo::Backbone;
 use vmamba_detection::{
     AnchorGenerator, Choose, DetectionLoss, Detector, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead, RpnOutput, RpnTargets,
     ScoredBox, paste_masks, rois_of,
 };
 
-use crate::config::HeadsConfig;
+use crate::config::{HeadsConfig, MaskRcnnConfig, MaskRcnnConfigError};
 use crate::roi_head::RoiHead;
 
 /// A detection and instance segmentation model on any backbone.
@@ -25,6 +26,28 @@ pub struct MaskRcnn<P> {
     pub roi_head: RoiHead,
     #[module(skip)]
     config: HeadsConfig,
+}
+
+impl MaskRcnnConfig {
+    /// Builds the model with random weights on `device`.
+    ///
+    /// # Errors
+    /// See [`MaskRcnnConfig::validate`].
+    pub fn try_init(&self, device: &Device) -> Result<MaskRcnn<Backbone>, MaskRcnnConfigError> {
+        self.validate()?;
+        Ok(MaskRcnn::new(self.backbone.try_init(device)?, self.num_classes, &self.heads, device))
+    }
+
+    /// Builds the model with random weights on `device`.
+    ///
+    /// # Panics
+    /// When the configuration is invalid; [`MaskRcnnConfig::try_init`] returns the error instead.
+    pub fn init(&self, device: &Device) -> MaskRcnn<Backbone> {
+        match self.try_init(device) {
+            Ok(model) => model,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 impl<P: FeaturePyramid> MaskRcnn<P> {

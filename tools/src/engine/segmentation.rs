@@ -9,13 +9,12 @@ use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use upernet::{UperNet, UperNetConfig, official_key};
+use upernet::{Segmentor, UperNet, UperNetConfig, official_key};
 use vision_datasets::ade20k::{self, FolderDataset, IouReport};
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
 use vision_datasets::sample::{ClassList, DataError, SegmentationDataset};
 use vision_datasets::scenes::SceneDataset;
-use vmamba::FeaturePyramid;
-use vmamba::checkpoint::{Checkpoint, LoadReport, Weights, load_into};
+use vmamba::checkpoint::{Checkpoint, LoadReport};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::Backbone;
 
@@ -68,29 +67,9 @@ pub fn model_config(model: &ModelConfig, num_classes: usize) -> UperNetConfig {
 /// When the checkpoint is missing or does not fit: training never starts from other weights than were asked for.
 pub fn initial_model(config: &UperNetConfig, init: &Init, seed: u64, device: &Device) -> Result<(UperNet<Backbone>, Option<LoadReport>)> {
     device.seed(seed);
-    let model = config.try_init(device).context("model")?;
-    let Init::Checkpoint(path) = init else { return Ok((model, None)) };
-    let checkpoint = Checkpoint::read(path).context("init")?;
-    let state = config.backbone.official_state(checkpoint.state_dict(Weights::Auto).context("init")?);
-    let whole = state.keys().any(|key| key.starts_with("decode_head."));
-    let context = || format!("init = \"{}\"", path.display());
-    if whole {
-        // A segmentor for other classes: everything but the last layers.
-        let options = config
-            .backbone
-            .load_options()
-            .may_be_missing("decode_head.conv_seg.")
-            .may_be_missing("auxiliary_head.conv_seg.")
-            .ignore_unexpected("auxiliary_head.");
-        let (model, report) = load_into(model, &official_key, &state, &options).with_context(context)?;
-        return Ok((model, Some(report)));
-    }
-    // A classifier: its head is of no use here, and it has no norms on the outputs of its stages.
-    let options = config.backbone.classifier_file_options();
-    let state = config.backbone.backbone_state(state);
-    let UperNet { backbone, decode_head, auxiliary_head } = model;
-    let (backbone, report) = load_into(backbone, &vmamba::zoo::key, &state, &options).with_context(context)?;
-    Ok((UperNet { backbone, decode_head, auxiliary_head }, Some(report)))
+    let Init::Checkpoint(path) = init else { return Ok((config.try_init(device).context("model")?, None)) };
+    let (model, report) = config.init_from(path, device).with_context(|| format!("init = \"{}\"", path.display()))?;
+    Ok((model, Some(report)))
 }
 
 /// Training of a segmentor.
@@ -160,17 +139,13 @@ impl Task for SegmentationTask {
         if !is_finite(&images) {
             return Some("the images".to_owned());
         }
-        let features = model.backbone.forward_features(images);
-        if let Some(level) = features.iter().position(|level| !is_finite(level)) {
-            return Some(format!("backbone, output {level}"));
-        }
         let mut first = None;
-        let logits = model.decode_head.forward_observed(features, |name, x| {
-            if first.is_none() && !is_finite(x) {
-                first = Some(format!("decode_head.{name}"));
+        model.observe(images, &mut |module, index, output| {
+            if first.is_none() && !is_finite(output) {
+                first = Some(format!("{module}, output {index}"));
             }
         });
-        first.or_else(|| (!is_finite(&logits)).then(|| "decode_head.conv_seg".to_owned()))
+        first
     }
 
     fn loss(&self, model: &UperNet<Backbone>, batch: &Batch, device: &Device, _seed: u64) -> StepLoss {
@@ -180,10 +155,7 @@ impl Task for SegmentationTask {
         let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [batch.len, height, width]), device);
         let loss = model.loss(images, labels);
         let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
-        let mut parts = vec![("decode.loss_ce".to_owned(), scalar(&loss.decode_ce)), ("decode.acc_seg".to_owned(), loss.decode_accuracy)];
-        if let (Some(ce), Some(accuracy)) = (&loss.auxiliary_ce, loss.auxiliary_accuracy) {
-            parts.extend([("aux.loss_ce".to_owned(), scalar(ce)), ("aux.acc_seg".to_owned(), accuracy)]);
-        }
+        let parts = loss.parts.iter().map(|(name, part)| (name.clone(), scalar(part))).chain(loss.accuracies).collect();
         StepLoss { total: loss.total, parts }
     }
 
@@ -336,14 +308,7 @@ pub fn load_segmentor(path: &Path, config: Option<SegmentationConfig>, device: &
             DataSource::Scenes { .. } => vision_datasets::scenes::scene_classes(),
         },
     };
-    let weights = if checkpoint.weight_sets().contains(&"model_ema") { Weights::Ema } else { Weights::Auto };
-    let state = checkpoint.state_dict(if own { weights } else { Weights::Auto })?;
-    let state = config.model.backbone.official_state(state);
-    let model_config = model_config(&config.model, classes.len());
-    let model = model_config.try_init(device).context("model")?;
-    // Prediction does not need the auxiliary head.
-    let options = model_config.backbone.load_options().may_be_missing("auxiliary_head.").ignore_unexpected("auxiliary_head.");
-    let (model, _) = load_into(model, &official_key, &state, &options).with_context(|| path.display().to_string())?;
+    let (model, _) = model_config(&config.model, classes.len()).load_checkpoint(&checkpoint, device)?;
     let iteration = field("iteration").and_then(|text| text.parse().ok());
     Ok(LoadedSegmentor { model: model.valid(), config, classes, iteration })
 }

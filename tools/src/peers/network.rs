@@ -4,7 +4,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use mask_rcnn::MaskRcnnConfig;
-use upernet::{UperHeadConfig, UperNetConfig};
+use upernet::{Segmentor, UperHeadConfig, UperNetConfig};
 use vmamba::Preset;
 use vmamba_detection::{Detector, ImageInfo};
 
