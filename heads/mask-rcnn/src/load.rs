@@ -53,8 +53,8 @@ pub fn is_checkpoint<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> bool {
 /// # Errors
 /// [`CheckpointError`] when the file cannot be read.
 pub fn num_classes(checkpoint: &Checkpoint) -> Result<Option<usize>, CheckpointError> {
-    let state = checkpoint.state_dict(Weights::Auto)?;
-    let rows = state.get(&format!("{CLASSIFIER}weight")).and_then(|weight| weight.shape.first().copied());
+    let shapes = checkpoint.shapes(Weights::Auto)?;
+    let rows = shapes.get(&format!("{CLASSIFIER}weight")).and_then(|shape| shape.first().copied());
     // The background has a row of its own.
     Ok(rows.and_then(|rows| rows.checked_sub(1)).filter(|classes| *classes > 0))
 }
@@ -71,7 +71,18 @@ impl MaskRcnnConfig {
     /// # Errors
     /// [`MaskRcnnLoadError`] when the configuration is invalid, the file cannot be read, or its weights do not fit. Nothing is loaded in part.
     pub fn init_from(&self, path: impl AsRef<Path>, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), MaskRcnnLoadError> {
-        let model = self.try_init(device)?;
+        self.start_from(self.try_init(device)?, path)
+    }
+
+    /// As [`MaskRcnnConfig::init_from`], with a model that was built from this configuration.
+    ///
+    /// # Errors
+    /// See [`MaskRcnnConfig::init_from`].
+    pub fn start_from(
+        &self,
+        model: MaskRcnn<Backbone>,
+        path: impl AsRef<Path>,
+    ) -> Result<(MaskRcnn<Backbone>, LoadReport), MaskRcnnLoadError> {
         let path = path.as_ref();
         let state = self.backbone.official_state(Checkpoint::read(path)?.state_dict(Weights::Auto)?);
         let options = self.backbone.load_options();
@@ -86,7 +97,7 @@ impl MaskRcnnConfig {
         loaded.map_err(|error| MaskRcnnLoadError::Fit { path: path.to_owned(), error })
     }
 
-    /// Builds the model on `device` with all weights of a Mask R-CNN's file, for prediction. Of a file with averaged weights (EMA) those are
+    /// Builds the model on `device` with all weights of a Mask R-CNN's file, for prediction. If the file has averaged weights (EMA), those are
     /// loaded.
     ///
     /// # Errors
@@ -102,8 +113,7 @@ impl MaskRcnnConfig {
     /// See [`MaskRcnnConfig::load`].
     pub fn load_checkpoint(&self, checkpoint: &Checkpoint, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), MaskRcnnLoadError> {
         let model = self.try_init(device)?;
-        let averaged = checkpoint.is_ours() && checkpoint.weight_sets().contains(&"model_ema");
-        let state = checkpoint.state_dict(if averaged { Weights::Ema } else { Weights::Auto })?;
+        let state = checkpoint.state_dict(Weights::Averaged)?;
         load_into(model, &official_key, &self.backbone.official_state(state), &self.backbone.load_options())
             .map_err(|error| MaskRcnnLoadError::Fit { path: checkpoint.path().to_owned(), error })
     }

@@ -136,7 +136,7 @@ impl<P: FeaturePyramid> MaskRcnn<P> {
 
 impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
     fn size_divisor(&self) -> usize {
-        self.backbone.strides().into_iter().max().unwrap_or(1)
+        self.backbone.size_divisor()
     }
 
     fn loss(&self, images: Tensor<4>, truth: &[ImageTruth], choose: &mut dyn Choose) -> DetectionLoss {

@@ -64,7 +64,18 @@ impl UperNetConfig {
     /// # Errors
     /// [`UperNetLoadError`] when the configuration is invalid, the file cannot be read, or its weights do not fit. Nothing is loaded in part.
     pub fn init_from(&self, path: impl AsRef<Path>, device: &Device) -> Result<(UperNet<Backbone>, LoadReport), UperNetLoadError> {
-        let model = self.try_init(device)?;
+        self.start_from(self.try_init(device)?, path)
+    }
+
+    /// As [`UperNetConfig::init_from`], with a model that was built from this configuration.
+    ///
+    /// # Errors
+    /// See [`UperNetConfig::init_from`].
+    pub fn start_from(
+        &self,
+        model: UperNet<Backbone>,
+        path: impl AsRef<Path>,
+    ) -> Result<(UperNet<Backbone>, LoadReport), UperNetLoadError> {
         let path = path.as_ref();
         let state = self.backbone.official_state(Checkpoint::read(path)?.state_dict(Weights::Auto)?);
         let options = self.backbone.load_options();
@@ -80,7 +91,7 @@ impl UperNetConfig {
         loaded.map_err(|error| UperNetLoadError::Fit { path: path.to_owned(), error })
     }
 
-    /// Builds the model on `device` with all weights of an UperNet's file, for prediction. Of a file with averaged weights (EMA) those are
+    /// Builds the model on `device` with all weights of an UperNet's file, for prediction. If the file has averaged weights (EMA), those are
     /// loaded. The auxiliary head may be missing in the file or in the model.
     ///
     /// # Errors
@@ -96,8 +107,7 @@ impl UperNetConfig {
     /// See [`UperNetConfig::load`].
     pub fn load_checkpoint(&self, checkpoint: &Checkpoint, device: &Device) -> Result<(UperNet<Backbone>, LoadReport), UperNetLoadError> {
         let model = self.try_init(device)?;
-        let averaged = checkpoint.is_ours() && checkpoint.weight_sets().contains(&"model_ema");
-        let state = checkpoint.state_dict(if averaged { Weights::Ema } else { Weights::Auto })?;
+        let state = checkpoint.state_dict(Weights::Averaged)?;
         let options = self.backbone.load_options().may_be_missing(AUXILIARY_HEAD).ignore_unexpected(AUXILIARY_HEAD);
         load_into(model, &official_key, &self.backbone.official_state(state), &options)
             .map_err(|error| UperNetLoadError::Fit { path: checkpoint.path().to_owned(), error })
