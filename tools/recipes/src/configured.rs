@@ -1,5 +1,7 @@
 //! Recipes that a configuration file describes.
 
+use std::path::Path;
+
 use anyhow::Result;
 use burn::prelude::*;
 use vmamba::checkpoint::LoadReport;
@@ -28,11 +30,11 @@ pub trait Configured: Recipe + Sized {
     /// When the options of the model do not fit together.
     fn random_model(&self, device: &Device) -> Result<Self::Model>;
 
-    /// The model with the weights that training starts from.
+    /// The model with the weights of a checkpoint that training starts from, a classifier's or a whole model's. Everything else is random.
     ///
     /// # Errors
-    /// When the checkpoint is missing or does not fit. Training never starts from other weights than the configuration names.
-    fn initial_model(&self, device: &Device) -> Result<(Self::Model, Option<LoadReport>)>;
+    /// When the checkpoint is missing or does not fit.
+    fn pretrained_model(&self, path: &Path, device: &Device) -> Result<(Self::Model, LoadReport)>;
 
     /// Cost of the model for one training image, and the image's size `[height, width]`.
     fn complexity(&self) -> (Complexity, [usize; 2]);

@@ -4,14 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use mask_rcnn::{HeadsConfig, MaskRcnnConfig};
 use serde::{Deserialize, Serialize};
 use vision_datasets::coco::{CocoDataset, CocoOptions};
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::scenes::SceneObjects;
 use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
-use vmamba::zoo::BackboneConfig;
 
+use super::model::DetectionModelConfig;
 use crate::run_config::{DataConfig, RunConfig, Section, TaskConfig};
 use crate::scenes::SceneSource;
 use crate::split::Split;
@@ -32,30 +31,6 @@ impl TaskConfig for DetectionTask {
 
 /// The configuration of a detector.
 pub type DetectionConfig = RunConfig<DetectionTask>;
-
-/// Mask R-CNN. The data give the number of classes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DetectionModelConfig {
-    /// The backbone: `preset = "vmamba_tiny_s1l8"` and any option that differs from the preset.
-    pub backbone: BackboneConfig,
-    /// Neck, RPN and RoI heads.
-    #[serde(default)]
-    pub heads: HeadsConfig,
-}
-
-impl DetectionModelConfig {
-    /// The configuration of the whole model for a number of classes.
-    pub fn for_classes(&self, num_classes: usize) -> MaskRcnnConfig {
-        MaskRcnnConfig { backbone: self.backbone.clone(), num_classes, heads: self.heads.clone() }
-    }
-}
-
-impl Section for DetectionModelConfig {
-    fn validate(&self) -> Result<(), String> {
-        self.for_classes(1).validate().map_err(|error| error.to_string())
-    }
-}
 
 /// Images with annotated objects, and their transforms.
 pub type DetectionDataConfig = DataConfig<DetectionSource, DetectionTrainPipeline, DetectionTestPipeline>;

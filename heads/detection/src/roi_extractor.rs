@@ -1,31 +1,36 @@
-//! Features of boxes from the level that suits their size (mmdetection's `SingleRoIExtractor`).
+//! Features of RoIs, each read from the level that suits its size (mmdetection's `SingleRoIExtractor`).
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use vision_ops::{Roi, RoiSampling, roi_align};
 
-/// Boxes up to twice this side, in pixels, are read from the finest level.
+/// RoIs with sides below twice this, in pixels, are read from the finest level.
 const FINEST_SCALE: f32 = 56.0;
 
-/// The level of `levels` a box `[x0, y0, x1, y1]` is read from: one coarser with every doubling of its side.
+/// The level, of `levels`, that a RoI `[x0, y0, x1, y1]` is read from: every doubling of its side goes one level coarser.
 pub fn roi_level([x0, y0, x1, y1]: [f32; 4], levels: usize) -> usize {
     let side = ((x1 - x0) * (y1 - y0)).sqrt();
-    // A box without area gives minus infinity, which the cast takes to level 0, and so it does with a NaN.
+    // A box without area gives minus infinity, which the cast takes to level 0; it does the same with a NaN.
     ((side / FINEST_SCALE + 1e-6).log2().floor().max(0.0) as usize).min(levels.saturating_sub(1))
 }
 
-/// Reads square features of the boxes from maps with the given strides.
+/// Reads square features of RoIs by RoIAlign.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoiExtractor {
-    /// Pixels of the network's input a cell, for every level.
+    /// Strides of the levels that are read, in pixels of the network's input.
     pub strides: Vec<usize>,
-    /// Side of the features.
+    /// Side of the features, in cells.
     pub size: usize,
 }
 
 impl RoiExtractor {
-    /// Features `[rois, channels, size, size]` of at least one box, from `levels`, the finest first; those without a stride are not read.
-    pub fn extract(&self, levels: &[Tensor<4>], rois: &[Roi]) -> Tensor<4> {
+    /// Features `[rois, channels, size, size]` from pyramid levels `[batch, channels, height, width]`, the finest first. Levels beyond
+    /// `strides` are not read.
+    ///
+    /// # Panics
+    /// When there is no RoI.
+    pub fn forward(&self, levels: &[Tensor<4>], rois: &[Roi]) -> Tensor<4> {
+        assert!(!rois.is_empty(), "RoiExtractor: at least one RoI");
         let count = self.strides.len().min(levels.len());
         let mut order = Vec::with_capacity(rois.len());
         let mut parts = Vec::new();

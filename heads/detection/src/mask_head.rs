@@ -1,4 +1,4 @@
-//! Mask of a RoI (He et al. 2017; mmdetection's `FCNMaskHead`).
+//! Masks of RoIs (He et al. 2017; mmdetection's `FCNMaskHead`).
 
 use burn::module::Param;
 use burn::nn::Initializer;
@@ -9,16 +9,18 @@ use vision_ops::{Fused, Pointwise};
 use vmamba::layers::Conv;
 
 use crate::fpn::{NamedConv, conv2d};
+use crate::losses::mask_cross_entropy;
+use crate::mask_target::MaskBatch;
 
-/// The mask head.
+/// The mask head. The default is the one of the published COCO models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MaskHeadConfig {
-    /// 3x3 convolutions.
+    /// Number of 3x3 convolutions.
     pub num_convs: usize,
-    /// Their channels.
+    /// Outputs of the convolutions.
     pub channels: usize,
-    /// Side of the features of a RoI; the masks have twice this side.
+    /// Side of the RoI features, in cells; the masks have twice this side.
     pub roi_size: usize,
 }
 
@@ -28,7 +30,7 @@ impl Default for MaskHeadConfig {
     }
 }
 
-/// Convolutions, a doubling of the size, and a mask for every class.
+/// Convolutions, an upsampling by two, and a mask for every class.
 #[derive(Module, Debug)]
 pub struct MaskHead {
     convs: Vec<NamedConv>,
@@ -36,7 +38,7 @@ pub struct MaskHead {
     conv_logits: Conv,
 }
 
-/// A transposed convolution with kernel and stride 2 and ReLU: every cell becomes four, each by a projection of its own.
+/// A transposed convolution with kernel 2, stride 2 and ReLU: each cell becomes four, each by its own projection.
 #[derive(Module, Debug)]
 pub struct Upsample {
     /// `[in, out, 2, 2]`.
@@ -46,7 +48,7 @@ pub struct Upsample {
 }
 
 impl MaskHeadConfig {
-    /// A head on RoI features of `inputs` channels.
+    /// A head on RoI features of `inputs` channels, with Kaiming normal weights.
     pub fn init(&self, inputs: usize, num_classes: usize, device: &Device) -> MaskHead {
         let kaiming = || Initializer::KaimingNormal { gain: std::f64::consts::SQRT_2, fan_out_only: true };
         let channels = self.channels;
@@ -65,18 +67,18 @@ impl MaskHeadConfig {
 }
 
 impl MaskHead {
-    /// Features `[rois, channels, size, size]` to float32 logits `[rois, classes, 2 * size, 2 * size]`.
+    /// Features `[rois, inputs, size, size]` to float32 logits `[rois, classes, 2 * size, 2 * size]`.
     pub fn forward(&self, features: Tensor<4>) -> Tensor<4> {
         let [_, _, height, width] = features.dims();
         let logits = self.conv_logits.forward(self.quarters(features));
         interleave(logits.cast(DType::F32), [height, width])
     }
 
-    /// As [`MaskHead::forward`], but only the mask of one class for each RoI: `[rois, 2 * size, 2 * size]`. With 80 classes that is an
-    /// eightieth of the last layer's work, and the same numbers.
+    /// The logits of [`MaskHead::forward`] for one class per RoI, `[rois, 2 * size, 2 * size]`. With 80 classes the last layer does an
+    /// eightieth of the work.
     ///
     /// # Panics
-    /// When there are not as many classes as RoIs.
+    /// When there are not as many classes as RoIs, or a class does not exist.
     pub fn forward_of_class(&self, features: Tensor<4>, classes: &[usize]) -> Tensor<3> {
         let [rois, _, height, width] = features.dims();
         assert_eq!(rois, classes.len(), "MaskHead: one class for each RoI");
@@ -95,7 +97,13 @@ impl MaskHead {
         interleave(logits.reshape([rois, height * width, 4, 1]), [height, width]).squeeze_dim(1)
     }
 
-    /// The enlarged features in the order `[rois, cells, quarter of the cell, channels]`.
+    /// The loss of the sampled RoIs, `[1]` (mmdetection's `loss_mask`): features `[rois, inputs, size, size]`, one for each RoI of `batch`.
+    pub fn loss(&self, features: Tensor<4>, batch: &MaskBatch) -> Tensor<1> {
+        let logits = self.forward_of_class(features, &batch.classes);
+        if batch.targets.is_empty() { logits.sum() * 0.0 } else { mask_cross_entropy(logits, batch.targets.clone()) }
+    }
+
+    /// The upsampled features in the order `[rois, cells, quarter of the cell, channels]`.
     fn quarters(&self, features: Tensor<4>) -> Tensor<4> {
         let relu = || Fused::default().activation(Pointwise::Relu);
         let x = self.convs.iter().fold(features.permute([0, 2, 3, 1]), |x, conv| conv.conv.forward_fused(x, relu()));

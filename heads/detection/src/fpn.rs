@@ -1,5 +1,5 @@
-//! Feature pyramid network (Lin et al. 2017; mmdetection's `FPN`): all levels get the same number of channels, coarse levels are added to
-//! finer ones, and a last level is every second cell of the coarsest.
+//! Feature pyramid network (Lin et al. 2017; mmdetection's `FPN`): all levels get the same number of channels, every coarse level is
+//! upsampled and added to the next finer one, and extra levels are subsampled from the coarsest.
 
 use burn::nn::Initializer;
 use burn::prelude::*;
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use vision_ops::Fused;
 use vmamba::layers::{Conv, ConvConfig};
 
-/// The pyramid.
+/// The feature pyramid network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FpnConfig {
     /// Channels of every level.
     pub channels: usize,
-    /// Levels; those beyond the backbone's are subsampled from the coarsest.
+    /// Number of levels; levels beyond the backbone's are subsampled from the coarsest.
     pub levels: usize,
 }
 
@@ -24,7 +24,7 @@ impl Default for FpnConfig {
     }
 }
 
-/// A convolution under the name mmdetection gives it.
+/// A convolution under the key `conv`, as in mmcv's `ConvModule`.
 #[derive(Module, Debug)]
 pub struct NamedConv {
     /// `[out, in, kernel, kernel]` with bias.
@@ -32,12 +32,13 @@ pub struct NamedConv {
 }
 
 impl NamedConv {
-    pub(crate) fn new(inputs: usize, outputs: usize, kernel: usize, initializer: Initializer, device: &Device) -> Self {
+    /// A convolution with stride 1, "same" padding and zero bias.
+    pub fn new(inputs: usize, outputs: usize, kernel: usize, initializer: Initializer, device: &Device) -> Self {
         Self { conv: conv2d(inputs, outputs, kernel, initializer, device) }
     }
 }
 
-/// A convolution with stride 1, "same" padding and bias 0, on channels-last maps.
+/// A convolution with stride 1, "same" padding and zero bias, on maps `[batch, height, width, channels]`.
 pub(crate) fn conv2d(inputs: usize, outputs: usize, kernel: usize, initializer: Initializer, device: &Device) -> Conv {
     let taps = kernel * kernel;
     let weight = initializer.init_with([outputs, inputs, kernel, kernel], Some(inputs * taps), Some(outputs * taps), device);
@@ -45,7 +46,7 @@ pub(crate) fn conv2d(inputs: usize, outputs: usize, kernel: usize, initializer: 
     config.with_parameters(weight, Some(Initializer::Zeros.init([outputs], device)))
 }
 
-/// The pyramid network.
+/// The feature pyramid network, with the keys of mmdetection's `neck`.
 #[derive(Module, Debug)]
 pub struct Fpn {
     lateral_convs: Vec<NamedConv>,
@@ -54,7 +55,16 @@ pub struct Fpn {
 }
 
 impl FpnConfig {
-    /// A pyramid over levels of `inputs` channels, with Xavier weights.
+    /// Strides of all levels in pixels, for a backbone with levels of these strides: every extra level doubles the stride before it.
+    pub fn strides(&self, backbone: &[usize]) -> Vec<usize> {
+        let mut strides: Vec<usize> = backbone.iter().take(self.levels).copied().collect();
+        while strides.len() < self.levels {
+            strides.push(strides.last().map_or(1, |last| 2 * last));
+        }
+        strides
+    }
+
+    /// A pyramid over backbone levels of `inputs` channels, with Xavier uniform weights.
     pub fn init(&self, inputs: &[usize], device: &Device) -> Fpn {
         let xavier = || Initializer::XavierUniform { gain: 1.0 };
         Fpn {
@@ -66,28 +76,29 @@ impl FpnConfig {
 }
 
 impl Fpn {
-    /// Features `[batch, channels, height, width]`, the finest first, to the levels of the pyramid, the finest first.
+    /// Features `[batch, inputs[i], height, width]` to the levels of the pyramid `[batch, channels, height, width]`, both the finest first
+    /// and of one type.
     pub fn forward(&self, features: Vec<Tensor<4>>) -> Vec<Tensor<4>> {
         let mut merged: Vec<Tensor<4>> = Vec::with_capacity(self.levels);
         for (x, lateral) in features.into_iter().zip(&self.lateral_convs).rev() {
             let [_, _, height, width] = x.dims();
-            let residual = merged.last().map(|coarser| enlarge(coarser.clone(), [height, width]));
+            let residual = merged.last().map(|coarser| upsample(coarser.clone(), [height, width]));
             merged.push(lateral.conv.forward_fused(x.permute([0, 2, 3, 1]), Fused { residual, ..Fused::default() }));
         }
         let finest_first = merged.into_iter().rev().zip(&self.fpn_convs);
         let mut levels: Vec<Tensor<4>> = finest_first.map(|(x, conv)| conv.conv.forward(x).permute([0, 3, 1, 2])).collect();
         while levels.len() < self.levels {
             let Some(coarsest) = levels.last() else { break };
-            levels.push(every_second(coarsest.clone()));
+            levels.push(subsample(coarsest.clone()));
         }
         levels
     }
 }
 
 /// Nearest upsampling of `[batch, height, width, channels]` to a size that need not be a multiple.
-fn enlarge(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+fn upsample(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     let [_, height, width, _] = x.dims();
-    // PyTorch takes the floor of the position scaled in float32.
+    // PyTorch scales positions in float32 and rounds down.
     let source = |old: usize, new: usize, device: &Device| {
         let scale = old as f32 / new as f32;
         let rows: Vec<i64> = (0..new).map(|index| ((index as f32 * scale) as i64).min(old as i64 - 1)).collect();
@@ -97,8 +108,8 @@ fn enlarge(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     x.select(1, source(height, size[0], &device)).select(2, source(width, size[1], &device))
 }
 
-/// A max pool with kernel 1 and stride 2.
-fn every_second(x: Tensor<4>) -> Tensor<4> {
+/// Every second row and column, which is a max pool with kernel 1 and stride 2.
+fn subsample(x: Tensor<4>) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
     let device = x.device();
     let kept = |side: usize| {

@@ -1,7 +1,9 @@
-//! Overlap of boxes `[x0, y0, x1, y1]`, in the order of operations of mmdetection's `bbox_overlaps`: thresholds compare exactly.
+//! Overlaps of boxes `[x0, y0, x1, y1]`.
+//!
+//! The operations come in the order of mmdetection's `bbox_overlaps`, so that comparisons with a threshold give the same answer.
 
-/// Added where an area could be 0.
-const EPSILON: f32 = 1e-6;
+/// Lower bound of the denominators, mmdetection's `eps`.
+pub(crate) const EPSILON: f32 = 1e-6;
 
 fn area(r: &[f32; 4]) -> f32 {
     (r[2] - r[0]) * (r[3] - r[1])
@@ -13,18 +15,18 @@ fn intersection(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     width * height
 }
 
-/// Intersection over union.
+/// Intersection over union, in `[0, 1]`.
 pub fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     let overlap = intersection(a, b);
     overlap / (area(a) + area(b) - overlap).max(EPSILON)
 }
 
-/// Intersection over the area of `a`, the share of `a` that lies in `b`.
+/// Intersection over foreground: the share of the area of `a` that lies in `b`, in `[0, 1]`.
 pub fn iof(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     intersection(a, b) / area(a).max(EPSILON)
 }
 
-/// Generalised IoU (Rezatofighi et al. 2019): the IoU less the share of the enclosing box that neither covers.
+/// Generalised IoU (Rezatofighi et al. 2019), in `(-1, 1]`: the IoU minus the share of the enclosing box that the union leaves empty.
 pub fn giou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     let overlap = intersection(a, b);
     let union = (area(a) + area(b) - overlap).max(EPSILON);

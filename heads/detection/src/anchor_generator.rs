@@ -1,17 +1,17 @@
-//! Anchors: boxes of fixed sizes and shapes at every cell of every level (mmdetection's `AnchorGenerator`, with centres on the top left
-//! corner of the cells).
+//! Anchors: boxes of fixed sizes and shapes at every cell of every level (mmdetection's `AnchorGenerator`). Anchors are centred on the top
+//! left corner of their cell.
 
 use serde::{Deserialize, Serialize};
 
 use crate::boxes::iou;
 
-/// Sizes and shapes of the anchors.
+/// Sizes and shapes of the anchors. The default is the one of the published COCO models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AnchorConfig {
-    /// Side of the square anchor in strides of its level.
+    /// Sides of the square anchors, in strides of their level.
     pub scales: Vec<f32>,
-    /// Height over width.
+    /// Aspect ratios, height over width.
     pub ratios: Vec<f32>,
 }
 
@@ -29,18 +29,18 @@ pub struct AnchorGenerator {
 }
 
 impl AnchorConfig {
-    /// Anchors a cell.
+    /// Anchors per cell.
     pub fn per_cell(&self) -> usize {
         self.scales.len() * self.ratios.len()
     }
 
-    /// Anchors for levels of the given strides.
+    /// An anchor generator for levels of these strides, in pixels.
     pub fn init(&self, strides: &[usize]) -> AnchorGenerator {
         let base = strides.iter().map(|stride| self.base_anchors(*stride as f32)).collect();
         AnchorGenerator { strides: strides.to_vec(), base }
     }
 
-    /// The anchors of the cell whose corner is the origin, for all scales of the first ratio, then the next.
+    /// The anchors of the cell whose corner is the origin: every scale of the first ratio, then every scale of the next.
     fn base_anchors(&self, stride: f32) -> Vec<[f32; 4]> {
         let shape = |ratio: f32| {
             let height = ratio.sqrt();
@@ -59,18 +59,18 @@ impl AnchorGenerator {
         self.strides.len()
     }
 
-    /// The anchors `[x0, y0, x1, y1]` of the cell at the origin, for every level.
+    /// Per level, the anchors `[x0, y0, x1, y1]` of the cell at the origin.
     pub fn base(&self) -> &[Vec<[f32; 4]>] {
         &self.base
     }
 
-    /// Anchors a cell.
+    /// Anchors per cell.
     pub fn per_cell(&self) -> usize {
         self.base.first().map_or(0, Vec::len)
     }
 
-    /// Anchor `index` of a level whose maps are `width` cells wide, in pixels of the network's input. Anchors count along the rows of
-    /// cells, those of one cell being neighbours.
+    /// Anchor `index` of a level whose maps are `width` cells wide, `[x0, y0, x1, y1]` in pixels of the network's input. Indices run along
+    /// the anchors of a cell, then along the row of cells, then down the rows.
     ///
     /// # Panics
     /// When the level does not exist.
@@ -83,7 +83,7 @@ impl AnchorGenerator {
         [x0 + x, y0 + y, x1 + x, y1 + y]
     }
 
-    /// All anchors of a level whose maps are `[height, width]` cells.
+    /// All anchors of a level whose maps are `[height, width]` cells, by index.
     ///
     /// # Panics
     /// When the level does not exist.
@@ -91,8 +91,8 @@ impl AnchorGenerator {
         (0..height * width * self.per_cell()).map(|index| self.anchor(level, width, index)).collect()
     }
 
-    /// Which anchors of [`AnchorGenerator::grid`] lie in cells of the image, `padded: [height, width]` pixels after padding to the stride;
-    /// a batch may be larger than one of its images.
+    /// For every anchor of [`AnchorGenerator::grid`], whether its cell lies inside the image. `padded` is the size `[height, width]` of the
+    /// image in pixels after padding of that image alone; the batch may be larger.
     ///
     /// # Panics
     /// When the level does not exist.
@@ -102,12 +102,12 @@ impl AnchorGenerator {
         (0..height * width).flat_map(|cell| std::iter::repeat_n(cell / width < rows && cell % width < columns, per_cell)).collect()
     }
 
-    /// The largest overlap of a box with any anchor of maps that go on in all directions: what training could match it with at best.
+    /// The largest IoU of `bbox` with any anchor of unbounded maps: an upper bound of the IoU that the assigner can find in training.
     pub fn best_iou(&self, bbox: [f32; 4]) -> f32 {
         let centre = [(bbox[0] + bbox[2]) * 0.5, (bbox[1] + bbox[3]) * 0.5];
         let mut best = 0.0_f32;
         for (base, stride) in self.base.iter().zip(&self.strides) {
-            // Anchors are centred on multiples of the stride; the two around the box's centre are the closest on each axis.
+            // Anchors are centred on multiples of the stride; on each axis the two around the centre of the box are the closest.
             let stride = *stride as f32;
             let near = centre.map(|c| [(c / stride).floor() * stride, (c / stride).floor() * stride + stride]);
             for anchor in base {

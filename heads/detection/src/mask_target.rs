@@ -1,12 +1,55 @@
-//! What the mask head should say: the object's mask inside the RoI, brought to the size of the head's output (mmdetection's
-//! `BitmapMasks.crop_and_resize`, that is RoIAlign of the bitmap with half a pixel's shift, then a threshold of one half).
+//! Targets of the mask head: the mask of the object inside the RoI, resampled to the size of the head's output (mmdetection's
+//! `BitmapMasks.crop_and_resize`: RoIAlign of the bitmap with a shift of half a pixel, then a threshold of one half).
 
+use vision_ops::Roi;
 use vmamba_types::MaskPatch;
 
-/// The mask inside `roi`, `[x0, y0, x1, y1]` in pixels of the mask's canvas, as `side * side` values 0 or 1.
+use crate::detector::ImageTruth;
+use crate::roi_sampling::{PLACEHOLDER, RoiSample};
+
+/// The positive RoIs of a batch with the targets of their masks. There is always at least one RoI.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MaskBatch {
+    /// The RoIs whose object has a mask, image by image; a placeholder when there is none.
+    pub rois: Vec<Roi>,
+    /// Class index of each RoI.
+    pub classes: Vec<usize>,
+    /// Target of each RoI, `side * side` values 0 or 1; empty when there is only the placeholder.
+    pub targets: Vec<f32>,
+}
+
+impl MaskBatch {
+    /// Joins the samples of the images. `canvas` is the size `[height, width]` of the batch in pixels, since masks are padded like images;
+    /// `side` is the side of the masks.
+    pub fn new(samples: &[RoiSample], truth: &[ImageTruth], canvas: [usize; 2], side: usize) -> Self {
+        let mut batch = Self { rois: Vec::new(), classes: Vec::new(), targets: Vec::new() };
+        for (image, (sample, truth)) in samples.iter().zip(truth).enumerate() {
+            let mut patches: Vec<Option<MaskPatch>> = vec![None; truth.instances.len()];
+            for (&bbox, &object) in sample.rois.iter().zip(&sample.objects) {
+                let Some(instance) = truth.instances.get(object) else { continue };
+                let Some(mask) = &instance.mask else { continue };
+                let patch = patches[object].get_or_insert_with(|| {
+                    let mut patch = mask.patch();
+                    patch.canvas = canvas;
+                    patch
+                });
+                batch.rois.push(Roi { image, bbox });
+                batch.classes.push(instance.category);
+                batch.targets.extend(mask_target(patch, bbox, side));
+            }
+        }
+        if batch.rois.is_empty() {
+            batch.rois.push(PLACEHOLDER);
+            batch.classes.push(0);
+        }
+        batch
+    }
+}
+
+/// The mask inside a RoI `[x0, y0, x1, y1]`, in pixels of the canvas of the mask, as `side * side` values 0 or 1, row-major.
 ///
-/// The operations come in the order of mmcv's RoIAlign: boxes on whole pixels average to exactly one half often enough for the order to
-/// matter.
+/// The operations come in the order of mmcv's RoIAlign: for boxes on whole pixels the average is often exactly one half, and then the order
+/// decides.
 pub fn mask_target(mask: &MaskPatch, [x0, y0, x1, y1]: [f32; 4], side: usize) -> Vec<f32> {
     let [canvas_height, canvas_width] = mask.canvas;
     let (start_x, start_y) = (x0 - 0.5, y0 - 0.5);
@@ -39,7 +82,7 @@ pub fn mask_target(mask: &MaskPatch, [x0, y0, x1, y1]: [f32; 4], side: usize) ->
     target
 }
 
-/// Where a sample reads along one axis: two neighbours and the weight of the second.
+/// The two pixels that a sample interpolates along one axis, and the weight of the second.
 #[derive(Clone, Copy)]
 struct Tap {
     low: usize,
@@ -47,7 +90,7 @@ struct Tap {
     weight: f32,
 }
 
-/// The samples of all bins along one axis; `None` lies outside the canvas.
+/// The samples of all bins along one axis; `None` for a sample outside the canvas.
 struct Taps {
     taps: Vec<Option<Tap>>,
     per_bin: usize,

@@ -1,4 +1,4 @@
-//! A fixed number of boxes to train on, of which a limited share are objects (mmdetection's `RandomSampler`).
+//! Sampling of a fixed number of training boxes with a limited share of positives (mmdetection's `RandomSampler`).
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -6,37 +6,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::assigner::Assignment;
 
-/// How many boxes are sampled.
+/// Samples assigned boxes at random.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RandomSampler {
-    /// Boxes an image.
+    /// Boxes per image.
     pub num: usize,
-    /// Largest share of objects among them.
+    /// Largest share of positives among them, in `[0, 1]`.
     pub positive_fraction: f64,
 }
 
-/// The sampled boxes, by index and in rising order.
+/// Indices of the sampled boxes, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sampled {
-    /// Objects.
+    /// Boxes assigned to an object.
     pub positives: Vec<usize>,
     /// Background.
     pub negatives: Vec<usize>,
 }
 
-/// Picks `count` of the candidates, of which there are more.
+/// The random choice behind [`RandomSampler`], as a trait so that a test can replace it.
 pub trait Choose {
-    /// The picked ones, each once.
+    /// Picks `count` of `candidates`, of which there are more than `count`, each at most once.
     fn choose(&mut self, candidates: &[usize], count: usize) -> Vec<usize>;
 }
 
-/// Picks at random, the same ones for the same seed.
+/// Picks uniformly at random; the same seed makes the same choices.
 #[derive(Clone, Debug)]
 pub struct RandomChoice(ChaCha8Rng);
 
 impl RandomChoice {
-    /// A generator of this seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
@@ -48,7 +48,7 @@ impl Choose for RandomChoice {
         let count = count.min(rest.len());
         for place in 0..count {
             let left = (rest.len() - place) as u64;
-            // The product's high half is uniform in 0..left but for a bias of left / 2^64.
+            // The high half of the product is uniform in 0..left, up to a bias of left / 2^64.
             let drawn = ((u128::from(self.0.next_u64()) * u128::from(left)) >> 64) as usize;
             rest.swap(place, place + drawn);
         }
@@ -58,14 +58,14 @@ impl Choose for RandomChoice {
 }
 
 impl RandomSampler {
-    /// That of the region proposals.
+    /// The sampler of the published region proposal networks.
     pub const RPN: Self = Self { num: 256, positive_fraction: 0.5 };
-    /// That of the heads.
+    /// The sampler of the published heads.
     pub const ROI: Self = Self { num: 512, positive_fraction: 0.25 };
 
-    /// Samples among assigned boxes. Missing objects are replaced by background.
+    /// Samples among assigned boxes. Negatives fill up what positives are missing.
     pub fn sample(&self, assigned: &[Assignment], choose: &mut dyn Choose) -> Sampled {
-        let those = |test: fn(&Assignment) -> bool| -> Vec<usize> {
+        let indices = |test: fn(&Assignment) -> bool| -> Vec<usize> {
             assigned.iter().enumerate().filter(|(_, a)| test(a)).map(|(index, _)| index).collect()
         };
         let mut pick = |candidates: Vec<usize>, most: usize| {
@@ -77,8 +77,8 @@ impl RandomSampler {
             picked.dedup();
             picked
         };
-        let positives = pick(those(|a| matches!(a, Assignment::Object(_))), (self.num as f64 * self.positive_fraction) as usize);
-        let negatives = pick(those(|a| matches!(a, Assignment::Negative)), self.num.saturating_sub(positives.len()));
+        let positives = pick(indices(|a| matches!(a, Assignment::Object(_))), (self.num as f64 * self.positive_fraction) as usize);
+        let negatives = pick(indices(|a| matches!(a, Assignment::Negative)), self.num.saturating_sub(positives.len()));
         Sampled { positives, negatives }
     }
 }

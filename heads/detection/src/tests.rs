@@ -1,4 +1,4 @@
-//! Facts about boxes and samples that hold for all of them.
+//! Properties of boxes, assignments and samples.
 
 use proptest::prelude::*;
 
@@ -8,12 +8,12 @@ use crate::box_coder::BoxCoder;
 use crate::boxes::{giou, iof, iou};
 use crate::sampler::{Choose, RandomChoice, RandomSampler};
 
-/// Sides whose ratio stays below what the coder limits it to.
+/// Boxes whose sides have ratios below the coder's limit.
 fn bbox() -> impl Strategy<Value = [f32; 4]> {
     (0.0..200.0_f32, 0.0..200.0_f32, 2.0..120.0_f32, 2.0..120.0_f32).prop_map(|(x, y, w, h)| [x, y, x + w, y + h])
 }
 
-/// The definition, one prior and one object at a time.
+/// The slow reference of [`MaxIouAssigner::assign`]: one prior and one object at a time.
 fn slow(assigner: &MaxIouAssigner, priors: &[[f32; 4]], objects: &[[f32; 4]]) -> Vec<Assignment> {
     let mut assigned: Vec<Assignment> = priors
         .iter()
@@ -46,7 +46,7 @@ proptest! {
         for coder in [BoxCoder::RPN, BoxCoder::BOX_HEAD] {
             let back = coder.decode(prior, coder.encode(prior, target), None);
             for (a, b) in back.iter().zip(target) {
-                // Small boxes at 200: float32 keeps 2e-5 of a pixel there; the logarithm and the ratio of sides add to it.
+                // Float32 resolves 2e-5 pixels at a coordinate of 200; the logarithm and the ratio of the sides amplify that.
                 prop_assert!((a - b).abs() < 0.01, "{back:?}, {target:?}");
             }
         }
