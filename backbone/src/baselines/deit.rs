@@ -20,7 +20,6 @@ use burn::tensor::{DType, Distribution};
 use vision_ops::Fused;
 
 use crate::analysis::{AttentionError, AttentionRow};
-use crate::checkpoint::StateDict;
 use crate::feature_pyramid::FeaturePyramid;
 use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{
@@ -340,7 +339,7 @@ fn scaled(size: usize, [times, over]: [usize; 2]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::StateTensor;
+    use crate::checkpoint::{StateDict, StateTensor};
 
     #[test]
     fn a_classifiers_positions_are_resized_to_the_image_of_the_segmentor() {

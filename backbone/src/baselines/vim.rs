@@ -27,7 +27,6 @@ use burn::prelude::*;
 use burn::tensor::{DType, Distribution, TensorData};
 use vision_ops::{Fused, Pointwise, Route};
 
-use crate::checkpoint::StateDict;
 use crate::feature_pyramid::FeaturePyramid;
 use crate::last_map::{Chain, LastMap, channels_first};
 use crate::layers::{Conv, DeconvPyramid, Dense, DropPath, TableResize, uniform_fan_in};
@@ -482,7 +481,7 @@ impl RmsNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::StateTensor;
+    use crate::checkpoint::{StateDict, StateTensor};
 
     #[test]
     fn a_classifiers_positions_lose_the_middle_one_and_are_resized() {
