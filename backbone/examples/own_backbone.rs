@@ -50,7 +50,8 @@ impl FeaturePyramid for Pyramid {
     }
 }
 
-/// Every level is a stage of one block. Its parameters are `levels.0.weight` to `levels.3.bias`, behind `backbone.` in a whole model.
+/// Every level is a stage of one block. Its parameters are `levels.0.weight` to `levels.3.bias`, with the prefix `backbone.` in a
+/// whole model.
 impl ParameterGroups for Pyramid {
     fn depths(&self) -> Vec<usize> {
         vec![1; Self::CHANNELS.len()]

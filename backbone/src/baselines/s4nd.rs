@@ -315,7 +315,7 @@ struct StateSpace {
 }
 
 impl StateSpace {
-    /// Lower bound of the real and imaginary parts in the official initialisation.
+    /// Lower bound of the negated real parts and of the frequencies in the official initialisation.
     const FLOOR: f64 = 1e-4;
 
     /// HiPPO's truncated Fourier basis, diagonalised: frequencies `pi k` in falling order to 0; all projections are 1 except that of the
