@@ -458,7 +458,8 @@ mod tests {
     #[test]
     fn a_perfect_detection_has_an_average_precision_of_1() {
         let report = evaluate(&truth(), &[result()], &EvalConfig::new(IouType::Bbox)).unwrap();
-        assert_eq!((report.stats[0], report.stats[1]), (1.0, 1.0));
+        // pycocotools adds an epsilon to the denominators of precision.
+        assert!(report.stats[..2].iter().all(|ap| (ap - 1.0).abs() < 1e-12), "{:?}", report.stats);
     }
 
     #[test]
