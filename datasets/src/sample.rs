@@ -51,7 +51,7 @@
 //! let found = found.collect::<Result<Vec<_>, DataError>>()?;
 //! let truth = data.truth()?;
 //! let report = evaluate(&truth, &to_results(&truth, &found)?, &EvalConfig::new(IouType::Bbox))?;
-//! assert_eq!(report.stats[0], 1.0);
+//! assert!(report.stats[0] > 0.999, "AP {}", report.stats[0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
