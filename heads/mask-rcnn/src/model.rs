@@ -2,15 +2,16 @@
 
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
-use vision_datasets::sample::Detection;
 use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
 use vmamba_detection::{
     AnchorGenerator, Choose, DetectionLoss, Detector, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead, RpnOutput, RpnTargets,
     ScoredBox, paste_masks, rois_of,
 };
+use vmamba_types::Detection;
 
 use crate::config::{HeadsConfig, MaskRcnnConfig, MaskRcnnConfigError};
+use crate::key_map::official_key;
 use crate::roi_head::RoiHead;
 
 /// A detection and instance segmentation model on any backbone.
@@ -171,5 +172,9 @@ impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
         let rpn = self.rpn_head.forward(&levels);
         all("rpn_head.rpn_cls", &rpn.objectness);
         all("rpn_head.rpn_reg", &rpn.deltas);
+    }
+
+    fn official_key(path: &str) -> String {
+        official_key(path)
     }
 }
