@@ -18,6 +18,20 @@ pub trait FeaturePyramid {
 
     /// Stride of every level, in pixels of the image.
     fn strides(&self) -> Vec<usize>;
+
+    /// Detectors pad height and width of their batches to multiples of this many pixels (mmdetection's `pad_size_divisor`). The default is
+    /// the least common multiple of the strides, so that every level covers the batch without a rest: 32 for the published models.
+    fn size_divisor(&self) -> usize {
+        self.strides().into_iter().filter(|stride| *stride > 0).fold(1, least_common_multiple)
+    }
+}
+
+fn least_common_multiple(a: usize, b: usize) -> usize {
+    let (mut divisor, mut rest) = (a, b);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    a / divisor * b
 }
 
 /// The features `[batch, height, width, channels]` of those stages that have a norm, normalised, `[batch, channels, height, width]`.

@@ -32,14 +32,18 @@ pub mod analysis;
 pub mod baselines;
 pub mod checkpoint;
 pub mod complexity;
+pub mod family;
 mod feature_pyramid;
 mod last_map;
 pub mod layers;
+mod parameter_groups;
 pub mod vmamba;
 pub mod zoo;
 
+pub use family::Family;
 pub use feature_pyramid::FeaturePyramid;
 pub use last_map::{Chain, LastMap};
+pub use parameter_groups::{DecayExceptions, DecayRule, LayerGrouping, ParameterGroups, Place, SWIN_EXCEPTIONS, VIT_EXCEPTIONS};
 pub use vmamba::{
     ConfigError, Dims, DownsampleVersion, DtRank, ForwardType, NormLayout, OfficialConfig, PatchEmbedVersion, Preset, SsmInit, Vmamba,
     VmambaClassifier, VmambaConfig, official_key,

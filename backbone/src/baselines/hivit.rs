@@ -16,8 +16,9 @@
 //! the first merge. The detector's attention within windows is not here: every position sees all others, as in the official segmentor.
 
 mod config;
+mod family;
+mod key_map;
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::rc::Rc;
 
@@ -34,6 +35,7 @@ use crate::layers::{
 use crate::vmamba::downsample::merge_neighbours;
 
 pub use config::HivitConfig;
+pub use key_map::{key, rename};
 
 /// Positions of the first stage along a side of a token of the last.
 const MERGED: usize = 4;
@@ -365,48 +367,6 @@ impl Attention {
         let mixed = attend(heads(self.qkv.forward(x), self.num_heads), bias).swap_dims(1, 2).reshape(shape);
         self.proj.forward_fused(mixed, Fused { residual, ..Fused::default() })
     }
-}
-
-/// The key in the official networks of the parameter at `path` in a [`Hivit`] or [`HivitClassifier`].
-///
-/// ```
-/// use vmamba::baselines::hivit;
-/// assert_eq!(hivit::key("level_norms.0.weight"), "fpn1.weight");
-/// assert_eq!(hivit::key("level_norms.3.weight"), "fpn4.1.weight");
-/// assert_eq!(hivit::key("trunk.blocks.2.Merge.norm.weight"), "blocks.2.norm.weight");
-/// assert_eq!(hivit::key("trunk.blocks.7.Attention.mixed.mlp.fc1.bias"), "blocks.7.mlp.fc1.bias");
-/// ```
-pub fn key(path: &str) -> String {
-    let path = path.strip_prefix("trunk.").unwrap_or(path);
-    match path.strip_prefix("level_norms.").and_then(|rest| rest.split_once('.')) {
-        // There the last is behind a pool.
-        Some(("3", parameter)) => return format!("fpn4.1.{parameter}"),
-        Some((level, parameter)) => return format!("fpn{}.{parameter}", level.parse::<usize>().map_or(0, |level| level + 1)),
-        None => (),
-    }
-    [".Mlp.", ".Merge.", ".Attention.", ".mixed."].iter().fold(path.to_owned(), |path, ours| path.replace(ours, "."))
-}
-
-/// The key of [`key`] for one of mmpretrain, or of a detector or segmentor, whose prefix `backbone.` is taken off; others are returned as
-/// they are. `None` for the numbers of pairs of positions, which are worked out.
-///
-/// ```
-/// use vmamba::baselines::hivit;
-/// assert_eq!(hivit::rename("backbone.pos_embed").as_deref(), Some("absolute_pos_embed"));
-/// assert_eq!(hivit::rename("blocks.7.attn.relative_position_index"), None);
-/// ```
-pub fn rename(key: &str) -> Option<Cow<'_, str>> {
-    let key = key.strip_prefix("backbone.").unwrap_or(key);
-    if key.ends_with("relative_position_index") {
-        return None;
-    }
-    if key == "pos_embed" {
-        return Some(Cow::Borrowed("absolute_pos_embed"));
-    }
-    Some(match key.strip_prefix("head.fc.") {
-        Some(parameter) => Cow::Owned(format!("head.{parameter}")),
-        None => Cow::Borrowed(key),
-    })
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, 
 use crate::vmamba::{ConfigError, PatchMerging};
 
 mod config;
+mod family;
 mod key_map;
 mod windows;
 

@@ -35,7 +35,7 @@ pub enum Fault {
     #[error("unsupported: {0}")]
     Unsupported(String),
     /// The file has no such weights.
-    #[error("it has no {} weights; {found}", match wanted { Weights::Ema => "EMA (`model_ema`)", Weights::Model => "`model` or `state_dict`", Weights::Auto => "model" })]
+    #[error("it has no {} weights; {found}", match wanted { Weights::Ema => "EMA (`model_ema`)", Weights::Model => "`model` or `state_dict`", Weights::Auto | Weights::Averaged => "model" })]
     NoSuchWeights {
         /// What was asked for.
         wanted: Weights,

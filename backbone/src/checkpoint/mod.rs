@@ -51,33 +51,38 @@ pub use save::{export_safetensors, save_checkpoint};
 pub use state_dict::{StateDict, StateTensor};
 
 use safetensors::SafetensorsFile;
+use state_dict::without_module_prefix;
 use torch_file::TorchFile;
 
 /// Which weights of a file.
+///
+/// | trainer | trained weights | averaged weights (EMA) |
+/// |---|---|---|
+/// | official VMamba | `model` | `model_ema` |
+/// | timm | `state_dict` | `state_dict_ema` |
+/// | OpenMMLab's `EMAHook` (a file with `meta` or `message_hub`), which swaps them when it saves | `ema_state_dict` | `state_dict` |
+/// | other trainers | `model`, `state_dict`, or the file itself | `model_ema`, `state_dict_ema`, `ema_state_dict` |
+/// | [`save_checkpoint`] | `model` | `model_ema` |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weights {
-    /// The trained weights; the averaged ones when the file has no others.
+    /// The set that other programs load from the file: `model`, `state_dict`, or the file itself when it is a bare state dict; the averaged
+    /// weights when the file has no others.
     #[default]
     Auto,
-    /// The trained weights: `model`, `state_dict`, or the file itself when it is a bare state dict.
+    /// The trained weights, not averaged.
     Model,
-    /// The exponential moving average: `model_ema`, `state_dict_ema`, `ema_state_dict`.
+    /// The exponential moving average.
     Ema,
+    /// The exponential moving average if the file has one, else the trained weights: what published figures are measured with.
+    Averaged,
 }
 
-impl Weights {
-    /// Names of the sets this may mean, best first; the empty name is a bare state dict.
-    fn candidates(self) -> &'static [&'static str] {
-        const MODEL: [&str; 3] = ["model", "state_dict", ""];
-        const EMA: [&str; 3] = ["model_ema", "state_dict_ema", "ema_state_dict"];
-        const AUTO: [&str; 6] = ["model", "state_dict", "", "model_ema", "state_dict_ema", "ema_state_dict"];
-        match self {
-            Self::Auto => &AUTO,
-            Self::Model => &MODEL,
-            Self::Ema => &EMA,
-        }
-    }
-}
+/// Names of trained weights, best first; the empty name is a bare state dict.
+const MODEL: [&str; 3] = ["model", "state_dict", ""];
+/// Names of averaged weights, best first.
+const EMA: [&str; 3] = ["model_ema", "state_dict_ema", "ema_state_dict"];
+/// Where OpenMMLab's `EMAHook` stores the averaged weights, and where the trained ones.
+const SWAPPED: (&str, &str) = ("state_dict", "ema_state_dict");
 
 /// A checkpoint file, open. Its structure is read and checked; the tensors are read by [`Checkpoint::state_dict`].
 pub struct Checkpoint {
@@ -118,10 +123,48 @@ impl Checkpoint {
         }
     }
 
-    /// The set that is read when `weights` is asked for; none when the file has no such set.
+    /// The name of the set that `weights` selects; none when the file has no such set.
     pub fn weight_set(&self, weights: Weights) -> Option<&str> {
         let sets = self.weight_sets();
-        weights.candidates().iter().find_map(|name| sets.iter().find(|set| *set == name).copied())
+        let first = |names: &[&str]| names.iter().find_map(|name| sets.iter().find(|set| *set == name).copied());
+        let (trained, averaged) = if self.is_swapped(&sets) {
+            let (averaged, trained) = SWAPPED;
+            (first(&[trained]), first(&[averaged]))
+        } else {
+            (first(&MODEL), first(&EMA))
+        };
+        match weights {
+            Weights::Auto => first(&MODEL).or(averaged),
+            Weights::Model => trained,
+            Weights::Ema => averaged,
+            Weights::Averaged => averaged.or(trained),
+        }
+    }
+
+    /// Whether OpenMMLab's `EMAHook` wrote the file: it swaps trained and averaged weights, so that `state_dict` holds the averages.
+    fn is_swapped(&self, sets: &[&str]) -> bool {
+        let (averaged, trained) = SWAPPED;
+        matches!(&self.contents, Contents::Torch(file) if file.open_mmlab) && sets.contains(&averaged) && sets.contains(&trained)
+    }
+
+    /// Names and shapes of the tensors that [`Checkpoint::state_dict`] would read, without reading them.
+    ///
+    /// # Errors
+    /// [`Fault::NoSuchWeights`] with the sets that exist.
+    pub fn shapes(&self, weights: Weights) -> Result<BTreeMap<String, Vec<usize>>, CheckpointError> {
+        let name = self.require_set(weights)?;
+        Ok(without_module_prefix(match &self.contents {
+            Contents::Torch(file) => file.shapes(name),
+            Contents::Safetensors(file) => file.shapes(name),
+        }))
+    }
+
+    /// The sorted names of the tensors that [`Checkpoint::state_dict`] would read, without reading them.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::shapes`].
+    pub fn keys(&self, weights: Weights) -> Result<Vec<String>, CheckpointError> {
+        Ok(self.shapes(weights)?.into_keys().collect())
     }
 
     /// Reads a set of weights, converted to float32, with the keys of the file; the prefix `module.` of data-parallel training is
@@ -129,17 +172,19 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Fault::NoSuchWeights`] with the sets that exist, [`Fault::Unsupported`] for tensors that are not plain (sparse, quantised,
-    /// complex), or what [`Checkpoint::read`] may find.
+    /// complex), or any error of [`Checkpoint::read`].
     pub fn state_dict(&self, weights: Weights) -> Result<StateDict, CheckpointError> {
-        let sets = self.weight_sets();
-        let result = match weights.candidates().iter().find(|name| sets.contains(name)) {
-            Some(name) => match &self.contents {
-                Contents::Torch(file) => file.state_dict(name),
-                Contents::Safetensors(file) => file.state_dict(name),
-            },
-            None => Err(Fault::NoSuchWeights { wanted: weights, found: self.describe_sets() }),
+        let name = self.require_set(weights)?;
+        let state = match &self.contents {
+            Contents::Torch(file) => file.state_dict(name),
+            Contents::Safetensors(file) => file.state_dict(name),
         };
-        result.map(StateDict::without_module_prefix).map_err(|fault| fault.of(&self.path))
+        state.map(StateDict::without_module_prefix).map_err(|fault| fault.of(&self.path))
+    }
+
+    fn require_set(&self, weights: Weights) -> Result<&str, CheckpointError> {
+        let missing = || Fault::NoSuchWeights { wanted: weights, found: self.describe_sets() }.of(&self.path);
+        self.weight_set(weights).ok_or_else(missing)
     }
 
     /// What the file says about itself: the metadata of a safetensors file or of ours; for `.pth` the numbers, flags and strings at the

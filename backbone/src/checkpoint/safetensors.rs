@@ -87,26 +87,34 @@ impl SafetensorsFile {
         if averaged { vec!["model", "model_ema"] } else { vec!["model"] }
     }
 
+    /// Names and shapes of the tensors of the set called `name`.
+    pub(crate) fn shapes(&self, name: &str) -> BTreeMap<String, Vec<usize>> {
+        self.set(name).map(|(key, entry)| (key.to_owned(), entry.shape.clone())).collect()
+    }
+
     /// Reads the set called `name`, one tensor at a time.
     pub(crate) fn state_dict(&self, name: &str) -> Result<StateDict, Fault> {
-        let key_in_set = |key: &'_ str| -> Option<String> {
-            match (self.ours, name) {
-                (true, "model_ema") => key.strip_prefix(EMA_PREFIX).map(str::to_owned),
-                (true, _) => (!key.starts_with(EMA_PREFIX) && !key.starts_with(BLOB_PREFIX)).then(|| key.to_owned()),
-                (false, _) => Some(key.to_owned()),
-            }
-        };
         let mut state = StateDict::new();
-        for (key, entry) in &self.entries {
-            let Some(key) = key_in_set(key) else {
-                continue;
-            };
+        for (key, entry) in self.set(name) {
             let unsupported = || Fault::Unsupported(format!("tensor `{key}` has elements of type {}", entry.dtype));
             let element = element_type(entry.dtype).ok_or_else(unsupported)?;
             let data = element.decode(&self.read(entry)?, false).ok_or_else(unsupported)?;
             state.insert(key, StateTensor { shape: entry.shape.clone(), data });
         }
         Ok(state)
+    }
+
+    /// The entries of the set called `name`, with the keys they have in that set.
+    fn set(&self, name: &str) -> impl Iterator<Item = (&str, &Entry)> {
+        let averaged = name == "model_ema";
+        self.entries.iter().filter_map(move |(key, entry)| {
+            let key = match (self.ours, averaged) {
+                (true, true) => key.strip_prefix(EMA_PREFIX)?,
+                (true, false) if key.starts_with(EMA_PREFIX) || key.starts_with(BLOB_PREFIX) => return None,
+                _ => key,
+            };
+            Some((key, entry))
+        })
     }
 
     /// Names of the attachments.

@@ -83,17 +83,23 @@ impl StateDict {
         self.skipped.push(entry);
     }
 
-    /// Removes the `module.` that data-parallel wrappers and averaged models put before every key, and the step counter beside it.
+    /// Removes the wrapper's prefix, see [`without_module_prefix`].
     pub(super) fn without_module_prefix(mut self) -> Self {
-        const PREFIX: &str = "module.";
-        let is_counter = |key: &str| matches!(key, "steps" | "n_averaged");
-        let wrapped = |key: &str| key.starts_with(PREFIX) || is_counter(key);
-        if self.keys().all(wrapped) && self.keys().any(|key| key.starts_with(PREFIX)) {
-            let tensors = std::mem::take(&mut self.tensors);
-            self.tensors = tensors.into_iter().filter_map(|(key, tensor)| Some((key.strip_prefix(PREFIX)?.to_owned(), tensor))).collect();
-        }
+        self.tensors = without_module_prefix(self.tensors);
         self
     }
+}
+
+/// Removes the `module.` that data-parallel and averaging wrappers put before every key, and with it their step counter. Entries stay as
+/// they are unless all of them have the prefix.
+pub(super) fn without_module_prefix<T>(entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    const PREFIX: &str = "module.";
+    let is_counter = |key: &str| matches!(key, "steps" | "n_averaged");
+    let wrapped = entries.keys().all(|key| key.starts_with(PREFIX) || is_counter(key));
+    if !wrapped || !entries.keys().any(|key| key.starts_with(PREFIX)) {
+        return entries;
+    }
+    entries.into_iter().filter_map(|(key, entry)| Some((key.strip_prefix(PREFIX)?.to_owned(), entry))).collect()
 }
 
 impl FromIterator<(String, StateTensor)> for StateDict {

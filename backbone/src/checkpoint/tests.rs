@@ -3,6 +3,8 @@ use burn::prelude::*;
 
 use super::*;
 
+mod weight_sets;
+
 /// Two parameters, in the way of a layer.
 #[derive(Module, Debug)]
 struct Layer {

@@ -39,6 +39,8 @@ pub(crate) struct TorchFile {
     pub others: Vec<(String, String)>,
     /// Numbers, flags and strings at the top level and under `meta`.
     pub scalars: BTreeMap<String, String>,
+    /// Whether a runner of OpenMMLab wrote the file: a dictionary `meta` or `message_hub` stands beside the weights.
+    pub open_mmlab: bool,
     source: Mutex<Source>,
     big_endian: bool,
 }
@@ -114,6 +116,7 @@ impl TorchFile {
         let mut sets = Vec::new();
         let mut others = Vec::new();
         let mut scalars = BTreeMap::new();
+        let mut open_mmlab = false;
         for (key, value) in items {
             let Some(name) = heap.text(*key).filter(|name| !name.is_empty()) else {
                 continue;
@@ -121,6 +124,7 @@ impl TorchFile {
             if let Some(scalar) = heap.scalar(*value) {
                 scalars.insert(name.to_owned(), scalar);
             }
+            open_mmlab |= matches!(name, "meta" | "message_hub") && heap.mapping(*value).is_some();
             match heap.mapping(*value) {
                 Some(entries) if has_tensors(heap, entries) => sets.push(WeightSet::new(heap, name, entries)),
                 Some(entries) if name == "meta" => scalars
@@ -132,7 +136,7 @@ impl TorchFile {
         if has_tensors(heap, items) {
             sets.push(WeightSet::new(heap, "", items));
         }
-        let file = Self { sets, others, scalars, source: Mutex::new(source), big_endian };
+        let file = Self { sets, others, scalars, open_mmlab, source: Mutex::new(source), big_endian };
         file.check(length)?;
         Ok(file)
     }
@@ -153,6 +157,12 @@ impl TorchFile {
             }
         }
         Ok(())
+    }
+
+    /// Names and shapes of the plain tensors of the set called `name`.
+    pub(crate) fn shapes(&self, name: &str) -> BTreeMap<String, Vec<usize>> {
+        let sets = self.sets.iter().filter(|set| set.name == name);
+        sets.flat_map(|set| &set.tensors).map(|(key, tensor)| (key.clone(), tensor.dims())).collect()
     }
 
     /// Reads the set called `name`, one storage at a time.
@@ -183,7 +193,7 @@ impl TorchFile {
                 let data = tensor
                     .gather(&raw, self.big_endian)
                     .ok_or_else(|| Fault::Unsupported(format!("tensor `{key}` has elements of type {:?}", tensor.storage.element)))?;
-                state.insert(key, StateTensor { shape: tensor.shape.iter().map(|n| *n as usize).collect(), data });
+                state.insert(key, StateTensor { shape: tensor.dims(), data });
             }
         }
         Ok(state)
@@ -205,6 +215,11 @@ impl WeightSet {
 }
 
 impl TensorRef {
+    /// The shape of a tensor that has been checked.
+    fn dims(&self) -> Vec<usize> {
+        self.shape.iter().map(|size| *size as usize).collect()
+    }
+
     /// The number of elements, if all of them lie in the storage.
     fn check(&self) -> Result<u64, String> {
         let elements = self.shape.iter().try_fold(1_u64, |n, size| n.checked_mul(*size)).filter(|n| *n <= MAX_ELEMENTS);

@@ -14,6 +14,7 @@ mod depthwise_conv;
 mod drop_path;
 mod init;
 mod mlp;
+mod norm_kind;
 mod table_resize;
 
 pub use activation::Activation;
@@ -25,6 +26,7 @@ pub use dense::Dense;
 pub use depthwise_conv::DepthwiseConv;
 pub use drop_path::DropPath;
 pub use mlp::{Mlp, MlpConfig};
+pub use norm_kind::NormKind;
 pub use table_resize::TableResize;
 
 pub(crate) use attention::{RelativePositions, attend, attention_weights, heads};

@@ -19,6 +19,7 @@ pub(crate) mod block;
 pub(crate) mod classifier;
 pub(crate) mod config;
 pub(crate) mod downsample;
+mod family;
 pub(crate) mod forward_type;
 pub(crate) mod init;
 pub(crate) mod key_map;
