@@ -42,6 +42,7 @@ pub use boxes::{giou, iof, iou};
 pub use config_error::DetectionConfigError;
 pub use detector::{DetectionLoss, Detector, ImageInfo, ImageTruth};
 pub use fpn::{Fpn, FpnConfig, NamedConv};
+pub use losses::DeltaLoss;
 pub use mask_head::{MaskHead, MaskHeadConfig, Upsample};
 pub use mask_target::{MaskBatch, mask_target};
 pub use postprocess::{ScoredBox, TestConfig, multiclass_nms, paste_masks};

@@ -6,8 +6,8 @@ use vision_datasets::sample::Detection;
 use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
 use vmamba_detection::{
-    AnchorGenerator, Choose, DetectionLoss, Detector, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead, RpnOutput, RpnTargets,
-    ScoredBox, paste_masks, rois_of,
+    AnchorGenerator, Choose, DetectionLoss, Detector, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead,
+    RpnOutput, RpnTargets, ScoredBox, paste_masks, rois_of,
 };
 
 use crate::config::{HeadsConfig, MaskRcnnConfig, MaskRcnnConfigError};
@@ -143,7 +143,7 @@ impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
         let [_, _, height, width] = images.dims();
         let levels = self.pyramid(images);
         let rpn = self.rpn_head.forward(&levels);
-        let rpn_loss = rpn.loss(&self.rpn_targets(&rpn, truth, choose));
+        let rpn_loss = self.rpn_head.loss(&rpn, &self.rpn_targets(&rpn, truth, choose));
         let proposals = self.train_proposals(&rpn, truth);
         let samples = self.sample_rois(&proposals, truth, choose);
         let roi_loss = self.roi_head.loss(&levels, &samples, truth, [height, width]);
