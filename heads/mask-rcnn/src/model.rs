@@ -6,11 +6,11 @@ use vision_datasets::sample::Detection;
 use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
 use vmamba_detection::{
-    AnchorGenerator, Choose, DetectionLoss, Detector, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead,
+    AnchorGenerator, Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead,
     RpnOutput, RpnTargets, ScoredBox, paste_masks, rois_of,
 };
 
-use crate::config::{HeadsConfig, MaskRcnnConfig, MaskRcnnConfigError};
+use crate::config::{HeadsConfig, MaskRcnnConfig};
 use crate::roi_head::RoiHead;
 
 /// A detection and instance segmentation model on any backbone.
@@ -33,7 +33,7 @@ impl MaskRcnnConfig {
     ///
     /// # Errors
     /// See [`MaskRcnnConfig::validate`].
-    pub fn try_init(&self, device: &Device) -> Result<MaskRcnn<Backbone>, MaskRcnnConfigError> {
+    pub fn try_init(&self, device: &Device) -> Result<MaskRcnn<Backbone>, DetectorConfigError> {
         self.validate()?;
         Ok(MaskRcnn::new(self.backbone.try_init(device)?, self.num_classes, &self.heads, device))
     }
