@@ -9,11 +9,11 @@ use burn::prelude::*;
 use burn::tensor::{DType, Distribution, Gradients, TensorData};
 use mask_rcnn::{HeadsConfig, MaskRcnn, MaskRcnnConfig};
 use upernet::{FcnHeadConfig, Segmentor, UperHeadConfig, UperNet, UperNetConfig};
-use vision_datasets::mask::{InstanceMask, Rle};
-use vision_datasets::sample::Instance;
 use vmamba::zoo::Backbone;
 use vmamba::{Dims, DownsampleVersion, FeaturePyramid, PatchEmbedVersion, VmambaConfig};
 use vmamba_detection::{Detector, ImageInfo, ImageTruth, Proposals, RandomChoice, RpnOutput};
+use vmamba_types::Instance;
+use vmamba_types::{InstanceMask, Rle};
 
 /// Largest difference over the largest value. A rounding to bf16 is off by at most 2^-9 of a value, 0.2 %; the networks round some forty
 /// times on the way, and errors of different sign and place add up like a walk at random.

@@ -9,8 +9,6 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, GRADIENT_TOLERANCE, check_gradients, formula};
-use vision_datasets::mask::{InstanceMask, Rle};
-use vision_datasets::sample::{BitMask, Instance};
 use vision_ops::Roi;
 use vmamba::baselines::ResnetConfig;
 use vmamba::checkpoint::{LoadOptions, StateDict, StateTensor, load_into, state_dict_of};
@@ -20,6 +18,7 @@ use vmamba_detection::{
     BoxCoder, BoxHeadLayers, BoxLoss, ConvNorm, DeltaLoss, Detector, ImageInfo, ImageTruth, MaxIouAssigner, ProposalConfig, RandomChoice,
     RandomSampler, RoiBatch, official_key, rois_of,
 };
+use vmamba_types::{BitMask, Instance, InstanceMask, Rle};
 
 /// Share of mask pixels that may fall on the other side of the threshold by the last bit of their probability.
 const FLIPPED_PIXELS: f64 = 1e-3;

@@ -4,7 +4,6 @@ use burn::prelude::*;
 use mask_rcnn::{HeadsConfig, MaskRcnn, MaskRcnnConfig, official_key};
 use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, check_gradients, fixtures_root, manifest, present};
-use vision_datasets::sample::Instance;
 use vision_ops::Roi;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
 use vmamba::zoo::Backbone;
@@ -12,6 +11,7 @@ use vmamba::{FeaturePyramid, OfficialConfig, VmambaConfig};
 use vmamba_detection::{
     BoxCoder, Choose, Detector, ImageInfo, ImageTruth, MaxIouAssigner, ProposalConfig, RandomSampler, mask_target, roi_level,
 };
+use vmamba_types::Instance;
 
 use crate::{
     FLIPPED_PIXELS, anchor_config, assert_equal, boxes, check_boxes, flat, indices, instance_mask, number, numbers, pair, rois, size,

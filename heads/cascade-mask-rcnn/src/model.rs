@@ -1,13 +1,13 @@
 //! Cascade Mask R-CNN: backbone, pyramid, proposals, stages of heads (mmdetection's `CascadeRCNN`).
 
 use burn::prelude::*;
-use vision_datasets::sample::Detection;
 use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
 use vmamba_detection::{
     Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RpnHead, RpnOutput, ScoredBox,
     paste_masks, rois_of,
 };
+use vmamba_types::Detection;
 
 use crate::config::{CascadeMaskRcnnConfig, HeadsConfig};
 use crate::roi_head::CascadeRoiHead;
@@ -140,6 +140,10 @@ impl<P: FeaturePyramid> Detector for CascadeMaskRcnn<P> {
         let proposals = self.test_proposals(&self.rpn_head.forward(&levels), infos);
         let boxes = self.detect_boxes(&levels, &proposals, infos);
         self.detect_masks(&levels, &boxes, infos)
+    }
+
+    fn official_key(path: &str) -> String {
+        vmamba_detection::official_key(path)
     }
 
     fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use burn::prelude::*;
 use burn::tensor::{Distribution, TensorData};
 use proptest::prelude::*;
-use vision_datasets::sample::Instance;
 use vmamba::checkpoint::{Checkpoint, StateDict, save_checkpoint, state_dict_of};
 use vmamba::zoo::{self, Backbone, BackboneConfig};
 use vmamba::{Dims, VmambaConfig};
 use vmamba_detection::{
     BoxHeadLayers, BoxOutput, Detector, ImageInfo, ImageTruth, Proposals, RandomChoice, RoiBatch, official_key, rois_of,
 };
+use vmamba_types::Instance;
 
 use crate::config::{CascadeMaskRcnnConfig, HeadsConfig, MaskHeads};
 use crate::load::num_classes;

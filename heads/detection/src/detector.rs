@@ -1,7 +1,7 @@
 //! The contract between a detector and whoever trains it or predicts with it.
 
 use burn::prelude::*;
-use vision_datasets::sample::{Detection, Instance};
+use vmamba_types::{Detection, Instance};
 
 use crate::sampler::Choose;
 
@@ -89,4 +89,12 @@ pub trait Detector {
     /// module, the index of an output and that output, `[batch, channels, height, width]`. A trainer looks for the first module whose
     /// output is not finite.
     fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>));
+
+    /// The key in checkpoints of the parameter at `path` in the model; by default the path.
+    fn official_key(path: &str) -> String
+    where
+        Self: Sized,
+    {
+        path.to_owned()
+    }
 }

@@ -1,8 +1,8 @@
 //! Targets of the mask head: the mask of the object inside the RoI, resampled to the size of the head's output (mmdetection's
 //! `BitmapMasks.crop_and_resize`: RoIAlign of the bitmap with a shift of half a pixel, then a threshold of one half).
 
-use vision_datasets::mask::MaskPatch;
 use vision_ops::Roi;
+use vmamba_types::MaskPatch;
 
 use crate::detector::ImageTruth;
 use crate::roi_sampling::{PLACEHOLDER, RoiSample};

@@ -3,9 +3,9 @@
 use burn::prelude::*;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use vision_datasets::mask::Rle;
-use vision_datasets::sample::Detection;
 use vision_ops::{batched_nms, paste_mask};
+use vmamba_types::Detection;
+use vmamba_types::Rle;
 
 use crate::detector::ImageInfo;
 

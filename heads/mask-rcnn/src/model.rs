@@ -2,13 +2,13 @@
 
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
-use vision_datasets::sample::Detection;
 use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
 use vmamba_detection::{
     AnchorGenerator, Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead,
     RpnOutput, RpnTargets, ScoredBox, paste_masks, rois_of,
 };
+use vmamba_types::Detection;
 
 use crate::config::{HeadsConfig, MaskRcnnConfig};
 use crate::roi_head::RoiHead;
@@ -171,5 +171,9 @@ impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
         let rpn = self.rpn_head.forward(&levels);
         all("rpn_head.rpn_cls", &rpn.objectness);
         all("rpn_head.rpn_reg", &rpn.deltas);
+    }
+
+    fn official_key(path: &str) -> String {
+        vmamba_detection::official_key(path)
     }
 }

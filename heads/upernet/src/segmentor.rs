@@ -42,4 +42,12 @@ pub trait Segmentor {
     /// Runs the forward pass and calls `observe` with the official name of each module on the way, the index of an output and that output,
     /// `[batch, channels, height, width]`. A trainer looks for the first module whose output is not finite.
     fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>));
+
+    /// The key in checkpoints of the parameter at `path` in the model; by default the path.
+    fn official_key(path: &str) -> String
+    where
+        Self: Sized,
+    {
+        path.to_owned()
+    }
 }

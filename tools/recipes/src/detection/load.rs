@@ -1,35 +1,24 @@
-//! Detectors from checkpoints: to train on, and ready to predict.
+//! Detectors from checkpoints, ready to predict.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
-use mask_rcnn::{MaskRcnn, MaskRcnnConfig};
-use vision_datasets::sample::{ClassList, DetectionDataset};
-use vmamba::checkpoint::{Checkpoint, LoadReport};
-use vmamba::zoo::Backbone;
+use vision_datasets::sample::DetectionDataset;
+use vmamba::checkpoint::Checkpoint;
+use vmamba_types::ClassList;
 
-use super::config::{DetectionConfig, TASK};
-use crate::init::Init;
+use super::config::DetectionConfig;
+use super::model::{AnyDetector, official_classes};
+use crate::run_config::Header;
 use crate::split::Split;
-
-/// The model with the weights that training starts from.
-pub(super) fn start_from(
-    model: MaskRcnn<Backbone>,
-    config: &MaskRcnnConfig,
-    init: &Init,
-) -> Result<(MaskRcnn<Backbone>, Option<LoadReport>)> {
-    let Init::Checkpoint(path) = init else { return Ok((model, None)) };
-    let (model, report) = config.start_from(model, path).with_context(|| format!("init = \"{}\"", path.display()))?;
-    Ok((model, Some(report)))
-}
 
 /// A detector from a checkpoint, ready to predict.
 pub struct LoadedDetector {
     /// The model, without gradients.
-    pub model: MaskRcnn<Backbone>,
+    pub model: AnyDetector,
     /// How it was trained.
     pub config: DetectionConfig,
     /// Its classes.
@@ -47,28 +36,13 @@ pub struct LoadedDetector {
 /// When the file is no detection checkpoint, does not fit, or needs a configuration.
 pub fn load_detector(path: &Path, config: Option<DetectionConfig>, device: &Device) -> Result<LoadedDetector> {
     let checkpoint = Checkpoint::read(path)?;
-    let metadata = checkpoint.metadata().clone();
-    let own = checkpoint.is_ours();
-    if let Some(task) = metadata.get("task").filter(|task| own && *task != TASK) {
-        bail!("{} is a checkpoint for {task}, not for {TASK}", path.display());
-    }
-    let field = |name: &str| metadata.get(name).filter(|_| own);
-    let config = match (config, field("config")) {
-        (Some(config), _) => config,
-        (None, Some(text)) => serde_json::from_str(text).with_context(|| format!("{}: its configuration", path.display()))?,
-        (None, None) => bail!("{} does not say what model it is; name its configuration with --config", path.display()),
+    let Header { config, classes, iteration } = Header::read(&checkpoint, config)?;
+    let (classes, names_known) = match classes {
+        Some(classes) => (classes, true),
+        None => official_classes(&config.model, &checkpoint)?,
     };
-    let (classes, names_known): (ClassList, bool) = match field("classes") {
-        Some(text) => (serde_json::from_str(text).with_context(|| format!("{}: its classes", path.display()))?, true),
-        None => match mask_rcnn::num_classes(&checkpoint)? {
-            Some(80) => (vision_datasets::coco::classes(), true),
-            Some(classes) => (ClassList::numbered(classes), false),
-            None => bail!("{} has no `roi_head.bbox_head.fc_cls.weight`; is it a Mask R-CNN?", path.display()),
-        },
-    };
-    let (model, _) = config.model.for_classes(classes.len()).load_checkpoint(&checkpoint, device)?;
-    let iteration = field("iteration").and_then(|text| text.parse().ok());
-    Ok(LoadedDetector { model: model.valid(), config, classes, names_known, iteration })
+    let model = config.model.load(classes.len(), &checkpoint, device)?.valid();
+    Ok(LoadedDetector { model, config, classes, names_known, iteration })
 }
 
 impl LoadedDetector {

@@ -4,13 +4,13 @@ use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use mask_rcnn::{MaskRcnn, official_key};
 use serde_json::Value;
-use vision_datasets::mask::{InstanceMask, Rle};
-use vision_datasets::sample::{BitMask, Instance};
 use vision_ops::Roi;
 use vmamba::FeaturePyramid;
 use vmamba::checkpoint::{Checkpoint, Weights};
 use vmamba::zoo::Backbone;
 use vmamba_detection::{Choose, Detector, ImageTruth};
+use vmamba_types::{BitMask, Instance};
+use vmamba_types::{InstanceMask, Rle};
 
 use super::super::fixtures::{Fixture, FixtureSet};
 use super::super::official;
