@@ -261,7 +261,7 @@ impl<T> Epochs<T> {
     }
 }
 
-/// Whether each image of a data set is portrait, asked for with the first batch.
+/// Whether each image of a data set is portrait; read with the first batch.
 #[derive(Debug, Default)]
 struct Shapes(Mutex<Option<Arc<Vec<bool>>>>);
 
