@@ -8,14 +8,9 @@ use anstream::eprintln;
 use anyhow::{Context, Result};
 use clap::Parser;
 use image::{Rgb, RgbImage};
-use mask_rcnn::AnchorConfig;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tools::engine::process;
-use tools::report::objects;
-use tools::report::pictures::{self, Classes};
-use tools::report::tables::{Cell, Table};
 use vision_datasets::check::{
     CheckOptions, CheckReport, Finding, FindingKind, ObjectCheckOptions, ObjectReport, Severity, check_coco, check_datasets, check_folder,
 };
@@ -25,6 +20,12 @@ use vision_datasets::sample::{DetectionDataset, SegmentationDataset};
 use vision_datasets::scenes::{SceneConfig, SceneDataset, scene_classes};
 use vision_datasets::transforms::fit_size;
 use vision_datasets::{ade20k, image_io};
+use vmamba_cli::process;
+use vmamba_detection::AnchorConfig;
+use vmamba_report::files::write_whole;
+use vmamba_report::objects;
+use vmamba_report::pictures::{self, Classes};
+use vmamba_report::tables::{Cell, Table};
 use vmamba_types::ClassList;
 
 /// Explain a data set before training on it.
@@ -110,7 +111,7 @@ fn hand_out(text: &str, report: &impl serde::Serialize, sheet: Option<RgbImage>,
     }
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(report)?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write the report {}", path.display()))?;
+        write_whole(path, (text + "\n").as_bytes())?;
     }
     if let Some(path) = &arguments.sheet {
         match sheet {
