@@ -10,6 +10,7 @@ use burn_cubecl::kernel::conv::ConvStrategy;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul as burn_matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
+use cubecl::prelude::Scalar;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy;
