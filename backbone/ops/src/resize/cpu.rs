@@ -4,7 +4,8 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::{ResizeGradOps, ResizeGrads, ResizeOps, Tap, taps};
+use super::taps::{Tap, taps};
+use super::{ResizeGradOps, ResizeGrads, ResizeOps};
 use crate::cpu::simd::{Kernel, dispatch, fma};
 use crate::cpu::{as_channels_first, contiguous, dims, stored_channels_last, tensor, to_channels_last, values};
 

@@ -8,6 +8,7 @@ mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
 mod reference;
+mod taps;
 #[cfg(test)]
 mod tests;
 
@@ -85,30 +86,4 @@ pub fn argmax_resized(scores: Tensor<4>, size: [usize; 2]) -> Vec<u32> {
         Ok(values) => cpu::argmax_resized(values, [channels, height, width], size),
         Err(_) => cpu::argmax_resized(&data.iter::<f32>().collect::<Vec<_>>(), [channels, height, width], size),
     }
-}
-
-/// Where an output position reads: two neighbours and the weight of the second.
-#[derive(Clone, Copy, Debug)]
-struct Tap {
-    low: usize,
-    high: usize,
-    weight: f32,
-}
-
-/// The taps of one axis.
-fn taps(from: usize, to: usize, align_corners: bool) -> Vec<Tap> {
-    (0..to)
-        .map(|index| {
-            let position = if align_corners {
-                let scale = if to > 1 { (from - 1) as f32 / (to - 1) as f32 } else { 0.0 };
-                index as f32 * scale
-            } else {
-                // PyTorch computes this in float32.
-                let scale = from as f32 / to as f32;
-                (scale * (index as f32 + 0.5) - 0.5).max(0.0)
-            };
-            let low = (position as usize).min(from - 1);
-            Tap { low, high: (low + 1).min(from - 1), weight: position - low as f32 }
-        })
-        .collect()
 }

@@ -6,7 +6,8 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::{Bin, Roi, RoiAlignGradOps, RoiAlignGrads, RoiAlignOps, RoiSampling};
+use super::bins::{Bin, Roi, RoiSampling};
+use super::{RoiAlignGradOps, RoiAlignGrads, RoiAlignOps};
 use crate::cpu::simd::{Kernel, dispatch, fma};
 use crate::cpu::{SharedMut, contiguous, dims, tensor, values};
 

@@ -13,7 +13,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::{Bin, Roi, RoiAlignGradOps, RoiAlignGrads, RoiAlignOps, RoiSampling};
+use super::bins::{Bin, Roi, RoiSampling};
+use super::{RoiAlignGradOps, RoiAlignGrads, RoiAlignOps};
 use crate::cube::{Rows, cast, cubes, element, empty, upload, vector_size};
 
 /// Numbers of a bin in its table: the first cell, how many, and where their weights begin.

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
-use super::{Bin, Roi, RoiSampling};
+use super::bins::{Bin, Roi, RoiSampling};
 use crate::precision::in_float32;
 
 pub(super) fn roi_align(features: Tensor<4>, rois: &[Roi], sampling: RoiSampling) -> Tensor<4> {
