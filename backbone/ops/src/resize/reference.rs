@@ -1,4 +1,4 @@
-//! The resize as two products with interpolation matrices.
+//! The resize as products with two dense interpolation matrices.
 
 use burn::prelude::*;
 use burn::tensor::TensorData;

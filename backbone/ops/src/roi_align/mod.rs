@@ -1,8 +1,9 @@
-//! Features of boxes: the mean of bilinear samples in every bin of a box (RoIAlign, He et al. 2017; mmcv's `RoIAlign` with mode `avg`).
+//! RoIAlign: the mean of bilinear samples in every bin of a box (He et al. 2017; mmcv's `RoIAlign` with mode `avg`).
 //!
-//! A sample is bilinear in both axes and the samples of a bin lie on a grid, so a bin is a weighted sum over a few rows of a weighted sum
-//! over a few columns. The weights are made once a box and axis; the CPU kernel then works on whole channel vectors, the reference
-//! multiplies with the weights as dense matrices.
+//! A sample is bilinear in both axes and the samples of a bin form a grid. So a bin is a weighted sum over a few rows of weighted sums over a
+//! few columns. The weights of each axis are computed once for a box (`bins.rs`). The kernels apply them to vectors of channels, the
+//! reference multiplies by them as dense matrices. Backward, every cell receives the gradients of the bins that read it, with the same
+//! weights; boxes have no gradient.
 
 mod bins;
 mod cpu;
@@ -29,17 +30,21 @@ operation! {
     => features of Shape::from([rois.len(), sampling.output[0], sampling.output[1], features[3]])
 }
 
-/// Reads the boxes from `features: [batch, channels, height, width]`: `[rois, channels, output[0], output[1]]`. Samples more than a cell
-/// outside the map are 0, nearer ones take the border's value.
+/// The features of boxes on `features: [batch, channels, height, width]`: `[rois, channels, output[0], output[1]]`. Samples more than one
+/// cell outside the map are 0; samples nearer to it take the value at the border.
 ///
-/// On the CPU the work is done channels last, and the result lies so in memory: maps that lie so are not copied.
+/// The kernels work channels last: the memory of the result is channels last, and maps with such memory are not copied.
 ///
 /// # Panics
-/// When there is no box, or one is on an image that the batch does not have.
+/// When `rois` is empty, or a box names an image that is not in the batch.
 pub fn roi_align(features: Tensor<4>, rois: &[Roi], sampling: RoiSampling) -> Tensor<4> {
     let [batch, ..] = features.dims();
-    assert!(!rois.is_empty(), "roi_align: no box");
-    assert!(rois.iter().all(|roi| roi.image < batch), "roi_align: a box on image {:?} of {batch}", rois.iter().map(|roi| roi.image).max());
+    assert!(!rois.is_empty(), "roi_align: there are no boxes");
+    assert!(
+        rois.iter().all(|roi| roi.image < batch),
+        "roi_align: a box is on image {:?} of a batch of {batch}",
+        rois.iter().map(|roi| roi.image).max()
+    );
     if is_narrow(&features) {
         return in_float32(features, |features| roi_align(features, rois, sampling));
     }

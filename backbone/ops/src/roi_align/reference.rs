@@ -1,4 +1,4 @@
-//! RoIAlign by dense interpolation matrices.
+//! RoIAlign as products with dense interpolation matrices.
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
