@@ -21,7 +21,7 @@
 //! | [`channel_norm()`] | `[.., channels]` | LayerNorm over channels |
 //! | [`batch_norm()`] | `[.., channels]` | BatchNorm in training |
 //! | [`linear()`], [`mlp`], [`conv2d()`], [`depthwise_conv2d`] | `[batch, height, width, channels]` | projections and convolutions |
-//! | [`linear_fused`], [`conv2d_fused`], [`depthwise_conv2d_fused`] | `[batch, height, width, channels]` | projections and convolutions with an [`Epilogue`]: scale, bias, residual and activation in the same pass |
+//! | [`linear_fused`], [`conv2d_fused`], [`depthwise_conv2d_fused`] | `[batch, height, width, channels]` | projections and convolutions with an [`Epilogue`] |
 //! | [`matmul()`] | `[.., rows, columns]` | attention |
 //! | [`resize_bilinear`], [`argmax_resized`], [`argmax_channels`], [`softmax_channels`], [`cross_entropy_map`] | `[batch, channels, height, width]` | segmentation heads |
 //! | [`roi_align()`] | `[batch, channels, height, width]` | features of boxes |

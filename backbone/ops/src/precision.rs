@@ -1,12 +1,12 @@
 //! bf16 activations, and the precision of float32 products on GPUs.
 //!
-//! Every operation takes float32 or bf16 activations and returns their type. Weights, biases, norm parameters and the parameters of the scan
-//! are float32 in either case. An operation converts them where it uses them, so their gradients are float32. All intermediate values are
-//! float32.
+//! Every operation takes float32 or bf16 activations and returns their type. Weights, biases, norm parameters and the parameters of the
+//! scan are float32 in either case. An operation converts them where it uses them, so their gradients are float32. All intermediate values
+//! are float32.
 //!
 //! The CPU kernels compute only in float32: activations are cast to float32, and the result is rounded to bf16 once, at the end of the
-//! operation. Tensor cores multiply bf16 by bf16, so weights of products and convolutions are rounded to bf16 on the CPU too. That gives the
-//! numbers of bf16, but not its speed.
+//! operation. Tensor cores multiply bf16 by bf16, so weights of products and convolutions are rounded to bf16 on the CPU too. That gives
+//! the numbers of bf16, but not its speed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

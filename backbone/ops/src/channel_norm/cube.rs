@@ -1,8 +1,8 @@
 //! LayerNorm over channels on GPUs: the units of a plane (a warp) share a row.
 //!
-//! A row is read three times, for its mean, its variance and its result; the second and third time it comes from the cache. On devices with
-//! one plane size, a plane processes a row and its sums are plane operations. On others, sums use shared memory. The gradients of weight and
-//! bias are sums over all rows, first within blocks of rows and then over the blocks.
+//! A row is read three times, for its mean, its variance and its result; the second and third time it comes from the cache. On devices
+//! with one plane size, a plane processes a row and its sums are plane operations. On others, sums use shared memory. The gradients of
+//! weight and bias are sums over all rows, first within blocks of rows and then over the blocks.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
@@ -136,7 +136,7 @@ impl ChannelNormGradOps for CubeBackend {
         let sums = empty(&dx, [2, blocks, channels], DType::F32);
         let units = blocks * width;
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` do nothing; a block ends at `rows`.
+        // SAFETY: units beyond `units` return at once; blocks end at `rows`.
         unsafe {
             parameter_gradients::launch_unchecked(
                 &client,

@@ -4,8 +4,8 @@
 //! ```text
 //! y[r, c, o] = bias[o] + sum_{i, j, k} weight[o, k, i, j] x[r stride + i - padding, c stride + j - padding, k]
 //! ```
-//! Backward, the gradient of the input is the transposed convolution of the gradient; that of the weight is the product of the gradient with
-//! the input's patches, and that of the bias the sum of the gradient.
+//! Backward, the gradient of the input is the transposed convolution of the output's gradient; that of the weight is the product of the
+//! output's gradient with the input's patches, and that of the bias the sum of the output's gradient.
 //!
 //! On the CPU a convolution is a matrix product that reads pixels in place (`cpu/direct.rs`) or, for 3x3 kernels of stride 1 with many
 //! channels, sixteen products of transformed tiles (`cpu/winograd.rs`).

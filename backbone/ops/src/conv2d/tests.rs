@@ -37,7 +37,7 @@ fn kernels_and_their_gradients_equal_the_reference() {
         ([1, 4, 5, 3], 2, [3, 3], [1, 1], [3, 3]),
         // More rows than a task.
         ([1, 40, 30, 9], 60, [3, 3], [1, 1], [1, 1]),
-        // Enough channels and tiles for Winograd, with odd sizes, channels that are not a multiple of the lanes, and several panels of outputs.
+        // Enough channels and tiles for Winograd: odd sizes, channels that are not a multiple of the lanes, several panels of outputs.
         ([2, 13, 15, 40], 53, [3, 3], [1, 1], [1, 1]),
         ([1, 21, 15, 32], 33, [3, 3], [1, 1], [0, 0]),
         ([1, 14, 15, 35], 32, [3, 3], [1, 1], [2, 2]),

@@ -76,8 +76,8 @@ fn exact_matmul(left: CubeTensor, right: CubeTensor, dtype: DType) -> CubeTensor
     y
 }
 
-/// `left^T * right` of `[rows, m]` and `[rows, n]` to `[m, n]` in float32, for many rows and small `m` and `n` (split-K): the rows are split
-/// into parts that are multiplied in parallel, and the partial products are summed.
+/// `left^T * right` of `[rows, m]` and `[rows, n]` to `[m, n]` in float32, for many rows and small `m` and `n` (split-K): the rows are
+/// split into parts that are multiplied in parallel, and the partial products are summed.
 pub(crate) fn matmul_split_k(left: CubeTensor, right: CubeTensor) -> CubeTensor {
     /// Number of cubes that keeps a device busy.
     const CUBES: usize = 256;

@@ -1,4 +1,4 @@
-//! The pairwise comparison of boxes on GPUs: a unit computes 32 bits of the matrix of all pairs. The host then walks through the rows of the
+//! The pairwise comparison of boxes on GPUs: a unit computes 32 bits of the matrix of all pairs. The host then combines the rows of the
 //! kept boxes.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! RoIAlign: the mean of bilinear samples in every bin of a box (He et al. 2017; mmcv's `RoIAlign` with mode `avg`).
 //!
-//! A sample is bilinear in both axes and the samples of a bin form a grid. So a bin is a weighted sum over a few rows of weighted sums over a
-//! few columns. The weights of each axis are computed once for a box (`bins.rs`). The kernels apply them to vectors of channels, the
+//! A sample is bilinear in both axes and the samples of a bin form a grid. So a bin is a weighted sum over a few rows of weighted sums over
+//! a few columns. The weights of each axis are computed once for a box (`bins.rs`). The kernels apply them to vectors of channels, the
 //! reference multiplies by them as dense matrices. Backward, every cell receives the gradients of the bins that read it, with the same
 //! weights; boxes have no gradient.
 

@@ -113,8 +113,8 @@ impl ChunkGrad {
         }
     }
 
-    /// Runs the chunk backwards. `h` is the state before the chunk. `carry` is the gradient of the state after the chunk and becomes that of
-    /// the state before it. The gradient of `A` is added to `da`.
+    /// Runs the chunk backwards. `h` is the state before the chunk. `carry` is the gradient of the state after the chunk and becomes that
+    /// of the state before it. The gradient of `A` is added to `da`.
     #[inline(always)]
     pub(crate) fn backward<const FMA: bool>(
         &mut self,
