@@ -147,7 +147,7 @@ fn the_figures_that_come_along_are_read() {
     let none = folder.path().join("none").display().to_string();
     for (file, rows) in [("initialisation.toml", 3), ("scan_pattern.toml", 8), ("training.toml", 6)] {
         let path = configs.join(file);
-        assert_eq!(tools::ablation::AblationConfig::read(&path).unwrap().row.len(), rows, "{file}");
+        assert_eq!(vmamba_study::ablation::AblationConfig::read(&path).unwrap().row.len(), rows, "{file}");
         erf(&folder.path().join("out"), &["--config", &path.display().to_string(), "--data", &none]).failed(&["--data", "none"]);
     }
 }

@@ -104,7 +104,7 @@ fn the_cpu_equals_itself_in_every_operation_and_the_fixtures_in_every_network() 
     let operations = rows(&report, "parity-ops");
     let mut names: Vec<&str> = operations.iter().filter_map(|row| row["operation"].as_str()).collect();
     names.dedup();
-    assert_eq!(names, tools::gpu_check::OPERATIONS, "every operation, in order");
+    assert_eq!(names, vmamba_study::gpu_check::OPERATIONS, "every operation, in order");
     for row in operations {
         assert_eq!(number(row, "forward error"), 0.0, "{row:#}");
         let has_gradients = !row["operation"].as_str().is_some_and(|name| name.starts_with("argmax"));

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tests::tool::{Place, Ran, run};
-use tools::engine::config;
-use tools::engine::precision::Precision;
-use tools::published::published;
-use tools::tables::run::{Facts, Run, RunConfig};
-use tools::tables::{Benchmark, Entry, assemble};
+use vmamba_recipes::config;
+use vmamba_study::published::published;
+use vmamba_study::tables::run::{Facts, Run, RunConfig};
+use vmamba_study::tables::{Benchmark, Entry, assemble};
+use vmamba_train::Precision;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tables");
 const TRAIN_SEG: &str = env!("CARGO_BIN_EXE_train_seg");

@@ -4,18 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
-use tools::engine::config::{self, Init, SegmentationConfig};
-use tools::engine::detection::config::DetectionConfig;
-use tools::engine::freeze::freeze;
-use tools::engine::param_groups::LayerOrder;
-use tools::engine::parameters::trainable;
-use tools::engine::schedule::{Decay, Unit};
-use tools::engine::segmentation::model_config;
-use tools::published::{detection_row, published, segmentation_row};
 use upernet::inference::InferenceMode;
 use vmamba::baselines::ResnetConfig;
 use vmamba::complexity::{Complexity, OpKind};
 use vmamba::zoo::BackboneConfig;
+use vmamba::{LayerGrouping, ParameterGroups};
+use vmamba_detection::Detector;
+use vmamba_recipes::detection::{AnyDetector, DetectionConfig};
+use vmamba_recipes::segmentation::SegmentationConfig;
+use vmamba_recipes::{Init, config};
+use vmamba_study::published::{detection_row, published, segmentation_row};
+use vmamba_train::freeze::freeze;
+use vmamba_train::parameters::trainable;
+use vmamba_train::schedule::{Decay, Unit};
 
 /// The exact counts in the official repository's comments come from an older state of its code: they are 3e-6 off what its present code
 /// gives, which `parity_upernet` holds ours equal to.
@@ -50,11 +51,11 @@ enum Config {
     Detection(Box<DetectionConfig>),
 }
 
-/// Reads a configuration; those with `scales` in their training pipeline are for detection.
+/// Reads a configuration; its `task` says which one it is.
 fn read(path: &Path) -> Config {
     let table: toml::Table = config::load(path, &[]).unwrap_or_else(|error| panic!("{error:#}"));
-    let detection = table["data"]["train"].get("scales").is_some();
-    if detection {
+    let task = table.get("task").and_then(toml::Value::as_str).unwrap_or_else(|| panic!("{}: no task", path.display()));
+    if task == vmamba_recipes::detection::TASK {
         let config: DetectionConfig = config::load(path, &[]).unwrap_or_else(|error| panic!("{error:#}"));
         config.validate().unwrap_or_else(|error| panic!("{}: {error:#}", path.display()));
         Config::Detection(Box::new(config))
@@ -139,7 +140,7 @@ fn every_published_segmentor_has_a_configuration_of_its_size_and_cost() {
             deit.patch_bias = false;
         }
         let size = row.flops_input.unwrap_or([512, 2048]);
-        let cost = model_config(&model, 150).complexity(size);
+        let cost = model.for_classes(150).complexity(size);
         check_params(&row.id, cost.params, row.params, row.params_m);
         if let Some(gflops) = row.gflops {
             agrees(&format!("{}: GFLOPs", row.id), (cost.flops() - unseen(&row.id, &cost)) as f64 / 1e9, gflops);
@@ -161,9 +162,9 @@ fn every_published_detector_has_a_configuration_of_its_schedule_and_cost() {
         assert_eq!((train.optimizer.algorithm.name(), train.optimizer.lr), (setting.optimizer.as_str(), setting.lr), "{}", row.id);
         assert_eq!((data.train.crop.is_some(), &data.train.scales), (setting.crop, &setting.scales), "{}: images", row.id);
         assert!(matches!(init, Init::Checkpoint(_)), "{}: published runs start from a classifier", row.id);
-        let cost = model.for_classes(80).complexity(row.flops_input);
+        let cost = model.complexity(80, row.flops_input);
         check_params(&row.id, cost.params, row.params, row.params_m);
-        let flops = cost.flops() + training_norms(&model.backbone, row.flops_input) - unseen(&row.id, &cost);
+        let flops = cost.flops() + training_norms(model.backbone(), row.flops_input) - unseen(&row.id, &cost);
         agrees(&format!("{}: GFLOPs", row.id), flops as f64 / 1e9, row.gflops);
     }
 }
@@ -182,22 +183,22 @@ fn settings_that_go_by_names_find_their_parameters() {
             continue;
         }
         tried += 1;
-        let (train, keys) = match config {
+        let (train, keys, backbone) = match config {
             Config::Segmentation(config) => {
-                let model = model_config(&config.model, 150).try_init(&device).unwrap();
+                let model = config.model.for_classes(150).try_init(&device).unwrap();
                 let keys = trainable(&freeze(model, &config.train, upernet::official_key).unwrap().0, upernet::official_key);
-                (config.train, keys)
+                (config.train, keys, config.model.backbone)
             }
             Config::Detection(config) => {
-                let model = config.model.for_classes(80).try_init(&device).unwrap();
-                let keys = trainable(&freeze(model, &config.train, mask_rcnn::official_key).unwrap().0, mask_rcnn::official_key);
-                (config.train, keys)
+                let model = config.model.try_init(80, &device).unwrap();
+                let keys = trainable(&freeze(model, &config.train, AnyDetector::official_key).unwrap().0, AnyDetector::official_key);
+                (config.train, keys, config.model.backbone().clone())
             }
         };
         if let Some(decay) = train.optimizer.layer_decay {
-            let slow = keys.keys().filter(|key| decay.acts_on(key)).count();
-            // Of a stem its weight, its bias and the positions; of all layers, nearly everything.
-            let enough = if decay.by == LayerOrder::Stem { slow == 3 } else { slow > keys.len() / 2 };
+            let slow = keys.keys().filter(|key| backbone.layer_of(key, decay.by).is_some()).count();
+            // A stem has a weight, a bias and a position table; all layers together have nearly every parameter.
+            let enough = if decay.by == LayerGrouping::Stem { slow == 3 } else { slow > keys.len() / 2 };
             assert!(enough, "{}: {slow} of {} parameters", path.display(), keys.len());
         }
         if !train.freeze.is_empty() {

@@ -7,13 +7,15 @@ use anstream::{eprintln, println};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
-use tools::ablation::{AblationConfig, SIDE};
-use tools::arguments::whole_number;
-use tools::engine::precision::Precision;
-use tools::engine::process;
-use tools::published::Ablation;
-use tools::scaling::{self, Plan, Purpose, Request, Study, allocator::CountingAllocator};
 use vmamba::zoo::BackboneConfig;
+use vmamba_cli::arguments::whole_number;
+use vmamba_cli::measuring_arguments::MeasuringArguments;
+use vmamba_cli::process;
+use vmamba_report::files::write_whole;
+use vmamba_study::ablation::{AblationConfig, SIDE};
+use vmamba_study::published::Ablation;
+use vmamba_study::scaling::{self, Plan, Purpose, Request, Study, allocator::CountingAllocator};
+use vmamba_train::Precision;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -40,7 +42,7 @@ struct Arguments {
     #[arg(long, value_enum, default_value = "float32")]
     precision: Precision,
     #[command(flatten)]
-    measuring: scaling::Arguments,
+    measuring: MeasuringArguments,
     /// Folder for the tables.
     #[arg(long, default_value = "runs/ablation")]
     out: PathBuf,
@@ -95,7 +97,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
                 models.push((name, model));
             }
         }
-        complete = scaling::run(&plan.works_of(&models), protocol, &mut study, &arguments.out, interrupted)?;
+        complete = scaling::run(&plan.works_of(&models), protocol, &mut study, &arguments.out, &interrupted)?;
         // What other settings left in the folder belongs to other tables.
         let device = arguments.measuring.device.to_string();
         study.rows.retain(|row| {
@@ -126,7 +128,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
             ("json", format!("{document:#}\n")),
         ] {
             let path = arguments.out.join(format!("{name}.{ending}"));
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            write_whole(&path, text.as_bytes())?;
         }
     }
     println!("written to {}", arguments.out.display());

@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
-use tools::activation::{Figure, Layer, Query, Viewer, photo, scene, write_figure};
-use tools::arguments::{share, whole_number};
-use tools::engine::device::DeviceChoice;
-use tools::engine::process;
-use tools::report::write_whole;
 use vision_datasets::transforms::Normalize;
 use vmamba::analysis::{Decay, MapMode, MapOptions, MapRange};
+use vmamba_cli::arguments::{share, whole_number};
+use vmamba_cli::process;
+use vmamba_report::files::write_whole;
+use vmamba_study::activation::{Figure, Layer, Query, Viewer, photo, scene, write_figure};
+use vmamba_train::DeviceChoice;
 
 /// Draw which patches of a photo contribute to a query patch: the scan of VMamba unrolled, for every route and together; the attention of
 /// DeiT.

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use anstream::{eprintln, print, println};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use tools::engine::process;
-use tools::peers::{self, Peers, Task, Work};
 use vmamba::Preset;
+use vmamba_cli::process;
+use vmamba_report::files::write_whole;
+use vmamba_study::peers::{self, Peers, Task, Work};
 
 /// Measure our networks and, with a Python that has torch and torchvision, PyTorch's, in turns on this machine's CPU, float32.
 ///
@@ -203,7 +204,7 @@ impl Results {
     fn write(&self, arguments: &Arguments, peers: Option<&Peers>) -> Result<()> {
         let file = |name: &str, text: String| {
             let path = arguments.out.join(name);
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+            write_whole(&path, text.as_bytes())
         };
         file("peers.json", format!("{:#}\n", peers::json(&self.comparisons, &self.memory, peers.map(Peers::versions))))?;
         if !self.comparisons.is_empty() {

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use anstream::{eprintln, print, println};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use tools::ablation::AblationConfig;
-use tools::arguments::{model_and_file, whole_number};
-use tools::engine::device::DeviceChoice;
-use tools::engine::process;
-use tools::erf::{self, Field, Images, Look, Settings, State};
-use tools::report::heatmap::ColourMap;
+use vmamba_cli::arguments::{model_and_file, whole_number};
+use vmamba_cli::process;
+use vmamba_report::heatmap::ColourMap;
+use vmamba_study::ablation::AblationConfig;
+use vmamba_study::erf::{self, Field, Images, Look, Settings, State};
+use vmamba_train::DeviceChoice;
 
 /// Draw the effective receptive field of models, before and after training: which pixels the unit in the middle of the last map depends on.
 ///
@@ -118,7 +118,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let out = &arguments.out;
     std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
     let mut fields = Vec::new();
-    let outcome = erf::run(&subjects, states, &mut images, &settings, process::interrupted(), |field| {
+    let outcome = erf::run(&subjects, states, &mut images, &settings, &process::interrupted(), |field| {
         let path = erf::write_field(out, &field, settings.size)?;
         println!("{} {}: {} images, {}", field.model, field.state.words(), field.images.len(), path.display());
         fields.push(field);

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use anstream::println;
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
-use tools::engine::process;
 use vmamba::checkpoint::{Checkpoint, StateDict, Weights, export_safetensors};
+use vmamba_cli::process;
 
 /// Write the weights of a checkpoint, and nothing else, as .safetensors with the official keys.
 ///

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anstream::{print, println};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use tools::engine::device::DeviceChoice;
-use tools::engine::precision::Precision;
-use tools::engine::process;
-use tools::gpu_check::{self, Environment, FixtureSet, MemoryWork, Part, PeerSource, Protocol, Session, Setup};
 use vmamba::Preset;
+use vmamba_cli::process;
+use vmamba_study::gpu_check::{self, Environment, FixtureSet, MemoryWork, Part, PeerSource, Protocol, Session, Setup};
+use vmamba_train::DeviceChoice;
+use vmamba_train::Precision;
 
 /// Check a device against the CPU and the official implementations, and measure speed, memory and bandwidth on it, beside PyTorch where
 /// a Python with it is there.
@@ -92,7 +92,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if let Some(work) = &arguments.measure_memory {
         let work = MemoryWork::parse(work)?;
         let device = arguments.device.open()?;
-        let measured = process::without_panic(|| gpu_check::measure_memory(&work, &device)).map_err(anyhow::Error::msg)??;
+        let measured = vmamba_train::panics::catch(|| gpu_check::measure_memory(&work, &device)).map_err(anyhow::Error::msg)??;
         println!("{measured}");
         return Ok(true);
     }

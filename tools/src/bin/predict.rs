@@ -10,20 +10,21 @@ use burn::prelude::Device;
 use clap::Parser;
 use image::RgbImage;
 use serde_json::json;
-use tools::arguments::share;
-use tools::engine::config::{self, SegmentationConfig};
-use tools::engine::detection::evaluate::Detector;
-use tools::engine::detection::{self, LoadedDetector, load_detector};
-use tools::engine::device::DeviceChoice;
-use tools::engine::evaluate::{Predictor, default_slide};
-use tools::engine::precision::Precision;
-use tools::engine::process;
-use tools::engine::segmentation::{LoadedSegmentor, load_segmentor};
-use tools::report::objects;
-use tools::report::pictures::{self, Classes};
 use vision_datasets::image_io::read_rgb;
-use vision_datasets::sample::Detection;
 use vmamba::checkpoint::{Checkpoint, Weights};
+use vmamba_cli::arguments::share;
+use vmamba_cli::process;
+use vmamba_recipes::config;
+use vmamba_recipes::detection::{self, LoadedDetector, load_detector};
+use vmamba_recipes::segmentation;
+use vmamba_recipes::segmentation::config::{SegmentationConfig, default_slide};
+use vmamba_recipes::segmentation::{LoadedSegmentor, load_segmentor};
+use vmamba_report::files::write_whole;
+use vmamba_report::objects;
+use vmamba_report::pictures::{self, Classes};
+use vmamba_train::DeviceChoice;
+use vmamba_train::Precision;
+use vmamba_types::Detection;
 
 /// Predict photos with a trained model. Of a segmentor: an overlay with legend and a PNG of class indices for each photo. Of a detector: an
 /// overlay with boxes, masks, names and scores, and a JSON file with the same.
@@ -57,7 +58,7 @@ struct Arguments {
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
     /// Type of the activations; without speed gain on the CPU.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "TYPE", default_value_t)]
     precision: Precision,
 }
 
@@ -101,22 +102,22 @@ impl Model {
             Self::Segmentor(segmentor) => {
                 let LoadedSegmentor { model, config, classes, .. } = &**segmentor;
                 let (pipeline, test, precision) = (&config.data.test, &config.test, arguments.precision);
-                let predictor = Predictor { model, device, pipeline, test, augment: arguments.tta, precision };
-                let labels = predictor.labels(image)?;
+                let predictor = segmentation::Predictor { model, device, pipeline, test, augment: arguments.tta, precision };
+                let labels = predictor.predict(image)?;
                 let classes = Classes { names: &classes.names, palette: &classes.palette };
                 pictures::save(&file("overlay.png"), &pictures::comparison(image, None, &labels, classes, arguments.alpha)?)?;
                 pictures::save_labels(&file("labels.png"), &labels, image.width(), image.height())
             }
             Self::Detector(loaded) => {
                 let LoadedDetector { model, config, classes, .. } = &**loaded;
-                let detector = Detector { model, device, pipeline: &config.data.test, precision: arguments.precision };
-                let mut found = detector.detect(image);
+                let detector = detection::Predictor { model, device, pipeline: &config.data.test, precision: arguments.precision };
+                let mut found = detector.predict(image);
                 found.retain(|detection| detection.score >= arguments.score);
                 pictures::save(&file("overlay.png"), &objects::overlay(image, &found, classes, arguments.score))?;
                 let objects: Vec<_> = found.iter().map(|detection| described(detection, &classes.names)).collect();
                 let path = file("objects.json");
                 let document = json!({"width": image.width(), "height": image.height(), "objects": objects});
-                std::fs::write(&path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))
+                write_whole(&path, format!("{document:#}\n").as_bytes())
             }
         }
     }
@@ -128,7 +129,7 @@ fn is_detector(path: &Path) -> Result<bool> {
     if let Some(task) = checkpoint.metadata().get("task").filter(|_| checkpoint.is_ours()) {
         return Ok(task == detection::TASK);
     }
-    Ok(checkpoint.state_dict(Weights::Auto)?.keys().any(|key| key.starts_with("rpn_head.")))
+    Ok(mask_rcnn::is_checkpoint(checkpoint.keys(Weights::Auto)?))
 }
 
 /// An object in COCO's terms, with the name of its class.

@@ -10,13 +10,13 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use image::RgbImage;
 use serde_json::{Value, json};
-use tools::engine::process;
-use tools::report::route_figure::RouteFigure;
-use tools::report::write_whole;
-use tools::routes::{RouteError, pattern_name, place, readers};
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::scenes::{SceneConfig, SceneDataset};
 use vmamba::vmamba::ScanPattern;
+use vmamba_cli::process;
+use vmamba_report::files::write_whole;
+use vmamba_study::routes::figure::RouteFigure;
+use vmamba_study::routes::{RouteError, pattern_name, place, readers};
 
 /// Pixels of the longer side of a built-in scene.
 const SCENE: usize = 512;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use anstream::{eprintln, print, println};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use tools::arguments::{model_and_file, whole_number};
-use tools::engine::precision::Precision;
-use tools::engine::process;
-use tools::scaling::{self, AccuracyPlan, Plan, Purpose, Request, Study, allocator::CountingAllocator};
 use vision_datasets::imagenet::ImageFolder;
 use vmamba::zoo::BackboneConfig;
+use vmamba_cli::arguments::{model_and_file, whole_number};
+use vmamba_cli::measuring_arguments::MeasuringArguments;
+use vmamba_cli::process;
+use vmamba_study::scaling::{self, AccuracyPlan, Plan, Purpose, Request, Study, allocator::CountingAllocator};
+use vmamba_train::Precision;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -59,7 +60,7 @@ struct Arguments {
     #[arg(long, default_value_t = 32, value_parser = whole_number)]
     accuracy_batch: usize,
     #[command(flatten)]
-    measuring: scaling::Arguments,
+    measuring: MeasuringArguments,
     /// Folder for the study.
     #[arg(long, default_value = "runs/scaling")]
     out: PathBuf,
@@ -100,11 +101,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.measuring.retry {
         study.rows.retain(|row| row.failed.is_none());
     }
-    let mut complete = scaling::run(&plan.works()?, plan.protocol, &mut study, &arguments.out, interrupted)?;
+    let mut complete = scaling::run(&plan.works()?, plan.protocol, &mut study, &arguments.out, &interrupted)?;
     // An error here does not cost the report of what was measured.
     let mut judged = Ok(true);
     if let Some(accuracy) = accuracy.filter(|_| complete) {
-        judged = scaling::accuracy::run(&accuracy, &device, &mut study, &arguments.out, interrupted);
+        judged = scaling::accuracy::run(&accuracy, &device, &mut study, &arguments.out, &interrupted);
     }
     for path in scaling::write(&study, &arguments.out)? {
         println!("{}", path.display());

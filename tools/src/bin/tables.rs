@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use anstream::{print, println};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use tools::engine::process;
-use tools::tables::run::{Run, read_checkpoint, read_folder};
-use tools::tables::{Benchmark, assemble, layout};
+use vmamba_cli::process;
+use vmamba_report::files::write_whole;
+use vmamba_study::tables::run::{Run, read_checkpoint, read_folder};
+use vmamba_study::tables::{Benchmark, assemble, layout};
 
 /// Print the published COCO and ADE20K tables, our results below the published ones, and what differs in the setting.
 ///
@@ -83,5 +84,5 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    write_whole(path, text.as_bytes())
 }

@@ -8,18 +8,20 @@ use anstream::println;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
-use tools::arguments::whole_number;
-use tools::engine::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
-use tools::engine::classification::{
-    ClassificationReport, Feed, LoadedClassifier, check_classes, evaluate_classifier, load_classifier, model_config, warn_of_skipped,
-};
-use tools::engine::device::DeviceChoice;
-use tools::engine::logging::progress_bar;
-use tools::engine::precision::Precision;
-use tools::engine::process;
 use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::transforms::ClassificationPipeline;
 use vmamba::checkpoint::Weights;
+use vmamba_cli::arguments::whole_number;
+use vmamba_cli::process;
+use vmamba_recipes::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
+use vmamba_recipes::classification::{
+    ClassificationReport, Feed, LoadedClassifier, check_classes, evaluate_classifier, load_classifier, model_config,
+};
+use vmamba_report::console::progress_bar;
+use vmamba_report::console::warn_of_skipped;
+use vmamba_report::files::write_whole;
+use vmamba_train::DeviceChoice;
+use vmamba_train::Precision;
 
 /// Evaluate an image classifier on a folder of images a class, at any size; optionally tune its last layer for that size.
 #[derive(Parser)]
@@ -53,7 +55,7 @@ struct Arguments {
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
     /// Type of the activations; without speed gain on the CPU.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "TYPE", default_value_t)]
     precision: Precision,
     /// Write the figures as JSON, with those of every class.
     #[arg(long, value_name = "FILE")]
@@ -148,9 +150,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         stop: None,
     };
     let bar = progress_bar(data.len() as u64);
-    let report = evaluate_classifier(&classifier.model, &data, &feed, &bar)?;
+    let report = evaluate_classifier(&classifier.model, &data, &feed, &|images| bar.inc(images))?;
     bar.finish_and_clear();
-    warn_of_skipped(&report.skipped, "--data");
+    warn_of_skipped(report.skipped.iter().map(|image| image.reason.as_str()), "--data");
     println!(
         "{}  ({} images, {} skipped, {:.2} images/s)",
         report.summary(),
@@ -178,13 +180,13 @@ fn tune(
     let options = &arguments.tuning;
     let extract = |data: &Arc<ImageFolder>, message: &'static str| {
         let bar = progress_bar(data.len() as u64).with_message(message);
-        let table = extract_features(&classifier.model, data, feed, &bar);
+        let table = extract_features(&classifier.model, data, feed, &|images| bar.inc(images));
         bar.finish_and_clear();
         table
     };
     let val = extract(val, "validation features")?;
     let train = extract(train, "training features")?;
-    warn_of_skipped(&train.skipped, "--linear-tuning");
+    warn_of_skipped(train.skipped.iter().map(|image| image.reason.as_str()), "--linear-tuning");
     let config = TuningConfig {
         epochs: options.epochs,
         batch_size: options.tuning_batch,
@@ -223,5 +225,5 @@ fn write_json(
         "size": arguments.size, "resized_side": pipeline.resized_side(), "batch_size": arguments.batch_size,
         "precision": arguments.precision, "device": arguments.device.to_string(), "metrics": report, "linear_tuning": tuned,
     });
-    std::fs::write(path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))
+    write_whole(path, format!("{document:#}\n").as_bytes())
 }

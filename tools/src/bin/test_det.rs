@@ -9,17 +9,19 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use indicatif::ProgressBar;
 use serde_json::json;
-use tools::engine::config;
-use tools::engine::detection::config::{DetectionConfig, DetectionSource};
-use tools::engine::detection::evaluate::{Detector, STATISTICS, category_table, statistics_table, summary};
-use tools::engine::detection::load_detector;
-use tools::engine::device::DeviceChoice;
-use tools::engine::precision::Precision;
-use tools::engine::process;
-use tools::published::detection_row;
-use tools::report::curves::precision_recall;
-use tools::report::{objects, pictures};
 use vision_datasets::coco::{EvalReport, IouType, write_results};
+use vmamba_cli::process;
+use vmamba_recipes::config;
+use vmamba_recipes::detection::Predictor;
+use vmamba_recipes::detection::config::{CocoSource, DetectionConfig, DetectionSource};
+use vmamba_recipes::detection::load_detector;
+use vmamba_report::curves::precision_recall;
+use vmamba_report::detection::{STATISTICS, category_table, statistics_table, summary};
+use vmamba_report::files::write_whole;
+use vmamba_report::{objects, pictures};
+use vmamba_study::published::detection_row;
+use vmamba_train::DeviceChoice;
+use vmamba_train::Precision;
 
 /// Evaluate a detector on its validation data: AP of boxes and masks.
 #[derive(Parser)]
@@ -55,7 +57,7 @@ struct Arguments {
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
     /// Type of the activations; without speed gain on the CPU.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "TYPE", default_value_t)]
     precision: Precision,
 }
 
@@ -80,7 +82,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
     }
 
-    let predictor = Detector { model: &detector.model, device: &device, pipeline: &config.data.test, precision: arguments.precision };
+    let predictor = Predictor { model: &detector.model, device: &device, pipeline: &config.data.test, precision: arguments.precision };
     let bar = ProgressBar::new(data.len() as u64);
     let found = predictor.evaluate(&data, config.data.workers, |_, sample, detections| {
         if let Some(folder) = &drawn {
@@ -124,7 +126,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             "max_detections": [100, 300, 1000], "classes": detector.classes.names, "bbox": of(boxes), "segm": of(masks),
             "classes_bbox": category_table(boxes, masks, &detector.classes, &ids).json_rows(), "configuration": config,
         });
-        std::fs::write(path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+        write_whole(path, format!("{document:#}\n").as_bytes())?;
     }
     Ok(())
 }
@@ -132,7 +134,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 /// The data to evaluate on.
 fn source(configured: &DetectionSource, arguments: &Arguments) -> Result<DetectionSource> {
     let mut source = configured.clone();
-    if let DetectionSource::Coco { root, val_annotations, val_images, .. } = &mut source {
+    if let DetectionSource::Coco(CocoSource { root, val_annotations, val_images, .. }) = &mut source {
         let replace = |target: &mut PathBuf, given: &Option<PathBuf>| {
             if let Some(given) = given {
                 target.clone_from(given);
@@ -144,13 +146,13 @@ fn source(configured: &DetectionSource, arguments: &Arguments) -> Result<Detecti
         return Ok(source);
     }
     match (&arguments.annotations, &arguments.images) {
-        (Some(annotations), Some(images)) => Ok(DetectionSource::Coco {
+        (Some(annotations), Some(images)) => Ok(DetectionSource::Coco(CocoSource {
             root: arguments.data.clone().unwrap_or_else(|| Path::new(".").to_owned()),
             train_annotations: annotations.clone(),
             train_images: images.clone(),
             val_annotations: annotations.clone(),
             val_images: images.clone(),
-        }),
+        })),
         _ if arguments.data.is_some() => bail!("--data needs --annotations and --images: this model was trained on the built-in scenes"),
         _ => Ok(source),
     }

@@ -9,14 +9,17 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use indicatif::ProgressBar;
 use serde_json::json;
-use tools::engine::config::{self, DataSource, SegmentationConfig};
-use tools::engine::device::DeviceChoice;
-use tools::engine::evaluate::{Predictor, class_table, default_slide, summary};
-use tools::engine::precision::Precision;
-use tools::engine::process;
-use tools::engine::segmentation::{load_segmentor, open_data};
-use tools::published::{Measured, segmentation_row};
-use tools::report::pictures::{self, Classes};
+use vmamba_cli::process;
+use vmamba_recipes::segmentation::Predictor;
+use vmamba_recipes::segmentation::config::{FolderSource, SegmentationConfig, SegmentationSource, default_slide};
+use vmamba_recipes::segmentation::load_segmentor;
+use vmamba_recipes::{Split, config};
+use vmamba_report::files::write_whole;
+use vmamba_report::pictures::{self, Classes};
+use vmamba_report::segmentation::{class_table, summary};
+use vmamba_study::published::{Measured, segmentation_row};
+use vmamba_train::DeviceChoice;
+use vmamba_train::Precision;
 
 /// Evaluate a semantic segmentor on its validation data.
 #[derive(Parser)]
@@ -52,7 +55,7 @@ struct Arguments {
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceChoice,
     /// Type of the activations; without speed gain on the CPU.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "TYPE", default_value_t)]
     precision: Precision,
 }
 
@@ -70,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
     let mut segmentor = load_segmentor(&arguments.checkpoint, given, &device)?;
     let config = &mut segmentor.config;
-    if let DataSource::Folder { root, val_split, .. } = &mut config.data.source {
+    if let SegmentationSource::Folder(FolderSource { root, val_split, .. }) = &mut config.data.source {
         if let Some(data) = &arguments.data {
             root.clone_from(data);
         }
@@ -83,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.slide {
         config.test.mode = default_slide(config.data.train.crop.size);
     }
-    let data = open_data(&config.data.source, true)?;
+    let data = config.data.source.open(Split::Val)?;
     if data.classes().len() != segmentor.classes.len() {
         anyhow::bail!("the model knows {} classes, the data have {}", segmentor.classes.len(), data.classes().len());
     }
@@ -124,7 +127,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             "checkpoint": arguments.checkpoint, "config": config.name, "iteration": segmentor.iteration, "tta": arguments.tta,
             "mode": config.test.mode, "precision": arguments.precision, "images": evaluation.images, "classes": segmentor.classes.names, "metrics": report, "configuration": config,
         });
-        std::fs::write(path, format!("{document:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+        write_whole(path, format!("{document:#}\n").as_bytes())?;
     }
     Ok(())
 }

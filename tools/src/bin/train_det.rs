@@ -4,9 +4,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tools::engine::detection::DetectionTraining;
-use tools::engine::process;
-use tools::engine::run::{self, TrainArguments};
+use vmamba_cli::process;
+use vmamba_cli::train::{TrainArguments, train};
+use vmamba_recipes::detection::{AnyDetector, Detection};
 
 /// Train a detector with instance masks (Mask R-CNN on VMamba).
 ///
@@ -20,5 +20,5 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    process::run_tool(|| run::train::<DetectionTraining>(&arguments.train).map(|()| true))
+    process::run_tool(|| train::<Detection<AnyDetector>>(&arguments.train).map(|()| true))
 }

@@ -4,9 +4,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tools::engine::process;
-use tools::engine::run::{self, TrainArguments};
-use tools::engine::segmentation::SegmentationTraining;
+use upernet::UperNet;
+use vmamba::zoo::Backbone;
+use vmamba_cli::process;
+use vmamba_cli::train::{TrainArguments, train};
+use vmamba_recipes::segmentation::Segmentation;
 
 /// Train a semantic segmentor (UperNet on VMamba).
 ///
@@ -20,5 +22,5 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    process::run_tool(|| run::train::<SegmentationTraining>(&arguments.train).map(|()| true))
+    process::run_tool(|| train::<Segmentation<UperNet<Backbone>>>(&arguments.train).map(|()| true))
 }

@@ -1,0 +1,198 @@
+//! Classifiers: loading one, and its accuracy on a folder of images a class.
+//!
+//! ```text
+//! ImageFolder ── Prefetch (ClassificationPipeline) ── batches ─┬─ Classifier::forward ──> ClassificationReport
+//!                                                              └─ Classifier::features ── linear_tuning ──> TuningReport
+//! ```
+
+pub mod linear_tuning;
+mod report;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use burn::module::Module;
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use vision_datasets::DataError;
+use vision_datasets::imagenet::ImageFolder;
+use vision_datasets::loader::Prefetch;
+use vision_datasets::transforms::{ClassificationPipeline, NetworkInput};
+use vmamba::checkpoint::{Checkpoint, Weights, load_into};
+use vmamba::zoo::{BackboneConfig, Classifier};
+
+use report::Counts;
+pub use report::{ClassAccuracy, ClassificationReport, Skipped};
+
+use vmamba_train::Precision;
+
+/// How images reach a classifier.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// What an image goes through.
+    pub pipeline: ClassificationPipeline,
+    /// Images of a batch.
+    pub batch_size: usize,
+    /// Threads that read images.
+    pub workers: usize,
+    /// Type of the activations.
+    pub precision: Precision,
+    /// Where the classifier is.
+    pub device: Device,
+    /// Ends the work with [`Interrupted`] when it is set.
+    pub stop: Option<Arc<AtomicBool>>,
+}
+
+/// Somebody wants the work to end before it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+/// A classifier from a checkpoint, ready to predict.
+pub struct LoadedClassifier {
+    /// The model, without gradients.
+    pub model: Classifier,
+    /// Its classes.
+    pub num_classes: usize,
+    /// The set of weights that was read; empty for a file of one.
+    pub weights: String,
+}
+
+/// The configuration that `--model` means: a published model by its name, or a TOML file with the options of one (the table
+/// `model.backbone` of training configurations), whose name ends with `.toml`.
+///
+/// # Errors
+/// When there is no such model or file, or its options are wrong.
+pub fn model_config(model: &str) -> Result<BackboneConfig> {
+    if Path::new(model).extension().is_none_or(|ending| ending != "toml") {
+        return Ok(BackboneConfig::named(model)?);
+    }
+    let text = std::fs::read_to_string(model).with_context(|| format!("cannot read {model}"))?;
+    toml::from_str(&text).map_err(|error| anyhow::anyhow!("{model}: {}", error.message()))
+}
+
+/// Loads a classifier of the model `config` strictly; the file's head says how many classes it has.
+///
+/// # Errors
+/// When the file is no checkpoint, has no head, or is of another model.
+pub fn load_classifier(path: &Path, config: &BackboneConfig, weights: Weights, device: &Device) -> Result<LoadedClassifier> {
+    let checkpoint = Checkpoint::read(path)?;
+    let state = config.official_state(checkpoint.state_dict(weights)?);
+    let weights = checkpoint.weight_set(weights).unwrap_or_default().to_owned();
+    let Some(num_classes) = config.num_classes(&state) else {
+        bail!("{} is no classifier of this model: it has no {}", path.display(), config.head_key());
+    };
+    let model = config.try_init_classifier(num_classes, device).context("--model")?;
+    let (model, _) = load_into(model, &vmamba::zoo::key, &state, &config.load_options()).with_context(|| path.display().to_string())?;
+    Ok(LoadedClassifier { model: model.valid(), num_classes, weights })
+}
+
+/// Checks that a data set has as many classes as a model.
+///
+/// # Errors
+/// When not, with both numbers.
+pub fn check_classes(data: &ImageFolder, num_classes: usize) -> Result<()> {
+    let found = data.classes().len();
+    if found != num_classes {
+        bail!(
+            "the model knows {num_classes} classes, {} has {found}; name a list of all classes with --classes if some have no folder",
+            data.root().display()
+        );
+    }
+    Ok(())
+}
+
+/// Top-1 and top-5 accuracy of a classifier without gradients on a data set of the same number of classes. The same figures come out
+/// whatever the number of workers. Images that cannot be read are skipped and named; they count neither as right nor as wrong.
+/// `progress` is called with the number of images done since its last call.
+///
+/// # Errors
+/// When not one image can be read, or logits are no numbers.
+pub fn evaluate_classifier(
+    model: &Classifier,
+    data: &Arc<ImageFolder>,
+    feed: &Feed,
+    progress: &dyn Fn(u64),
+) -> Result<ClassificationReport> {
+    let begin = Instant::now();
+    let mut counts = Counts::new(data.classes().len());
+    let skipped = for_each_batch(data, feed, progress, |images, batch| {
+        let logits: Vec<f32> = model.forward(images).into_data().iter::<f32>().collect();
+        counts.add(&logits, &batch.labels).map_err(|place| anyhow::anyhow!("the logits of {} are no numbers", batch.name(data, place)))
+    })?;
+    Ok(counts.report(data.classes(), skipped, begin.elapsed().as_secs_f64()))
+}
+
+/// What is known of the images of a batch, which are in the order of the data set.
+#[derive(Default)]
+struct ImageBatch {
+    /// Their classes.
+    labels: Vec<usize>,
+    /// Their numbers in the data set.
+    indices: Vec<usize>,
+}
+
+impl ImageBatch {
+    /// The file of an image of the batch.
+    fn name(&self, data: &ImageFolder, place: usize) -> String {
+        let image = self.indices.get(place).and_then(|index| data.image(*index));
+        image.map_or_else(|| "an image".to_owned(), |(path, _)| path.display().to_string())
+    }
+}
+
+/// Gives all readable images of a data set in batches `[batch, 3, size, size]`, as the network takes them, and returns the others.
+fn for_each_batch(
+    data: &Arc<ImageFolder>,
+    feed: &Feed,
+    progress: &dyn Fn(u64),
+    mut each: impl FnMut(Tensor<4>, &ImageBatch) -> Result<()>,
+) -> Result<Vec<Skipped>> {
+    let inputs = {
+        let (source, pipeline) = (Arc::clone(data), feed.pipeline.clone());
+        let make = move |index: u64| -> Result<(NetworkInput, usize), DataError> {
+            let sample = source.get(index as usize)?;
+            Ok((pipeline.apply(&sample.image), sample.label))
+        };
+        Prefetch::new(0..data.len() as u64, feed.workers, feed.batch_size.max(2 * feed.workers), make)
+    };
+    let side = feed.pipeline.size;
+    let (mut values, mut batch) = (Vec::new(), ImageBatch::default());
+    let mut skipped = Vec::new();
+    let mut seen = 0;
+    for (index, input) in inputs.enumerate() {
+        seen += 1;
+        match input {
+            Ok((input, label)) => {
+                values.extend(input.values);
+                batch.labels.push(label);
+                batch.indices.push(index);
+            }
+            Err(error) => {
+                progress(1);
+                skipped.push(Skipped { reason: error.to_string() });
+            }
+        }
+        if feed.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst)) {
+            return Err(Interrupted.into());
+        }
+        let count = batch.labels.len();
+        if count > 0 && (count >= feed.batch_size || seen == data.len()) {
+            let shape = [count, 3, side, side];
+            let images = feed.precision.input(Tensor::from_data(TensorData::new(std::mem::take(&mut values), shape), &feed.device));
+            each(images, &std::mem::take(&mut batch))?;
+            progress(count as u64);
+        }
+    }
+    if seen < data.len() {
+        bail!("a thread that reads images ended early, after {seen} of {}", data.len());
+    }
+    match skipped.first() {
+        Some(first) if skipped.len() == data.len() => {
+            bail!("not one of the {} images can be read; the first: {}", data.len(), first.reason)
+        }
+        _ => Ok(skipped),
+    }
+}

@@ -1,0 +1,274 @@
+//! Configuration files: TOML with inheritance and overrides. Every key is checked.
+//!
+//! `base = "file.toml"`, relative to the file that names it, is read first and overlaid table by table; `--set train.lr=1e-4` comes last. An
+//! unknown key is refused with the nearest known one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use include_dir::{Dir, include_dir};
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+/// Deserialises a table inside of another one. The error begins with the path in the table, so that [`load`] can name the whole path.
+///
+/// # Errors
+/// When a key or value is not valid.
+pub fn at_path<T: DeserializeOwned>(table: serde_json::Map<String, serde_json::Value>) -> Result<T, String> {
+    serde_path_to_error::deserialize(serde_json::Value::Object(table)).map_err(|error| {
+        let path = error.path().to_string();
+        let message = error.into_inner();
+        if path == "." { message.to_string() } else { format!("{AT}{path}: {message}") }
+    })
+}
+
+/// Begins an error of [`at_path`].
+const AT: &str = "at ";
+
+/// Reads a configuration file with its bases, applies `overrides` (`key.path=value`) and checks every key.
+///
+/// # Errors
+/// When a file cannot be read or parsed, bases form a circle, an override is malformed, or a key or value is not valid.
+pub fn load<C: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<C> {
+    let table = read_with_bases(path, &mut Vec::new())?;
+    finish(table, overrides, &path.display().to_string())
+}
+
+/// As [`load`], from the text of a built-in configuration.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text<C: DeserializeOwned>(text: &str, overrides: &[String], name: &str) -> Result<C> {
+    finish(text.parse::<Table>().with_context(|| format!("{name} is no TOML"))?, overrides, name)
+}
+
+fn finish<C: DeserializeOwned>(mut table: Table, overrides: &[String], name: &str) -> Result<C> {
+    for text in overrides {
+        apply_override(&mut table, text)?;
+    }
+    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+        let path = error.path().to_string();
+        let message = error.into_inner().to_string();
+        // The path inside of a table with a `kind` is in the message.
+        let (inner, message) = message.strip_prefix(AT).and_then(|rest| rest.split_once(": ")).unwrap_or(("", &message));
+        let place = [path.as_str(), inner].into_iter().filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join(".");
+        let separator = if place.is_empty() { "" } else { ": " };
+        anyhow!("{name}: {place}{separator}{}", explain(message))
+    })
+}
+
+fn read_with_bases(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Table> {
+    let real = path.canonicalize().with_context(|| match chain.last() {
+        Some(from) => format!("cannot read {}, the base of {}", path.display(), from.display()),
+        None => format!("cannot read the configuration {}", path.display()),
+    })?;
+    if chain.contains(&real) {
+        bail!(
+            "{}: its bases lead back to itself through {}",
+            real.display(),
+            chain.last().map_or(String::new(), |p| p.display().to_string())
+        );
+    }
+    let text = std::fs::read_to_string(&real).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let (bases, table) = parse(&text, path)?;
+    chain.push(real.clone());
+    let mut merged = Table::new();
+    for base in bases {
+        merge(&mut merged, read_with_bases(&real.parent().unwrap_or(Path::new(".")).join(base), chain)?);
+    }
+    chain.pop();
+    merge(&mut merged, table);
+    Ok(merged)
+}
+
+/// The names of the bases of a configuration, and what it says itself.
+fn parse(text: &str, path: &Path) -> Result<(Vec<String>, Table)> {
+    let mut table: Table = text.parse().with_context(|| format!("{} is no TOML", path.display()))?;
+    let bases = match table.remove("base") {
+        None => Vec::new(),
+        Some(Value::String(base)) => vec![base],
+        Some(Value::Array(bases)) => bases
+            .into_iter()
+            .map(|base| match base {
+                Value::String(base) => Ok(base),
+                other => bail!("{}: base must be file names, not {other}", path.display()),
+            })
+            .collect::<Result<_>>()?,
+        Some(other) => bail!("{}: base must be a file name or a list of them, not {other}", path.display()),
+    };
+    Ok((bases, table))
+}
+
+/// The folder of configurations, as it was when the program was built.
+static BUILT_IN: Dir = include_dir!("$CARGO_MANIFEST_DIR/../../configs");
+
+/// As [`load`], for `path` below the repository's folder of configurations as it was when the program was built; none where there is no
+/// such file.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_built_in<C: DeserializeOwned>(path: &str) -> Result<Option<C>> {
+    fn read(path: &Path) -> Result<Option<Table>> {
+        let Some(text) = BUILT_IN.get_file(path).and_then(|file| file.contents_utf8()) else { return Ok(None) };
+        let (bases, table) = parse(text, path)?;
+        let mut merged = Table::new();
+        for base in bases {
+            // The folder has no `..` in it.
+            let folder = path.parent().unwrap_or(Path::new(""));
+            let (folder, name) = match base.strip_prefix("../") {
+                Some(name) => (folder.parent().unwrap_or(Path::new("")), name),
+                None => (folder, base.as_str()),
+            };
+            let below = read(&folder.join(name))?;
+            merge(&mut merged, below.with_context(|| format!("{}: no base {base}", path.display()))?);
+        }
+        merge(&mut merged, table);
+        Ok(Some(merged))
+    }
+    read(Path::new(path))?.map(|table| finish(table, &[], path)).transpose()
+}
+
+/// Overlays `top` table by table; of two choices with different `kind` or `preset` only the upper one stays.
+fn merge(base: &mut Table, top: Table) {
+    for (key, value) in top {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => {
+                if ["kind", "preset"].iter().any(|tag| above.get(*tag).is_some_and(|own| below.get(*tag) != Some(own))) {
+                    *below = above;
+                } else {
+                    merge(below, above);
+                }
+            }
+            (_, value) => drop(base.insert(key, value)),
+        }
+    }
+}
+
+fn apply_override(table: &mut Table, text: &str) -> Result<()> {
+    let Some((path, value)) = text.split_once('=') else { bail!("--set {text}: expected key.path=value") };
+    // What is no TOML value is a string: `init=weights.pth` needs no quotes.
+    let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut names: Vec<&str> = path.trim().split('.').collect();
+    let Some(last) = names.pop().filter(|name| !name.is_empty()) else { bail!("--set {text}: the key is empty") };
+    let mut place = table;
+    for name in names {
+        let next = place.entry(name).or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(next) = next else { bail!("--set {text}: `{name}` is a value, not a table") };
+        place = next;
+    }
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// What differs between the configuration a run wrote down in `snapshot` and `text`, one line a key.
+///
+/// # Errors
+/// When the file cannot be read or one of them is no TOML.
+pub fn differences(snapshot: &Path, text: &str) -> Result<Vec<String>> {
+    let old = std::fs::read_to_string(snapshot).with_context(|| format!("cannot read {}", snapshot.display()))?;
+    let old = old.parse().with_context(|| format!("{} is no TOML", snapshot.display()))?;
+    let mut lines = Vec::new();
+    collect_differences("", &Value::Table(old), &Value::Table(text.parse()?), &mut lines);
+    Ok(lines)
+}
+
+fn collect_differences(path: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
+    let (Value::Table(old_table), Value::Table(new_table)) = (old, new) else {
+        if old != new {
+            lines.push(format!("{path} was {old}, is {new}"));
+        }
+        return;
+    };
+    let own = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    for (key, value) in old_table {
+        match new_table.get(key) {
+            Some(new) => collect_differences(&own(key), value, new, lines),
+            None => lines.push(format!("{} was {value}, is not set", own(key))),
+        }
+    }
+    for (key, value) in new_table.iter().filter(|(key, _)| !old_table.contains_key(*key)) {
+        lines.push(format!("{} was not set, is {value}", own(key)));
+    }
+}
+
+/// Adds the nearest valid name to serde's message about an unknown one.
+fn explain(message: &str) -> String {
+    // The place, which TOML's errors repeat in a line of their own, is known.
+    let message = message.trim().lines().filter(|line| !line.starts_with("in `")).collect::<Vec<_>>().join(" ");
+    let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let names = quoted(&message);
+    match names.split_first() {
+        Some((unknown, known)) if message.starts_with("unknown") && !known.is_empty() => {
+            let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
+            let nearest = nearest.filter(|name| strsim::jaro_winkler(unknown, name) > 0.7);
+            let hint = nearest.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+            format!("unknown name `{unknown}`{hint} (possible: {})", known.join(", "))
+        }
+        _ => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use vmamba::zoo::BackboneConfig;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Small {
+        name: String,
+        inner: Inner,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        learning_rate: f64,
+        steps: Vec<u64>,
+    }
+
+    #[test]
+    fn bases_are_overlaid_and_overrides_come_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("base.toml", "name = 'a'\n[inner]\nlearning_rate = 1.0\nsteps = [1]\n");
+        write("top.toml", "base = 'base.toml'\n[inner]\nsteps = [2, 3]\n");
+        let overrides = ["inner.learning_rate=0.5".to_owned(), "name=some text".to_owned()];
+        let config: Small = load(&folder.path().join("top.toml"), &overrides).unwrap();
+        assert_eq!(config, Small { name: "some text".into(), inner: Inner { learning_rate: 0.5, steps: vec![2, 3] } });
+
+        write("circle.toml", "base = 'circle.toml'\n");
+        assert!(load::<Small>(&folder.path().join("circle.toml"), &[]).unwrap_err().to_string().contains("back to itself"));
+        write("orphan.toml", "base = 'gone.toml'\n");
+        let error = load::<Small>(&folder.path().join("orphan.toml"), &[]).unwrap_err().to_string();
+        assert!(error.contains("gone.toml") && error.contains("orphan.toml"), "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_key_names_the_place_and_the_nearest_key() {
+        let text = "name = 'a'\n[inner]\nlearning_rte = 1.0\nsteps = []\n";
+        let error = load_text::<Small>(text, &[], "demo.toml").unwrap_err().to_string();
+        assert!(error.contains("demo.toml") && error.contains("inner") && error.contains("did you mean `learning_rate`?"), "{error}");
+        let error = load_text::<Small>("name = 1\n", &[], "demo.toml").unwrap_err().to_string();
+        assert!(error.contains("name"), "{error}");
+    }
+
+    #[test]
+    fn a_preset_can_be_changed_and_an_unknown_option_is_refused() {
+        #[derive(Debug, Deserialize)]
+        struct Holder {
+            backbone: BackboneConfig,
+        }
+        let text = "[backbone]\npreset = 'vmamba_tiny_s1l8'\ndrop_path_rate = 0.3\n";
+        let BackboneConfig::Vmamba(config) = load_text::<Holder>(text, &[], "x").unwrap().backbone else { panic!("no VMamba") };
+        assert_eq!(config.drop_path_rate, 0.3);
+        assert_eq!(config.depths, vmamba::VmambaConfig::preset(vmamba::Preset::VmambaTinyS1l8).depths);
+        let error = load_text::<Holder>("[backbone]\npreset = 'vmamba_tiny_s1l8'\nembed_dims = 96\n", &[], "x").unwrap_err().to_string();
+        assert!(error.contains("embed_dims"), "{error}");
+        let error = load_text::<Holder>("[backbone]\npreset = 'vmamba_huge'\n", &[], "x").unwrap_err().to_string();
+        assert!(error.contains("vmamba_huge"), "{error}");
+    }
+}

@@ -1,0 +1,44 @@
+//! Recipes that a configuration file describes.
+
+use std::path::Path;
+
+use anyhow::Result;
+use burn::prelude::*;
+use vmamba::checkpoint::LoadReport;
+use vmamba::complexity::Complexity;
+use vmamba_train::Recipe;
+
+use crate::run_config::{RunConfig, TaskConfig};
+
+/// A recipe that a configuration file describes.
+pub trait Configured: Recipe + Sized {
+    /// Its task, which determines the tables of the configuration.
+    type Task: TaskConfig;
+
+    /// A configuration that needs no data of the user's.
+    const DEMO: &'static str;
+
+    /// Opens the data that a configuration names.
+    ///
+    /// # Errors
+    /// When data are missing or wrong.
+    fn open(config: &RunConfig<Self::Task>) -> Result<Self>;
+
+    /// The model with random weights, drawn with the configuration's seed.
+    ///
+    /// # Errors
+    /// When the options of the model do not fit together.
+    fn random_model(&self, device: &Device) -> Result<Self::Model>;
+
+    /// The model with the weights of a checkpoint that training starts from, a classifier's or a whole model's. Everything else is random.
+    ///
+    /// # Errors
+    /// When the checkpoint is missing or does not fit.
+    fn pretrained_model(&self, path: &Path, device: &Device) -> Result<(Self::Model, LoadReport)>;
+
+    /// Cost of the model for one training image, and the image's size `[height, width]`.
+    fn complexity(&self) -> (Complexity, [usize; 2]);
+
+    /// The data in one line, and what was left out of them, a line each.
+    fn describe_data(&self) -> String;
+}

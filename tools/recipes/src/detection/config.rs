@@ -1,0 +1,139 @@
+//! The configuration of a detector.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+use vision_datasets::coco::{CocoDataset, CocoOptions};
+use vision_datasets::sample::DetectionDataset;
+use vision_datasets::scenes::SceneObjects;
+use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
+
+use super::model::DetectionModelConfig;
+use crate::run_config::{DataConfig, RunConfig, Section, TaskConfig};
+use crate::scenes::SceneSource;
+use crate::split::Split;
+
+/// The name of the task in configurations and checkpoints.
+pub const TASK: &str = "detection";
+
+/// Detection and instance segmentation, as a task of configurations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetectionTask {}
+
+impl TaskConfig for DetectionTask {
+    const TASK: &'static str = TASK;
+    type Model = DetectionModelConfig;
+    type Data = DetectionDataConfig;
+    type Test = DetectionTestConfig;
+}
+
+/// The configuration of a detector.
+pub type DetectionConfig = RunConfig<DetectionTask>;
+
+/// Images with annotated objects, and their transforms.
+pub type DetectionDataConfig = DataConfig<DetectionSource, DetectionTrainPipeline, DetectionTestPipeline>;
+
+impl Section for DetectionDataConfig {
+    fn validate(&self) -> Result<(), String> {
+        self.validate_workers()?;
+        self.train.validate().map_err(|reason| format!("train.{reason}"))?;
+        if self.test.scale.is_some_and(|scale| scale.contains(&0)) {
+            return Err("test.scale must be two positive limits".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Evaluation of a detector; it has no settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectionTestConfig {}
+
+impl Section for DetectionTestConfig {
+    fn validate(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Where images and annotations come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
+pub enum DetectionSource {
+    /// The built-in scenes with their things as objects.
+    Scenes(SceneSource),
+    /// Images with COCO annotations.
+    Coco(CocoSource),
+    /// A dataset of the program that trained; no configuration can open it.
+    Own,
+}
+
+/// Images with COCO annotations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CocoSource {
+    /// The folder that the other paths are relative to.
+    pub root: PathBuf,
+    /// Annotations to train on.
+    pub train_annotations: PathBuf,
+    /// Folder of the images to train on.
+    pub train_images: PathBuf,
+    /// Annotations to validate on.
+    pub val_annotations: PathBuf,
+    /// Folder of the images to validate on.
+    pub val_images: PathBuf,
+}
+
+/// A split of a data source.
+pub struct OpenedData {
+    /// The images.
+    pub data: Arc<dyn DetectionDataset>,
+    /// What was left out of the annotations, a sentence each.
+    pub notes: Vec<String>,
+}
+
+impl DetectionSource {
+    /// Opens a split. `classes` orders the classes by name, for a trained model.
+    ///
+    /// # Errors
+    /// When annotations or images are missing or wrong.
+    pub fn open(&self, split: Split, classes: Option<&[String]>) -> Result<OpenedData> {
+        match self {
+            Self::Scenes(scenes) => Ok(OpenedData { data: Arc::new(SceneObjects::new(scenes.split(split))?), notes: Vec::new() }),
+            Self::Coco(source) => source.open(split, classes),
+            Self::Own => bail!("data.source: the model was trained on a dataset of another program; name the data with a configuration"),
+        }
+    }
+
+    /// Where the data are, for a person.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Scenes(_) => "built-in scenes".to_owned(),
+            Self::Coco(source) => source.root.display().to_string(),
+            Self::Own => "own dataset".to_owned(),
+        }
+    }
+}
+
+impl CocoSource {
+    fn open(&self, split: Split, classes: Option<&[String]>) -> Result<OpenedData> {
+        let (annotations, images, options) = match split {
+            Split::Train => (&self.train_annotations, &self.train_images, CocoOptions::train()),
+            Split::Val => (&self.val_annotations, &self.val_images, CocoOptions::default()),
+        };
+        let options = CocoOptions { classes: classes.map(<[String]>::to_vec), ..options };
+        let data = CocoDataset::open(&self.root.join(annotations), &self.root.join(images), &options)?;
+        let (dropped, annotations) = (data.dropped(), annotations.display());
+        let mut notes = Vec::new();
+        if let Some(first) = dropped.first_annotation {
+            let count = dropped.annotations;
+            notes.push(format!("{annotations}: {count} annotations without area in their image are left out, first {first}"));
+        }
+        let (empty, small) = (dropped.empty_images, dropped.small_images);
+        if empty + small > 0 {
+            notes.push(format!("{annotations}: {empty} images without annotation and {small} tiny ones are left out of training"));
+        }
+        Ok(OpenedData { data: Arc::new(data), notes })
+    }
+}

@@ -1,0 +1,63 @@
+//! Detectors from checkpoints, ready to predict.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use burn::module::Module;
+use burn::prelude::*;
+use vision_datasets::sample::DetectionDataset;
+use vmamba::checkpoint::Checkpoint;
+use vmamba_types::ClassList;
+
+use super::config::DetectionConfig;
+use super::model::{AnyDetector, official_classes};
+use crate::run_config::Header;
+use crate::split::Split;
+
+/// A detector from a checkpoint, ready to predict.
+pub struct LoadedDetector {
+    /// The model, without gradients.
+    pub model: AnyDetector,
+    /// How it was trained.
+    pub config: DetectionConfig,
+    /// Its classes.
+    pub classes: ClassList,
+    /// Whether the names of the classes are known. An official checkpoint gives only their number.
+    pub names_known: bool,
+    /// The iteration of the checkpoint, if it gives one.
+    pub iteration: Option<u64>,
+}
+
+/// Loads a detector. A checkpoint of this project holds its configuration and classes. For an official one, `config` describes the model and
+/// its data give the classes.
+///
+/// # Errors
+/// When the file is no detection checkpoint, does not fit, or needs a configuration.
+pub fn load_detector(path: &Path, config: Option<DetectionConfig>, device: &Device) -> Result<LoadedDetector> {
+    let checkpoint = Checkpoint::read(path)?;
+    let Header { config, classes, iteration } = Header::read(&checkpoint, config)?;
+    let (classes, names_known) = match classes {
+        Some(classes) => (classes, true),
+        None => official_classes(&config.model, &checkpoint)?,
+    };
+    let model = config.model.load(classes.len(), &checkpoint, device)?.valid();
+    Ok(LoadedDetector { model, config, classes, names_known, iteration })
+}
+
+impl LoadedDetector {
+    /// Opens the validation data of its configuration for its classes. Where their names are not known, they become those of the data, in the
+    /// order of the annotations.
+    ///
+    /// # Errors
+    /// When the data are missing or wrong, or have other classes.
+    pub fn open_data(&mut self) -> Result<Arc<dyn DetectionDataset>> {
+        let names = self.names_known.then_some(self.classes.names.as_slice());
+        let data = self.config.data.source.open(Split::Val, names)?.data;
+        if data.classes().len() != self.classes.len() {
+            bail!("the model knows {} classes, the data have {}", self.classes.len(), data.classes().len());
+        }
+        self.classes = data.classes().clone();
+        Ok(data)
+    }
+}

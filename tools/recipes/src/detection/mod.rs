@@ -1,0 +1,219 @@
+//! Detection and instance segmentation: the recipe that trains a detector.
+
+pub mod config;
+pub mod evaluate;
+pub mod load;
+pub mod model;
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use burn::module::Module;
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use vision_datasets::coco::EvalReport;
+use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
+use vision_datasets::sample::DetectionDataset;
+use vmamba::checkpoint::LoadReport;
+use vmamba::complexity::Complexity;
+use vmamba_detection::{Detector, ImageTruth, RandomChoice};
+use vmamba_train::guard::is_finite;
+use vmamba_train::optimizer::Groups;
+use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
+use vmamba_types::Instance;
+
+pub use config::{DetectionConfig, DetectionTask, TASK};
+pub use evaluate::{DetectionEvaluation, Predictor};
+pub use load::{LoadedDetector, load_detector};
+pub use model::{AnyDetector, DetectionModelConfig, is_checkpoint};
+
+use crate::configured::Configured;
+use crate::split::Split;
+
+/// The figures of the newest validation.
+#[derive(Clone, Debug)]
+pub struct Reports {
+    /// Of boxes.
+    pub boxes: EvalReport,
+    /// Of masks.
+    pub masks: EvalReport,
+}
+
+/// Training of a detector `M` on any dataset.
+pub struct Detection<M> {
+    config: DetectionConfig,
+    train: Arc<dyn DetectionDataset>,
+    val: Arc<dyn DetectionDataset>,
+    /// What was left out of the data, a sentence each.
+    notes: Vec<String>,
+    reports: Mutex<Option<Reports>>,
+    model: PhantomData<fn() -> M>,
+}
+
+impl<M: Detector> Detection<M> {
+    /// Trains on `train` and validates on `val`, which must have the same classes. `config` gives the transforms and describes the model in
+    /// checkpoints; its `data.source` is not opened.
+    pub fn new(train: Arc<dyn DetectionDataset>, val: Arc<dyn DetectionDataset>, config: DetectionConfig) -> Self {
+        Self { config, train, val, notes: Vec::new(), reports: Mutex::new(None), model: PhantomData }
+    }
+
+    /// The validation set.
+    pub fn validation(&self) -> &Arc<dyn DetectionDataset> {
+        &self.val
+    }
+
+    /// The figures of the newest validation.
+    pub fn newest_reports(&self) -> Option<Reports> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Predicts as the validation does.
+    pub fn predictor<'a>(&'a self, model: &'a M, device: &'a Device) -> Predictor<'a, M> {
+        Predictor { model, device, pipeline: &self.config.data.test, precision: Precision::Float32 }
+    }
+}
+
+/// The images of a batch, `[batch, 3, height, width]`.
+fn images(batch: &DetectionBatch, context: &StepContext) -> Tensor<4> {
+    let [height, width] = batch.size;
+    let shape = [batch.names.len(), 3, height, width];
+    context.precision.input(Tensor::from_data(TensorData::new(batch.images.clone(), shape), &context.device))
+}
+
+/// The ground truth of a batch, crowds apart.
+fn truth(batch: &DetectionBatch) -> Vec<ImageTruth> {
+    let of_image = |(instances, size): (&Vec<Instance>, &[usize; 2])| ImageTruth {
+        size: *size,
+        instances: instances.iter().filter(|instance| !instance.crowd).cloned().collect(),
+        crowds: instances.iter().filter(|instance| instance.crowd).map(|instance| instance.bbox).collect(),
+    };
+    batch.instances.iter().zip(&batch.image_sizes).map(of_image).collect()
+}
+
+impl<M: Detector + Module + 'static> Recipe for Detection<M> {
+    type Model = M;
+    type Batch = DetectionBatch;
+
+    fn samples(&self) -> usize {
+        self.train.len()
+    }
+
+    fn batches(&self, order: BatchOrder) -> Batches<'_, DetectionBatch> {
+        let workers = self.config.data.workers;
+        let loader = LoaderConfig { batch_size: order.batch_size, seed: order.seed, workers, ahead: 2 * workers };
+        let batches = DetectionLoader::new(Arc::clone(&self.train), self.config.data.train.clone(), loader, order.first);
+        Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
+    }
+
+    fn loss(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> StepLoss {
+        let loss = model.loss(images(batch, context), &truth(batch), &mut RandomChoice::new(context.seed));
+        let scalar = |value: Tensor<1>| f64::from(value.into_scalar::<f32>());
+        let parts = loss.parts.into_iter().map(|(name, part)| (name, scalar(part))).chain(loss.accuracies).collect();
+        StepLoss { total: loss.total, parts }
+    }
+
+    fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
+        let found = self.predictor(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?;
+        let (boxes, masks) = (found.boxes, found.masks);
+        let figures = [
+            ("bbox_AP", boxes.stats[0]),
+            ("bbox_AP50", boxes.stats[1]),
+            ("bbox_AP75", boxes.stats[2]),
+            ("segm_AP", masks.stats[0]),
+            ("segm_AP50", masks.stats[1]),
+            ("segm_AP75", masks.stats[2]),
+        ];
+        *self.reports.lock().unwrap_or_else(PoisonError::into_inner) = Some(Reports { boxes, masks });
+        Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value.max(0.0))).collect())
+    }
+
+    fn keys(&self) -> KeyMap {
+        M::official_key
+    }
+
+    fn parameter_groups(&self) -> Groups {
+        Arc::new(self.config.model.backbone().clone())
+    }
+
+    fn sample_names(&self, batch: &DetectionBatch) -> Vec<String> {
+        batch.names.clone()
+    }
+
+    fn first_non_finite_module(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> Option<String> {
+        let images = images(batch, context);
+        if !is_finite(&images) {
+            return Some("the images".to_owned());
+        }
+        let mut first = None;
+        model.observe(images, &mut |module, index, output| {
+            if first.is_none() && !is_finite(output) {
+                first = Some(format!("{module}, output {index}"));
+            }
+        });
+        first.or_else(|| {
+            let boxes = batch.instances.iter().flatten().all(|instance| instance.bbox.iter().all(|side| side.is_finite()));
+            Some(if boxes { "roi_head" } else { "the boxes of the annotations" }.to_owned())
+        })
+    }
+
+    fn name(&self) -> String {
+        self.config.name.clone()
+    }
+
+    fn metric(&self) -> &'static str {
+        "bbox_AP"
+    }
+
+    fn plotted_losses(&self) -> &'static [&'static str] {
+        &["loss", "loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"]
+    }
+
+    fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
+        self.config.metadata(config, self.train.classes(), self.val.len(), self.metric())
+    }
+}
+
+impl Configured for Detection<AnyDetector> {
+    type Task = DetectionTask;
+
+    const DEMO: &'static str = include_str!("../../../../configs/demo/scenes_det.toml");
+
+    fn open(config: &DetectionConfig) -> Result<Self> {
+        let train = config.data.source.open(Split::Train, None)?;
+        let val = config.data.source.open(Split::Val, Some(&train.data.classes().names))?;
+        let notes = train.notes.into_iter().chain(val.notes).collect();
+        Ok(Self { notes, ..Self::new(train.data, val.data, config.clone()) })
+    }
+
+    fn random_model(&self, device: &Device) -> Result<AnyDetector> {
+        device.seed(self.config.train.seed);
+        self.config.model.try_init(self.train.classes().len(), device).context("model")
+    }
+
+    fn pretrained_model(&self, path: &std::path::Path, device: &Device) -> Result<(AnyDetector, LoadReport)> {
+        device.seed(self.config.train.seed);
+        self.config.model.init_from(self.train.classes().len(), path, device)
+    }
+
+    fn complexity(&self) -> (Complexity, [usize; 2]) {
+        let size = complexity_size(&self.config);
+        (self.config.model.complexity(self.train.classes().len(), size), size)
+    }
+
+    fn describe_data(&self) -> String {
+        let (from, classes) = (self.config.data.source.place(), self.train.classes().len());
+        let (train, val) = (self.train.len(), self.val.len());
+        let notes = self.notes.iter().map(|note| format!("\n{note}")).collect::<String>();
+        format!("data: {from}, {classes} classes, {train} training and {val} validation images{notes}")
+    }
+}
+
+/// The image size that the cost of a model is given for: `[height, width]` of the largest training scale, at the aspect ratio 1280:800 of
+/// the published counts where the scale leaves room for it.
+fn complexity_size(config: &DetectionConfig) -> [usize; 2] {
+    let largest = config.data.train.scales.iter().max_by_key(|scale| scale[0].min(scale[1])).copied().unwrap_or([1333, 800]);
+    let (short, long) = (largest[0].min(largest[1]), largest[0].max(largest[1]));
+    [short, long.min(short * 8 / 5)]
+}

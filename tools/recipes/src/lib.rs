@@ -1,0 +1,27 @@
+//! Recipes: what is trained on what, for detection, segmentation and classification.
+//!
+//! ```text
+//! TOML ── config ──> DetectionConfig ────> Detection ────┐                  evaluate: predictors, figures of a data set
+//!                    SegmentationConfig ─> Segmentation ─┴─ Recipe ─> Trainer   load: a model from a checkpoint, ready to predict
+//! ```
+//!
+//! * [`config`]: configuration files with inheritance and overrides.
+//! * [`detection`], [`segmentation`]: the recipe, its configuration, evaluation; each is a folder with the same files.
+//! * [`classification`]: accuracy of classifiers, linear tuning.
+//! * [`Configured`]: a recipe that a configuration file describes, for programs.
+
+pub mod classification;
+pub mod config;
+mod configured;
+pub mod detection;
+mod init;
+pub mod run_config;
+mod scenes;
+pub mod segmentation;
+mod split;
+
+pub use configured::Configured;
+pub use init::Init;
+pub use run_config::{DataConfig, RunConfig, Section, TaskConfig};
+pub use scenes::SceneSource;
+pub use split::Split;

@@ -1,0 +1,203 @@
+//! The configuration of a segmentor.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+use upernet::inference::InferenceMode;
+use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig};
+use vision_datasets::ade20k::{self, FolderDataset, FolderOptions};
+use vision_datasets::class_list::read_class_list;
+use vision_datasets::sample::SegmentationDataset;
+use vision_datasets::scenes::{SceneDataset, scene_classes};
+use vision_datasets::transforms::{TestPipeline, TrainPipeline};
+use vmamba::zoo::BackboneConfig;
+use vmamba_types::ClassList;
+
+use crate::run_config::{DataConfig, RunConfig, Section, TaskConfig};
+use crate::scenes::SceneSource;
+use crate::split::Split;
+
+/// The name of the task in configurations and checkpoints.
+pub const TASK: &str = "segmentation";
+
+/// Semantic segmentation, as a task of configurations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentationTask {}
+
+impl TaskConfig for SegmentationTask {
+    const TASK: &'static str = TASK;
+    type Model = SegmentationModelConfig;
+    type Data = SegmentationDataConfig;
+    type Test = TestConfig;
+}
+
+/// The configuration of a segmentor.
+pub type SegmentationConfig = RunConfig<SegmentationTask>;
+
+/// UperNet. The data give the number of classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentationModelConfig {
+    /// The backbone: `preset = "vmamba_tiny_s1l8"` and any option that differs from the preset.
+    pub backbone: BackboneConfig,
+    /// The decode head.
+    #[serde(default)]
+    pub head: UperHeadConfig,
+    /// The auxiliary head; absent to train without it.
+    #[serde(default)]
+    pub auxiliary: Option<FcnHeadConfig>,
+}
+
+impl SegmentationModelConfig {
+    /// The configuration of the whole model for a number of classes.
+    pub fn for_classes(&self, num_classes: usize) -> UperNetConfig {
+        UperNetConfig { backbone: self.backbone.clone(), num_classes, head: self.head.clone(), auxiliary: self.auxiliary.clone() }
+    }
+}
+
+impl Section for SegmentationModelConfig {
+    fn validate(&self) -> Result<(), String> {
+        self.for_classes(1).validate().map_err(|error| error.to_string())
+    }
+}
+
+/// Images with label maps, and their transforms.
+pub type SegmentationDataConfig = DataConfig<SegmentationSource, TrainPipeline, TestPipeline>;
+
+impl Section for SegmentationDataConfig {
+    fn validate(&self) -> Result<(), String> {
+        self.validate_workers()?;
+        if self.train.crop.size.contains(&0) {
+            return Err("train.crop.size must be at least 1".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Where images and label maps come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
+pub enum SegmentationSource {
+    /// The built-in scenes.
+    Scenes(SceneSource),
+    /// A folder of the ADE20K layout.
+    Folder(FolderSource),
+    /// A dataset of the program that trained; no configuration can open it.
+    Own,
+}
+
+/// A folder of the ADE20K layout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderSource {
+    /// The folder with `images/` and `annotations/`.
+    pub root: PathBuf,
+    /// Class list file, relative to `root`; absent for ADE20K's 150 classes.
+    #[serde(default)]
+    pub classes: Option<PathBuf>,
+    /// Ignores label 0 and lowers the others by one.
+    #[serde(default)]
+    pub reduce_zero_label: bool,
+    /// Name of the training split.
+    #[serde(default = "training")]
+    pub train_split: String,
+    /// Name of the validation split.
+    #[serde(default = "validation")]
+    pub val_split: String,
+}
+
+fn training() -> String {
+    "training".to_owned()
+}
+
+fn validation() -> String {
+    "validation".to_owned()
+}
+
+impl SegmentationSource {
+    /// Opens a split.
+    ///
+    /// # Errors
+    /// When a folder or class list is missing or wrong.
+    pub fn open(&self, split: Split) -> Result<Arc<dyn SegmentationDataset>> {
+        match self {
+            Self::Scenes(scenes) => Ok(Arc::new(SceneDataset::new(scenes.split(split))?)),
+            Self::Folder(source) => {
+                let name = match split {
+                    Split::Train => &source.train_split,
+                    Split::Val => &source.val_split,
+                };
+                let options = FolderOptions { classes: source.read_classes()?, reduce_zero_label: source.reduce_zero_label };
+                Ok(Arc::new(FolderDataset::open(&source.root, name, &options)?))
+            }
+            Self::Own => bail!("data.source: the model was trained on a dataset of another program; name the data with a configuration"),
+        }
+    }
+
+    /// The classes, without opening the data.
+    ///
+    /// # Errors
+    /// When the class list is missing or wrong.
+    pub fn read_classes(&self) -> Result<ClassList> {
+        match self {
+            Self::Scenes(_) => Ok(scene_classes()),
+            Self::Folder(source) => source.read_classes(),
+            Self::Own => bail!("data.source: the model was trained on a dataset of another program, whose classes only it knows"),
+        }
+    }
+
+    /// Where the data are, for a person.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Scenes(_) => "built-in scenes".to_owned(),
+            Self::Folder(source) => source.root.display().to_string(),
+            Self::Own => "own dataset".to_owned(),
+        }
+    }
+}
+
+impl FolderSource {
+    fn read_classes(&self) -> Result<ClassList> {
+        match &self.classes {
+            Some(file) => Ok(read_class_list(&self.root.join(file))?),
+            None => Ok(ade20k::classes()),
+        }
+    }
+}
+
+/// Evaluation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestConfig {
+    /// Whole images or sliding windows.
+    pub mode: InferenceMode,
+    /// Factors of the original size for test-time augmentation, each with and without flip.
+    pub tta_ratios: TtaRatios,
+}
+
+/// Scale factors of test-time augmentation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TtaRatios(pub Vec<f64>);
+
+impl Default for TtaRatios {
+    fn default() -> Self {
+        Self(vec![0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
+    }
+}
+
+/// Sliding windows for a model trained on crops: windows of the crop's size, with a stride of two thirds of it.
+pub fn default_slide(crop: [usize; 2]) -> InferenceMode {
+    InferenceMode::Slide { crop, stride: crop.map(|side| (side * 2 / 3).max(1)) }
+}
+
+impl Section for TestConfig {
+    fn validate(&self) -> Result<(), String> {
+        if self.tta_ratios.0.is_empty() || self.tta_ratios.0.iter().any(|ratio| *ratio <= 0.0) {
+            return Err("tta_ratios must be positive factors".to_owned());
+        }
+        Ok(())
+    }
+}

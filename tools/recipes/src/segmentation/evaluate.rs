@@ -1,0 +1,103 @@
+//! Prediction and evaluation of a segmentor.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use image::RgbImage;
+use upernet::Segmentor;
+use upernet::inference::{InferenceMode, View, label_map, predict_augmented, predict_labels};
+use vision_datasets::ade20k::{IouMetric, IouReport};
+use vision_datasets::loader::Prefetch;
+use vision_datasets::sample::{SegmentationDataset, SegmentationSample};
+use vision_datasets::transforms::{NetworkInput, TestPipeline};
+use vmamba_train::Precision;
+
+use super::config::TestConfig;
+
+/// A segmentor with everything its predictions depend on.
+pub struct Predictor<'a, M> {
+    /// The model, without gradients.
+    pub model: &'a M,
+    /// The device of the model.
+    pub device: &'a Device,
+    /// Transforms of an image before the network.
+    pub pipeline: &'a TestPipeline,
+    /// Whole image or windows, and the scales of test-time augmentation.
+    pub test: &'a TestConfig,
+    /// Whether to average over scales and flips.
+    pub augment: bool,
+    /// Type of the activations.
+    pub precision: Precision,
+}
+
+/// The figures of a segmentor on a data set.
+pub struct SegmentationEvaluation {
+    /// mIoU and the rest.
+    pub report: IouReport,
+    /// Images a second, reading included.
+    pub images_per_second: f64,
+    /// Number of images.
+    pub images: usize,
+}
+
+impl<M: Segmentor> Predictor<'_, M> {
+    /// The predicted class of every pixel of an image, row by row.
+    ///
+    /// # Errors
+    /// When test-time augmentation has no view.
+    pub fn predict(&self, image: &RgbImage) -> Result<Vec<u8>> {
+        let original = [image.height() as usize, image.width() as usize];
+        let view = |input: NetworkInput, flipped: bool| View { input: self.to_tensor(input), flipped };
+        let labels = if self.augment {
+            let views = self.test.tta_ratios.0.iter().flat_map(|ratio| {
+                let plain = view(self.pipeline.apply_scaled(image, *ratio), false);
+                let mirrored = View { input: plain.input.clone().flip([3]), flipped: true };
+                [plain, mirrored]
+            });
+            let scores = predict_augmented(self.model, views, self.test.mode, original);
+            label_map(scores.context("test-time augmentation without a view")?)
+        } else {
+            predict_labels(self.model, view(self.pipeline.apply(image), false), self.test.mode, original)
+        };
+        Ok(labels.into_iter().map(|class| class as u8).collect())
+    }
+
+    /// Evaluates a data set. `workers` threads prefetch its images; `each` is called with every sample and its predicted labels, in order.
+    ///
+    /// # Errors
+    /// When a sample cannot be read, or `each` fails.
+    pub fn evaluate(
+        &self,
+        data: &Arc<dyn SegmentationDataset>,
+        workers: usize,
+        mut each: impl FnMut(usize, &SegmentationSample, &[u8]) -> Result<()>,
+    ) -> Result<SegmentationEvaluation> {
+        let begin = Instant::now();
+        let mut metric = IouMetric::new(data.classes().len());
+        let samples = {
+            let data = Arc::clone(data);
+            Prefetch::new(0..data.len() as u64, workers, 2 * workers, move |index| data.get(index as usize))
+        };
+        for (index, sample) in samples.enumerate() {
+            let sample = sample?;
+            let labels = self.predict(&sample.image)?;
+            metric.add(sample.labels.as_slice(), &labels);
+            each(index, &sample, &labels)?;
+        }
+        let images = data.len();
+        Ok(SegmentationEvaluation { report: metric.report(), images_per_second: images as f64 / begin.elapsed().as_secs_f64(), images })
+    }
+
+    fn to_tensor(&self, input: NetworkInput) -> Tensor<4> {
+        let [height, width] = input.size;
+        self.precision.input(Tensor::from_data(TensorData::new(input.values, [1, 3, height, width]), self.device))
+    }
+}
+
+/// Sliding windows for a model trained on crops: windows of the crop's size, two thirds apart.
+pub fn default_slide(crop: [usize; 2]) -> InferenceMode {
+    InferenceMode::Slide { crop, stride: crop.map(|side| (side * 2 / 3).max(1)) }
+}

@@ -1,0 +1,177 @@
+//! Semantic segmentation: the recipe that trains a segmentor.
+
+pub mod config;
+pub mod evaluate;
+pub mod load;
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use burn::module::Module;
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use upernet::{Segmentor, UperNet};
+use vision_datasets::ade20k::IouReport;
+use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
+use vision_datasets::sample::SegmentationDataset;
+use vmamba::checkpoint::LoadReport;
+use vmamba::complexity::Complexity;
+use vmamba::zoo::Backbone;
+use vmamba_train::guard::is_finite;
+use vmamba_train::optimizer::Groups;
+use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
+
+pub use config::{SegmentationConfig, SegmentationTask, TASK};
+pub use evaluate::{Predictor, SegmentationEvaluation};
+pub use load::{LoadedSegmentor, load_segmentor};
+
+use crate::configured::Configured;
+use crate::split::Split;
+
+/// Training of a segmentor `M` on any dataset.
+pub struct Segmentation<M> {
+    config: SegmentationConfig,
+    train: Arc<dyn SegmentationDataset>,
+    val: Arc<dyn SegmentationDataset>,
+    report: Mutex<Option<IouReport>>,
+    model: PhantomData<fn() -> M>,
+}
+
+impl<M: Segmentor> Segmentation<M> {
+    /// Trains on `train` and validates on `val`, which must have the same classes. `config` gives the transforms and describes the model in
+    /// checkpoints; its `data.source` is not opened.
+    pub fn new(train: Arc<dyn SegmentationDataset>, val: Arc<dyn SegmentationDataset>, config: SegmentationConfig) -> Self {
+        Self { config, train, val, report: Mutex::new(None), model: PhantomData }
+    }
+
+    /// The validation set.
+    pub fn validation(&self) -> &Arc<dyn SegmentationDataset> {
+        &self.val
+    }
+
+    /// The figures of the newest validation.
+    pub fn newest_report(&self) -> Option<IouReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Predicts as the validation does.
+    pub fn predictor<'a>(&'a self, model: &'a M, device: &'a Device) -> Predictor<'a, M> {
+        let (pipeline, test) = (&self.config.data.test, &self.config.test);
+        Predictor { model, device, pipeline, test, augment: false, precision: Precision::Float32 }
+    }
+}
+
+/// The images of a batch, `[batch, 3, height, width]`.
+fn images(batch: &Batch, context: &StepContext) -> Tensor<4> {
+    let [height, width] = batch.size;
+    let shape = [batch.len, 3, height, width];
+    context.precision.input(Tensor::from_data(TensorData::new(batch.images.clone(), shape), &context.device))
+}
+
+impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
+    type Model = M;
+    type Batch = Batch;
+
+    fn samples(&self) -> usize {
+        self.train.len()
+    }
+
+    fn batches(&self, order: BatchOrder) -> Batches<'_, Batch> {
+        let workers = self.config.data.workers;
+        let loader = LoaderConfig { batch_size: order.batch_size, seed: order.seed, workers, ahead: 2 * workers };
+        let batches = TrainLoader::new(Arc::clone(&self.train), self.config.data.train.clone(), loader, order.first);
+        Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
+    }
+
+    fn loss(&self, model: &M, batch: &Batch, context: &StepContext) -> StepLoss {
+        let [height, width] = batch.size;
+        let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
+        let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [batch.len, height, width]), &context.device);
+        let loss = model.loss(images(batch, context), labels);
+        let scalar = |value: Tensor<1>| f64::from(value.into_scalar::<f32>());
+        let parts = loss.parts.into_iter().map(|(name, part)| (name, scalar(part))).chain(loss.accuracies).collect();
+        StepLoss { total: loss.total, parts }
+    }
+
+    fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
+        let report = self.predictor(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?.report;
+        let figures = [("mIoU", report.mean_iou), ("mAcc", report.mean_accuracy), ("aAcc", report.all_accuracy)];
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+        Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    fn keys(&self) -> KeyMap {
+        M::official_key
+    }
+
+    fn parameter_groups(&self) -> Groups {
+        Arc::new(self.config.model.backbone.clone())
+    }
+
+    fn sample_names(&self, batch: &Batch) -> Vec<String> {
+        batch.names.clone()
+    }
+
+    fn first_non_finite_module(&self, model: &M, batch: &Batch, context: &StepContext) -> Option<String> {
+        let images = images(batch, context);
+        if !is_finite(&images) {
+            return Some("the images".to_owned());
+        }
+        let mut first = None;
+        model.observe(images, &mut |module, index, output| {
+            if first.is_none() && !is_finite(output) {
+                first = Some(if index > 0 { format!("{module}, output {index}") } else { module.to_owned() });
+            }
+        });
+        first
+    }
+
+    fn name(&self) -> String {
+        self.config.name.clone()
+    }
+
+    fn metric(&self) -> &'static str {
+        "mIoU"
+    }
+
+    fn plotted_losses(&self) -> &'static [&'static str] {
+        &["loss", "decode.loss_ce", "aux.loss_ce"]
+    }
+
+    fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
+        self.config.metadata(config, self.train.classes(), self.val.len(), self.metric())
+    }
+}
+
+impl Configured for Segmentation<UperNet<Backbone>> {
+    type Task = SegmentationTask;
+
+    const DEMO: &'static str = include_str!("../../../../configs/demo/scenes_seg.toml");
+
+    fn open(config: &SegmentationConfig) -> Result<Self> {
+        let source = &config.data.source;
+        Ok(Self::new(source.open(Split::Train)?, source.open(Split::Val)?, config.clone()))
+    }
+
+    fn random_model(&self, device: &Device) -> Result<UperNet<Backbone>> {
+        device.seed(self.config.train.seed);
+        self.config.model.for_classes(self.train.classes().len()).try_init(device).context("model")
+    }
+
+    fn pretrained_model(&self, path: &std::path::Path, device: &Device) -> Result<(UperNet<Backbone>, LoadReport)> {
+        device.seed(self.config.train.seed);
+        Ok(self.config.model.for_classes(self.train.classes().len()).init_from(path, device)?)
+    }
+
+    fn complexity(&self) -> (Complexity, [usize; 2]) {
+        let size = self.config.data.train.crop.size;
+        (self.config.model.for_classes(self.train.classes().len()).complexity(size), size)
+    }
+
+    fn describe_data(&self) -> String {
+        let (from, classes) = (self.config.data.source.place(), self.train.classes().len());
+        format!("data: {from}, {classes} classes, {} training and {} validation images", self.train.len(), self.val.len())
+    }
+}

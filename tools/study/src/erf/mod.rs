@@ -1,0 +1,230 @@
+//! The figures of effective receptive fields: of several models, before and after training, over the same images.
+//!
+//! ```text
+//! images.rs:   folder or scenes ── order from a seed ── resize, crop ──┐
+//! subjects.rs: names, configurations, checkpoints ── LastMap, frozen ──┴─ study: central_gradient, mean ──> report.rs: figure, tables, .npy
+//! ```
+//! The computation itself is [`vmamba::analysis`]; the protocol and its differences from the published script are in `docs/analysis.md`.
+
+mod images;
+mod report;
+mod subjects;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anstream::eprintln;
+use anyhow::{Context, Result, bail};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use vision_datasets::transforms::Normalize;
+use vmamba::analysis::{ReceptiveField, central_gradient, covering_square};
+
+pub use images::{ImageSource, Images};
+pub use report::{Look, write_field, write_report};
+pub(crate) use subjects::Network;
+pub use subjects::{Subject, subjects};
+
+use vmamba_report::console::progress_bar;
+
+/// Shares of the contribution whose squares are reported; RepLKNet's.
+pub const SHARES: [f64; 4] = [0.2, 0.3, 0.5, 0.99];
+
+/// Whether a model was trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Random weights.
+    Before,
+    /// The weights of a checkpoint.
+    After,
+}
+
+impl State {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Before => "before training",
+            Self::After => "after training",
+        }
+    }
+}
+
+/// A square around the middle that holds a share of the contribution.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Square {
+    /// The share.
+    pub share: f64,
+    /// Its side in pixels; none for a field without a positive value.
+    pub side: Option<usize>,
+    /// The share of the image's area in it.
+    pub area: Option<f64>,
+}
+
+/// The receptive field of a model in a state.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Field {
+    /// The model's name in the figure.
+    pub model: String,
+    /// Trained or not.
+    pub state: State,
+    /// The weights, after training.
+    pub checkpoint: Option<PathBuf>,
+    /// What tells it from others of its family.
+    pub remark: String,
+    /// How many images were asked for.
+    pub images_wanted: usize,
+    /// How many there are in the mean: fewer where there were no more that could be used.
+    pub images_used: usize,
+    /// Their names, in the order in which they were added.
+    pub images: Vec<String>,
+    /// Images whose contribution had values that are no finite numbers, and which are left out.
+    pub not_finite: Vec<String>,
+    /// Smallest squares.
+    pub squares: Vec<Square>,
+    /// The mean contribution, row by row, not normalised.
+    #[serde(skip)]
+    pub map: Vec<f32>,
+}
+
+impl Field {
+    /// Says when it is the mean of fewer images than were asked for.
+    pub fn shortage(&self) -> Option<String> {
+        let left_out = match self.not_finite.len() {
+            0 => String::new(),
+            count => format!(" ({count} gave values that are no numbers)"),
+        };
+        (self.images_used < self.images_wanted)
+            .then(|| format!("{} {}: only {} of {} images{left_out}", self.model, self.state.words(), self.images_used, self.images_wanted))
+    }
+}
+
+/// How fields are computed.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Height and width of the images in pixels.
+    pub size: usize,
+    /// Images to take the mean of.
+    pub images: usize,
+    /// Seed of random weights.
+    pub seed: u64,
+    /// Where it is computed, without gradients.
+    pub device: Device,
+}
+
+/// Computes the fields of all subjects and gives each to `finished`; returns whether all are done: false when it was interrupted. Sizes and
+/// weights are checked before anything is computed. Subjects without a checkpoint have no field after training; when that is the only
+/// state, they are named.
+///
+/// # Errors
+/// When a model cannot take the size, weights do not fit, not one image can be used, or `finished` fails.
+pub fn run(
+    subjects: &[Subject],
+    states: &[State],
+    images: &mut Images,
+    settings: &Settings,
+    interrupted: &AtomicBool,
+    mut finished: impl FnMut(Field) -> Result<()>,
+) -> Result<bool> {
+    for subject in subjects {
+        subject.check(settings.size)?;
+    }
+    let works: Vec<(&Subject, State)> = subjects
+        .iter()
+        .flat_map(|subject| states.iter().map(move |state| (subject, *state)))
+        .filter(|(subject, state)| *state == State::Before || subject.checkpoint.is_some())
+        .collect();
+    if works.is_empty() {
+        bail!("nothing to do: without random weights there must be a checkpoint");
+    }
+    let missing: Vec<&str> = subjects
+        .iter()
+        .filter(|subject| !works.iter().any(|(work, _)| work.name == subject.name))
+        .map(|subject| subject.name.as_str())
+        .collect();
+    if !missing.is_empty() {
+        eprintln!("warning: left out, as there is no checkpoint: {}", missing.join(", "));
+    }
+    for (subject, _) in works.iter().filter(|(_, state)| *state == State::After) {
+        if let Some(path) = &subject.checkpoint {
+            subject.load_weights(path, &settings.device).with_context(|| format!("--checkpoint {}", subject.name))?;
+        }
+    }
+    let bar = progress_bar((works.len() * settings.images) as u64);
+    for (number, (subject, state)) in works.into_iter().enumerate() {
+        bar.set_message(format!("images, {} {}", subject.name, state.words()));
+        let Some(field) = field(subject, state, images, settings, interrupted, &bar)? else {
+            bar.finish_and_clear();
+            return Ok(false);
+        };
+        bar.set_position(((number + 1) * settings.images) as u64);
+        bar.suspend(|| finished(field))?;
+    }
+    bar.finish_and_clear();
+    Ok(true)
+}
+
+/// The field of a subject; none when it was interrupted.
+fn field(
+    subject: &Subject,
+    state: State,
+    images: &mut Images,
+    settings: &Settings,
+    interrupted: &AtomicBool,
+    bar: &ProgressBar,
+) -> Result<Option<Field>> {
+    let size = [settings.size; 2];
+    let device = settings.device.clone().autodiff();
+    let network = subject.network(state, settings.seed, &device)?;
+    let chain = network.chain(size);
+    let mut field = ReceptiveField::new(size);
+    let (mut used, mut not_finite) = (Vec::new(), Vec::new());
+    for place in 0..images.candidates() {
+        if field.images() == settings.images {
+            break;
+        }
+        if interrupted.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let Some(picture) = images.read(place) else { continue };
+        let image = tensor(&subject.normalize, &picture.pixels, size, &device);
+        let contribution = central_gradient(&chain, image).into_data().iter::<f32>().collect::<Vec<_>>();
+        if field.add(&contribution) {
+            used.push(picture.name);
+            bar.inc(1);
+        } else {
+            bar.suspend(|| eprintln!("warning: {}: {} gives values that are no numbers; left out", subject.name, picture.name));
+            not_finite.push(picture.name);
+        }
+    }
+    let Some(map) = field.mean() else {
+        match images.first_unreadable() {
+            Some(reason) if not_finite.is_empty() => bail!("not one image can be read; the first: {reason}"),
+            _ => bail!("{} {}: no image gives finite values", subject.name, state.words()),
+        }
+    };
+    let square = |share: f64| {
+        let square = covering_square(&map, size, share);
+        Square { share, side: square.map(|square| square.side), area: square.map(|square| square.area) }
+    };
+    Ok(Some(Field {
+        model: subject.name.clone(),
+        state,
+        checkpoint: subject.checkpoint.clone().filter(|_| state == State::After),
+        remark: subject.remark(settings.size),
+        images_wanted: settings.images,
+        images_used: used.len(),
+        images: used,
+        not_finite,
+        squares: SHARES.map(square).into(),
+        map,
+    }))
+}
+
+/// A picture of `[height, width]` as the network takes it.
+fn tensor(normalize: &Normalize, pixels: &image::RgbImage, [height, width]: [usize; 2], device: &Device) -> Tensor<4> {
+    let input = normalize.apply(pixels, [height, width]);
+    Tensor::from_data(TensorData::new(input.values, [1, 3, height, width]), device)
+}

@@ -1,0 +1,414 @@
+//! What the folders of runs and checkpoints say about themselves.
+//!
+//! A run of a training tool is `config.toml` and `metrics.jsonl`, with what its checkpoints know besides; an evaluation is the file that
+//! `test_seg --json` or `test_det --json` wrote, anywhere in the folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use upernet::inference::InferenceMode;
+use vmamba::checkpoint::Checkpoint;
+use vmamba_types::ClassList;
+
+use super::Benchmark;
+use vmamba_recipes::config;
+use vmamba_recipes::detection::config::{CocoSource, DetectionConfig, DetectionSource};
+use vmamba_recipes::segmentation::config::{FolderSource, SegmentationConfig, SegmentationSource};
+use vmamba_recipes::{detection, segmentation};
+use vmamba_report::metrics::METRICS_FILE;
+use vmamba_report::run_folder::CONFIG;
+use vmamba_report::run_folder::NON_FINITE;
+use vmamba_report::run_folder::{BEST, LAST};
+use vmamba_train::precision::Precision;
+
+/// The configuration of either task.
+#[derive(Clone, Debug)]
+pub enum RunConfig {
+    /// Of a detector.
+    Detection(Box<DetectionConfig>),
+    /// Of a segmentor.
+    Segmentation(Box<SegmentationConfig>),
+}
+
+/// One line of a table that is ours.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The folder or checkpoint as it was named.
+    pub place: String,
+    /// What measured it.
+    pub origin: String,
+    /// Name of the configuration.
+    pub name: String,
+    /// Which table it belongs to.
+    pub benchmark: Benchmark,
+    /// The configuration, where it is known.
+    pub config: Option<RunConfig>,
+    /// In percent, in the order of [`Benchmark::figures`].
+    pub figures: Vec<Option<f64>>,
+    /// What else is known.
+    pub facts: Facts,
+}
+
+/// What a run knows besides its configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// Steps done.
+    pub done: Option<u64>,
+    /// Steps of the whole run.
+    pub iterations: Option<u64>,
+    /// Devices it was trained on.
+    pub devices: Option<u64>,
+    /// Images evaluated on.
+    pub images: Option<usize>,
+    /// Number of classes.
+    pub classes: Option<usize>,
+    /// Numbers computed with in the evaluation.
+    pub precision: Precision,
+    /// Whether windows were slid over the images.
+    pub slide: bool,
+}
+
+impl RunConfig {
+    /// Reads the configuration of a run, whose `task` says which one it is.
+    fn load(path: &Path) -> Result<Self> {
+        let table: toml::Table = config::load(path, &[])?;
+        match table.get("task").and_then(toml::Value::as_str) {
+            Some(detection::TASK) => Ok(Self::Detection(Box::new(config::load(path, &[])?))),
+            Some(segmentation::TASK) => Ok(Self::Segmentation(Box::new(config::load(path, &[])?))),
+            Some(task) => bail!("{}: task = \"{task}\" has no table; only detection and segmentation have", path.display()),
+            None => bail!("{}: it names no task", path.display()),
+        }
+    }
+
+    fn from_json(benchmark: Benchmark, value: Value) -> Result<Self> {
+        Ok(match benchmark {
+            Benchmark::Coco => Self::Detection(Box::new(decode(value)?)),
+            Benchmark::Ade20k => Self::Segmentation(Box::new(decode(value)?)),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Detection(config) => &config.name,
+            Self::Segmentation(config) => &config.name,
+        }
+    }
+
+    /// The table it belongs to.
+    pub fn benchmark(&self) -> Benchmark {
+        match self {
+            Self::Detection(_) => Benchmark::Coco,
+            Self::Segmentation(_) => Benchmark::Ade20k,
+        }
+    }
+
+    /// Whether its data have the classes of the published models, so far as the configuration says: ADE20K's, or COCO's of 2017.
+    pub fn has_published_data(&self) -> bool {
+        match self {
+            Self::Detection(config) => {
+                matches!(&config.data.source, DetectionSource::Coco(CocoSource { val_annotations, .. }) if val_annotations.ends_with("instances_val2017.json"))
+            }
+            Self::Segmentation(config) => matches!(&config.data.source, SegmentationSource::Folder(FolderSource { classes: None, .. })),
+        }
+    }
+
+    /// Parameters and multiply-accumulates / 1e9 at `[height, width]`; none for an image the backbone does not take.
+    pub fn cost(&self, classes: usize, size: [usize; 2]) -> Option<(u64, f64)> {
+        let (backbone, complexity): (_, Box<dyn Fn() -> _>) = match self {
+            Self::Detection(config) => (config.model.backbone(), Box::new(|| config.model.complexity(classes, size))),
+            Self::Segmentation(config) => (&config.model.backbone, Box::new(|| config.model.for_classes(classes).complexity(size))),
+        };
+        backbone.check_image(size).ok()?;
+        let cost = complexity();
+        Some((cost.params, cost.flops() as f64 / 1e9))
+    }
+}
+
+/// Reads what a folder holds: the best validation of a run, and evaluations. An evaluation replaces the validation of its configuration.
+///
+/// # Errors
+/// When there is neither, or a file is not what it should be; names the file and the field.
+pub fn read_folder(folder: &Path) -> Result<Vec<Run>> {
+    if !folder.is_dir() {
+        let hint = if folder.is_file() { "; checkpoints are for --checkpoints" } else { "" };
+        bail!("--runs: {} is no folder{hint}", folder.display());
+    }
+    let (snapshot, metrics) = (folder.join(CONFIG), folder.join(METRICS_FILE));
+    let config = snapshot.is_file().then(|| RunConfig::load(&snapshot)).transpose()?;
+    let stored = [LAST, BEST].into_iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let stored = stored.map(|path| Stored::read(&path)).transpose()?.flatten().unwrap_or_default();
+    let mut runs = evaluations(folder, config.as_ref(), &stored)?;
+    match (config, metrics.is_file()) {
+        (Some(config), true) => {
+            let covered = runs.iter().any(|run| run.name == config.name() && run.figures.first().is_some_and(Option::is_some));
+            if !covered && let Some(run) = validation(folder, &metrics, config, &stored)? {
+                runs.insert(0, run);
+            } else if runs.is_empty() {
+                bail!("{}: no line of the kind `val`: the run has not been validated yet", metrics.display());
+            }
+        }
+        (Some(_), false) if runs.is_empty() => bail!("{} is missing: the run in {} has no results", metrics.display(), folder.display()),
+        (None, true) if runs.is_empty() => bail!("{} is missing: whose results are in {}?", snapshot.display(), metrics.display()),
+        (None, false) if runs.is_empty() => bail!(
+            "{} is no run: it has neither {CONFIG} and {METRICS_FILE} (train_det, train_seg) nor figures (test_det --json, test_seg --json)",
+            folder.display()
+        ),
+        _ => (),
+    }
+    Ok(runs)
+}
+
+/// Reads a checkpoint of these tools: its cost, and the figure of its validation if it is the best one of its run.
+///
+/// # Errors
+/// When it cannot be read, or does not say what model it is.
+pub fn read_checkpoint(path: &Path) -> Result<Run> {
+    let Some(stored) = Stored::read(path)? else {
+        bail!(
+            "{} does not say what model it is; evaluate it with test_det or test_seg --config FILE --json DIR/figures.json, and name DIR with --runs",
+            path.display()
+        );
+    };
+    let config = stored.config.clone().with_context(|| format!("{}: no `config` in its metadata", path.display()))?;
+    let benchmark = config.benchmark();
+    let own = stored.best.filter(|(best, _)| Some(*best) == stored.facts.done);
+    let mut figures = vec![None; benchmark.figures().len()];
+    if let (Some(first), Some((_, share))) = (figures.first_mut(), own) {
+        *first = Some(share * 100.0);
+    }
+    let origin = match (own, stored.facts.done) {
+        (Some((iteration, _)), _) => format!("validation after iteration {iteration}"),
+        (None, Some(iteration)) => format!("cost only: the weights of iteration {iteration} have no stored result"),
+        (None, None) => "cost only: no stored result".to_owned(),
+    };
+    let name = config.name().to_owned();
+    Ok(Run { place: path.display().to_string(), origin, name, benchmark, config: Some(config), figures, facts: stored.facts })
+}
+
+/// What a checkpoint of ours says.
+#[derive(Clone, Debug, Default)]
+struct Stored {
+    config: Option<RunConfig>,
+    facts: Facts,
+    /// The best validation so far: iteration and share.
+    best: Option<(u64, f64)>,
+}
+
+impl Stored {
+    /// `None` for a file of other tools.
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let checkpoint = Checkpoint::read(path)?;
+        if !checkpoint.is_ours() {
+            return Ok(None);
+        }
+        let metadata = checkpoint.metadata();
+        let place = |field: &str| format!("{}: {field} in its metadata", path.display());
+        let number = |field: &str| {
+            let text = metadata.get(field);
+            text.map(|text| text.parse::<u64>().with_context(|| format!("{}, `{text}`", place(field)))).transpose()
+        };
+        let task = metadata.get("task").map(String::as_str);
+        let benchmark = match task {
+            Some(detection::TASK) => Some(Benchmark::Coco),
+            Some(segmentation::TASK) => Some(Benchmark::Ade20k),
+            _ => None,
+        };
+        let config = match (benchmark, metadata.get("config")) {
+            (Some(benchmark), Some(text)) => {
+                let value = serde_json::from_str(text).with_context(|| place("config"))?;
+                Some(RunConfig::from_json(benchmark, value).with_context(|| place("config"))?)
+            }
+            _ => None,
+        };
+        let classes: Option<ClassList> =
+            metadata.get("classes").map(|text| serde_json::from_str(text).with_context(|| place("classes"))).transpose()?;
+        let share = metadata.get("best_metric").and_then(|text| text.parse::<f64>().ok());
+        let facts = Facts {
+            done: number("iteration")?,
+            iterations: number("iterations")?,
+            devices: Some(number("devices")?.unwrap_or(1)),
+            images: number("validation_images")?.map(|count| count as usize),
+            classes: classes.map(|classes| classes.len()),
+            ..Facts::default()
+        };
+        Ok(Some(Self { config, facts, best: number("best_iteration")?.zip(share) }))
+    }
+}
+
+/// The best validation of a training run; none when there was none.
+fn validation(folder: &Path, metrics: &Path, config: RunConfig, stored: &Stored) -> Result<Option<Run>> {
+    let text = std::fs::read_to_string(metrics).with_context(|| format!("cannot read {}", metrics.display()))?;
+    let benchmark = config.benchmark();
+    let keys = benchmark.logged();
+    let mut done = None;
+    let mut best: Option<(u64, Vec<Option<f64>>)> = None;
+    let count = text.lines().count();
+    for (index, line) in text.lines().enumerate() {
+        let place = || format!("{}, line {}", metrics.display(), index + 1);
+        let line: Value = match serde_json::from_str(line) {
+            Ok(line) => line,
+            // A killed run may have left half a line.
+            Err(_) if index + 1 == count => continue,
+            Err(error) => return Err(error).with_context(|| format!("{} is no JSON", place())),
+        };
+        let iteration = line.get("iteration").and_then(Value::as_u64).with_context(|| format!("{}: no number `iteration`", place()))?;
+        done = done.max(Some(iteration));
+        if line.get("kind").and_then(Value::as_str) != Some("val") {
+            continue;
+        }
+        let figure = |key: &&str| match line.get(*key) {
+            Some(Value::Null) => Ok(None),
+            Some(value) => Ok(Some(value.as_f64().with_context(|| format!("{}: `{key}` is no number", place()))? * 100.0)),
+            None => bail!("{}: no number `{key}`", place()),
+        };
+        let mut figures: Vec<Option<f64>> = keys.iter().map(figure).collect::<Result<_>>()?;
+        figures.resize(benchmark.figures().len(), None);
+        let main = |figures: &[Option<f64>]| figures.first().copied().flatten().unwrap_or(f64::NEG_INFINITY);
+        if best.as_ref().is_none_or(|(_, best)| main(&figures) > main(best)) {
+            best = Some((iteration, figures));
+        }
+    }
+    Ok(best.map(|(iteration, figures)| Run {
+        place: folder.display().to_string(),
+        origin: format!("validation after iteration {iteration}"),
+        name: config.name().to_owned(),
+        benchmark,
+        figures,
+        facts: Facts { done, ..stored.facts },
+        config: Some(config),
+    }))
+}
+
+/// Figures of a test tool.
+#[derive(Deserialize)]
+struct FiguresFile {
+    checkpoint: PathBuf,
+    config: String,
+    iteration: Option<u64>,
+    #[serde(default)]
+    precision: Precision,
+    images: usize,
+    classes: Vec<String>,
+    #[serde(default)]
+    tta: bool,
+    #[serde(default)]
+    mode: InferenceMode,
+    metrics: Option<IouFigures>,
+    bbox: Option<ApFigures>,
+    segm: Option<ApFigures>,
+    configuration: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct IouFigures {
+    #[serde(rename = "mIoU", deserialize_with = "nullable")]
+    mean_iou: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct ApFigures {
+    #[serde(rename = "AP", deserialize_with = "nullable")]
+    ap: Option<f64>,
+    #[serde(rename = "AP50", deserialize_with = "nullable")]
+    ap50: Option<f64>,
+    #[serde(rename = "AP75", deserialize_with = "nullable")]
+    ap75: Option<f64>,
+}
+
+/// A number or null, which must be there: an `Option` alone may be left out.
+fn nullable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+impl ApFigures {
+    /// In percent; -1 is COCO's word for nothing to find.
+    fn percent(&self) -> [Option<f64>; 3] {
+        [self.ap, self.ap50, self.ap75].map(|share| share.filter(|share| *share >= 0.0).map(|share| share * 100.0))
+    }
+}
+
+/// The evaluations in a folder. One of a single scale and one with test-time augmentation of the same weights are one line.
+fn evaluations(folder: &Path, config: Option<&RunConfig>, stored: &Stored) -> Result<Vec<Run>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    paths.sort();
+    let mut runs: Vec<(PathBuf, Run)> = Vec::new();
+    for path in paths {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        // Detections in COCO's format may be large, and are no figures; nor is an incident.
+        if !name.ends_with(".json") || name == NON_FINITE || name.starts_with("results.") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let value: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
+        if value.get("checkpoint").is_none() || value.get("config").is_none() {
+            continue;
+        }
+        let file: FiguresFile = decode(value).with_context(|| path.display().to_string())?;
+        let checkpoint = file.checkpoint.clone();
+        let run = evaluation(folder, &path, file, config, stored)?;
+        let partner = runs.iter_mut().find(|(of, other)| *of == checkpoint && complements(other, &run));
+        match partner {
+            Some((_, other)) => {
+                let figures = other.figures.iter().zip(&run.figures).map(|(a, b)| a.or(*b)).collect();
+                other.figures = figures;
+                other.origin = format!("{}, {}", other.origin, run.origin);
+            }
+            None => runs.push((checkpoint, run)),
+        }
+    }
+    Ok(runs.into_iter().map(|(_, run)| run).collect())
+}
+
+/// Whether two evaluations are of the same kind and have no figure in common.
+fn complements(a: &Run, b: &Run) -> bool {
+    a.benchmark == b.benchmark
+        && a.name == b.name
+        && a.facts == b.facts
+        && a.figures.iter().zip(&b.figures).all(|(a, b)| a.is_none() || b.is_none())
+}
+
+fn evaluation(folder: &Path, path: &Path, file: FiguresFile, config: Option<&RunConfig>, stored: &Stored) -> Result<Run> {
+    let (benchmark, figures) = match (&file.metrics, &file.bbox, &file.segm) {
+        (Some(metrics), None, None) => {
+            let own = metrics.mean_iou.map(|share| share * 100.0);
+            (Benchmark::Ade20k, if file.tta { vec![None, own] } else { vec![own, None] })
+        }
+        (None, Some(boxes), Some(masks)) => (Benchmark::Coco, [boxes.percent(), masks.percent()].concat()),
+        _ => bail!("{}: expected `metrics` (test_seg), or `bbox` and `segm` (test_det)", path.display()),
+    };
+    let own = match file.configuration {
+        Some(value) => Some(RunConfig::from_json(benchmark, value).with_context(|| format!("{}: configuration", path.display()))?),
+        None => config.filter(|config| config.name() == file.config && config.benchmark() == benchmark).cloned(),
+    };
+    // What the checkpoint adds is welcome, but the figures stand without it.
+    let of_checkpoint = if file.checkpoint.is_file() { Stored::read(&file.checkpoint).ok().flatten() } else { None };
+    let of_checkpoint = of_checkpoint.unwrap_or_else(|| if config.is_some() { stored.clone() } else { Stored::default() });
+    let facts = Facts {
+        // The best weights of a finished run are of an earlier step, so this says nothing about the length of the run.
+        done: None,
+        images: Some(file.images),
+        classes: Some(file.classes.len()),
+        precision: file.precision,
+        slide: file.mode != InferenceMode::Whole,
+        ..of_checkpoint.facts
+    };
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let iteration = file.iteration.map_or(String::new(), |iteration| format!(", iteration {iteration}"));
+    let origin = format!("{name}{}{iteration}", if file.tta { " (six scales and flips)" } else { "" });
+    let config = own.or(of_checkpoint.config.filter(|config| config.name() == file.config));
+    Ok(Run { place: folder.display().to_string(), origin, name: file.config, benchmark, config, figures, facts })
+}
+
+/// A value as a type; the error names the field.
+fn decode<T: DeserializeOwned>(value: Value) -> Result<T> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let reason = error.into_inner();
+        if path == "." { anyhow::anyhow!("{reason}") } else { anyhow::anyhow!("{path}: {reason}") }
+    })
+}

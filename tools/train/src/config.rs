@@ -1,0 +1,176 @@
+//! Settings of a run: the table `train` of a configuration file, and what [`TrainerBuilder`](crate::TrainerBuilder) sets.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+use crate::optimizer::OptimizerConfig;
+use crate::precision::Precision;
+use crate::schedule::ScheduleConfig;
+
+/// How a model is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimiser steps of the run. Set either this or `epochs`.
+    #[serde(default)]
+    pub iterations: Option<u64>,
+    /// Passes over the training set. Set either this or `iterations`.
+    #[serde(default)]
+    pub epochs: Option<u64>,
+    /// Images of a batch on every device.
+    pub batch_size: usize,
+    /// Batches whose gradients are averaged for one optimiser step.
+    #[serde(default = "one")]
+    pub accumulation: u64,
+    /// The optimiser.
+    pub optimizer: OptimizerConfig,
+    /// The learning rate over the run.
+    pub schedule: ScheduleConfig,
+    /// Decay of the exponential moving average of the weights; absent for no average.
+    #[serde(default)]
+    pub ema: Option<f64>,
+    /// Type of the activations in training; validations compute in float32.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Seed of the random weights, the order of the images, the augmentation and dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// Optimiser steps between validations; absent for one validation an epoch.
+    #[serde(default)]
+    pub val_interval: Option<u64>,
+    /// Optimiser steps between checkpoints; absent for the interval of the validations.
+    #[serde(default)]
+    pub checkpoint_interval: Option<u64>,
+    /// Optimiser steps between lines of the log.
+    #[serde(default = "log_interval")]
+    pub log_interval: u64,
+    /// Validation images drawn at the end of the run.
+    #[serde(default = "pictures")]
+    pub pictures: usize,
+    /// Parameters whose official key contains one of these texts are not trained.
+    #[serde(default)]
+    pub freeze: Vec<String>,
+    /// Freezes the weights and the statistics of all norm layers.
+    #[serde(default)]
+    pub freeze_norms: bool,
+    /// Batch norms of the backbone normalise by their stored statistics, which do not change; their weights are trained (mmdetection's
+    /// `norm_eval`).
+    #[serde(default)]
+    pub norm_eval: bool,
+    /// What happens when a loss or a gradient is not finite.
+    #[serde(default)]
+    pub non_finite: NonFinite,
+}
+
+/// What happens when a loss or a gradient is not finite. Both choices report the incident to the observers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonFinite {
+    /// The run ends; the newest checkpoint stays as it is.
+    #[default]
+    Stop,
+    /// The optimiser step is left out and the run goes on.
+    Skip,
+}
+
+/// The length of a run in optimiser steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Length {
+    /// Steps of the whole run.
+    pub iterations: u64,
+    /// Steps of an epoch, a pass over the training set.
+    pub epoch: u64,
+    /// Steps between validations.
+    pub val_interval: u64,
+    /// Steps between checkpoints.
+    pub checkpoint_interval: u64,
+}
+
+impl Default for TrainConfig {
+    /// Batches of one image, AdamW at 1e-4, a constant learning rate. The length is not set.
+    fn default() -> Self {
+        Self {
+            iterations: None,
+            epochs: None,
+            batch_size: 1,
+            accumulation: one(),
+            optimizer: OptimizerConfig::adamw(1e-4),
+            schedule: ScheduleConfig::constant(),
+            ema: None,
+            precision: Precision::default(),
+            seed: 0,
+            val_interval: None,
+            checkpoint_interval: None,
+            log_interval: log_interval(),
+            pictures: pictures(),
+            freeze: Vec::new(),
+            freeze_norms: false,
+            norm_eval: false,
+            non_finite: NonFinite::default(),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Images of an optimiser step on every device.
+    pub fn step_size(&self) -> u64 {
+        self.batch_size as u64 * self.accumulation
+    }
+
+    /// The length of a run over `samples` training images on `devices` devices.
+    ///
+    /// # Errors
+    /// When neither or both of `iterations` and `epochs` are set.
+    pub fn length(&self, samples: usize, devices: usize) -> Result<Length, TrainError> {
+        let epoch = (samples as u64).div_ceil((self.step_size() * devices as u64).max(1)).max(1);
+        let iterations = match (self.iterations, self.epochs) {
+            (Some(iterations), None) => iterations,
+            (None, Some(epochs)) => epochs * epoch,
+            (None, None) => return Err(TrainError::config("iterations", " or train.epochs must be set")),
+            (Some(_), Some(_)) => {
+                let message = " and train.epochs are both set; remove one of them from the configuration file (--set cannot remove a key)";
+                return Err(TrainError::config("iterations", message));
+            }
+        };
+        let val_interval = self.val_interval.unwrap_or(epoch);
+        Ok(Length { iterations, epoch, val_interval, checkpoint_interval: self.checkpoint_interval.unwrap_or(val_interval) })
+    }
+
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        self.length(1, 1)?;
+        for (field, value) in [
+            ("iterations", self.iterations.unwrap_or(1)),
+            ("epochs", self.epochs.unwrap_or(1)),
+            ("batch_size", self.batch_size as u64),
+            ("accumulation", self.accumulation),
+            ("val_interval", self.val_interval.unwrap_or(1)),
+            ("checkpoint_interval", self.checkpoint_interval.unwrap_or(1)),
+            ("log_interval", self.log_interval),
+        ] {
+            if value == 0 {
+                return Err(TrainError::config(field, " must be at least 1"));
+            }
+        }
+        self.optimizer.validate()?;
+        if self.ema.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+            return Err(TrainError::config("ema", " must be in [0, 1)"));
+        }
+        Ok(())
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn log_interval() -> u64 {
+    10
+}
+
+fn pictures() -> usize {
+    8
+}

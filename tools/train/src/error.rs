@@ -1,0 +1,77 @@
+//! Why a run cannot start or go on.
+
+use std::path::PathBuf;
+
+use vmamba::checkpoint::{CheckpointError, LoadError};
+
+use crate::device::DeviceError;
+use crate::guard::Incident;
+
+/// The error of a recipe or an observer, whose type this crate does not know.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a run cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A setting is out of range, or has no effect on this model.
+    #[error("train.{field}{message}")]
+    Config {
+        /// The setting, as in a configuration file below `train`.
+        field: &'static str,
+        /// What is wrong, with its own separator: ` must be at least 1` or `: no parameter's name contains "stem"`.
+        message: String,
+    },
+    /// The data or the validation failed.
+    #[error(transparent)]
+    Recipe(BoxError),
+    /// The iterator of the training batches ended.
+    #[error("the training data ended after iteration {iteration}; a recipe's batches must go on from epoch to epoch")]
+    DataEnded {
+        /// Steps done.
+        iteration: u64,
+    },
+    /// An observer failed, for instance because the disk is full.
+    #[error(transparent)]
+    Observer(BoxError),
+    /// A device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The checkpoint to resume from cannot be read.
+    #[error("cannot resume: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint to resume from belongs to another model.
+    #[error("cannot resume from {}: {source}", path.display())]
+    OtherModel {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What does not fit.
+        source: LoadError,
+    },
+    /// The checkpoint to resume from lacks something.
+    #[error("cannot resume from {}: {message}", path.display())]
+    Resume {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is missing or damaged.
+        message: String,
+    },
+    /// The averaged weights do not fit the model.
+    #[error("the averaged weights do not fit the model: {0}")]
+    Average(LoadError),
+    /// A loss or a gradient is not finite, and the configuration says to stop.
+    #[error("{}", .0.summary())]
+    NonFinite(Box<Incident>),
+    /// No validation has been the best one yet.
+    #[error("there is no best model: {reason}")]
+    NoBestModel {
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+impl TrainError {
+    /// A wrong setting; `message` begins with its separator.
+    pub(crate) fn config(field: &'static str, message: impl Into<String>) -> Self {
+        Self::Config { field, message: message.into() }
+    }
+}

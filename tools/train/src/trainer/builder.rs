@@ -1,0 +1,179 @@
+//! A run from its parts, with defaults for everything but its length.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use burn::module::Module;
+use burn::prelude::*;
+
+use super::Trainer;
+use crate::config::{NonFinite, TrainConfig};
+use crate::data_parallel::{DeviceGroup, Replica};
+use crate::ema::Ema;
+use crate::error::TrainError;
+use crate::freeze::freeze;
+use crate::observer::Observer;
+use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::parameters::trainable;
+use crate::precision::Precision;
+use crate::recipe::Recipe;
+use crate::schedule::ScheduleConfig;
+
+/// Builds a [`Trainer`]. `iterations` or `epochs` must be set; everything else has the default of [`TrainConfig`].
+#[must_use]
+pub struct TrainerBuilder<R: Recipe> {
+    recipe: R,
+    model: R::Model,
+    config: TrainConfig,
+    observers: Vec<Box<dyn Observer>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl<R: Recipe> TrainerBuilder<R> {
+    pub(super) fn new(recipe: R, model: R::Model) -> Self {
+        Self { recipe, model, config: TrainConfig::default(), observers: Vec::new(), stop: Arc::default() }
+    }
+
+    /// Replaces all settings, for instance by those of a configuration file.
+    pub fn config(mut self, config: TrainConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The optimiser.
+    pub fn optimizer(mut self, optimizer: OptimizerConfig) -> Self {
+        self.config.optimizer = optimizer;
+        self
+    }
+
+    /// The learning rate over the run.
+    pub fn schedule(mut self, schedule: ScheduleConfig) -> Self {
+        self.config.schedule = schedule;
+        self
+    }
+
+    /// Passes over the training set, instead of a number of iterations.
+    pub fn epochs(mut self, epochs: u64) -> Self {
+        (self.config.epochs, self.config.iterations) = (Some(epochs), None);
+        self
+    }
+
+    /// Optimiser steps, instead of a number of epochs.
+    pub fn iterations(mut self, iterations: u64) -> Self {
+        (self.config.iterations, self.config.epochs) = (Some(iterations), None);
+        self
+    }
+
+    /// Images of a batch on every device.
+    pub fn batch_size(mut self, images: usize) -> Self {
+        self.config.batch_size = images;
+        self
+    }
+
+    /// Batches whose gradients are averaged for one optimiser step.
+    pub fn accumulation(mut self, batches: u64) -> Self {
+        self.config.accumulation = batches;
+        self
+    }
+
+    /// Keeps an exponential moving average of the weights with this decay; validations use it.
+    pub fn ema(mut self, decay: f64) -> Self {
+        self.config.ema = Some(decay);
+        self
+    }
+
+    /// Type of the activations in training.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.config.precision = precision;
+        self
+    }
+
+    /// Seed of the order of the images, the augmentation and dropout. Random weights are drawn before, with the device's own seed.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
+    /// Optimiser steps between validations.
+    pub fn val_interval(mut self, iterations: u64) -> Self {
+        self.config.val_interval = Some(iterations);
+        self
+    }
+
+    /// Does not train parameters whose official key contains `text`. May be called several times.
+    pub fn freeze(mut self, text: impl Into<String>) -> Self {
+        self.config.freeze.push(text.into());
+        self
+    }
+
+    /// What happens when a loss or a gradient is not finite.
+    pub fn non_finite(mut self, choice: NonFinite) -> Self {
+        self.config.non_finite = choice;
+        self
+    }
+
+    /// Adds an observer. Observers are told of everything in the order in which they were added.
+    pub fn observe(mut self, observer: impl Observer + 'static) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// Ends the run after the step during which `flag` is set, with a checkpoint. A program sets it when a signal arrives.
+    pub fn stop_flag(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.stop = flag;
+        self
+    }
+
+    /// The run on one device. The model is moved there; a device without gradients gets them.
+    ///
+    /// # Errors
+    /// When a setting is out of range or has no effect on this model.
+    pub fn build(self, device: &Device) -> Result<Trainer<R>, TrainError> {
+        self.build_on(DeviceGroup::single(device.clone()))
+    }
+
+    /// The run on several devices.
+    ///
+    /// # Errors
+    /// As [`TrainerBuilder::build`].
+    pub fn build_on(self, group: DeviceGroup) -> Result<Trainer<R>, TrainError> {
+        let Self { recipe, model, config, observers, stop } = self;
+        config.validate()?;
+        config.precision.adopt(group.first())?;
+        let length = config.length(recipe.samples(), group.count())?;
+        let keys = recipe.keys();
+        let model = on_device(model, group.first());
+        let (model, _) = freeze(model, &config, keys)?;
+        let groups = recipe.parameter_groups();
+        if let Some(decay) = config.optimizer.layer_decay
+            && !trainable(&model, keys).keys().any(|key| groups.layer_of(key, decay.by).is_some())
+        {
+            return Err(TrainError::config("optimizer.layer_decay", ": this backbone does not divide its parameters into layers"));
+        }
+        let optimizer = Optimizer::new(config.optimizer.clone(), keys, groups);
+        let ema = config.ema.map(|decay| Ema::new(decay, keys, &model));
+        let first = Replica::new(group.first().clone(), model, optimizer);
+        Ok(Trainer {
+            recipe: Arc::new(recipe),
+            config: Arc::new(config),
+            group: Arc::new(group),
+            length,
+            first,
+            ema,
+            iteration: 0,
+            best: None,
+            best_model: None,
+            validated: None,
+            observers,
+            stop,
+        })
+    }
+}
+
+/// The model on a device with gradients. A model that is there already is not touched, so its frozen parameters stay frozen.
+fn on_device<M: Module>(model: M, device: &Device) -> M {
+    match model.devices().as_slice() {
+        [own] if own == device => model,
+        _ => model.fork(&device.clone().inner()).train(),
+    }
+}
