@@ -1,7 +1,6 @@
 //! Sampled RoIs and the targets of their masks.
 
-use vmamba_types::Instance;
-use vmamba_types::{InstanceMask, Rle};
+use vmamba_types::{Instance, InstanceMask, Rle};
 
 use crate::detector::ImageTruth;
 use crate::mask_target::{MaskBatch, mask_target};
