@@ -1,19 +1,19 @@
-//! Tables of the figures of a detector.
+//! Tables of the figures of a detector, in percent.
 
 use vision_datasets::coco::EvalReport;
 use vision_datasets::sample::ClassList;
 
 use crate::tables::{Cell, Table};
 
-/// Names of the twelve statistics by mmdetection's limits.
+/// Names of the twelve COCO statistics with mmdetection's limits of 100, 300 and 1000 detections.
 pub const STATISTICS: [&str; 12] = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "AR300", "AR1000", "ARs", "ARm", "ARl"];
 
-/// A share in percent; -1 is no value.
+/// A share in percent; -1 marks a missing value.
 fn percent(share: f64) -> Cell {
     if share < 0.0 { Cell::Missing } else { Cell::percent(share) }
 }
 
-/// The twelve statistics for boxes and masks.
+/// The twelve COCO statistics of boxes and masks.
 pub fn statistics_table(boxes: &EvalReport, masks: &EvalReport) -> Table {
     let mut table = Table::new(["", "bbox", "segm"]);
     for (name, (boxes, masks)) in STATISTICS.iter().zip(boxes.stats.into_iter().zip(masks.stats)) {
@@ -22,7 +22,7 @@ pub fn statistics_table(boxes: &EvalReport, masks: &EvalReport) -> Table {
     table
 }
 
-/// AP of every class; `ids` are the category ids of the classes.
+/// AP, AP50 and AP75 of every class; `ids` are the category ids of `classes`.
 pub fn category_table(boxes: &EvalReport, masks: &EvalReport, classes: &ClassList, ids: &[i64]) -> Table {
     let mut table = Table::new(["class", "bbox AP", "AP50", "AP75", "segm AP", "AP50", "AP75"]);
     let places = boxes.category_ids();
