@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 use tests::tool::{Place, Ran, run};
-use vision_datasets::coco::{EvalConfig, GroundTruth, IouType, evaluate, read_results};
+use vision_datasets::coco::{EvalConfig, IouType, evaluate, read_results};
+use vision_datasets::ground_truth::GroundTruth;
 use vmamba::checkpoint::{Checkpoint, Weights, export_safetensors};
 
 const TRAIN: &str = env!("CARGO_BIN_EXE_train_det");

@@ -8,12 +8,13 @@ use upernet::inference::InferenceMode;
 use vmamba::baselines::ResnetConfig;
 use vmamba::complexity::{Complexity, OpKind};
 use vmamba::zoo::BackboneConfig;
-use vmamba_recipes::detection::DetectionConfig;
+use vmamba::{LayerGrouping, ParameterGroups};
+use vmamba_detection::Detector;
+use vmamba_recipes::detection::{AnyDetector, DetectionConfig};
 use vmamba_recipes::segmentation::SegmentationConfig;
 use vmamba_recipes::{Init, config};
 use vmamba_study::published::{detection_row, published, segmentation_row};
 use vmamba_train::freeze::freeze;
-use vmamba_train::param_groups::LayerOrder;
 use vmamba_train::parameters::trainable;
 use vmamba_train::schedule::{Decay, Unit};
 
@@ -161,9 +162,9 @@ fn every_published_detector_has_a_configuration_of_its_schedule_and_cost() {
         assert_eq!((train.optimizer.algorithm.name(), train.optimizer.lr), (setting.optimizer.as_str(), setting.lr), "{}", row.id);
         assert_eq!((data.train.crop.is_some(), &data.train.scales), (setting.crop, &setting.scales), "{}: images", row.id);
         assert!(matches!(init, Init::Checkpoint(_)), "{}: published runs start from a classifier", row.id);
-        let cost = model.for_classes(80).complexity(row.flops_input);
+        let cost = model.complexity(80, row.flops_input);
         check_params(&row.id, cost.params, row.params, row.params_m);
-        let flops = cost.flops() + training_norms(&model.backbone, row.flops_input) - unseen(&row.id, &cost);
+        let flops = cost.flops() + training_norms(model.backbone(), row.flops_input) - unseen(&row.id, &cost);
         agrees(&format!("{}: GFLOPs", row.id), flops as f64 / 1e9, row.gflops);
     }
 }
@@ -182,22 +183,22 @@ fn settings_that_go_by_names_find_their_parameters() {
             continue;
         }
         tried += 1;
-        let (train, keys) = match config {
+        let (train, keys, backbone) = match config {
             Config::Segmentation(config) => {
                 let model = config.model.for_classes(150).try_init(&device).unwrap();
                 let keys = trainable(&freeze(model, &config.train, upernet::official_key).unwrap().0, upernet::official_key);
-                (config.train, keys)
+                (config.train, keys, config.model.backbone)
             }
             Config::Detection(config) => {
-                let model = config.model.for_classes(80).try_init(&device).unwrap();
-                let keys = trainable(&freeze(model, &config.train, mask_rcnn::official_key).unwrap().0, mask_rcnn::official_key);
-                (config.train, keys)
+                let model = config.model.try_init(80, &device).unwrap();
+                let keys = trainable(&freeze(model, &config.train, AnyDetector::official_key).unwrap().0, AnyDetector::official_key);
+                (config.train, keys, config.model.backbone().clone())
             }
         };
         if let Some(decay) = train.optimizer.layer_decay {
-            let slow = keys.keys().filter(|key| decay.acts_on(key)).count();
-            // Of a stem its weight, its bias and the positions; of all layers, nearly everything.
-            let enough = if decay.by == LayerOrder::Stem { slow == 3 } else { slow > keys.len() / 2 };
+            let slow = keys.keys().filter(|key| backbone.layer_of(key, decay.by).is_some()).count();
+            // A stem has a weight, a bias and a position table; all layers together have nearly every parameter.
+            let enough = if decay.by == LayerGrouping::Stem { slow == 3 } else { slow > keys.len() / 2 };
             assert!(enough, "{}: {slow} of {} parameters", path.display(), keys.len());
         }
         if !train.freeze.is_empty() {

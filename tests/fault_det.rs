@@ -78,7 +78,7 @@ fn a_box_without_area_is_left_out_and_reported() {
 #[test]
 fn an_rle_of_the_wrong_length() {
     refused(|annotation| annotation["segmentation"] = json!({"size": [64, 64], "counts": [10, 20, 30]}), &["annotation 1", "60 pixels"]);
-    refused(|annotation| annotation["segmentation"] = json!({"size": [32, 64], "counts": [0, 2048]}), &["annotation 1", "different sizes"]);
+    refused(|annotation| annotation["segmentation"] = json!({"size": [32, 64], "counts": [0, 2048]}), &["annotation 1", "expected 64x64"]);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn an_image_that_is_missing_or_of_another_size() {
     let place = Place::detection(1);
     change(&place, |document| document["images"][2]["height"] = json!(65));
     // A mask says the size too, and is read first.
-    train(&place, &[]).failed(&["instances_train.json", "different sizes"]);
+    train(&place, &[]).failed(&["instances_train.json", "expected 64x65"]);
     let place = Place::detection(1);
     fs::remove_file(place.path("data/train/scene_000002.png")).expect("an image");
     train(&place, &[]).failed(&["scene_000002.png"]);

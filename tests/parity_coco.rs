@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tests::{fixtures_root, present, shared_root};
-use vision_datasets::coco::{EvalConfig, EvalReport, GroundTruth, IouType, STAT_NAMES, box_iou, evaluate, read_results, write_results};
-use vision_datasets::mask::Rle;
-use vision_datasets::sample::BitMask;
+use vision_datasets::coco::{EvalConfig, EvalReport, IouType, STAT_NAMES, box_iou, evaluate, read_results, write_results};
+use vision_datasets::ground_truth::GroundTruth;
+use vmamba_types::{BitMask, Rle};
 
 /// Means of up to a hundred thousand numbers, which numpy sums in another order.
 const STAT_TOLERANCE: f64 = 1e-12;

@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 use tests::{Fixture, shared_root};
-use vision_datasets::ade20k::{FolderDataset, IouMetric, IouReport};
-use vision_datasets::sample::{ClassList, IGNORE_LABEL, LabelMap, SegmentationDataset};
+use vision_datasets::ade20k::{FolderDataset, FolderOptions, IouMetric, IouReport};
+use vision_datasets::class_list::read_class_list;
+use vision_datasets::sample::SegmentationDataset;
+use vmamba_types::{IGNORE_LABEL, LabelMap};
 
 /// Counts are whole numbers and the ratios are taken in float64 on our side.
 const METRIC_TOLERANCE: f64 = 1e-9;
@@ -91,8 +93,8 @@ fn a_real_validation_set_scores_1_against_itself() {
         return;
     };
     let folder = root.join("data/camvid");
-    let classes = ClassList::read(&folder.join("objectInfo11.csv")).expect("the class list is readable");
-    let data = FolderDataset::open(&folder, "validation", classes, true).expect("the data open");
+    let classes = read_class_list(&folder.join("objectInfo11.csv")).expect("the class list is readable");
+    let data = FolderDataset::open(&folder, "validation", &FolderOptions { classes, reduce_zero_label: true }).expect("the data open");
     let mut metric = IouMetric::new(data.classes().len());
     for index in 0..data.len() {
         let sample = data.get(index).expect("every sample is readable");

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tests::{Comparison, Fixture, FixtureTensor, fixtures_root, shared_root};
 use vision_datasets::image_io::read_rgb;
-use vision_datasets::sample::LabelMap;
 use vision_datasets::transforms::{Normalize, TestPipeline, fit_size, flip_image, resize_bilinear, resize_nearest, scaled_size};
+use vmamba_types::LabelMap;
 
 /// Normalised values are `(x - mean) / std` in float32 on both sides; the reference multiplies by no reciprocal, so only the last bits
 /// may differ.

@@ -7,12 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::{DType, Distribution, Gradients, TensorData};
-use mask_rcnn::{HeadsConfig, ImageInfo, ImageTruth, MaskRcnn, MaskRcnnConfig, Proposals, RandomChoice};
-use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig};
-use vision_datasets::mask::{InstanceMask, Rle};
-use vision_datasets::sample::Instance;
+use mask_rcnn::{HeadsConfig, MaskRcnn, MaskRcnnConfig};
+use upernet::{FcnHeadConfig, Segmentor, UperHeadConfig, UperNet, UperNetConfig};
 use vmamba::zoo::Backbone;
 use vmamba::{Dims, DownsampleVersion, FeaturePyramid, PatchEmbedVersion, VmambaConfig};
+use vmamba_detection::{Detector, ImageInfo, ImageTruth, Proposals, RandomChoice, RpnOutput};
+use vmamba_types::Instance;
+use vmamba_types::{InstanceMask, Rle};
 
 /// Largest difference over the largest value. A rounding to bf16 is off by at most 2^-9 of a value, 0.2 %; the networks round some forty
 /// times on the way, and errors of different sign and place add up like a walk at random.
@@ -314,7 +315,7 @@ fn a_detector_says_the_same_in_bf16() {
     for (level, (narrow, wide)) in narrow.iter().zip(&wide).enumerate() {
         assert_rounded(&format!("pyramid, level {level}"), narrow, wide);
     }
-    let maps = |rpn: &mask_rcnn::RpnOutput| rpn.objectness.iter().chain(&rpn.deltas).cloned().collect::<Vec<_>>();
+    let maps = |rpn: &RpnOutput| rpn.objectness.iter().chain(&rpn.deltas).cloned().collect::<Vec<_>>();
     for (narrow, wide) in maps(&narrow_rpn).iter().zip(&maps(&wide_rpn)) {
         assert_eq!(narrow.dtype(), DType::F32, "what boxes are computed from");
         assert_rounded("region proposals", narrow, wide);

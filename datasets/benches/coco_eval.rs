@@ -1,17 +1,15 @@
-//! Evaluation of 5,000 images with 100 results each, boxes and masks, from predictions in memory: `cargo bench -p vision-datasets --bench
-//! coco_eval`.
+//! Times the evaluation of boxes and masks for 5,000 images with 100 results each: `cargo bench -p vision-datasets --bench coco_eval`.
 //!
-//! With a folder as argument (`-- DIR`) it also writes the ground truth and the results there as COCO files, so that pycocotools can be
-//! timed on the same: `benches/coco_eval.py DIR`.
+//! With a folder as argument (`-- DIR`) it also writes the ground truth and the results as COCO files, so that `benches/coco_eval.py DIR`
+//! times pycocotools on the same input.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use vision_datasets::coco::{
-    AnnotationEntry, CategoryEntry, EvalConfig, GroundTruth, ImageEntry, IouType, evaluate, to_results, write_results,
-};
-use vision_datasets::mask::{Rle, Segmentation};
-use vision_datasets::sample::Detection;
+use vision_datasets::coco::{EvalConfig, IouType, evaluate, to_results, write_results};
+use vision_datasets::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
+use vmamba_types::Detection;
+use vmamba_types::{Rle, Segmentation};
 
 const IMAGES: usize = 5000;
 const RESULTS: usize = 100;

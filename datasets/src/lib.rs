@@ -1,30 +1,46 @@
-//! Data sets for segmentation and detection: reading, transforming, loading, evaluating, checking. Knows no network.
+//! Data sets for detection, segmentation and classification: reading, transforming, loading, evaluating, checking. Knows no network.
 //!
 //! ```text
-//! folder of the ADE20K layout ─┐
-//! built-in scenes ─────────────┴─ SegmentationDataset ── TrainPipeline ── TrainLoader ──> batches
-//!                                          │        └──── TestPipeline ── Prefetch ─────> network inputs
-//!                                          └─ check                        IouMetric <── label maps
+//! COCO annotations ────────────┐
+//! folder of the ADE20K layout ─┤   DetectionDataset      training pipeline ── loader ──> batches ──> losses
+//! built-in scenes ─────────────┼── SegmentationDataset ──┤
+//! a data set of one's own ─────┘        │                test pipeline ── Prefetch ──> network inputs ──> predictions
+//!                                       ├─ check: what is wrong before training                               │
+//!                                       └─ ground truth ──> evaluators: average precision, mIoU <─────────────┘
 //! ```
 //!
-//! * [`sample`]: the types that travel: images, label maps, boxes, masks, class lists.
-//! * [`image_io`]: pictures and label maps from files.
-//! * [`ade20k`]: folders with images and label maps, the 150 classes, mIoU by mmsegmentation's conventions.
+//! * [`sample`]: the traits of a data set and their samples; start here for a data set of your own.
 //! * [`coco`]: COCO annotations, results, average precision.
-//! * [`imagenet`]: a folder of images a class.
-//! * [`mask`]: masks of instances in compact form.
-//! * [`scenes`]: labelled pictures painted on demand, for demos and tests.
-//! * [`transforms`]: resize as OpenCV and Pillow do it, crops, flips, colour, normalisation.
-//! * [`loader`]: the same batches for the same seed whatever the number of workers.
-//! * [`check`]: what is wrong with a data set, before training.
+//! * [`ade20k`]: folders of images and label maps, mIoU by mmsegmentation's conventions.
+//! * [`imagenet`]: one folder of images for each class.
+//! * [`scenes`]: labelled images painted on demand, for demos and tests.
+//! * [`transforms`]: resize as OpenCV and Pillow do it, crop, flip, colour, normalisation.
+//! * [`loader`]: prefetching threads; the batches depend on the seed, not on the number of workers.
+//! * [`check`]: everything that is wrong with a data set, before training.
+//! * [`image_io`], [`class_list`]: image, label map and class list files.
+//! * [`ground_truth`]: what detections are compared with.
+//!
+//! Modules import each other in one direction only:
+//!
+//! ```text
+//! vmamba-types ← error ← image_io, class_list, ground_truth ← sample ← transforms ← loader
+//!                                                                ↑
+//!                                         coco, ade20k, imagenet, scenes, check
+//! ```
+//!
+//! Labels, boxes, masks and class lists themselves are types of `vmamba-types`, which the heads share.
 
 pub mod ade20k;
 pub mod check;
+pub mod class_list;
 pub mod coco;
+mod error;
+pub mod ground_truth;
 pub mod image_io;
 pub mod imagenet;
 pub mod loader;
-pub mod mask;
 pub mod sample;
 pub mod scenes;
 pub mod transforms;
+
+pub use error::{AnnotationProblem, DataError};

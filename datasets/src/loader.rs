@@ -1,18 +1,21 @@
-//! Loading ahead with worker threads, in an order that does not depend on them.
+//! Training batches and prefetching.
 //!
-//! Item `i` is a pure function of `i`: it is made by worker `i mod workers`, and the consumer takes items in turn. So the same seed gives
-//! the same batches whatever the number of workers, and a run can begin at any item without making those before it.
+//! Item `i` is a pure function of `i`. Worker `i mod workers` makes it, and the consumer takes the items in turn, so the same seed gives
+//! the same batches whatever the number of workers, and a resumed run starts at any batch without making the ones before it.
 
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rand::SeedableRng;
+use rayon::prelude::*;
+use vmamba_types::Instance;
 
-use crate::sample::{DataError, DetectionDataset, Instance, SegmentationDataset};
+use crate::error::DataError;
+use crate::sample::{DetectionDataset, SegmentationDataset};
 use crate::transforms::{DetectionTrainPipeline, TrainPipeline, TransformRng, between, padded_size};
 
-/// Items made ahead by worker threads, bounded in number, in order.
+/// Items in order that worker threads make ahead of the consumer.
 #[derive(Debug)]
 pub struct Prefetch<T> {
     channels: Vec<Receiver<T>>,
@@ -21,19 +24,19 @@ pub struct Prefetch<T> {
 }
 
 impl<T: Send + 'static> Prefetch<T> {
-    /// Makes the items `range`, at most `ahead` of them before they are asked for, with `workers` threads (at least 1).
+    /// Makes the items of `range` on `workers` threads (at least 1), at most `ahead` of them before the consumer takes them.
     pub fn new(range: std::ops::Range<u64>, workers: usize, ahead: usize, make: impl Fn(u64) -> T + Send + Sync + 'static) -> Self {
         let count = workers.max(1);
         let make = Arc::new(make);
         let (mut channels, mut workers) = (Vec::new(), Vec::new());
         for worker in 0..count as u64 {
-            // A waiting item is held by the worker itself, besides those in the channel.
+            // One item waits in the worker itself, the others in the channel.
             let (sender, receiver) = sync_channel((ahead / count).saturating_sub(1));
             let (make, range) = (Arc::clone(&make), range.clone());
             channels.push(receiver);
             workers.push(std::thread::spawn(move || {
                 let mut item = range.start.saturating_add(worker);
-                // Sending fails when the consumer is gone.
+                // Sending fails when the consumer has been dropped.
                 while item < range.end && sender.send(make(item)).is_ok() {
                     item = item.saturating_add(count as u64);
                 }
@@ -57,57 +60,71 @@ impl<T> Drop for Prefetch<T> {
     fn drop(&mut self) {
         self.channels.clear();
         for worker in self.workers.drain(..) {
-            // A panic of a worker has been printed already.
+            // The panic of a worker has been printed already.
             drop(worker.join());
         }
     }
 }
 
-/// A batch of training samples of equal size.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
-    /// `[batch, 3, height, width]`
-    pub images: Vec<f32>,
-    /// `[batch, height, width]`
-    pub labels: Vec<u8>,
-    /// Number of samples.
-    pub len: usize,
-    /// `[height, width]`
-    pub size: [usize; 2],
-    /// Names of the samples.
-    pub names: Vec<String>,
-}
-
 /// How a training set is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderConfig {
-    /// Samples of a batch.
+    /// Samples of a batch; 0 counts as 1.
     pub batch_size: usize,
-    /// Seed of order and transforms.
+    /// Seed of the order and of the random transforms.
     pub seed: u64,
-    /// Worker threads.
+    /// Worker threads; 0 counts as 1.
     pub workers: usize,
     /// Batches made ahead.
     pub ahead: usize,
 }
 
-/// Training batches without end: the data set is shuffled anew every epoch, and batches run over the border of epochs
-/// (mmengine's `InfiniteSampler`).
+impl LoaderConfig {
+    /// Seed 0, two workers, four batches ahead.
+    pub fn new(batch_size: usize) -> Self {
+        Self { batch_size, seed: 0, workers: 2, ahead: 4 }
+    }
+}
+
+/// A batch of labelled training images of equal size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Normalised images, `[batch, 3, height, width]`.
+    pub images: Vec<f32>,
+    /// Labels, `[batch, height, width]`.
+    pub labels: Vec<u8>,
+    /// Number of samples.
+    pub len: usize,
+    /// `[height, width]`.
+    pub size: [usize; 2],
+    /// Names of the samples.
+    pub names: Vec<String>,
+}
+
+/// Segmentation batches without end. The data set is shuffled anew every epoch, and a batch may span two epochs (mmengine's
+/// `InfiniteSampler`).
+///
+/// A sample that cannot be read or is [invalid](crate::sample::SegmentationSample::validate) makes its batch an error, and so does a data
+/// set without samples.
 #[derive(Debug)]
 pub struct TrainLoader(Prefetch<Result<Batch, DataError>>);
 
 impl TrainLoader {
     /// Loads from batch `first` on.
     pub fn new(dataset: Arc<dyn SegmentationDataset>, pipeline: TrainPipeline, config: LoaderConfig, first: u64) -> Self {
+        let (len, batch_size) = (dataset.len(), config.batch_size.max(1) as u64);
         let orders = Epochs::default();
-        let order = move |epoch: u64, len: usize| orders.of(epoch, || shuffled(len, config.seed, epoch));
         let make = move |batch: u64| {
-            let len = dataset.len().max(1) as u64;
-            let samples = (0..config.batch_size as u64).map(|position| {
-                let drawn = batch * config.batch_size as u64 + position;
-                let index = order(drawn / len, len as usize)[(drawn % len) as usize];
-                let mut rng = TransformRng::seed_from_u64(mix(config.seed, drawn));
-                Ok(pipeline.apply(dataset.get(index)?, &mut rng))
+            if len == 0 {
+                return Err(DataError::Empty);
+            }
+            let samples = (0..batch_size).map(|position| {
+                let drawn = batch * batch_size + position;
+                let epoch = drawn / len as u64;
+                let order = orders.of(epoch, || shuffled(len, config.seed, epoch));
+                let sample = dataset.get(order[(drawn % len as u64) as usize])?;
+                sample.validate(dataset.classes().len())?;
+                Ok(pipeline.apply(sample, &mut TransformRng::seed_from_u64(mix(config.seed, drawn))))
             });
             let samples = samples.collect::<Result<Vec<_>, DataError>>()?;
             let size = samples.first().map_or([0, 0], |sample| sample.input.size);
@@ -131,66 +148,48 @@ impl Iterator for TrainLoader {
     }
 }
 
-/// What the newest epochs look like; several workers may be in different ones.
-#[derive(Debug)]
-struct Epochs<T>(Mutex<Vec<(u64, Arc<T>)>>);
-
-impl<T> Default for Epochs<T> {
-    fn default() -> Self {
-        Self(Mutex::new(Vec::new()))
-    }
-}
-
-impl<T> Epochs<T> {
-    /// That of an epoch, made once.
-    fn of(&self, epoch: u64, make: impl FnOnce() -> T) -> Arc<T> {
-        let mut newest = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((_, known)) = newest.iter().find(|(known, _)| *known == epoch) {
-            return Arc::clone(known);
-        }
-        let made = Arc::new(make());
-        newest.push((epoch, Arc::clone(&made)));
-        if newest.len() > 8 {
-            newest.remove(0);
-        }
-        made
-    }
-}
-
 /// A batch of training images with objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DetectionBatch {
-    /// `[batch, 3, height, width]`, padded with zeros at the bottom and the right.
+    /// Normalised images, `[batch, 3, height, width]`, padded with zeros at the bottom and on the right.
     pub images: Vec<f32>,
-    /// `[height, width]` of all.
+    /// `[height, width]` of the padded images.
     pub size: [usize; 2],
-    /// `[height, width]` of each without the padding.
+    /// `[height, width]` of each image without its padding.
     pub image_sizes: Vec<[usize; 2]>,
-    /// Objects and crowds of each, in pixels of the network's input.
+    /// Objects and crowd regions of each image, in pixels of the network's input.
     pub instances: Vec<Vec<Instance>>,
-    /// Names of the images.
+    /// Names of the samples.
     pub names: Vec<String>,
 }
 
-/// Training batches of images of similar shape without end: upright images and wide ones do not meet in a batch, but for what an epoch
-/// leaves over (mmdetection's `AspectRatioBatchSampler`). The last batch of an epoch may be smaller.
+/// Detection batches without end. Portrait and landscape images are kept apart, except in the batches that take the rest of an epoch
+/// (mmdetection's `AspectRatioBatchSampler`). The last batch of an epoch may be smaller.
+///
+/// A sample that cannot be read or is [invalid](crate::sample::DetectionSample::validate) makes its batch an error, and so does a data set
+/// without samples.
 #[derive(Debug)]
 pub struct DetectionLoader(Prefetch<Result<DetectionBatch, DataError>>);
 
 impl DetectionLoader {
     /// Loads from batch `first` on.
     pub fn new(dataset: Arc<dyn DetectionDataset>, pipeline: DetectionTrainPipeline, config: LoaderConfig, first: u64) -> Self {
-        let len = dataset.len();
-        let upright: Vec<bool> = (0..len).map(|index| dataset.size(index)).map(|[height, width]| width < height).collect();
-        let per_epoch = len.div_ceil(config.batch_size.max(1)).max(1) as u64;
-        let epochs = Epochs::default();
+        let (len, batch_size) = (dataset.len(), config.batch_size.max(1));
+        let per_epoch = len.div_ceil(batch_size).max(1) as u64;
+        let (shapes, epochs) = (Shapes::default(), Epochs::default());
         let make = move |batch: u64| {
+            if len == 0 {
+                return Err(DataError::Empty);
+            }
+            let portrait = shapes.get(dataset.as_ref())?;
             let (epoch, position) = (batch / per_epoch, (batch % per_epoch) as usize);
-            let batches = epochs.of(epoch, || by_shape(&shuffled(len, config.seed, epoch), &upright, config.batch_size));
+            let batches = epochs.of(epoch, || by_shape(&shuffled(len, config.seed, epoch), &portrait, batch_size));
             let members = batches.get(position).map_or(&[][..], Vec::as_slice);
             let samples = members.iter().zip(0_u64..).map(|(index, place)| {
-                let mut rng = TransformRng::seed_from_u64(mix(config.seed, batch * config.batch_size as u64 + place));
-                Ok(pipeline.apply(dataset.get(*index)?, &mut rng))
+                let sample = dataset.get(*index)?;
+                sample.validate(dataset.classes().len())?;
+                let mut rng = TransformRng::seed_from_u64(mix(config.seed, batch * batch_size as u64 + place));
+                Ok(pipeline.apply(sample, &mut rng))
             });
             let samples = samples.collect::<Result<Vec<_>, DataError>>()?;
             let image_sizes: Vec<[usize; 2]> = samples.iter().map(|s| [s.image.height() as usize, s.image.width() as usize]).collect();
@@ -216,19 +215,64 @@ impl Iterator for DetectionLoader {
     }
 }
 
-/// The batches of an epoch: each shape collects until a batch is full; what is left over in the end is mixed.
-fn by_shape(order: &[usize], upright: &[bool], batch_size: usize) -> Vec<Vec<usize>> {
+/// The newest values by epoch, each computed once; the workers may be in different epochs.
+#[derive(Debug)]
+struct Epochs<T>(Mutex<Vec<(u64, Arc<T>)>>);
+
+impl<T> Default for Epochs<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+}
+
+impl<T> Epochs<T> {
+    /// The value of an epoch.
+    fn of(&self, epoch: u64, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = newest.iter().find(|(known, _)| *known == epoch) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(make());
+        newest.push((epoch, Arc::clone(&made)));
+        if newest.len() > 8 {
+            newest.remove(0);
+        }
+        made
+    }
+}
+
+/// Whether each image of a data set is portrait, asked for with the first batch.
+#[derive(Debug, Default)]
+struct Shapes(Mutex<Option<Arc<Vec<bool>>>>);
+
+impl Shapes {
+    /// Reads the sizes once; after an error the next batch tries again.
+    fn get(&self, dataset: &dyn DetectionDataset) -> Result<Arc<Vec<bool>>, DataError> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.as_ref() {
+            return Ok(Arc::clone(known));
+        }
+        // In parallel, because the default of `size` decodes the image.
+        let portrait = |index| dataset.size(index).map(|[height, width]| width < height);
+        let read = Arc::new((0..dataset.len()).into_par_iter().map(portrait).collect::<Result<Vec<bool>, _>>()?);
+        *known = Some(Arc::clone(&read));
+        Ok(read)
+    }
+}
+
+/// The batches of an epoch. Portrait and landscape images fill batches of their own; the rest of both is mixed.
+fn by_shape(order: &[usize], portrait: &[bool], batch_size: usize) -> Vec<Vec<usize>> {
     let mut batches = Vec::new();
     let mut waiting = [Vec::new(), Vec::new()];
     for &index in order {
-        let bucket = &mut waiting[usize::from(!upright[index])];
+        let bucket = &mut waiting[usize::from(!portrait[index])];
         bucket.push(index);
         if bucket.len() == batch_size {
             batches.push(std::mem::take(bucket));
         }
     }
-    let left: Vec<usize> = waiting.into_iter().flatten().collect();
-    batches.extend(left.chunks(batch_size.max(1)).map(<[usize]>::to_vec));
+    let rest: Vec<usize> = waiting.into_iter().flatten().collect();
+    batches.extend(rest.chunks(batch_size.max(1)).map(<[usize]>::to_vec));
     batches
 }
 
@@ -242,7 +286,7 @@ pub fn shuffled(len: usize, seed: u64, epoch: u64) -> Vec<usize> {
     order
 }
 
-/// A seed for each pair (the finaliser of SplitMix64).
+/// Mixes a seed and an index into a new seed (the finaliser of SplitMix64).
 fn mix(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -253,9 +297,10 @@ fn mix(seed: u64, index: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use image::RgbImage;
+    use vmamba_types::{ClassList, LabelMap};
 
     use super::*;
-    use crate::sample::{ClassList, LabelMap, SegmentationSample};
+    use crate::sample::SegmentationSample;
     use crate::transforms::{CropConfig, Normalize};
 
     struct Numbers {
@@ -272,12 +317,8 @@ mod tests {
             if self.broken == Some(index) {
                 return Err(DataError::layout(std::path::Path::new("broken.png"), "broken"));
             }
-            Ok(SegmentationSample {
-                image: RgbImage::from_fn(20, 20, |x, y| image::Rgb([index as u8, x as u8, y as u8])),
-                labels: LabelMap::new(20, 20, (0..400).map(|i| (i % 2) as u8).collect()),
-                name: index.to_string(),
-                original_size: [20, 20],
-            })
+            let image = RgbImage::from_fn(20, 20, |x, y| image::Rgb([index as u8, x as u8, y as u8]));
+            Ok(SegmentationSample::new(image, LabelMap::new(20, 20, (0..400).map(|i| (i % 2) as u8).collect()), index.to_string()))
         }
 
         fn classes(&self) -> &ClassList {
@@ -309,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn every_epoch_has_every_sample_once_in_another_order() {
+    fn every_epoch_has_every_sample_once_in_its_own_order() {
         let names: Vec<String> = loader(2, 0, None).take(7).flat_map(|batch| batch.unwrap().names).collect();
         let epochs: Vec<&[String]> = names.chunks(7).collect();
         for epoch in &epochs {
@@ -321,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    fn an_error_reaches_the_consumer_in_its_place() {
+    fn an_error_takes_the_place_of_its_batch() {
         let results: Vec<_> = loader(3, 0, Some(4)).take(3).collect();
         let errors: Vec<String> = results.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
         assert!(!errors.is_empty() && errors.iter().all(|error| error.contains("broken.png")), "{errors:?}");
     }
 
     #[test]
-    fn batches_of_objects_keep_shapes_apart_and_do_not_depend_on_the_workers() {
+    fn detection_batches_do_not_depend_on_the_number_of_workers() {
         use crate::scenes::{SceneConfig, SceneObjects};
         let scenes = SceneObjects::new(SceneConfig { count: 7, height: 40, width: 56, ..SceneConfig::default() }).unwrap();
         let dataset: Arc<dyn DetectionDataset> = Arc::new(scenes);
@@ -357,20 +398,20 @@ mod tests {
     }
 
     #[test]
-    fn every_batch_has_one_shape_but_for_the_rest_of_an_epoch() {
-        let upright: Vec<bool> = (0..23).map(|i| i % 3 == 0).collect();
+    fn portrait_and_landscape_meet_in_the_rest_of_an_epoch_only() {
+        let portrait: Vec<bool> = (0..23).map(|i| i % 3 == 0).collect();
         let order = shuffled(23, 1, 0);
-        let batches = by_shape(&order, &upright, 4);
+        let batches = by_shape(&order, &portrait, 4);
         assert_eq!(batches.len(), 23_usize.div_ceil(4));
         let mut all: Vec<usize> = batches.concat();
         all.sort_unstable();
         assert_eq!(all, (0..23).collect::<Vec<_>>());
-        let mixed = batches.iter().filter(|batch| batch.iter().any(|i| upright[*i]) && batch.iter().any(|i| !upright[*i])).count();
+        let mixed = batches.iter().filter(|batch| batch.iter().any(|i| portrait[*i]) && batch.iter().any(|i| !portrait[*i])).count();
         assert!(mixed <= 1, "{batches:?}");
     }
 
     #[test]
-    fn a_range_ends_and_dropping_early_stops_the_workers() {
+    fn prefetch_ends_with_its_range_and_stops_when_it_is_dropped() {
         assert_eq!(Prefetch::new(3..8, 2, 4, |i| i * 10).collect::<Vec<_>>(), [30, 40, 50, 60, 70]);
         assert_eq!(Prefetch::new(0..0, 4, 4, |i| i).count(), 0);
         drop(Prefetch::new(0..u64::MAX, 3, 6, |i| i));

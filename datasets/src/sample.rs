@@ -1,410 +1,284 @@
-//! The types that travel between data sets, transforms, heads and pictures.
+//! Samples, and the two contracts of a data set.
+//!
+//! Training, evaluation, checks and pictures need nothing but these traits, so a data set of one's own, from a database or from memory,
+//! implements one of them and is used like the readers of this crate:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use image::RgbImage;
+//! use vision_datasets::DataError;
+//! use vision_datasets::coco::{EvalConfig, IouType, evaluate, to_results};
+//! use vision_datasets::loader::{DetectionLoader, LoaderConfig};
+//! use vision_datasets::sample::{DetectionDataset, DetectionSample};
+//! use vision_datasets::transforms::DetectionTrainPipeline;
+//! use vmamba_types::{ClassList, Detection, Instance};
+//!
+//! /// White squares on black.
+//! struct Squares(ClassList);
+//!
+//! impl DetectionDataset for Squares {
+//!     fn len(&self) -> usize {
+//!         3
+//!     }
+//!
+//!     fn get(&self, index: usize) -> Result<DetectionSample, DataError> {
+//!         let left = 10 * index as u32;
+//!         let white = |x| if (left..left + 20).contains(&x) { 255 } else { 0 };
+//!         let image = RgbImage::from_fn(64, 48, |x, y| image::Rgb([if y < 20 { white(x) } else { 0 }; 3]));
+//!         let square = Instance::new([left as f32, 0.0, left as f32 + 20.0, 20.0], 0);
+//!         Ok(DetectionSample::new(image, vec![square], format!("square {index}"), index as i64))
+//!     }
+//!
+//!     fn classes(&self) -> &ClassList {
+//!         &self.0
+//!     }
+//! }
+//!
+//! let data: Arc<dyn DetectionDataset> = Arc::new(Squares(ClassList::named(["square"])));
+//!
+//! // Training batches without end, resized, flipped and normalised.
+//! let mut batches = DetectionLoader::new(Arc::clone(&data), DetectionTrainPipeline::coco(), LoaderConfig::new(2), 0);
+//! let batch = batches.next().expect("the loader never ends")?;
+//! assert_eq!((batch.names.len(), batch.size), (2, [800, 1088]));
+//!
+//! // Evaluation: the ground truth is read from the samples. These detections are the ground truth itself.
+//! let found = (0..data.len()).map(|index| {
+//!     let sample = data.get(index)?;
+//!     let found = sample.instances.iter().map(|i| Detection { bbox: i.bbox, score: 1.0, category: i.category, mask: None });
+//!     Ok((sample.image_id, found.collect()))
+//! });
+//! let found = found.collect::<Result<Vec<_>, DataError>>()?;
+//! let truth = data.truth()?;
+//! let report = evaluate(&truth, &to_results(&truth, &found)?, &EvalConfig::new(IouType::Bbox))?;
+//! assert!(report.stats[0] > 0.999, "AP {}", report.stats[0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use image::RgbImage;
-use serde::{Deserialize, Serialize};
+use rayon::prelude::*;
+use vmamba_types::{ClassList, Instance, LabelMap};
 
-use crate::coco::{CocoError, GroundTruth};
-use crate::mask::{InstanceMask, Rle};
-
-/// The label of pixels that take no part in training and evaluation.
-pub const IGNORE_LABEL: u8 = 255;
-
-/// Something is wrong with the data. Every variant names the file. Messages are whole, so that no error has a source that would say its part
-/// again.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// The file system refused.
-    #[error("{}: {reason}", path.display())]
-    Io {
-        /// File or folder.
-        path: PathBuf,
-        /// What the system says.
-        reason: std::io::Error,
-    },
-    /// A picture could not be decoded or written.
-    #[error("{}: {message}", path.display())]
-    Image {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        message: String,
-    },
-    /// Image and label map differ in size.
-    #[error("{} is {}x{} pixels but its label map {} is {}x{} (width x height)", image.display(), image_size[1], image_size[0], labels.display(), label_size[1], label_size[0])]
-    SizeMismatch {
-        /// The image.
-        image: PathBuf,
-        /// `[height, width]` of the image.
-        image_size: [usize; 2],
-        /// The label map.
-        labels: PathBuf,
-        /// `[height, width]` of the label map.
-        label_size: [usize; 2],
-    },
-    /// A label is no class.
-    #[error("{}: label {label} at column {column}, row {row} is outside the {classes} classes (0 to {}, and 255 = ignored){hint}", path.display(), classes - 1)]
-    LabelOutOfRange {
-        /// The label map.
-        path: PathBuf,
-        /// The value, after `reduce_zero_label` if that is on.
-        label: u8,
-        /// Column of the first such pixel.
-        column: usize,
-        /// Its row.
-        row: usize,
-        /// Number of classes.
-        classes: usize,
-        /// What may be the cause.
-        hint: &'static str,
-    },
-    /// Annotations are wrong.
-    #[error(transparent)]
-    Coco(#[from] CocoError),
-    /// A folder or class list is not as expected.
-    #[error("{}: {message}", path.display())]
-    Layout {
-        /// File or folder.
-        path: PathBuf,
-        /// What is wrong and what is expected.
-        message: String,
-    },
-}
-
-impl DataError {
-    /// A file system error on `path`.
-    pub fn io(path: &Path, reason: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), reason }
-    }
-
-    /// A picture `path` that could not be decoded or written.
-    pub fn image(path: &Path, source: image::ImageError) -> Self {
-        match source {
-            image::ImageError::IoError(source) => Self::io(path, source),
-            other => Self::Image { path: path.to_owned(), message: other.to_string() },
-        }
-    }
-
-    /// A folder or list that is not as expected.
-    pub fn layout(path: &Path, message: impl Into<String>) -> Self {
-        Self::Layout { path: path.to_owned(), message: message.into() }
-    }
-}
-
-/// A class index for every pixel, [`IGNORE_LABEL`] for none; row-major.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelMap {
-    height: usize,
-    width: usize,
-    labels: Vec<u8>,
-}
-
-impl LabelMap {
-    /// From values in row-major order.
-    ///
-    /// # Panics
-    /// When there are not `height * width` of them.
-    pub fn new(height: usize, width: usize, labels: Vec<u8>) -> Self {
-        assert_eq!(labels.len(), height * width, "LabelMap: {height} x {width} pixels");
-        Self { height, width, labels }
-    }
-
-    /// `[height, width]`.
-    pub fn size(&self) -> [usize; 2] {
-        [self.height, self.width]
-    }
-
-    /// The labels in row-major order.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.labels
-    }
-
-    /// The labels in row-major order.
-    pub fn into_vec(self) -> Vec<u8> {
-        self.labels
-    }
-
-    /// ADE20K's convention: 0 means "other objects" and is ignored, class k is stored as k + 1; 255 stays ignored, and so does 254,
-    /// which mmsegmentation's arithmetic makes of it.
-    #[must_use]
-    pub fn reduce_zero_label(mut self) -> Self {
-        for label in &mut self.labels {
-            *label = match *label {
-                0 | IGNORE_LABEL => IGNORE_LABEL,
-                other => other - 1,
-            };
-        }
-        self
-    }
-}
-
-/// Which pixels belong to an instance; row-major.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BitMask {
-    height: usize,
-    width: usize,
-    bits: Vec<bool>,
-}
-
-impl BitMask {
-    /// From values in row-major order.
-    ///
-    /// # Panics
-    /// When there are not `height * width` of them.
-    pub fn new(height: usize, width: usize, bits: Vec<bool>) -> Self {
-        assert_eq!(bits.len(), height * width, "BitMask: {height} x {width} pixels");
-        Self { height, width, bits }
-    }
-
-    /// `[height, width]`.
-    pub fn size(&self) -> [usize; 2] {
-        [self.height, self.width]
-    }
-
-    /// The bits in row-major order.
-    pub fn as_slice(&self) -> &[bool] {
-        &self.bits
-    }
-}
-
-/// One object of an image, or a crowd of them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Instance {
-    /// `[x0, y0, x1, y1]` in pixels of the image, the far corner outside the object.
-    pub bbox: [f32; 4],
-    /// Class index.
-    pub category: usize,
-    /// Whether it is a crowd that nobody counted: no object to learn, and finding it is no mistake.
-    pub crowd: bool,
-    /// Its pixels; none where only boxes were annotated.
-    pub mask: Option<InstanceMask>,
-}
-
-/// An object that a model found.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Detection {
-    /// `[x0, y0, x1, y1]` in pixels of the image file.
-    pub bbox: [f32; 4],
-    /// Probability.
-    pub score: f32,
-    /// Class index.
-    pub category: usize,
-    /// Its pixels, of the size of the image file.
-    pub mask: Option<Rle>,
-}
+use crate::error::DataError;
+use crate::ground_truth::{GroundTruth, ImageEntry};
 
 /// An image with its objects.
 #[derive(Clone, Debug)]
 pub struct DetectionSample {
-    /// The picture, 8 bits a channel.
+    /// The image, 8 bits a channel.
     pub image: RgbImage,
-    /// Its objects and crowds.
+    /// Its objects and crowd regions, in pixels of the image.
     pub instances: Vec<Instance>,
-    /// What to call it in messages and file names.
+    /// Its name in messages and file names.
     pub name: String,
-    /// Its number in the annotations, which results refer to.
+    /// Its id in annotations and results; unique in the data set, from 0 on.
     pub image_id: i64,
     /// `[height, width]` before any transform.
     pub original_size: [usize; 2],
 }
 
-/// A set of images with objects. Samples are read when asked for, possibly from several threads at once.
-#[expect(clippy::len_without_is_empty, reason = "an empty data set cannot be opened")]
-pub trait DetectionDataset: Send + Sync {
-    /// Number of images.
-    fn len(&self) -> usize;
+impl DetectionSample {
+    /// A sample before any transform.
+    pub fn new(image: RgbImage, instances: Vec<Instance>, name: impl Into<String>, image_id: i64) -> Self {
+        let original_size = size_of(&image);
+        Self { image, instances, name: name.into(), image_id, original_size }
+    }
 
-    /// Reads image `index`, below [`DetectionDataset::len`].
+    /// Checks the objects: class indices below `classes`, finite boxes, masks of the size of the image.
     ///
     /// # Errors
-    /// When a file is missing, damaged, or does not fit its annotations.
-    fn get(&self, index: usize) -> Result<DetectionSample, DataError>;
-
-    /// The classes.
-    fn classes(&self) -> &ClassList;
-
-    /// `[height, width]` of image `index` by its annotations, without reading the file.
-    fn size(&self, index: usize) -> [usize; 2];
-
-    /// The ground truth of the whole set, for the evaluator.
-    ///
-    /// # Errors
-    /// When it cannot be put together.
-    fn truth(&self) -> Result<GroundTruth, DataError>;
+    /// Names the sample and the first invalid object.
+    pub fn validate(&self, classes: usize) -> Result<(), DataError> {
+        let size = size_of(&self.image);
+        for (index, instance) in self.instances.iter().enumerate() {
+            let fail = |message: String| Err(DataError::sample(&self.name, format!("object {index}: {message}")));
+            if instance.category >= classes {
+                return fail(format!("class index {} is outside the {classes} classes", instance.category));
+            }
+            if instance.bbox.iter().any(|side| !side.is_finite()) {
+                return fail(format!("the box {:?} is not finite", instance.bbox));
+            }
+            let [x0, y0, x1, y1] = instance.bbox;
+            if x1 < x0 || y1 < y0 {
+                return fail(format!("the box {:?} has a negative side; boxes are x0, y0, x1, y1", instance.bbox));
+            }
+            if let Some(mask) = instance.mask.as_ref().map(vmamba_types::InstanceMask::size).filter(|mask| *mask != size) {
+                return fail(format!(
+                    "the mask is {}x{} pixels, but the image is {}x{} (width x height)",
+                    mask[1], mask[0], size[1], size[0]
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An image with a label for every pixel.
 #[derive(Clone, Debug)]
 pub struct SegmentationSample {
-    /// The picture, 8 bits a channel.
+    /// The image, 8 bits a channel.
     pub image: RgbImage,
-    /// Its labels, of the same size.
+    /// Its labels, of the size of the image.
     pub labels: LabelMap,
-    /// What to call it in messages and file names.
+    /// Its name in messages and file names.
     pub name: String,
     /// `[height, width]` before any transform.
     pub original_size: [usize; 2],
 }
 
-/// A set of labelled images. Samples are read when asked for, possibly from several threads at once.
-#[expect(clippy::len_without_is_empty, reason = "an empty data set cannot be opened")]
-pub trait SegmentationDataset: Send + Sync {
-    /// Number of samples.
+impl SegmentationSample {
+    /// A sample before any transform.
+    pub fn new(image: RgbImage, labels: LabelMap, name: impl Into<String>) -> Self {
+        let original_size = size_of(&image);
+        Self { image, labels, name: name.into(), original_size }
+    }
+
+    /// Checks that image and labels have the same size, and that every label is below `classes` or ignored.
+    ///
+    /// # Errors
+    /// Names the sample and the first invalid pixel.
+    pub fn validate(&self, classes: usize) -> Result<(), DataError> {
+        let ([height, width], [label_height, label_width]) = (size_of(&self.image), self.labels.size());
+        if [height, width] != [label_height, label_width] {
+            let message = format!("the image is {width}x{height} pixels, but its labels are {label_width}x{label_height} (width x height)");
+            return Err(DataError::sample(&self.name, message));
+        }
+        match self.labels.first_outside(classes) {
+            None => Ok(()),
+            Some(([row, column], label)) => {
+                let message = format!("label {label} at column {column}, row {row} is outside the {classes} classes");
+                Err(DataError::sample(&self.name, message))
+            }
+        }
+    }
+}
+
+/// `[height, width]`.
+fn size_of(image: &RgbImage) -> [usize; 2] {
+    [image.height() as usize, image.width() as usize]
+}
+
+/// A set of images with objects. Samples are read on demand, possibly from several threads at once.
+///
+/// Only [`len`](Self::len), [`get`](Self::get) and [`classes`](Self::classes) must be written; the other methods have defaults that read
+/// samples.
+#[expect(clippy::len_without_is_empty, reason = "the readers of this crate refuse to open an empty data set")]
+pub trait DetectionDataset: Send + Sync {
+    /// Number of images.
     fn len(&self) -> usize;
 
-    /// Reads sample `index`, below [`SegmentationDataset::len`].
+    /// Reads image `index`, counted from 0.
     ///
     /// # Errors
-    /// When a file is missing, damaged, or does not fit its partner or the class list.
+    /// When `index` is not below [`DetectionDataset::len`], or a file is missing, damaged, or contradicts its annotations.
+    fn get(&self, index: usize) -> Result<DetectionSample, DataError>;
+
+    /// The classes; [`Instance::category`] is an index into this list.
+    fn classes(&self) -> &ClassList;
+
+    /// `[height, width]` of image `index`. The loader asks for all sizes before the first batch, to put images of similar shape
+    /// together. The default reads the image; a data set that knows the sizes should return them here.
+    ///
+    /// # Errors
+    /// As [`DetectionDataset::get`].
+    fn size(&self, index: usize) -> Result<[usize; 2], DataError> {
+        Ok(self.get(index)?.original_size)
+    }
+
+    /// The ground truth of all images, for the evaluator. The default reads every sample, on all threads of rayon's pool; class `k`
+    /// becomes category `k + 1`, and the name of the sample the name of the file.
+    ///
+    /// # Errors
+    /// When a sample cannot be read or is invalid, or two samples have the same `image_id`.
+    fn truth(&self) -> Result<GroundTruth, DataError> {
+        let read = |index| -> Result<(ImageEntry, Vec<Instance>), DataError> {
+            let sample = self.get(index)?;
+            sample.validate(self.classes().len())?;
+            Ok((ImageEntry { id: sample.image_id, file_name: sample.name, size: sample.original_size }, sample.instances))
+        };
+        let images = (0..self.len()).into_par_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut truth = GroundTruth::new(self.classes());
+        let mut names = BTreeMap::new();
+        for (image, instances) in images {
+            if let Some(first) = names.insert(image.id, image.file_name.clone()) {
+                return Err(DataError::sample(image.file_name, format!("image_id {} is already that of sample `{first}`", image.id)));
+            }
+            truth.push(image, &instances);
+        }
+        Ok(truth)
+    }
+
+    /// What the reader left out, one sentence each, for the log of a run. The default has nothing to report.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A set of labelled images. Samples are read on demand, possibly from several threads at once.
+#[expect(clippy::len_without_is_empty, reason = "the readers of this crate refuse to open an empty data set")]
+pub trait SegmentationDataset: Send + Sync {
+    /// Number of images.
+    fn len(&self) -> usize;
+
+    /// Reads image `index`, counted from 0.
+    ///
+    /// # Errors
+    /// When `index` is not below [`SegmentationDataset::len`], or a file is missing, damaged, or contradicts its partner or the class
+    /// list.
     fn get(&self, index: usize) -> Result<SegmentationSample, DataError>;
 
-    /// The classes that labels count.
+    /// The classes; a label is an index into this list.
     fn classes(&self) -> &ClassList;
-}
 
-/// Names and display colours of the classes, by index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClassList {
-    /// Names.
-    pub names: Vec<String>,
-    /// RGB colours, as many as names.
-    pub palette: Vec<[u8; 3]>,
-}
-
-impl ClassList {
-    /// From names with colours.
-    pub fn new(classes: impl IntoIterator<Item = (String, [u8; 3])>) -> Self {
-        let (names, palette) = classes.into_iter().unzip();
-        Self { names, palette }
-    }
-
-    /// From names, with colours that are easy to tell apart.
-    pub fn named(names: impl IntoIterator<Item = String>) -> Self {
-        Self::new(names.into_iter().enumerate().map(|(index, name)| (name, distinct_colour(index))))
-    }
-
-    /// `count` classes called "class 0" and so on.
-    pub fn numbered(count: usize) -> Self {
-        Self::named((0..count).map(|index| format!("class {index}")))
-    }
-
-    /// Number of classes.
-    pub fn len(&self) -> usize {
-        self.names.len()
-    }
-
-    /// Whether there is no class.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
-
-    /// Reads a class list: a table with a head line that has a column `Name` and possibly `R`, `G`, `B` (comma or tab separated, as
-    /// ADE20K's objectInfo files), or simply one name a line. Of several synonyms the first counts.
-    ///
-    /// # Errors
-    /// When the file cannot be read, has no class, a line without a name, or a colour that is no number from 0 to 255.
-    pub fn read(path: &Path) -> Result<Self, DataError> {
-        let text = std::fs::read_to_string(path).map_err(|source| DataError::io(path, source))?;
-        let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let fail = |line: usize, message: String| DataError::layout(path, format!("line {}: {message}", line + 1));
-        let Some((first_number, first)) = lines.next() else { return Err(DataError::layout(path, "the class list is empty")) };
-        let separator = if first.contains('\t') { '\t' } else { ',' };
-        let head: Vec<String> = first.split(separator).map(|field| field.trim().to_lowercase()).collect();
-        let column = |name: &str| head.iter().position(|field| field == name);
-        let Some(name_column) = column("name") else {
-            let names = std::iter::once((first_number, first)).chain(lines).map(|(_, line)| synonym(line).to_owned());
-            return Self::named(names).checked(path);
-        };
-        let colours = [column("r"), column("g"), column("b")];
-        let mut classes = Vec::new();
-        for (number, line) in lines {
-            // The name may contain the separator ("building, edifice"), so it takes what is left when it is the last column.
-            let fields: Vec<&str> = line.splitn(head.len(), separator).map(str::trim).collect();
-            let name = fields.get(name_column).map(|name| synonym(name)).filter(|name| !name.is_empty());
-            let Some(name) = name else { return Err(fail(number, "no name".into())) };
-            let colour = match colours {
-                [Some(r), Some(g), Some(b)] => {
-                    let mut colour = [0; 3];
-                    for (value, index) in colour.iter_mut().zip([r, g, b]) {
-                        let field = fields.get(index).copied().unwrap_or_default();
-                        *value = field.parse().map_err(|_| fail(number, format!("`{field}` is no colour value from 0 to 255")))?;
-                    }
-                    colour
-                }
-                _ => distinct_colour(classes.len()),
-            };
-            classes.push((name.to_owned(), colour));
-        }
-        Self::new(classes).checked(path)
-    }
-
-    /// The list, if label maps can tell its classes apart.
-    fn checked(self, path: &Path) -> Result<Self, DataError> {
-        match self.len() {
-            0 => Err(DataError::layout(path, "the class list has a head line but no class")),
-            count if count > usize::from(IGNORE_LABEL) => {
-                Err(DataError::layout(path, format!("{count} classes; label maps of 8 bits hold 255 and the ignored label")))
-            }
-            _ => Ok(self),
-        }
+    /// What the reader left out, one sentence each, for the log of a run. The default has nothing to report.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 
-/// The first of several synonyms.
-fn synonym(names: &str) -> &str {
-    names.split([',', ';']).next().unwrap_or(names).trim().trim_matches('"')
+impl<D: DetectionDataset + ?Sized> DetectionDataset for Arc<D> {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn get(&self, index: usize) -> Result<DetectionSample, DataError> {
+        (**self).get(index)
+    }
+
+    fn classes(&self) -> &ClassList {
+        (**self).classes()
+    }
+
+    fn size(&self, index: usize) -> Result<[usize; 2], DataError> {
+        (**self).size(index)
+    }
+
+    fn truth(&self) -> Result<GroundTruth, DataError> {
+        (**self).truth()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        (**self).notes()
+    }
 }
 
-/// A colour for a class: bits of the index spread over the high bits of the channels, as PASCAL VOC's colour map does, begun at 1 so that
-/// the first class is not black.
-fn distinct_colour(index: usize) -> [u8; 3] {
-    let mut colour = [0_u8; 3];
-    let mut rest = index + 1;
-    for shift in (0..8).rev() {
-        for channel in &mut colour {
-            *channel |= ((rest & 1) as u8) << shift;
-            rest >>= 1;
-        }
-    }
-    colour
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<ClassList, DataError> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        ClassList::read(file.path())
+impl<D: SegmentationDataset + ?Sized> SegmentationDataset for Arc<D> {
+    fn len(&self) -> usize {
+        (**self).len()
     }
 
-    #[test]
-    fn class_lists_of_all_layouts_are_read() {
-        let camvid = read("Idx,Name,R,G,B\n1,sky,128,128,128\n2,building,128,0,0\n").unwrap();
-        assert_eq!((camvid.names, camvid.palette), (vec!["sky".into(), "building".into()], vec![[128; 3], [128, 0, 0]]));
-        let ade = read("Idx\tRatio\tTrain\tVal\tName\n1\t0.1\t5\t6\twall\n2\t0.1\t5\t6\tbuilding, edifice\n").unwrap();
-        assert_eq!(ade.names, ["wall", "building"]);
-        let coco = read("Idx,CocoId,IsThing,Name\n1,1,1,person\n").unwrap();
-        assert_eq!(coco.names, ["person"]);
-        assert_eq!(read("cat\ndog\n\n").unwrap().names, ["cat", "dog"]);
+    fn get(&self, index: usize) -> Result<SegmentationSample, DataError> {
+        (**self).get(index)
     }
 
-    #[test]
-    fn broken_class_lists_name_the_line() {
-        for (text, part) in
-            [("", "empty"), ("Idx,Name\n", "no class"), ("Idx,Name,R,G,B\n1,sky,300,0,0\n", "line 2"), ("Name,R\n,1\n", "line 2")]
-        {
-            let error = read(text).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
-        }
+    fn classes(&self) -> &ClassList {
+        (**self).classes()
     }
 
-    #[test]
-    fn colours_differ() {
-        let palette = ClassList::numbered(150).palette;
-        let different: std::collections::BTreeSet<_> = palette.iter().collect();
-        assert_eq!(different.len(), 150);
+    fn notes(&self) -> Vec<String> {
+        (**self).notes()
     }
 }

@@ -6,7 +6,7 @@ use anstream::{print, println};
 use anyhow::{Context, Error, Result};
 use clap::Args;
 use vmamba::checkpoint::LoadReport;
-use vmamba_recipes::{Common, Configured, Init, config};
+use vmamba_recipes::{Configured, Init, RunConfig, config};
 use vmamba_report::console::human;
 use vmamba_report::run_folder::{CONFIG, LAST, NON_FINITE};
 use vmamba_report::{Console, RunFolder};
@@ -54,18 +54,23 @@ pub struct TrainArguments {
 /// On the first failure. The newest checkpoint stays as it is.
 pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     let (mut config, folder) = read_config::<R>(arguments)?;
-    R::validate_config(&config)?;
-    R::name_task(&mut config);
+    config.validate()?;
+    config.name_task();
     let single = [arguments.device];
     let group = DeviceGroup::open(if arguments.devices.is_empty() { &single } else { &arguments.devices })?;
     let (device, devices) = (group.first().clone(), group.count());
     let recipe = R::open(&config)?;
-    let Common { name, init, train, .. } = R::common(&config);
+    let RunConfig { name, init, train, .. } = &config;
     train.precision.adopt(&device).context("train.precision")?;
-    // A resumed run takes its weights from the checkpoint.
-    let (model, report) =
-        if arguments.resume { (recipe.random_model(&config, &device)?, None) } else { recipe.initial_model(&config, &device)? };
-    let (cost, [height, width]) = recipe.complexity(&config);
+    let (model, report) = match init {
+        Init::Checkpoint(path) if !arguments.resume => {
+            let (model, report) = recipe.pretrained_model(path, &device).with_context(|| format!("init = \"{}\"", path.display()))?;
+            (model, Some(report))
+        }
+        // A resumed run takes its weights from its own checkpoint.
+        Init::Random | Init::Checkpoint(_) => (recipe.random_model(&device)?, None),
+    };
+    let (cost, [height, width]) = recipe.complexity();
     let data = recipe.describe_data();
     let builder = Trainer::builder(recipe, model).config(train.clone()).stop_flag(interrupted()).observe(Console::default());
     if arguments.show_groups {
@@ -141,18 +146,18 @@ fn with_places(error: TrainError, folder: &Path) -> Error {
 }
 
 /// The configuration and the folder of the run. A run that is resumed by its folder alone keeps its configuration.
-fn read_config<R: Configured>(arguments: &TrainArguments) -> Result<(R::Config, PathBuf)> {
+fn read_config<R: Configured>(arguments: &TrainArguments) -> Result<(RunConfig<R::Task>, PathBuf)> {
     let mut overrides = arguments.set.clone();
     if let Some(data) = &arguments.data {
         overrides.push(format!("data.source.root={}", toml::Value::String(data.to_string_lossy().into_owned())));
     }
     let own = arguments.out.as_ref().filter(|_| arguments.resume).map(|folder| folder.join(CONFIG));
-    let config = match (&arguments.config, own) {
+    let config: RunConfig<R::Task> = match (&arguments.config, own) {
         (Some(path), _) => config::load(path, &overrides)?,
         (None, Some(own)) if own.exists() => config::load(&own, &overrides)?,
         (None, _) => config::load_text(R::DEMO, &overrides, "the built-in demo configuration")?,
     };
-    let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(R::common(&config).name));
+    let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
     Ok((config, folder))
 }
 

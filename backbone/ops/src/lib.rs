@@ -28,19 +28,16 @@
 
 mod activation;
 mod batch_norm;
-mod batched_matmul;
+mod catalogue;
 mod channel_norm;
 mod conv2d;
+mod cpu;
 mod cross_scan;
 #[cfg(feature = "cube")]
 mod cube;
-#[cfg(feature = "cube")]
-mod cube_math;
-#[cfg(feature = "cube")]
-mod cube_product;
 mod depthwise_conv;
-mod flex;
-mod fused;
+mod device;
+mod epilogue;
 mod linear;
 mod matmul;
 mod nms;
@@ -49,27 +46,29 @@ mod paste_mask;
 mod precision;
 mod resize;
 mod roi_align;
+mod route;
 mod selective_scan;
-mod simd;
+mod selective_scan_2d;
 mod softmax;
+#[cfg(test)]
+mod testing;
 
 pub use activation::{gelu, silu, softplus};
 pub use batch_norm::{BatchNormed, batch_norm};
-pub use batched_matmul::{keeps_float32, matmul};
+pub use catalogue::Operation;
 pub use channel_norm::channel_norm;
 pub use conv2d::{conv2d, conv2d_fused};
 pub use cross_scan::{ScanPattern, cross_merge, cross_scan};
 pub use depthwise_conv::{depthwise_conv2d, depthwise_conv2d_fused};
-pub use fused::Fused;
+pub use epilogue::{Epilogue, EpilogueParts, Fused, Pointwise};
 pub use linear::{linear, linear_fused, mlp};
-pub use matmul::Pointwise;
+pub use matmul::matmul;
 pub use nms::{batched_nms, batched_nms_on, nms};
 pub use paste_mask::paste_mask;
-pub use precision::{Float32Products, float32_products, has_tf32, set_float32_products};
+pub use precision::{Float32Products, float32_products, has_tf32, keeps_float32, set_float32_products};
 pub use resize::{argmax_resized, resize_bilinear};
 pub use roi_align::{Roi, RoiSampling, roi_align};
-pub use selective_scan::{Route, selective_scan, selective_scan_2d};
+pub use route::Route;
+pub use selective_scan::selective_scan;
+pub use selective_scan_2d::selective_scan_2d;
 pub use softmax::{argmax_channels, cross_entropy_map, softmax_channels};
-
-#[cfg(test)]
-mod testing;

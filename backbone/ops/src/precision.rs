@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::prelude::*;
 use burn::tensor::DType;
 
-use crate::flex::is_native;
+use crate::device::is_native;
 
 /// Whether products of float32 may round their factors to TF32.
 static TF32: AtomicBool = AtomicBool::new(false);
@@ -47,6 +47,11 @@ pub fn has_tf32(device: &Device) -> bool {
     }
     let _ = device;
     false
+}
+
+/// Whether float32 products on this device must stay exact although it has TF32, so that Burn's own product cannot be used.
+pub fn keeps_float32(device: &Device) -> bool {
+    float32_products() == Float32Products::Exact && has_tf32(device)
 }
 
 /// Whether `x` is on the CPU in another type than the kernels there compute in.

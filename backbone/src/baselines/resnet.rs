@@ -1,5 +1,5 @@
-//! ResNet with bottleneck blocks (He et al., "Deep Residual Learning for Image Recognition"), as torchvision, timm and mmdetection have
-//! it: the stride of a stage is in the 3x3 convolution of its first block ("v1.5", mmdetection's `style="pytorch"`).
+//! ResNet with bottleneck blocks (He et al., "Deep Residual Learning for Image Recognition"), in the variant of torchvision, timm and
+//! mmdetection: the 3x3 convolution of a stage's first block has the stride ("v1.5", mmdetection's `style="pytorch"`).
 //!
 //! ```text
 //! image ─ conv1 7x7 /2 ─ bn1 ─ relu ─ max pool 3x3 /2 ─ layers[0] ─ layers[1] ─ layers[2] ─ layers[3]
@@ -9,44 +9,29 @@
 //!            └─ downsample: conv 1x1, norm (first block of a stage), or nothing ────┘
 //! ```
 //!
-//! There is no norm on the levels of the pyramid; published detectors take them as they are. mmsegmentation's segmentors have three 3x3
-//! convolutions in place of the 7x7 one (`ResNetV1c`), here `deep_stem`.
+//! The levels of the pyramid have no norm, as in the published detectors. mmsegmentation's segmentors replace the 7x7 convolution by three 3x3
+//! ones (`ResNetV1c`); that is the option `deep_stem`.
 
-use std::borrow::Cow;
+mod config;
+mod family;
+mod key_map;
 
 use burn::module::{Param, ParamGroup};
 use burn::prelude::*;
 use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Distribution};
-use serde::{Deserialize, Serialize};
 use vision_ops::Pointwise;
 
-use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::FeaturePyramid;
 use crate::last_map::{Chain, channels_first, last_map_of_trunk};
-use crate::layers::{BatchNorm2d, Conv, ConvConfig, Dense, uniform_fan_in};
-use crate::vmamba::ConfigError;
-use crate::vmamba::config::{require, require_stages};
+use crate::layers::{BatchNorm2d, Conv, ConvConfig, Dense};
 
-/// Channels that leave a block over those inside it.
+pub use config::ResnetConfig;
+pub use key_map::{key, rename};
+
+/// Output channels of a block over its inner channels.
 const EXPANSION: usize = 4;
-
-/// Options of a ResNet. The default is ResNet-50. The network has no stochastic depth.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ResnetConfig {
-    /// Channels of the input image.
-    pub in_chans: usize,
-    /// Channels of the stem and inside the blocks of the first stage, doubled from stage to stage; 64 in every published model.
-    pub width: usize,
-    /// Blocks of each stage; its length is the number of stages.
-    pub depths: Vec<usize>,
-    /// Whether three 3x3 convolutions stand in place of the first 7x7 one, the first two of half the width (mmsegmentation's `ResNetV1c`).
-    pub deep_stem: bool,
-    /// Stages whose features the backbone gives, ascending.
-    pub out_indices: Vec<usize>,
-}
 
 /// The backbone: the feature of every stage of `out_indices`, without the classifier.
 #[derive(Module, Debug)]
@@ -65,15 +50,15 @@ pub struct ResnetClassifier {
     config: ResnetConfig,
 }
 
-/// What backbone and classifier share: the stem and the stages.
+/// The stem and stages, which backbone and classifier share.
 #[derive(Module, Debug)]
 pub struct Trunk {
     stem: Stem,
     layers: Vec<Vec<Bottleneck>>,
 }
 
-/// What is before the first pooling.
-// There is one of it in a network, and Burn has no boxed modules.
+/// The layers before the max pool.
+// A network has one of it, and Burn has no boxed modules.
 #[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum Stem {
@@ -92,7 +77,7 @@ pub struct Bottleneck {
     bn2: BatchNorm2d,
     conv3: Conv,
     bn3: BatchNorm2d,
-    /// The way around a block that changes stride or channels.
+    /// The shortcut of a block that changes stride or channels.
     downsample: Option<ConvNorm>,
 }
 
@@ -109,167 +94,20 @@ struct BlockShape {
     shortcut: Option<ConvConfig>,
 }
 
-impl Default for ResnetConfig {
-    fn default() -> Self {
-        Self::resnet50()
-    }
-}
-
-impl ResnetConfig {
-    /// ResNet-50: 25.6M parameters, 4.1 GFLOPs.
-    pub fn resnet50() -> Self {
-        Self::of_depths([3, 4, 6, 3])
-    }
-
-    /// ResNet-101: 44.5M parameters, 7.8 GFLOPs.
-    pub fn resnet101() -> Self {
-        Self::of_depths([3, 4, 23, 3])
-    }
-
-    fn of_depths(depths: [usize; 4]) -> Self {
-        Self { in_chans: 3, width: 64, depths: depths.to_vec(), deep_stem: false, out_indices: vec![0, 1, 2, 3] }
-    }
-
-    /// Checks that the options make a network.
-    ///
-    /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        require(self.width > 0, "width", "at least 1", &self.width)?;
-        require(!self.deep_stem || self.width.is_multiple_of(2), "width", "even, for a deep stem", &self.width)?;
-        let depths = !self.depths.is_empty() && self.depths.iter().all(|depth| *depth > 0);
-        require(depths, "depths", "one positive number a stage", &self.depths)?;
-        require_stages(&self.out_indices, self.depths.len())
-    }
-
-    /// Checks that the network can take images of `[height, width]` pixels. Sizes that a stride does not divide are rounded up, so that all
-    /// but empty images will do.
-    ///
-    /// # Errors
-    /// [`ConfigError::Field`] with the size.
-    pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
-        require(!image.contains(&0), "image", "at least one pixel", &image)
-    }
-
-    /// A backbone with random weights on `device`.
-    ///
-    /// # Errors
-    /// As [`ResnetConfig::validate`].
-    pub fn try_init(&self, device: &Device) -> Result<Resnet, ConfigError> {
-        self.validate()?;
-        Ok(Resnet { trunk: Trunk::new(self, device), config: self.clone() })
-    }
-
-    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
-    ///
-    /// # Errors
-    /// As [`ResnetConfig::validate`].
-    pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<ResnetClassifier, ConfigError> {
-        self.validate()?;
-        let width = self.channels(self.depths.len() - 1);
-        let fc =
-            Dense { weight: uniform_fan_in([num_classes, width], width, device), bias: Some(uniform_fan_in([num_classes], width, device)) };
-        Ok(ResnetClassifier { trunk: Trunk::new(self, device), fc, config: self.clone() })
-    }
-
-    /// Channels of the feature of stage `stage`.
-    pub fn channels(&self, stage: usize) -> usize {
-        (EXPANSION * self.width) << stage
-    }
-
-    /// Pixels of the image between two neighbouring positions of stage `stage`.
-    pub fn stride(&self, stage: usize) -> usize {
-        4 << stage
-    }
-
-    /// Height and width of every stage's feature for an image of `[height, width]` pixels.
-    pub fn stage_sizes(&self, image: [usize; 2]) -> Vec<[usize; 2]> {
-        let halved = |size: [usize; 2]| size.map(|s| s.div_ceil(2));
-        std::iter::successors(Some(halved(halved(image))), |size| Some(halved(*size))).take(self.depths.len()).collect()
-    }
-
-    /// Cost of the backbone for one image of `[height, width]` pixels. Its norms use the stored statistics.
-    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
-        let mut cost = Complexity::default();
-        let size = self.stem().iter().fold(image, |size, conv| conv_norm_cost(&mut cost, conv, size));
-        let mut size = size.map(|s| s.div_ceil(2));
-        for stage in 0..self.depths.len() {
-            for block in self.blocks(stage) {
-                if let Some(shortcut) = &block.shortcut {
-                    conv_norm_cost(&mut cost, shortcut, size);
-                }
-                size = block.convs.iter().fold(size, |size, conv| conv_norm_cost(&mut cost, conv, size));
-            }
-        }
-        cost
-    }
-
-    /// Cost of the classifier for one image of `[height, width]` pixels.
-    pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
-        let mut cost = self.complexity(image);
-        if let (Some([height, width]), Some(last)) = (self.stage_sizes(image).pop(), self.depths.len().checked_sub(1)) {
-            let channels = self.channels(last);
-            cost.add(OpKind::AdaptiveAvgPool, product(&[channels, height, width]));
-            cost.linear(OpKind::Linear, channels, num_classes, true, [1, 1]);
-        }
-        cost
-    }
-
-    fn stem(&self) -> Vec<ConvConfig> {
-        if !self.deep_stem {
-            return vec![ConvConfig { inputs: self.in_chans, outputs: self.width, kernel: 7, stride: 2, padding: 3 }];
-        }
-        let half = self.width / 2;
-        let conv = |inputs, outputs, stride| ConvConfig { inputs, outputs, kernel: 3, stride, padding: 1 };
-        vec![conv(self.in_chans, half, 2), conv(half, half, 1), conv(half, self.width, 1)]
-    }
-
-    fn blocks(&self, stage: usize) -> Vec<BlockShape> {
-        let (inner, outputs) = (self.width << stage, self.channels(stage));
-        let block = |index| {
-            let inputs = match (stage, index) {
-                (0, 0) => self.width,
-                (_, 0) => outputs / 2,
-                _ => outputs,
-            };
-            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            let pointwise = |inputs, outputs, stride| ConvConfig { inputs, outputs, kernel: 1, stride, padding: 0 };
-            BlockShape {
-                convs: [
-                    pointwise(inputs, inner, 1),
-                    ConvConfig { inputs: inner, outputs: inner, kernel: 3, stride, padding: 1 },
-                    pointwise(inner, outputs, 1),
-                ],
-                shortcut: (index == 0).then(|| pointwise(inputs, outputs, stride)),
-            }
-        };
-        (0..self.depths[stage]).map(block).collect()
-    }
-}
-
-/// Adds a convolution without bias and its norm; returns the size of its output.
-fn conv_norm_cost(cost: &mut Complexity, conv: &ConvConfig, input: [usize; 2]) -> [usize; 2] {
-    let output = input.map(|size| conv.output_size(size));
-    cost.conv(conv.inputs, conv.outputs, [conv.kernel; 2], output);
-    cost.batch_norm(conv.outputs, output);
-    output
-}
-
 impl Resnet {
     /// The configuration it was built from.
     pub fn config(&self) -> &ResnetConfig {
         &self.config
     }
 
-    /// Batch norms use their stored statistics in training as well, and learn their scales and shifts (mmdetection's `norm_eval`).
+    /// Batch norms use their running statistics in training as well, but still learn scales and shifts (mmdetection's `norm_eval`).
     #[must_use]
     pub fn norm_eval(self) -> Self {
         self.freeze_group(ParamGroup::from_predicate(".training"))
     }
 
-    /// The stem and the first `stages` stages keep their values in training, statistics included (mmdetection's `frozen_stages`, which is
-    /// 1 in its published detectors).
+    /// Freezes the stem and the first `stages` stages, running statistics included (mmdetection's `frozen_stages`, which is 1 in its published
+    /// detectors).
     #[must_use]
     pub fn freeze_stages(self, stages: usize) -> Self {
         let stages = (0..stages).map(|stage| format!("trunk.layers.{stage}."));
@@ -300,7 +138,7 @@ impl ResnetClassifier {
         self.fc.forward(self.features(images))
     }
 
-    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    /// The input of the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let Some(feature) = self.trunk.forward(images).pop() else {
             unreachable!("a valid configuration has at least one stage");
@@ -334,15 +172,15 @@ impl Trunk {
         Self { stem: Stem::new(&config.stem(), device), layers: (0..config.depths.len()).map(stage).collect() }
     }
 
-    /// `images` `[batch, in_chans, height, width]` to what the first block gets.
+    /// `images` `[batch, in_chans, height, width]` to the input of the first block.
     fn embed(&self, images: Tensor<4>) -> Tensor<4> {
         let x = self.stem.forward(images.permute([0, 2, 3, 1]));
         let pool = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
         max_pool2d(x.permute([0, 3, 1, 2]), pool).permute([0, 2, 3, 1])
     }
 
-    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', channels]` of every stage in
-    /// the same type.
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', channels]` of every stage, in
+    /// the type of the images.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let mut x = self.embed(images);
         let mut features = Vec::with_capacity(self.layers.len());
@@ -406,57 +244,11 @@ fn conv_norm(shape: &ConvConfig, device: &Device) -> (Conv, BatchNorm2d) {
     (conv(shape, device), BatchNorm2d::new(shape.outputs, device))
 }
 
-/// A convolution without bias; normal weights of variance `2 / fan_out`, which keep the variance of gradients through a ReLU.
+/// A convolution without bias. Its normal weights of variance `2 / fan_out` preserve the variance of gradients through a ReLU.
 fn conv(shape: &ConvConfig, device: &Device) -> Conv {
     let deviation = (2.0 / (shape.outputs * shape.kernel * shape.kernel) as f64).sqrt();
     let weight = Tensor::random([shape.outputs, shape.inputs, shape.kernel, shape.kernel], Distribution::Normal(0.0, deviation), device);
     shape.with_parameters(Param::from_tensor(weight), None)
-}
-
-/// The key in torchvision, timm and mmdetection, and of a deep stem in mmsegmentation, of the parameter at `path` in a [`Resnet`] or
-/// [`ResnetClassifier`].
-///
-/// ```
-/// use vmamba::baselines::resnet::key;
-/// assert_eq!(key("trunk.stem.Plain.norm.bias"), "bn1.bias");
-/// assert_eq!(key("trunk.stem.Deep.2.conv.weight"), "stem.6.weight");
-/// assert_eq!(key("trunk.layers.0.2.conv1.weight"), "layer1.2.conv1.weight");
-/// assert_eq!(key("trunk.layers.3.0.downsample.norm.running_mean"), "layer4.0.downsample.1.running_mean");
-/// ```
-pub fn key(path: &str) -> String {
-    let path = path.strip_prefix("trunk.").unwrap_or(path);
-    if let Some(stem) = path.strip_prefix("stem.") {
-        return stem_key(stem).unwrap_or_else(|| path.to_owned());
-    }
-    let path = path.replace("downsample.conv.", "downsample.0.").replace("downsample.norm.", "downsample.1.");
-    let stage = path.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
-    match stage.and_then(|(stage, rest)| Some((stage.parse::<usize>().ok()?, rest))) {
-        Some((stage, rest)) => format!("layer{}.{rest}", stage + 1),
-        None => path,
-    }
-}
-
-/// [`key`] behind `stem.`.
-fn stem_key(path: &str) -> Option<String> {
-    if let Some(parameter) = path.strip_prefix("Plain.") {
-        return Some(parameter.replace("conv.", "conv1.").replace("norm.", "bn1."));
-    }
-    // There the stem is a sequence of convolution, norm and ReLU, three times.
-    let (number, parameter) = path.strip_prefix("Deep.")?.split_once('.')?;
-    let (layer, name) = parameter.split_once('.')?;
-    Some(format!("stem.{}.{name}", 3 * number.parse::<usize>().ok()? + usize::from(layer == "norm")))
-}
-
-/// That key for one of another spelling: a classifier of mmpretrain (`backbone.`, `head.fc.`), or the backbone in a detector of torchvision
-/// (`backbone.body.`). `None` for the counters of batches, which are no parameters.
-pub fn rename(key: &str) -> Option<Cow<'_, str>> {
-    if key.ends_with("num_batches_tracked") {
-        return None;
-    }
-    let key = key.strip_prefix("backbone.").unwrap_or(key);
-    let key = key.strip_prefix("body.").unwrap_or(key);
-    // What is behind `head.` already begins with `fc.`.
-    Some(key.strip_prefix("head.").filter(|rest| rest.starts_with("fc.")).unwrap_or(key).into())
 }
 
 #[cfg(test)]

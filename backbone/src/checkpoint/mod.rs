@@ -1,4 +1,4 @@
-//! Checkpoints: reading what PyTorch users have, and reading and writing our own.
+//! Checkpoints: reads those of PyTorch, reads and writes our own.
 //!
 //! ```text
 //! .pth zip ─────┐  torch_file ── pickle (restricted, runs nothing) ─┐
@@ -7,10 +7,11 @@
 //! our own ──────┘  (= safetensors with our metadata) ───────────────┘   module ── state_dict_of ─────────────────┘── save_checkpoint, export_safetensors
 //! ```
 //!
-//! * [`Checkpoint`]: an open file; tensors are read when they are asked for, so that a trainer's optimiser state costs nothing.
+//! * [`Checkpoint`]: an open file. Tensors are read on demand, so a trainer's optimiser state costs nothing.
+//! * [`Weights`]: which of the sets of weights in a file; [`Checkpoint::keys`] lists a set without reading it.
 //! * [`StateDict`]: named float32 tensors with official keys.
-//! * [`load_into`]: strict by default, all or nothing; [`LoadReport`] says what went where.
-//! * [`save_checkpoint`], [`export_safetensors`]: atomic.
+//! * [`load_into`]: strict by default, all or nothing; [`LoadReport`] lists what became of every key.
+//! * [`save_checkpoint`], [`export_safetensors`]: write atomically.
 //!
 //! ```no_run
 //! use vmamba::checkpoint::{Checkpoint, LoadOptions, Weights, load_into};
@@ -18,7 +19,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let backbone = vmamba::VmambaConfig::preset(vmamba::Preset::VmambaTinyS1l8).init(&burn::prelude::Device::flex());
 //! let weights = Checkpoint::read("vssm1_tiny_0230s_ckpt_epoch_264.pth")?.state_dict(Weights::Ema)?;
-//! // A classifier's file: it has a head that a backbone lacks, and lacks the norms on the backbone's outputs.
+//! // The file of a classifier has a head, which a backbone lacks, and lacks the norms on the backbone's outputs.
 //! let options = LoadOptions::new().ignore_unexpected("classifier.").may_be_missing("outnorm");
 //! let (backbone, report) = load_into(backbone, &vmamba::official_key, &weights, &options)?;
 //! println!("{report}");
@@ -51,35 +52,40 @@ pub use save::{export_safetensors, save_checkpoint};
 pub use state_dict::{StateDict, StateTensor};
 
 use safetensors::SafetensorsFile;
+use state_dict::without_module_prefix;
 use torch_file::TorchFile;
 
 /// Which weights of a file.
+///
+/// | trainer | trained weights | averaged weights (EMA) |
+/// |---|---|---|
+/// | official VMamba | `model` | `model_ema` |
+/// | timm | `state_dict` | `state_dict_ema` |
+/// | OpenMMLab's `EMAHook` (a file with `meta` or `message_hub`), which swaps them when it saves | `ema_state_dict` | `state_dict` |
+/// | other trainers | `model`, `state_dict`, or the file itself | `model_ema`, `state_dict_ema`, `ema_state_dict` |
+/// | [`save_checkpoint`] | `model` | `model_ema` |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weights {
-    /// The trained weights; the averaged ones when the file has no others.
+    /// The set that other programs load from the file: `model`, `state_dict`, or the file itself when it is a bare state dict; the averaged
+    /// weights when the file has no others.
     #[default]
     Auto,
-    /// The trained weights: `model`, `state_dict`, or the file itself when it is a bare state dict.
+    /// The trained weights, not averaged.
     Model,
-    /// The exponential moving average: `model_ema`, `state_dict_ema`, `ema_state_dict`.
+    /// The exponential moving average.
     Ema,
+    /// The exponential moving average if the file has one, else the trained weights: what published figures are measured with.
+    Averaged,
 }
 
-impl Weights {
-    /// Names of the sets this may mean, best first; the empty name is a bare state dict.
-    fn candidates(self) -> &'static [&'static str] {
-        const MODEL: [&str; 3] = ["model", "state_dict", ""];
-        const EMA: [&str; 3] = ["model_ema", "state_dict_ema", "ema_state_dict"];
-        const AUTO: [&str; 6] = ["model", "state_dict", "", "model_ema", "state_dict_ema", "ema_state_dict"];
-        match self {
-            Self::Auto => &AUTO,
-            Self::Model => &MODEL,
-            Self::Ema => &EMA,
-        }
-    }
-}
+/// Names of trained weights, best first; the empty name is a bare state dict.
+const MODEL: [&str; 3] = ["model", "state_dict", ""];
+/// Names of averaged weights, best first.
+const EMA: [&str; 3] = ["model_ema", "state_dict_ema", "ema_state_dict"];
+/// Where OpenMMLab's `EMAHook` stores the averaged weights, and where the trained ones.
+const SWAPPED: (&str, &str) = ("state_dict", "ema_state_dict");
 
-/// A checkpoint file, open. Its structure is read and checked; the tensors are read by [`Checkpoint::state_dict`].
+/// An open checkpoint file. Its structure has been read and checked; [`Checkpoint::state_dict`] reads the tensors.
 pub struct Checkpoint {
     path: PathBuf,
     contents: Contents,
@@ -91,14 +97,14 @@ enum Contents {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint: `.pth` (the zip format of PyTorch 1.6 and later, or the one before), `.safetensors`, or one of
-    /// [`save_checkpoint`]. The kind is told from the contents, not from the name.
+    /// Opens a checkpoint: a `.pth` file (the zip format of PyTorch 1.6 and later, or the one before), a `.safetensors` file, or one that
+    /// [`save_checkpoint`] wrote. The contents decide which, not the name.
     ///
-    /// Nothing in the file is executed: pickled objects other than tensors and plain containers are skipped. Memory stays near the
-    /// size of the file's index.
+    /// Nothing in the file is executed: pickled objects other than tensors and plain containers are skipped. Memory use is about the size
+    /// of the file's index.
     ///
     /// # Errors
-    /// [`CheckpointError`], naming the file: unreadable, no checkpoint, truncated or corrupt, or of a kind that is not supported.
+    /// [`CheckpointError`], which names the file: it is unreadable, not a checkpoint, truncated or corrupt, or of an unsupported kind.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         let contents = File::open(path).map_err(Fault::from).and_then(open).map_err(|fault| fault.of(path))?;
@@ -110,7 +116,7 @@ impl Checkpoint {
         &self.path
     }
 
-    /// Names of the weight sets in the file as the file calls them, e.g. `["model", "model_ema"]`; a bare state dict is `""`.
+    /// Names of the weight sets in the file, e.g. `["model", "model_ema"]`. A bare state dict has the empty name.
     pub fn weight_sets(&self) -> Vec<&str> {
         match &self.contents {
             Contents::Torch(file) => file.sets.iter().map(|set| set.name.as_str()).collect(),
@@ -118,10 +124,48 @@ impl Checkpoint {
         }
     }
 
-    /// The set that is read when `weights` is asked for; none when the file has no such set.
+    /// The name of the set that `weights` selects; none when the file has no such set.
     pub fn weight_set(&self, weights: Weights) -> Option<&str> {
         let sets = self.weight_sets();
-        weights.candidates().iter().find_map(|name| sets.iter().find(|set| *set == name).copied())
+        let first = |names: &[&str]| names.iter().find_map(|name| sets.iter().find(|set| *set == name).copied());
+        let (trained, averaged) = if self.is_swapped(&sets) {
+            let (averaged, trained) = SWAPPED;
+            (first(&[trained]), first(&[averaged]))
+        } else {
+            (first(&MODEL), first(&EMA))
+        };
+        match weights {
+            Weights::Auto => first(&MODEL).or(averaged),
+            Weights::Model => trained,
+            Weights::Ema => averaged,
+            Weights::Averaged => averaged.or(trained),
+        }
+    }
+
+    /// Whether OpenMMLab's `EMAHook` wrote the file: it swaps trained and averaged weights, so that `state_dict` holds the averages.
+    fn is_swapped(&self, sets: &[&str]) -> bool {
+        let (averaged, trained) = SWAPPED;
+        matches!(&self.contents, Contents::Torch(file) if file.open_mmlab) && sets.contains(&averaged) && sets.contains(&trained)
+    }
+
+    /// Names and shapes of the tensors that [`Checkpoint::state_dict`] would read, without reading them.
+    ///
+    /// # Errors
+    /// [`Fault::NoSuchWeights`] with the sets that exist.
+    pub fn shapes(&self, weights: Weights) -> Result<BTreeMap<String, Vec<usize>>, CheckpointError> {
+        let name = self.require_set(weights)?;
+        Ok(without_module_prefix(match &self.contents {
+            Contents::Torch(file) => file.shapes(name),
+            Contents::Safetensors(file) => file.shapes(name),
+        }))
+    }
+
+    /// The sorted names of the tensors that [`Checkpoint::state_dict`] would read, without reading them.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::shapes`].
+    pub fn keys(&self, weights: Weights) -> Result<Vec<String>, CheckpointError> {
+        Ok(self.shapes(weights)?.into_keys().collect())
     }
 
     /// Reads a set of weights, converted to float32, with the keys of the file; the prefix `module.` of data-parallel training is
@@ -129,21 +173,23 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Fault::NoSuchWeights`] with the sets that exist, [`Fault::Unsupported`] for tensors that are not plain (sparse, quantised,
-    /// complex), or what [`Checkpoint::read`] may find.
+    /// complex), or any error of [`Checkpoint::read`].
     pub fn state_dict(&self, weights: Weights) -> Result<StateDict, CheckpointError> {
-        let sets = self.weight_sets();
-        let result = match weights.candidates().iter().find(|name| sets.contains(name)) {
-            Some(name) => match &self.contents {
-                Contents::Torch(file) => file.state_dict(name),
-                Contents::Safetensors(file) => file.state_dict(name),
-            },
-            None => Err(Fault::NoSuchWeights { wanted: weights, found: self.describe_sets() }),
+        let name = self.require_set(weights)?;
+        let state = match &self.contents {
+            Contents::Torch(file) => file.state_dict(name),
+            Contents::Safetensors(file) => file.state_dict(name),
         };
-        result.map(StateDict::without_module_prefix).map_err(|fault| fault.of(&self.path))
+        state.map(StateDict::without_module_prefix).map_err(|fault| fault.of(&self.path))
     }
 
-    /// What the file says about itself: the metadata of a safetensors file or of ours; for `.pth` the numbers, flags and strings at the
-    /// top level (`epoch`, `max_accuracy`) and under `meta` (`meta.iter`).
+    fn require_set(&self, weights: Weights) -> Result<&str, CheckpointError> {
+        let missing = || Fault::NoSuchWeights { wanted: weights, found: self.describe_sets() }.of(&self.path);
+        self.weight_set(weights).ok_or_else(missing)
+    }
+
+    /// The metadata of a safetensors file or of ours; of a `.pth` file, the numbers, flags and strings at the top level (`epoch`,
+    /// `max_accuracy`) and under `meta` (`meta.iter`).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         match &self.contents {
             Contents::Torch(file) => &file.scalars,
@@ -151,12 +197,12 @@ impl Checkpoint {
         }
     }
 
-    /// Whether [`save_checkpoint`] wrote it.
+    /// Whether [`save_checkpoint`] wrote the file.
     pub fn is_ours(&self) -> bool {
         matches!(&self.contents, Contents::Safetensors(file) if file.ours)
     }
 
-    /// Names of the binary attachments, which only our own files have.
+    /// Names of the binary attachments; only our own files have any.
     pub fn blob_names(&self) -> Vec<&str> {
         match &self.contents {
             Contents::Torch(_) => Vec::new(),
@@ -164,7 +210,7 @@ impl Checkpoint {
         }
     }
 
-    /// Reads a binary attachment (optimiser state, random generators); `None` when the file has none of that name.
+    /// Reads a binary attachment, e.g. the optimiser state; `None` when the file has none of that name.
     ///
     /// # Errors
     /// [`Fault::Io`] when the file cannot be read.
@@ -195,7 +241,7 @@ impl Checkpoint {
     }
 }
 
-/// Tells the kind of a file from its first bytes and opens it.
+/// Recognises the kind of a file by its first bytes and opens it.
 fn open(mut file: File) -> Result<Contents, Fault> {
     let metadata = file.metadata()?;
     if metadata.is_dir() {
@@ -209,7 +255,7 @@ fn open(mut file: File) -> Result<Contents, Fault> {
     let header_length = head.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     match head.as_slice() {
         [] => Err(Fault::NotACheckpoint("it is empty".to_owned())),
-        // First, as the length it begins with may look like the beginning of a pickle.
+        // Tested first, because the length at its start may look like the start of a pickle.
         [_, _, _, _, _, _, _, _, b'{', ..] if header_length.is_some_and(|n| n >> 32 == 0) => {
             SafetensorsFile::open(file, length).map(Contents::Safetensors)
         }
@@ -219,7 +265,7 @@ fn open(mut file: File) -> Result<Contents, Fault> {
     }
 }
 
-/// Names what people take for a checkpoint most often.
+/// Recognises the files that are most often mistaken for a checkpoint.
 fn describe_foreign(head: &[u8]) -> String {
     let text = String::from_utf8_lossy(head);
     let start = text.trim_start().to_lowercase();

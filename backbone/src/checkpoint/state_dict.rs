@@ -19,37 +19,37 @@ pub struct StateDict {
 }
 
 impl StateDict {
-    /// Without tensors.
+    /// An empty state dict.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a tensor or replaces the one of that key.
+    /// Adds a tensor, replacing one with the same key.
     pub fn insert(&mut self, key: impl Into<String>, tensor: StateTensor) {
         self.tensors.insert(key.into(), tensor);
     }
 
-    /// The tensor of that key.
+    /// The tensor with this key.
     pub fn get(&self, key: &str) -> Option<&StateTensor> {
         self.tensors.get(key)
     }
 
-    /// The tensor of that key, to change its values.
+    /// The tensor with this key, mutable.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut StateTensor> {
         self.tensors.get_mut(key)
     }
 
-    /// Takes the tensor of that key out.
+    /// Removes and returns the tensor with this key.
     pub fn remove(&mut self, key: &str) -> Option<StateTensor> {
         self.tensors.remove(key)
     }
 
-    /// Keys and tensors in the order of the keys.
+    /// Keys and tensors, sorted by key.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &StateTensor)> {
         self.tensors.iter().map(|(key, tensor)| (key.as_str(), tensor))
     }
 
-    /// Keys and tensors in the order of the keys, to change values.
+    /// Keys and mutable tensors, sorted by key.
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (&str, &mut StateTensor)> {
         self.tensors.iter_mut().map(|(key, tensor)| (key.as_str(), tensor))
     }
@@ -69,12 +69,12 @@ impl StateDict {
         self.tensors.is_empty()
     }
 
-    /// Number of values of all tensors together.
+    /// Number of values in all tensors.
     pub fn num_values(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.data.len()).sum()
     }
 
-    /// Keys of the file whose values are no tensors, with what they are; they are left out.
+    /// Entries of the file that are not tensors, each with a description. They are not part of the state dict.
     pub fn skipped(&self) -> &[String] {
         &self.skipped
     }
@@ -83,17 +83,23 @@ impl StateDict {
         self.skipped.push(entry);
     }
 
-    /// Removes the `module.` that data-parallel wrappers and averaged models put before every key, and the step counter beside it.
+    /// Removes the wrapper's prefix, see [`without_module_prefix`].
     pub(super) fn without_module_prefix(mut self) -> Self {
-        const PREFIX: &str = "module.";
-        let is_counter = |key: &str| matches!(key, "steps" | "n_averaged");
-        let wrapped = |key: &str| key.starts_with(PREFIX) || is_counter(key);
-        if self.keys().all(wrapped) && self.keys().any(|key| key.starts_with(PREFIX)) {
-            let tensors = std::mem::take(&mut self.tensors);
-            self.tensors = tensors.into_iter().filter_map(|(key, tensor)| Some((key.strip_prefix(PREFIX)?.to_owned(), tensor))).collect();
-        }
+        self.tensors = without_module_prefix(self.tensors);
         self
     }
+}
+
+/// Removes the `module.` that data-parallel and averaging wrappers put before every key, and with it their step counter. Entries stay as
+/// they are unless all of them have the prefix.
+pub(super) fn without_module_prefix<T>(entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    const PREFIX: &str = "module.";
+    let is_counter = |key: &str| matches!(key, "steps" | "n_averaged");
+    let wrapped = entries.keys().all(|key| key.starts_with(PREFIX) || is_counter(key));
+    if !wrapped || !entries.keys().any(|key| key.starts_with(PREFIX)) {
+        return entries;
+    }
+    entries.into_iter().filter_map(|(key, entry)| Some((key.strip_prefix(PREFIX)?.to_owned(), entry))).collect()
 }
 
 impl FromIterator<(String, StateTensor)> for StateDict {

@@ -1,7 +1,7 @@
-//! Layers that several models use: thin modules over `vision_ops`, channels last, with the official parameter names and layouts.
+//! Layers that several models share: thin modules over `vision_ops`, channels last, with the official parameter names and layouts.
 //!
-//! They are not Burn's own because checkpoints hold `[out, in]` weights called `weight` and `bias`, and because the operations of
-//! `vision_ops` are several times faster on the CPU.
+//! Burn's own layers store their weights as `[in, out]`, while checkpoints hold `[out, in]`; and the operations of `vision_ops` are several
+//! times faster on the CPU.
 
 mod activation;
 mod attention;
@@ -14,6 +14,7 @@ mod depthwise_conv;
 mod drop_path;
 mod init;
 mod mlp;
+mod norm_kind;
 mod table_resize;
 
 pub use activation::Activation;
@@ -25,6 +26,7 @@ pub use dense::Dense;
 pub use depthwise_conv::DepthwiseConv;
 pub use drop_path::DropPath;
 pub use mlp::{Mlp, MlpConfig};
+pub use norm_kind::NormKind;
 pub use table_resize::TableResize;
 
 pub(crate) use attention::{RelativePositions, attend, attention_weights, heads};

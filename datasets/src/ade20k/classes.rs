@@ -1,8 +1,8 @@
-//! The 150 classes of ADE20K's scene parsing benchmark, with the colours of its development kit.
+//! The 150 classes of the ADE20K scene parsing benchmark, with the colours of its development kit.
 
-use crate::sample::ClassList;
+use vmamba_types::ClassList;
 
-/// The classes in the order of the benchmark; class 0 is label 1 of the files.
+/// The 150 classes in the order of the benchmark; class `k` is label `k + 1` in the files.
 pub fn classes() -> ClassList {
     ClassList::new(CLASSES.iter().map(|(name, colour)| ((*name).to_owned(), *colour)))
 }

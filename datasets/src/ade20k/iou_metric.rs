@@ -1,24 +1,23 @@
-//! Intersection over union and its relatives by the conventions of mmsegmentation's `IoUMetric`.
+//! Intersection over union, accuracy, Dice, precision and recall by the conventions of mmsegmentation's `IoUMetric`.
 //!
-//! Pixels are counted over the whole data set, then divided. Ignored pixels do not count. A class that occurs in neither labels nor
-//! predictions has no value (NaN) and takes no part in the means; a class that is only predicted has IoU 0 and no accuracy.
+//! Pixels are counted over the whole data set before any division. Ignored pixels do not count. A class that occurs neither in the labels
+//! nor in the predictions has the value NaN and is left out of the means; a class that is only predicted has IoU 0 and accuracy NaN.
 
 use serde::Serialize;
+use vmamba_types::IGNORE_LABEL;
 
-use crate::sample::IGNORE_LABEL;
-
-/// Counts pixels image by image.
+/// A confusion matrix that grows image by image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IouMetric {
     classes: usize,
-    /// `[label * classes + prediction]`
+    /// Pixels, `[label, prediction]`, row-major.
     confusion: Vec<u64>,
 }
 
-/// The figures of a data set. Values are in [0, 1]; NaN where there is nothing to divide by.
+/// The metrics of a data set. Values are in 0 to 1, or NaN where the denominator is 0.
 #[derive(Clone, Debug, Serialize)]
 pub struct IouReport {
-    /// Share of all labelled pixels that are right.
+    /// Share of all labelled pixels that are predicted correctly.
     #[serde(rename = "aAcc")]
     pub all_accuracy: f64,
     /// Mean IoU.
@@ -41,7 +40,7 @@ pub struct IouReport {
     pub mean_recall: f64,
     /// IoU of every class.
     pub iou: Vec<f64>,
-    /// Share of the labelled pixels of every class that are right.
+    /// Share of the labelled pixels of every class that are predicted correctly.
     pub accuracy: Vec<f64>,
     /// Dice coefficient of every class.
     pub dice: Vec<f64>,
@@ -56,18 +55,18 @@ pub struct IouReport {
 }
 
 impl IouMetric {
-    /// Nothing counted yet.
+    /// An empty confusion matrix of `classes` classes.
     pub fn new(classes: usize) -> Self {
         Self { classes, confusion: vec![0; classes * classes] }
     }
 
-    /// Counts an image: labels (class index or [`IGNORE_LABEL`]) and predictions (class index) pixel by pixel. Labels that are neither
-    /// class nor ignored count for no class, as mmsegmentation's histogram leaves them out; so do such predictions.
+    /// Counts an image: a label (class index or [`IGNORE_LABEL`]) and a prediction (class index) for each pixel. Labels and predictions
+    /// outside the classes count for no class, as in mmsegmentation's histogram.
     ///
     /// # Panics
-    /// When the two differ in length.
+    /// When labels and predictions differ in length.
     pub fn add(&mut self, labels: &[u8], predictions: &[u8]) {
-        assert_eq!(labels.len(), predictions.len(), "IouMetric: labels and predictions differ in size");
+        assert_eq!(labels.len(), predictions.len(), "IouMetric::add: labels and predictions differ in length");
         for (label, prediction) in labels.iter().zip(predictions) {
             let (label_class, prediction) = (usize::from(*label), usize::from(*prediction));
             if *label != IGNORE_LABEL && label_class < self.classes && prediction < self.classes {
@@ -79,35 +78,35 @@ impl IouMetric {
     /// Adds the counts of another part of the data set.
     ///
     /// # Panics
-    /// When the class counts differ.
+    /// When the numbers of classes differ.
     pub fn merge(&mut self, other: &Self) {
-        assert_eq!(self.classes, other.classes, "IouMetric: different numbers of classes");
+        assert_eq!(self.classes, other.classes, "IouMetric::merge: the numbers of classes differ");
         self.confusion.iter_mut().zip(&other.confusion).for_each(|(sum, part)| *sum += part);
     }
 
-    /// Pixels by label (row) and prediction (column), row-major.
+    /// The confusion matrix in pixels, `[label, prediction]`, row-major.
     pub fn confusion(&self) -> &[u64] {
         &self.confusion
     }
 
-    /// The figures so far.
+    /// The metrics of all images so far.
     pub fn report(&self) -> IouReport {
         let n = self.classes;
         let count = |label: usize, prediction: usize| self.confusion[label * n + prediction];
-        let right: Vec<u64> = (0..n).map(|c| count(c, c)).collect();
+        let correct: Vec<u64> = (0..n).map(|c| count(c, c)).collect();
         let labelled: Vec<u64> = (0..n).map(|c| (0..n).map(|p| count(c, p)).sum()).collect();
         let predicted: Vec<u64> = (0..n).map(|c| (0..n).map(|l| count(l, c)).sum()).collect();
         let each = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<f64>>();
         let ratio = |a: u64, b: u64| a as f64 / b as f64;
 
-        let iou = each(&|c| ratio(right[c], labelled[c] + predicted[c] - right[c]));
-        let accuracy = each(&|c| ratio(right[c], labelled[c]));
-        let dice = each(&|c| ratio(2 * right[c], labelled[c] + predicted[c]));
-        let precision = each(&|c| ratio(right[c], predicted[c]));
+        let iou = each(&|c| ratio(correct[c], labelled[c] + predicted[c] - correct[c]));
+        let accuracy = each(&|c| ratio(correct[c], labelled[c]));
+        let dice = each(&|c| ratio(2 * correct[c], labelled[c] + predicted[c]));
+        let precision = each(&|c| ratio(correct[c], predicted[c]));
         let recall = accuracy.clone();
         let fscore = each(&|c| 2.0 * precision[c] * recall[c] / (precision[c] + recall[c]));
         IouReport {
-            all_accuracy: ratio(right.iter().sum(), labelled.iter().sum()),
+            all_accuracy: ratio(correct.iter().sum(), labelled.iter().sum()),
             mean_iou: mean(&iou),
             mean_accuracy: mean(&accuracy),
             mean_dice: mean(&dice),
@@ -125,7 +124,7 @@ impl IouMetric {
     }
 }
 
-/// Mean of the values that are numbers; NaN when there is none.
+/// The mean of the values that are not NaN; NaN when all are.
 fn mean(values: &[f64]) -> f64 {
     let (sum, count) = values.iter().filter(|v| !v.is_nan()).fold((0.0, 0), |(sum, count), v| (sum + v, count + 1));
     if count == 0 { f64::NAN } else { sum / f64::from(count) }
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absent_classes_have_no_value_and_predicted_ones_have_iou_0() {
+    fn absent_classes_are_nan_and_classes_that_are_only_predicted_have_iou_0() {
         let mut metric = IouMetric::new(4);
         metric.add(&[0, 0, 1, 1, 255], &[0, 2, 1, 1, 3]);
         let report = metric.report();

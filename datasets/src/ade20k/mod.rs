@@ -5,7 +5,7 @@
 //! root/annotations/<split>/name.png       grey or palette PNG, one class index a pixel
 //! ```
 //!
-//! In ADE20K itself label 0 means "other objects": open it with `reduce_zero_label`.
+//! ADE20K itself uses label 0 for "other objects"; [`FolderOptions::ade20k`] ignores it.
 
 mod classes;
 mod iou_metric;
@@ -16,28 +16,50 @@ use std::path::{Path, PathBuf};
 pub use classes::classes;
 pub use iou_metric::{IouMetric, IouReport};
 
+use crate::error::DataError;
 use crate::image_io::{self, IMAGE_ENDINGS};
-use crate::sample::{ClassList, DataError, IGNORE_LABEL, SegmentationDataset, SegmentationSample};
+use crate::sample::{SegmentationDataset, SegmentationSample};
+use vmamba_types::ClassList;
+
+/// How the label files of a folder become classes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FolderOptions {
+    /// The classes.
+    pub classes: ClassList,
+    /// Whether label 0 is ignored and all others are lowered by one.
+    pub reduce_zero_label: bool,
+}
+
+impl FolderOptions {
+    /// Labels in the files are class indices, from 0 on.
+    pub fn new(classes: ClassList) -> Self {
+        Self { classes, reduce_zero_label: false }
+    }
+
+    /// ADE20K's 150 classes, which its files count from 1.
+    pub fn ade20k() -> Self {
+        Self { classes: classes(), reduce_zero_label: true }
+    }
+}
 
 /// A split of a folder of the ADE20K layout.
 #[derive(Clone, Debug)]
 pub struct FolderDataset {
-    /// Image and label map of every sample, in order of the names.
+    /// Image and label map of every sample, sorted by path.
     pairs: Vec<(PathBuf, PathBuf)>,
-    classes: ClassList,
-    reduce_zero_label: bool,
+    options: FolderOptions,
 }
 
 impl FolderDataset {
-    /// Opens a split; `reduce_zero_label` ignores label 0 and lowers the others by one.
+    /// Opens the folders `root/images/<split>` and `root/annotations/<split>`.
     ///
     /// # Errors
     /// When a folder is missing or empty, or an image has no label map.
-    pub fn open(root: &Path, split: &str, classes: ClassList, reduce_zero_label: bool) -> Result<Self, DataError> {
+    pub fn open(root: &Path, split: &str, options: &FolderOptions) -> Result<Self, DataError> {
         let (images, annotations) = (root.join("images").join(split), root.join("annotations").join(split));
         for folder in [&images, &annotations] {
             if !folder.is_dir() {
-                let message = format!("no such folder; expected images/{split} and annotations/{split} below {}", root.display());
+                let message = format!("no such folder; {} needs the folders images/{split} and annotations/{split}", root.display());
                 return Err(DataError::layout(folder, message));
             }
         }
@@ -46,17 +68,17 @@ impl FolderDataset {
         for image in files(&images, &IMAGE_ENDINGS)? {
             let Some(label) = labels.get(&stem(&image)) else {
                 let expected = annotations.join(stem(&image)).with_extension("png");
-                return Err(DataError::layout(&image, format!("this image has no label map {}", expected.display())));
+                return Err(DataError::layout(&image, format!("the image has no label map {}", expected.display())));
             };
             pairs.push((image, label.clone()));
         }
         if pairs.is_empty() {
-            return Err(DataError::layout(&images, format!("no image in this folder (looked for {})", IMAGE_ENDINGS.join(", "))));
+            return Err(DataError::layout(&images, format!("there is no image in this folder (looked for {})", IMAGE_ENDINGS.join(", "))));
         }
-        Ok(Self { pairs, classes, reduce_zero_label })
+        Ok(Self { pairs, options: options.clone() })
     }
 
-    /// The image and the label map of a sample.
+    /// The files of sample `index`: image and label map.
     pub fn paths(&self, index: usize) -> Option<(&Path, &Path)> {
         self.pairs.get(index).map(|(image, labels)| (image.as_path(), labels.as_path()))
     }
@@ -69,7 +91,7 @@ impl SegmentationDataset for FolderDataset {
 
     fn get(&self, index: usize) -> Result<SegmentationSample, DataError> {
         let Some((image_path, label_path)) = self.pairs.get(index) else {
-            return Err(DataError::layout(Path::new("data set"), format!("sample {index} of {}", self.pairs.len())));
+            return Err(DataError::NoSuchSample { index, len: self.pairs.len() });
         };
         let image = image_io::read_rgb(image_path)?;
         let mut labels = image_io::read_labels(label_path)?;
@@ -82,28 +104,27 @@ impl SegmentationDataset for FolderDataset {
                 label_size: labels.size(),
             });
         }
-        if self.reduce_zero_label {
+        let FolderOptions { classes, reduce_zero_label } = &self.options;
+        if *reduce_zero_label {
             labels = labels.reduce_zero_label();
         }
-        let outside = |label: &u8| *label != IGNORE_LABEL && usize::from(*label) >= self.classes.len();
-        if let Some(at) = labels.as_slice().iter().position(outside) {
-            let label = labels.as_slice()[at];
-            let hint = match (self.reduce_zero_label, usize::from(label) == self.classes.len()) {
+        let classes = classes.len();
+        if let Some(([row, column], label)) = labels.first_outside(classes) {
+            let hint = match (reduce_zero_label, usize::from(label) == classes) {
                 (false, true) => "; if the files count classes from 1, set reduce_zero_label = true",
                 _ => "",
             };
-            let (column, row, classes) = (at % original_size[1], at / original_size[1], self.classes.len());
             return Err(DataError::LabelOutOfRange { path: label_path.clone(), label, column, row, classes, hint });
         }
-        Ok(SegmentationSample { image, labels, name: stem(image_path), original_size })
+        Ok(SegmentationSample::new(image, labels, stem(image_path)))
     }
 
     fn classes(&self) -> &ClassList {
-        &self.classes
+        &self.options.classes
     }
 }
 
-/// The files of a folder with one of these endings, in order of their names, hidden ones left out.
+/// The files of a folder with one of these endings, sorted, without hidden files.
 fn files(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, DataError> {
     let io = |source| DataError::io(folder, source);
     let mut files = Vec::new();
@@ -148,7 +169,7 @@ mod tests {
         }
 
         fn open(&self, reduce: bool) -> Result<FolderDataset, DataError> {
-            FolderDataset::open(self.0.path(), "training", ClassList::numbered(3), reduce)
+            FolderDataset::open(self.0.path(), "training", &FolderOptions { classes: ClassList::numbered(3), reduce_zero_label: reduce })
         }
 
         fn error(&self) -> String {
@@ -160,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_folder_is_read_in_order_of_the_names() {
+    fn a_folder_is_read_in_the_order_of_its_file_names() {
         let folder = Folder::new();
         for name in ["b", "a"] {
             folder.image(&format!("{name}.jpg"), 4, 3);
@@ -168,14 +189,15 @@ mod tests {
         }
         let data = folder.open(true).unwrap();
         let sample = data.get(0).unwrap();
+        assert!(matches!(data.get(2), Err(DataError::NoSuchSample { index: 2, len: 2 })));
         assert_eq!((data.len(), sample.name.as_str(), sample.original_size), (2, "a", [3, 4]));
         assert!(sample.labels.as_slice().iter().all(|label| *label == 1));
     }
 
     #[test]
-    fn what_is_wrong_names_the_files() {
+    fn an_error_names_the_files() {
         let folder = Folder::new();
-        assert!(folder.error().contains("no image in this folder"), "{}", folder.error());
+        assert!(folder.error().contains("there is no image in this folder"), "{}", folder.error());
         folder.image("a.jpg", 4, 3);
         assert!(folder.error().contains("a.jpg") && folder.error().contains("a.png"), "{}", folder.error());
         folder.labels("a.png", 4, 4, 0);
@@ -186,7 +208,8 @@ mod tests {
             "{}",
             folder.error()
         );
-        let missing = FolderDataset::open(folder.0.path(), "validation", ClassList::numbered(3), false).unwrap_err().to_string();
+        let missing =
+            FolderDataset::open(folder.0.path(), "validation", &FolderOptions::new(ClassList::numbered(3))).unwrap_err().to_string();
         assert!(missing.contains("images/validation"), "{missing}");
     }
 

@@ -1,128 +1,15 @@
-//! The annotation file: read strictly, every error with the file, the annotation and the field.
+//! Annotation files: read strictly. Every error names the file, the entry and the field.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::json;
+use vmamba_types::{MaskError, Rle, Segmentation};
 
-use crate::mask::{MaskError, Rle, Segmentation};
-
-/// Something is wrong with an annotation or result file.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{}: {place}{problem}", path.display())]
-pub struct CocoError {
-    /// The file.
-    pub path: PathBuf,
-    /// Where in it: `annotation 17: `, or nothing.
-    pub place: String,
-    /// What is wrong.
-    pub problem: Problem,
-}
-
-/// What is wrong with an annotation or result file.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Problem {
-    /// The file cannot be read.
-    #[error("{0}")]
-    Io(String),
-    /// It is no JSON, or a field has the wrong type.
-    #[error("{0}")]
-    Json(String),
-    /// It is JSON, but no COCO annotations.
-    #[error("`{0}` is missing; COCO annotations have the lists `images`, `annotations` and `categories`")]
-    NotCoco(&'static str),
-    /// A field is missing.
-    #[error("`{0}` is missing")]
-    Missing(&'static str),
-    /// An image that is not in `images`.
-    #[error("image_id {0} is not among the images")]
-    UnknownImage(i64),
-    /// A category that is not in `categories`.
-    #[error("category_id {0} is not among the categories")]
-    UnknownCategory(i64),
-    /// An id that occurs twice.
-    #[error("id {0} occurs twice")]
-    DuplicateId(i64),
-    /// Ids count from 0.
-    #[error("id {0} is negative")]
-    NegativeId(i64),
-    /// A box has x, y, width and height.
-    #[error("bbox has {0} numbers instead of x, y, width, height")]
-    Box(usize),
-    /// A number that is none.
-    #[error("`{0}` is no finite number")]
-    NotFinite(&'static str),
-    /// A segmentation that is none.
-    #[error("segmentation: {0}")]
-    Mask(#[from] MaskError),
-    /// A segmentation that no pixel of the image can belong to.
-    #[error("segmentation: all its points lie outside the image of {}x{} (width x height)", .0[1], .0[0])]
-    Outside([usize; 2]),
-    /// An image without pixels.
-    #[error("its size is {}x{} (width x height)", .0[1], .0[0])]
-    Size([usize; 2]),
-    /// No image is left to train on.
-    #[error("no image has an object{0}")]
-    NoObjects(String),
-    /// The classes are not those expected.
-    #[error("{0}")]
-    Classes(String),
-    /// A result without a box and without a mask.
-    #[error("neither `bbox` nor `segmentation`")]
-    NoGeometry,
-}
-
-/// An image of the annotations.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageEntry {
-    /// Its number.
-    pub id: i64,
-    /// Its file, relative to the folder of images.
-    pub file_name: String,
-    /// `[height, width]`
-    pub size: [usize; 2],
-}
-
-/// A category of the annotations.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CategoryEntry {
-    /// Its number.
-    pub id: i64,
-    /// Its name.
-    pub name: String,
-}
-
-/// An object, or a crowd of them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AnnotationEntry {
-    /// Its number.
-    pub id: i64,
-    /// The image it is on.
-    pub image_id: i64,
-    /// Its category.
-    pub category_id: i64,
-    /// `[x, y, width, height]` in pixels of the image.
-    pub bbox: [f64; 4],
-    /// Area as annotated, in pixels.
-    pub area: f64,
-    /// Whether it is a crowd.
-    pub crowd: bool,
-    /// Its pixels.
-    pub segmentation: Option<Segmentation>,
-}
-
-/// Images, categories and annotations. The order of the categories is that of the class indices.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GroundTruth {
-    /// Images.
-    pub images: Vec<ImageEntry>,
-    /// Categories.
-    pub categories: Vec<CategoryEntry>,
-    /// Annotations, crowds included.
-    pub annotations: Vec<AnnotationEntry>,
-}
+use crate::error::{AnnotationProblem, DataError};
+use crate::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
 
 #[derive(Deserialize)]
 struct RawFile {
@@ -157,7 +44,7 @@ struct RawAnnotation {
     segmentation: Option<RawSegmentation>,
 }
 
-/// 0 or 1, true or false.
+/// A flag that is written as 0 and 1 or as false and true.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(from = "RawFlag")]
 struct Flag(bool);
@@ -178,7 +65,7 @@ impl From<RawFlag> for Flag {
     }
 }
 
-/// A segmentation as it stands in a file.
+/// The three forms of `segmentation` in a file.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum RawSegmentation {
@@ -197,79 +84,52 @@ impl RawSegmentation {
     }
 }
 
-/// Reads JSON; an error of type or syntax names the place.
-pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CocoError> {
-    let fail = |problem| CocoError { path: path.to_owned(), place: String::new(), problem };
-    let file = std::fs::File::open(path).map_err(|error| fail(Problem::Io(error.to_string())))?;
+/// Reads a JSON file; a syntax or type error names the field.
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, DataError> {
+    let file = std::fs::File::open(path).map_err(|reason| DataError::io(path, reason))?;
     let mut reader = serde_json::Deserializer::from_reader(BufReader::with_capacity(1 << 20, file));
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let place = error.path().to_string();
-        let place = if place == "." { String::new() } else { format!("{place}: ") };
-        CocoError { path: path.to_owned(), place, problem: Problem::Json(error.into_inner().to_string()) }
+        let error: serde_json::Error = error.into_inner();
+        match error.io_error_kind() {
+            Some(_) => DataError::io(path, error.into()),
+            None => {
+                DataError::annotation(path, if place == "." { String::new() } else { place }, AnnotationProblem::Json(error.to_string()))
+            }
+        }
     })
 }
 
 impl GroundTruth {
-    /// Reads an annotation file.
+    /// Reads a COCO annotation file.
+    ///
+    /// Annotations that are merely useless, such as boxes without area, are read; [`CocoDataset`](super::CocoDataset) leaves them out.
     ///
     /// # Errors
-    /// On the first thing that is wrong, with the annotation and the field. What only makes an annotation useless (a box without area) is no
-    /// error here.
-    pub fn read(path: &Path) -> Result<Self, CocoError> {
+    /// On the first problem, with the entry and the field.
+    pub fn read(path: &Path) -> Result<Self, DataError> {
         let raw: RawFile = read_json(path)?;
-        let fail = |place: String, problem: Problem| CocoError { path: path.to_owned(), place, problem };
-        let list = |name| fail(String::new(), Problem::NotCoco(name));
+        let list = |name| DataError::annotation(path, "", AnnotationProblem::NotCoco(name));
+        let images = read_images(raw.images.ok_or_else(|| list("images"))?, path)?;
+        let categories = read_categories(raw.categories.ok_or_else(|| list("categories"))?, path)?;
 
-        let mut truth = Self::default();
-        let mut sizes: BTreeMap<i64, [usize; 2]> = BTreeMap::new();
-        for (index, image) in raw.images.ok_or_else(|| list("images"))?.into_iter().enumerate() {
-            let place = || image.id.map_or_else(|| format!("images[{index}]: "), |id| format!("image {id}: "));
-            let missing = |field| fail(place(), Problem::Missing(field));
-            let id = image.id.ok_or_else(|| missing("id"))?;
-            let size = [image.height.ok_or_else(|| missing("height"))?, image.width.ok_or_else(|| missing("width"))?];
-            if size.contains(&0) {
-                return Err(fail(place(), Problem::Size(size)));
-            }
-            if id < 0 {
-                return Err(fail(place(), Problem::NegativeId(id)));
-            }
-            if sizes.insert(id, size).is_some() {
-                return Err(fail(format!("images[{index}]: "), Problem::DuplicateId(id)));
-            }
-            let file_name = image.file_name.clone().ok_or_else(|| missing("file_name"))?;
-            truth.images.push(ImageEntry { id, file_name, size });
-        }
-
-        let mut categories = BTreeSet::new();
-        for (index, category) in raw.categories.ok_or_else(|| list("categories"))?.into_iter().enumerate() {
-            let place = || format!("categories[{index}]: ");
-            let id = category.id.ok_or_else(|| fail(place(), Problem::Missing("id")))?;
-            if id < 0 {
-                return Err(fail(place(), Problem::NegativeId(id)));
-            }
-            if !categories.insert(id) {
-                return Err(fail(place(), Problem::DuplicateId(id)));
-            }
-            let name = category.name.ok_or_else(|| fail(place(), Problem::Missing("name")))?;
-            truth.categories.push(CategoryEntry { id, name });
-        }
-
+        let sizes: BTreeMap<i64, [usize; 2]> = images.iter().map(|image| (image.id, image.size)).collect();
+        let category_ids: BTreeSet<i64> = categories.iter().map(|category| category.id).collect();
         let mut ids = BTreeSet::new();
+        let mut annotations = Vec::new();
         for (index, annotation) in raw.annotations.ok_or_else(|| list("annotations"))?.into_iter().enumerate() {
-            let place = annotation.id.map_or_else(|| format!("annotations[{index}]: "), |id| format!("annotation {id}: "));
-            let entry = annotation.check(&sizes, &categories, &mut ids).map_err(|problem| fail(place, problem))?;
-            truth.annotations.push(entry);
+            let place = annotation.id.map_or_else(|| format!("annotations[{index}]"), |id| format!("annotation {id}"));
+            let entry = annotation.check(&sizes, &category_ids, &mut ids);
+            annotations.push(entry.map_err(|problem| DataError::annotation(path, place, problem))?);
         }
-        Ok(truth)
+        Ok(Self { images, categories, annotations })
     }
-}
 
-impl GroundTruth {
-    /// Writes an annotation file; masks keep their form, runs being compressed.
+    /// Writes a COCO annotation file. Polygons stay polygons, runs are compressed.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), CocoError> {
+    pub fn write(&self, path: &Path) -> Result<(), DataError> {
         let segmentation = |segmentation: &Segmentation| match segmentation {
             Segmentation::Polygons(polygons) => json!(polygons),
             Segmentation::Rle(rle) => json!({"size": rle.size, "counts": rle.to_compressed()}),
@@ -287,12 +147,50 @@ impl GroundTruth {
                 })
             }).collect::<Vec<_>>(),
         });
-        std::fs::write(path, format!("{document}\n")).map_err(|error| CocoError {
-            path: path.to_owned(),
-            place: String::new(),
-            problem: Problem::Io(error.to_string()),
-        })
+        std::fs::write(path, format!("{document}\n")).map_err(|reason| DataError::io(path, reason))
     }
+}
+
+fn read_images(list: Vec<RawImage>, path: &Path) -> Result<Vec<ImageEntry>, DataError> {
+    let mut ids = BTreeSet::new();
+    let mut images = Vec::with_capacity(list.len());
+    for (index, image) in list.into_iter().enumerate() {
+        let place = || image.id.map_or_else(|| format!("images[{index}]"), |id| format!("image {id}"));
+        let fail = |problem| DataError::annotation(path, place(), problem);
+        let missing = |field| fail(AnnotationProblem::Missing(field));
+        let id = image.id.ok_or_else(|| missing("id"))?;
+        let size = [image.height.ok_or_else(|| missing("height"))?, image.width.ok_or_else(|| missing("width"))?];
+        if size.contains(&0) {
+            return Err(fail(AnnotationProblem::Size(size)));
+        }
+        if id < 0 {
+            return Err(fail(AnnotationProblem::NegativeId(id)));
+        }
+        if !ids.insert(id) {
+            return Err(DataError::annotation(path, format!("images[{index}]"), AnnotationProblem::DuplicateId(id)));
+        }
+        let file_name = image.file_name.clone().ok_or_else(|| missing("file_name"))?;
+        images.push(ImageEntry { id, file_name, size });
+    }
+    Ok(images)
+}
+
+fn read_categories(list: Vec<RawCategory>, path: &Path) -> Result<Vec<CategoryEntry>, DataError> {
+    let mut ids = BTreeSet::new();
+    let mut categories = Vec::with_capacity(list.len());
+    for (index, category) in list.into_iter().enumerate() {
+        let fail = |problem| DataError::annotation(path, format!("categories[{index}]"), problem);
+        let id = category.id.ok_or_else(|| fail(AnnotationProblem::Missing("id")))?;
+        if id < 0 {
+            return Err(fail(AnnotationProblem::NegativeId(id)));
+        }
+        if !ids.insert(id) {
+            return Err(fail(AnnotationProblem::DuplicateId(id)));
+        }
+        let name = category.name.ok_or_else(|| fail(AnnotationProblem::Missing("name")))?;
+        categories.push(CategoryEntry { id, name });
+    }
+    Ok(categories)
 }
 
 impl RawAnnotation {
@@ -301,21 +199,21 @@ impl RawAnnotation {
         sizes: &BTreeMap<i64, [usize; 2]>,
         categories: &BTreeSet<i64>,
         ids: &mut BTreeSet<i64>,
-    ) -> Result<AnnotationEntry, Problem> {
-        let id = self.id.ok_or(Problem::Missing("id"))?;
+    ) -> Result<AnnotationEntry, AnnotationProblem> {
+        let id = self.id.ok_or(AnnotationProblem::Missing("id"))?;
         if id < 0 {
-            return Err(Problem::NegativeId(id));
+            return Err(AnnotationProblem::NegativeId(id));
         }
         if !ids.insert(id) {
-            return Err(Problem::DuplicateId(id));
+            return Err(AnnotationProblem::DuplicateId(id));
         }
-        let image_id = self.image_id.ok_or(Problem::Missing("image_id"))?;
-        let size = *sizes.get(&image_id).ok_or(Problem::UnknownImage(image_id))?;
-        let category_id = self.category_id.ok_or(Problem::Missing("category_id"))?;
+        let image_id = self.image_id.ok_or(AnnotationProblem::Missing("image_id"))?;
+        let size = *sizes.get(&image_id).ok_or(AnnotationProblem::UnknownImage(image_id))?;
+        let category_id = self.category_id.ok_or(AnnotationProblem::Missing("category_id"))?;
         if !categories.contains(&category_id) {
-            return Err(Problem::UnknownCategory(category_id));
+            return Err(AnnotationProblem::UnknownCategory(category_id));
         }
-        let bbox = to_box(&self.bbox.ok_or(Problem::Missing("bbox"))?)?;
+        let bbox = to_box(&self.bbox.ok_or(AnnotationProblem::Missing("bbox"))?)?;
         let segmentation = match self.segmentation.map(RawSegmentation::into_segmentation).transpose()? {
             // Some tools write an empty list where there is no mask.
             Some(Segmentation::Polygons(polygons)) if polygons.is_empty() => None,
@@ -326,14 +224,14 @@ impl RawAnnotation {
             if let Segmentation::Polygons(polygons) = segmentation {
                 let inside = |p: &[f64; 2]| p[0] >= 0.0 && p[1] >= 0.0 && p[0] <= size[1] as f64 && p[1] <= size[0] as f64;
                 if !polygons.iter().any(|polygon| polygon.as_chunks::<2>().0.iter().any(inside)) && !self.iscrowd.0 {
-                    return Err(Problem::Outside(size));
+                    return Err(AnnotationProblem::Outside(size));
                 }
             }
         }
         let area = match self.area {
-            Some(area) if !area.is_finite() => return Err(Problem::NotFinite("area")),
+            Some(area) if !area.is_finite() => return Err(AnnotationProblem::NotFinite("area")),
             Some(area) => area,
-            // As pycocotools would have it for a mask; a box otherwise.
+            // pycocotools' area for a mask; the box otherwise.
             None => match &segmentation {
                 Some(segmentation) => segmentation.to_rle(size)?.area() as f64,
                 None => bbox[2] * bbox[3],
@@ -343,17 +241,17 @@ impl RawAnnotation {
     }
 }
 
-/// Four finite numbers.
-pub(super) fn to_box(numbers: &[f64]) -> Result<[f64; 4], Problem> {
-    let bbox = <[f64; 4]>::try_from(numbers).map_err(|_| Problem::Box(numbers.len()))?;
-    if bbox.iter().all(|value| value.is_finite()) { Ok(bbox) } else { Err(Problem::NotFinite("bbox")) }
+/// Converts `bbox`: four finite numbers.
+pub(super) fn to_box(numbers: &[f64]) -> Result<[f64; 4], AnnotationProblem> {
+    let bbox = <[f64; 4]>::try_from(numbers).map_err(|_| AnnotationProblem::Box(numbers.len()))?;
+    if bbox.iter().all(|value| value.is_finite()) { Ok(bbox) } else { Err(AnnotationProblem::NotFinite("bbox")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<GroundTruth, CocoError> {
+    fn read(text: &str) -> Result<GroundTruth, DataError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         GroundTruth::read(file.path())
@@ -362,7 +260,7 @@ mod tests {
     const HEAD: &str =
         r#"{"images":[{"id":7,"file_name":"a.jpg","height":20,"width":30}],"categories":[{"id":3,"name":"cat"}],"annotations":["#;
 
-    fn annotation(text: &str) -> Result<GroundTruth, CocoError> {
+    fn annotation(text: &str) -> Result<GroundTruth, DataError> {
         read(&format!("{HEAD}{text}]}}"))
     }
 
@@ -382,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn an_error_names_the_entry_and_the_field() {
         let with = |fields: &str| annotation(&format!(r#"{{"id":1,{fields}}}"#)).unwrap_err();
         let common = r#""image_id":7,"category_id":3,"bbox":[1,2,8,9]"#;
         for (fields, part) in [
@@ -390,13 +288,13 @@ mod tests {
             (r#""category_id":3,"bbox":[1,2,8,9]"#.to_owned(), "annotation 1: `image_id` is missing"),
             (r#""image_id":8,"category_id":3,"bbox":[1,2,8,9]"#.to_owned(), "annotation 1: image_id 8 is not among the images"),
             (r#""image_id":7,"category_id":9,"bbox":[1,2,8,9]"#.to_owned(), "category_id 9 is not among the categories"),
-            (r#""image_id":7,"category_id":3,"bbox":[1,2,8]"#.to_owned(), "bbox has 3 numbers"),
+            (r#""image_id":7,"category_id":3,"bbox":[1,2,8]"#.to_owned(), "`bbox` has 3 numbers"),
             (r#""image_id":7,"category_id":3"#.to_owned(), "`bbox` is missing"),
             (format!(r#"{common},"segmentation":[[1,2,3]]"#), "polygon 0 has 3 numbers"),
             (format!(r#"{common},"segmentation":[[1,2,3,4,5,6,7]]"#), "polygon 0 has 7 numbers"),
             (format!(r#"{common},"segmentation":[[40,2,50,4,45,6]]"#), "outside the image of 30x20"),
             (format!(r#"{common},"segmentation":{{"size":[20,30],"counts":[0,599]}}"#), "599 pixels"),
-            (format!(r#"{common},"segmentation":{{"size":[20,31],"counts":[0,620]}}"#), "different sizes"),
+            (format!(r#"{common},"segmentation":{{"size":[20,31],"counts":[0,620]}}"#), "expected 30x20"),
             (format!(r#"{common},"segmentation":"x""#), "annotations[0].segmentation"),
         ] {
             let error = with(&fields).to_string();
@@ -407,15 +305,18 @@ mod tests {
         for (text, part) in [
             ("[1,2]", "invalid type"),
             ("{\"images\":[", "EOF"),
-            ("{}", "`images` is missing"),
-            (r#"{"images":[],"annotations":[]}"#, "`categories` is missing"),
+            ("{}", "the list `images` is missing"),
+            (r#"{"images":[],"annotations":[]}"#, "the list `categories` is missing"),
             (r#"{"images":[{"id":1,"height":2,"width":2}],"annotations":[],"categories":[]}"#, "image 1: `file_name` is missing"),
-            (r#"{"images":[{"id":1,"file_name":"a","height":0,"width":2}],"annotations":[],"categories":[]}"#, "its size is 2x0"),
-            (r#"{"images":[{"id":1.5}]}"#, "images[0].id"),
+            (r#"{"images":[{"id":1,"file_name":"a","height":0,"width":2}],"annotations":[],"categories":[]}"#, "the image is 2x0"),
+            (r#"{"images":[{"id":1.5}]}"#, "images[0].id: "),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
         assert!(GroundTruth::read(Path::new("/no/such.json")).unwrap_err().to_string().contains("/no/such.json"));
+        // Opening a folder works, reading it does not: a problem of the file system, not of the JSON.
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(GroundTruth::read(folder.path()), Err(DataError::Io { .. })));
     }
 }

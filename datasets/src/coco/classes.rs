@@ -1,10 +1,10 @@
-//! The 80 classes of COCO's detection benchmark.
+//! The 80 classes of the COCO detection benchmark.
 
-use crate::sample::ClassList;
+use vmamba_types::ClassList;
 
-/// The classes in the order of their numbers in the annotations (1 to 90 with gaps), which is that of published models.
+/// The 80 classes in the order of their category ids (1 to 90 with gaps), which is the class order of published models.
 pub fn classes() -> ClassList {
-    ClassList::named(CLASSES.iter().map(|name| (*name).to_owned()))
+    ClassList::named(CLASSES)
 }
 
 #[rustfmt::skip]

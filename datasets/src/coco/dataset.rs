@@ -1,44 +1,57 @@
-//! Images and annotations as samples, by mmdetection's `CocoDataset` rules.
+//! Images with COCO annotations as a data set, by the rules of mmdetection's `CocoDataset`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::annotations::{AnnotationEntry, CategoryEntry, CocoError, GroundTruth, ImageEntry, Problem};
-use crate::image_io::read_rgb;
-use crate::mask::InstanceMask;
-use crate::sample::{ClassList, DataError, DetectionDataset, DetectionSample, Instance};
+use vmamba_types::{ClassList, Instance, InstanceMask};
 
-/// How a set is opened.
+use crate::error::{AnnotationProblem, DataError};
+use crate::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
+use crate::image_io::read_rgb;
+use crate::sample::{DetectionDataset, DetectionSample};
+
+/// How annotations become samples. The default, which is for evaluation, keeps every image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CocoOptions {
-    /// Leave out images without annotation and images with a side below [`CocoOptions::min_size`]: for training. Evaluation keeps all.
+    /// Whether to leave out images without annotations and images with a side below [`CocoOptions::min_size`].
     pub filter: bool,
-    /// Smallest side in pixels that is kept.
+    /// Smallest side in pixels of an image that the filter keeps.
     pub min_size: usize,
-    /// The classes by name, where their order is given by a model; otherwise those of the file in its order.
+    /// The classes by name, in the order of a model's class indices. `None` takes the categories of the file in their order.
     pub classes: Option<Vec<String>>,
 }
 
 impl CocoOptions {
-    /// Smallest side of an image that is trained on, as in mmdetection's configurations.
+    /// Smallest side of a training image in mmdetection's configurations, in pixels.
     pub const MIN_SIZE: usize = 32;
 
-    /// For training.
+    /// For training: leaves out images without annotations and images with a side below 32 pixels.
     pub fn train() -> Self {
         Self { filter: true, min_size: Self::MIN_SIZE, classes: None }
     }
+
+    /// For evaluation: keeps every image.
+    pub fn evaluation() -> Self {
+        Self::default()
+    }
+
+    /// Orders the classes as the model does. Annotations of other categories are left out.
+    #[must_use]
+    pub fn with_classes(self, names: &[String]) -> Self {
+        Self { classes: Some(names.to_vec()), ..self }
+    }
 }
 
-/// What was left out on the way from annotations to samples.
+/// Annotations and images that did not become samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Images without annotation.
+    /// Images without annotations.
     pub empty_images: usize,
     /// Images that are too small.
     pub small_images: usize,
-    /// Annotations without area, below a pixel, or outside their image.
+    /// Annotations without area, narrower than a pixel, or outside their image.
     pub annotations: usize,
-    /// The first of these.
+    /// Id of the first of these annotations.
     pub first_annotation: Option<i64>,
 }
 
@@ -46,9 +59,10 @@ pub struct Dropped {
 #[derive(Clone, Debug)]
 pub struct CocoDataset {
     truth: GroundTruth,
+    file: PathBuf,
     folder: PathBuf,
     classes: ClassList,
-    /// Indices into `truth.images` of the images that are kept.
+    /// Indices into `truth.images` of the samples.
     kept: Vec<usize>,
     /// Indices into `truth.annotations` for every image of `truth.images`.
     of_image: Vec<Vec<usize>>,
@@ -57,10 +71,11 @@ pub struct CocoDataset {
 }
 
 impl CocoDataset {
-    /// Opens the annotations `file` for the images in `folder`.
+    /// Opens the annotations in `file` for the images in `folder`.
     ///
     /// # Errors
-    /// When the annotations are wrong, the folder is missing, a class is missing, or no image with an object is left.
+    /// When the annotations are invalid, the folder is missing, a class of [`CocoOptions::classes`] is missing, or no image with an
+    /// object is left.
     pub fn open(file: &Path, folder: &Path, options: &CocoOptions) -> Result<Self, DataError> {
         if !folder.is_dir() {
             return Err(DataError::layout(folder, "no such folder; it should hold the images of the annotations"));
@@ -69,12 +84,12 @@ impl CocoDataset {
     }
 
     fn new(mut truth: GroundTruth, file: &Path, folder: &Path, options: &CocoOptions) -> Result<Self, DataError> {
-        let fail = |problem| CocoError { path: file.to_owned(), place: String::new(), problem };
+        let fail = |problem| DataError::annotation(file, "", problem);
         if let Some(names) = &options.classes {
-            truth.categories = in_order(&truth.categories, names).map_err(|message| fail(Problem::Classes(message)))?;
+            truth.categories = in_order(&truth.categories, names).map_err(|message| fail(AnnotationProblem::Classes(message)))?;
         }
         if truth.categories.is_empty() {
-            return Err(fail(Problem::Classes("there is no category".to_owned())).into());
+            return Err(fail(AnnotationProblem::Classes("the list `categories` is empty".to_owned())));
         }
         let class_of: BTreeMap<i64, usize> = truth.categories.iter().enumerate().map(|(class, c)| (c.id, class)).collect();
         let place: BTreeMap<i64, usize> = truth.images.iter().enumerate().map(|(place, image)| (image.id, place)).collect();
@@ -99,29 +114,43 @@ impl CocoDataset {
                 kept.push(index);
             }
         }
-        let objects = |index: &usize| of_image[*index].iter().any(|a| !truth.annotations[*a].crowd);
-        if !kept.iter().any(objects) {
+        let has_object = |index: &usize| of_image[*index].iter().any(|a| !truth.annotations[*a].crowd);
+        if !kept.iter().any(has_object) {
             let hint = match dropped.small_images {
                 0 => String::new(),
                 count => format!(" ({count} images are smaller than {} pixels)", options.min_size),
             };
-            return Err(fail(Problem::NoObjects(hint)).into());
+            return Err(fail(AnnotationProblem::NoObjects(hint)));
         }
-        let classes = ClassList::named(truth.categories.iter().map(|category| category.name.clone()));
-        Ok(Self { truth, folder: folder.to_owned(), classes, kept, of_image, class_of, dropped })
+        let classes = ClassList::named(truth.categories.iter().map(|category| category.name.as_str()));
+        Ok(Self { truth, file: file.to_owned(), folder: folder.to_owned(), classes, kept, of_image, class_of, dropped })
     }
 
-    /// What was left out.
+    /// Counts of the annotations and images that were left out; [`DetectionDataset::notes`] puts them in words.
     pub fn dropped(&self) -> Dropped {
         self.dropped
     }
 
-    fn image(&self, index: usize) -> &ImageEntry {
-        &self.truth.images[self.kept[index]]
+    /// The place of sample `index` in `truth.images`, and its entry.
+    fn image(&self, index: usize) -> Result<(usize, &ImageEntry), DataError> {
+        let entry = self.kept.get(index).and_then(|place| Some((*place, self.truth.images.get(*place)?)));
+        entry.ok_or(DataError::NoSuchSample { index, len: self.kept.len() })
+    }
+
+    /// The object of an annotation; `None` for one that is left out.
+    fn instance(&self, annotation: &AnnotationEntry, size: [usize; 2]) -> Result<Option<Instance>, DataError> {
+        let Some(&category) = self.class_of.get(&annotation.category_id).filter(|_| is_usable(annotation, size)) else { return Ok(None) };
+        let [x, y, w, h] = annotation.bbox;
+        let mask = annotation.segmentation.as_ref().map(|segmentation| {
+            let place = || format!("annotation {}", annotation.id);
+            InstanceMask::new(segmentation.clone(), size).map_err(|error| DataError::annotation(&self.file, place(), error.into()))
+        });
+        let bbox = [x, y, x + w, y + h].map(|value| value as f32);
+        Ok(Some(Instance { bbox, category, crowd: annotation.crowd, mask: mask.transpose()? }))
     }
 }
 
-/// The categories of these names, in their order.
+/// The categories of these names, in the order of the names.
 fn in_order(categories: &[CategoryEntry], names: &[String]) -> Result<Vec<CategoryEntry>, String> {
     let found = |name: &String| {
         let entry = categories.iter().find(|category| category.name == *name);
@@ -146,42 +175,113 @@ impl DetectionDataset for CocoDataset {
     }
 
     fn get(&self, index: usize) -> Result<DetectionSample, DataError> {
-        let entry = self.image(index);
+        let (place, entry) = self.image(index)?;
         let path = self.folder.join(&entry.file_name);
         let image = read_rgb(&path)?;
         let size = [image.height() as usize, image.width() as usize];
         if size != entry.size {
-            let [height, width] = entry.size;
-            let message = format!("the file is {}x{} pixels, its annotations say {width}x{height} (width x height)", size[1], size[0]);
-            return Err(DataError::layout(&path, message));
+            let ([height, width], file) = (entry.size, self.file.display());
+            let message = format!("the image is {}x{} pixels, but {file} says {width}x{height} (width x height)", size[1], size[0]);
+            return Err(DataError::Image { path, message });
         }
-        let mut instances = Vec::new();
-        for annotation in self.of_image[self.kept[index]].iter().map(|a| &self.truth.annotations[*a]) {
-            let Some(&category) = self.class_of.get(&annotation.category_id).filter(|_| is_usable(annotation, size)) else { continue };
-            let [x, y, w, h] = annotation.bbox;
-            let mask = match &annotation.segmentation {
-                Some(segmentation) => Some(
-                    InstanceMask::new(segmentation.clone(), size)
-                        .map_err(|error| DataError::layout(&path, format!("annotation {}: segmentation: {error}", annotation.id)))?,
-                ),
-                None => None,
-            };
-            let bbox = [x, y, x + w, y + h].map(|value| value as f32);
-            instances.push(Instance { bbox, category, crowd: annotation.crowd, mask });
-        }
+        let annotations = self.of_image[place].iter().map(|annotation| &self.truth.annotations[*annotation]);
+        let instances = annotations.filter_map(|annotation| self.instance(annotation, size).transpose()).collect::<Result<_, _>>()?;
         let name = Path::new(&entry.file_name).file_stem().map_or_else(|| entry.id.to_string(), |stem| stem.to_string_lossy().into_owned());
-        Ok(DetectionSample { image, instances, name, image_id: entry.id, original_size: size })
+        Ok(DetectionSample::new(image, instances, name, entry.id))
     }
 
     fn classes(&self) -> &ClassList {
         &self.classes
     }
 
-    fn size(&self, index: usize) -> [usize; 2] {
-        self.image(index).size
+    fn size(&self, index: usize) -> Result<[usize; 2], DataError> {
+        Ok(self.image(index)?.1.size)
     }
 
     fn truth(&self) -> Result<GroundTruth, DataError> {
         Ok(self.truth.clone())
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let Dropped { empty_images, small_images, annotations, first_annotation } = self.dropped;
+        let file = self.file.display();
+        let mut notes = Vec::new();
+        if let Some(first) = first_annotation {
+            notes.push(format!("{file}: {annotations} annotations without area in their image are left out, first {first}"));
+        }
+        if empty_images + small_images > 0 {
+            notes.push(format!("{file}: {empty_images} images without annotation and {small_images} tiny ones are left out of training"));
+        }
+        notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbImage;
+
+    use super::*;
+
+    /// A folder with images of 64x40 pixels, except `tiny`, and annotations for the four of them.
+    fn open(options: &CocoOptions) -> (tempfile::TempDir, Result<CocoDataset, DataError>) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("truth.json");
+        let image = |id: i64, name: &str, size| ImageEntry { id, file_name: format!("{name}.png"), size };
+        let images = vec![image(3, "good", [40, 64]), image(4, "empty", [40, 64]), image(5, "tiny", [20, 20]), image(9, "other", [40, 64])];
+        for entry in &images {
+            RgbImage::new(entry.size[1] as u32, entry.size[0] as u32).save(folder.path().join(&entry.file_name)).unwrap();
+        }
+        let category = |id, name: &str| CategoryEntry { id, name: name.to_owned() };
+        let object = |id, image_id, category_id, bbox: [f64; 4]| AnnotationEntry {
+            id,
+            image_id,
+            category_id,
+            bbox,
+            area: bbox[2] * bbox[3],
+            crowd: false,
+            segmentation: None,
+        };
+        let annotations = vec![
+            object(1, 3, 7, [2.0, 3.0, 10.0, 8.0]),
+            object(2, 3, 7, [2.0, 3.0, 0.5, 8.0]),
+            object(3, 5, 7, [2.0, 3.0, 10.0, 8.0]),
+            object(4, 9, 8, [1.0, 1.0, 5.0, 5.0]),
+        ];
+        GroundTruth { images, categories: vec![category(7, "cat"), category(8, "dog")], annotations }.write(&file).unwrap();
+        let data = CocoDataset::open(&file, folder.path(), options);
+        (folder, data)
+    }
+
+    #[test]
+    fn training_leaves_out_what_cannot_be_learned_and_says_so() {
+        let (_folder, data) = open(&CocoOptions::train());
+        let data = data.unwrap();
+        assert_eq!(data.dropped(), Dropped { empty_images: 1, small_images: 1, annotations: 1, first_annotation: Some(2) });
+        assert_eq!((data.len(), data.get(0).unwrap().instances.len(), data.notes().len()), (2, 1, 2));
+        let (_folder, data) = open(&CocoOptions::evaluation());
+        assert_eq!(data.unwrap().len(), 4);
+    }
+
+    #[test]
+    fn the_classes_of_a_model_decide_the_class_indices() {
+        let (_folder, data) = open(&CocoOptions::evaluation().with_classes(&["dog".to_owned(), "cat".to_owned()]));
+        let data = data.unwrap();
+        assert_eq!(data.get(0).unwrap().instances[0].category, 1);
+        let (_folder, data) = open(&CocoOptions::train().with_classes(&["dog".to_owned()]));
+        assert_eq!(data.unwrap().len(), 1);
+        let (_folder, data) = open(&CocoOptions::train().with_classes(&["cow".to_owned()]));
+        let error = data.unwrap_err().to_string();
+        assert!(error.contains("truth.json: the class `cow`") && error.contains("cat, dog"), "{error}");
+    }
+
+    #[test]
+    fn an_image_of_another_size_and_an_index_beyond_the_end_are_errors() {
+        let (folder, data) = open(&CocoOptions::evaluation());
+        let data = data.unwrap();
+        RgbImage::new(30, 40).save(folder.path().join("good.png")).unwrap();
+        let error = data.get(0).unwrap_err().to_string();
+        assert!(error.contains("good.png") && error.contains("30x40") && error.contains("truth.json says 64x40"), "{error}");
+        assert!(matches!(data.get(4), Err(DataError::NoSuchSample { index: 4, len: 4 })));
+        assert!(data.size(4).is_err());
     }
 }

@@ -1,27 +1,34 @@
-//! COCO: annotations, data set, results and evaluation.
+//! COCO: annotations, data set, results, evaluation.
 //!
 //! ```text
-//! instances.json ── GroundTruth ──┬── CocoDataset + images ──> DetectionSample
-//!                                 └── evaluate <── ResultEntry <── Detection      ──> EvalReport: AP, AR, curves
+//! instances.json ── GroundTruth ──┬── CocoDataset + images ──> DetectionSample ──> detector ──> Detection
+//!                                 │                                                            │ to_results
+//!                                 └── evaluate <────────────────────────────────────────── ResultEntry
+//!                                        └──> EvalReport: AP, AR, precision-recall curves
 //! ```
 //!
-//! The matching of detections with the ground truth is hotcoco's; what goes in is checked here first, and the summary is computed here from
-//! its precision and recall arrays, so that pycocotools' conventions and mmdetection's limits are one place.
+//! hotcoco matches detections with the ground truth. This module checks its input, and computes the summary from its precision and
+//! recall arrays, so that pycocotools' conventions and mmdetection's limits of detections are in one place.
 
 mod annotations;
 mod classes;
+mod config;
 mod dataset;
+mod error;
 mod evaluator;
+mod report;
 mod results;
 
-pub use annotations::{AnnotationEntry, CategoryEntry, CocoError, GroundTruth, ImageEntry, Problem};
 pub use classes::classes;
+pub use config::{EvalConfig, IouType};
 pub use dataset::{CocoDataset, CocoOptions, Dropped};
-pub use evaluator::{Curve, EvalConfig, EvalReport, IouType, STAT_NAMES, evaluate};
+pub use error::EvalError;
+pub use evaluator::evaluate;
+pub use report::{Curve, EvalReport, STAT_NAMES};
 pub use results::{ResultEntry, read_results, to_results, write_results};
 
-/// Intersection over union of every detection with every true box, `[x, y, width, height]` both, row by row; with a crowd, over the area
-/// of the detection (pycocotools' `iou`).
+/// Intersection over union of every detection with every ground truth box, `[detections, truth]`, row-major. Boxes are
+/// `[x, y, width, height]`. Against a crowd region the intersection is divided by the area of the detection alone (pycocotools' `iou`).
 pub fn box_iou(detections: &[[f64; 4]], truth: &[[f64; 4]], crowd: &[bool]) -> Vec<f64> {
     hotcoco::primitives::sim::bbox_iou_flat(detections, truth, crowd)
 }

@@ -1,54 +1,60 @@
-//! Detections as COCO results: what pycocotools' `loadRes` accepts.
+//! Detections as COCO results, the form that pycocotools' `loadRes` reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use vmamba_types::{Detection, Rle, Segmentation};
 
-use super::annotations::{CocoError, GroundTruth, Problem, RawSegmentation, read_json, to_box};
-use super::evaluator::IouType;
-use crate::mask::{Rle, Segmentation};
-use crate::sample::{DataError, Detection};
+use super::annotations::{RawSegmentation, read_json, to_box};
+use super::config::IouType;
+use super::error::EvalError;
+use crate::error::{AnnotationProblem, DataError};
+use crate::ground_truth::GroundTruth;
 
 /// A detection in COCO's terms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResultEntry {
-    /// The image it is on.
+    /// Id of the image.
     pub image_id: i64,
-    /// Its category.
+    /// Id of the category.
     pub category_id: i64,
     /// `[x, y, width, height]` in pixels of the image.
     pub bbox: Option<[f64; 4]>,
-    /// Probability.
+    /// Probability, 0 to 1.
     pub score: f64,
-    /// Its pixels.
+    /// The mask.
     pub mask: Option<Rle>,
 }
 
-/// Detections of images, by the number of the image, with the categories of the ground truth.
+/// Converts detections, which come with the id of their image, to results: class index `k` becomes the id of the `k`-th category of the
+/// ground truth.
 ///
 /// # Errors
-/// When an image or class is not in the ground truth, or a score is no number.
-pub fn to_results(truth: &GroundTruth, detections: &[(i64, Vec<Detection>)]) -> Result<Vec<ResultEntry>, Problem> {
+/// When an image id or a class index is not in the ground truth, or a score is not finite.
+pub fn to_results(truth: &GroundTruth, detections: &[(i64, Vec<Detection>)]) -> Result<Vec<ResultEntry>, EvalError> {
     let known: BTreeSet<i64> = truth.images.iter().map(|image| image.id).collect();
     let mut results = Vec::new();
-    for (image_id, own) in detections {
-        if !known.contains(image_id) {
-            return Err(Problem::UnknownImage(*image_id));
-        }
-        for found in own {
-            let category = truth.categories.get(found.category).ok_or(Problem::UnknownCategory(found.category as i64))?;
-            if !found.score.is_finite() {
-                return Err(Problem::NotFinite("score"));
+    for (image_id, found) in detections {
+        for detection in found {
+            let result = results.len();
+            if !known.contains(image_id) {
+                return Err(EvalError::UnknownImage { result, image_id: *image_id });
             }
-            let [x0, y0, x1, y1] = found.bbox.map(f64::from);
+            let classes = truth.categories.len();
+            let category = truth.categories.get(detection.category);
+            let category = category.ok_or(EvalError::UnknownClass { result, class: detection.category, classes })?;
+            if !detection.score.is_finite() {
+                return Err(EvalError::Score { result });
+            }
+            let [x0, y0, x1, y1] = detection.bbox.map(f64::from);
             results.push(ResultEntry {
                 image_id: *image_id,
                 category_id: category.id,
                 bbox: Some([x0, y0, x1 - x0, y1 - y0]),
-                score: f64::from(found.score),
-                mask: found.mask.clone(),
+                score: f64::from(detection.score),
+                mask: detection.mask.clone(),
             });
         }
     }
@@ -72,7 +78,8 @@ struct Written<'a> {
     segmentation: Option<WrittenMask<'a>>,
 }
 
-/// Writes results for one kind of evaluation. Those for masks carry no box, so that areas come from the masks, as mmdetection does it.
+/// Writes the results for one kind of evaluation. As in mmdetection, results for masks carry no box, so that pycocotools takes the areas
+/// from the masks.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -100,40 +107,41 @@ struct RawResult {
     segmentation: Option<RawSegmentation>,
 }
 
-/// Reads results and checks them against the ground truth.
+/// Reads a result file and checks it against the ground truth.
 ///
 /// # Errors
-/// When the file is no list of results, one lacks a field, or its image or category is not in the ground truth.
-pub fn read_results(path: &Path, truth: &GroundTruth) -> Result<Vec<ResultEntry>, CocoError> {
+/// When the file is not a list of results, a result lacks a field, or its image or category is not in the ground truth.
+pub fn read_results(path: &Path, truth: &GroundTruth) -> Result<Vec<ResultEntry>, DataError> {
     let raw: Vec<RawResult> = read_json(path)?;
     let images: BTreeMap<i64, [usize; 2]> = truth.images.iter().map(|image| (image.id, image.size)).collect();
     let categories: BTreeSet<i64> = truth.categories.iter().map(|category| category.id).collect();
-    let check = |raw: RawResult| -> Result<ResultEntry, Problem> {
-        let image_id = raw.image_id.ok_or(Problem::Missing("image_id"))?;
-        let size = *images.get(&image_id).ok_or(Problem::UnknownImage(image_id))?;
-        let category_id = raw.category_id.ok_or(Problem::Missing("category_id"))?;
+    let check = |(index, raw): (usize, RawResult)| {
+        raw.check(&images, &categories).map_err(|problem| DataError::annotation(path, format!("result {index}"), problem))
+    };
+    raw.into_iter().enumerate().map(check).collect()
+}
+
+impl RawResult {
+    fn check(self, images: &BTreeMap<i64, [usize; 2]>, categories: &BTreeSet<i64>) -> Result<ResultEntry, AnnotationProblem> {
+        let image_id = self.image_id.ok_or(AnnotationProblem::Missing("image_id"))?;
+        let size = *images.get(&image_id).ok_or(AnnotationProblem::UnknownImage(image_id))?;
+        let category_id = self.category_id.ok_or(AnnotationProblem::Missing("category_id"))?;
         if !categories.contains(&category_id) {
-            return Err(Problem::UnknownCategory(category_id));
+            return Err(AnnotationProblem::UnknownCategory(category_id));
         }
-        let score = raw.score.ok_or(Problem::Missing("score"))?;
+        let score = self.score.ok_or(AnnotationProblem::Missing("score"))?;
         if !score.is_finite() {
-            return Err(Problem::NotFinite("score"));
+            return Err(AnnotationProblem::NotFinite("score"));
         }
-        let bbox = raw.bbox.as_deref().map(to_box).transpose()?;
-        let mask = match raw.segmentation.map(RawSegmentation::into_segmentation).transpose()? {
+        let bbox = self.bbox.as_deref().map(to_box).transpose()?;
+        let mask = match self.segmentation.map(RawSegmentation::into_segmentation).transpose()? {
             Some(Segmentation::Polygons(polygons)) if polygons.is_empty() => None,
-            Some(segmentation) => {
-                segmentation.validate(size)?;
-                Some(segmentation.to_rle(size)?)
-            }
+            Some(segmentation) => Some(segmentation.to_rle(size)?),
             None => None,
         };
         if bbox.is_none() && mask.is_none() {
-            return Err(Problem::NoGeometry);
+            return Err(AnnotationProblem::NoGeometry);
         }
         Ok(ResultEntry { image_id, category_id, bbox, score, mask })
-    };
-    let located =
-        |(index, raw)| check(raw).map_err(|problem| CocoError { path: path.to_owned(), place: format!("result {index}: "), problem });
-    raw.into_iter().enumerate().map(located).collect()
+    }
 }

@@ -1,10 +1,12 @@
-//! The scenes as a data set of samples.
+//! The scenes as a segmentation data set.
+
+use image::RgbImage;
+use vmamba_types::{BitMask, ClassList, Instance, InstanceMask, LabelMap, Rle};
 
 use super::paint::{NO_THING, paint};
 use super::{SceneConfig, SceneConfigError};
-use crate::mask::{InstanceMask, Rle};
-use crate::sample::{BitMask, ClassList, DataError, Instance, LabelMap, SegmentationDataset, SegmentationSample};
-use image::RgbImage;
+use crate::error::DataError;
+use crate::sample::{SegmentationDataset, SegmentationSample};
 
 /// Names and display colours of the eight classes: three kinds of stuff, then five things.
 const CLASSES: [(&str, [u8; 3]); 8] = [
@@ -23,18 +25,19 @@ pub fn scene_classes() -> ClassList {
     ClassList::new(CLASSES.iter().map(|(name, colour)| ((*name).to_owned(), *colour)))
 }
 
-/// One scene with everything that is known about it; all parts have the same height and width.
+/// A scene with all its annotations; all parts have the same height and width.
 #[derive(Clone, Debug)]
 pub struct Scene {
     /// The picture.
     pub image: RgbImage,
-    /// The class of every pixel, things before stuff.
+    /// The class of every pixel; things hide stuff.
     pub labels: LabelMap,
-    /// Every thing with at least one visible pixel, from back to front: box and mask of its visible part.
+    /// The things with at least one visible pixel, from back to front, with the boxes and masks of their visible parts. Class indices are
+    /// those of [`scene_classes`].
     pub instances: Vec<Instance>,
 }
 
-/// The built-in scenes: index -> picture with labels. Makes every scene anew when asked, so it costs no memory.
+/// The built-in scenes as a segmentation data set. A scene is painted whenever it is read, so the data set takes no memory.
 #[derive(Clone, Debug)]
 pub struct SceneDataset {
     config: SceneConfig,
@@ -42,10 +45,10 @@ pub struct SceneDataset {
 }
 
 impl SceneDataset {
-    /// The scenes `config.first ..` of the world `config.seed`.
+    /// The scenes of a configuration.
     ///
     /// # Errors
-    /// When a size or a number of things is out of its range.
+    /// When a size or a number of things is outside its range.
     pub fn new(config: SceneConfig) -> Result<Self, SceneConfigError> {
         config.validate()?;
         Ok(Self { config, classes: scene_classes() })
@@ -56,12 +59,16 @@ impl SceneDataset {
         &self.config
     }
 
-    /// Number of scenes.
-    pub fn scene_count(&self) -> usize {
-        self.config.count
+    /// The number of scene `index` in its world.
+    ///
+    /// # Errors
+    /// When `index` is not below the number of scenes.
+    pub(super) fn number(&self, index: usize) -> Result<u64, DataError> {
+        let len = self.config.count;
+        if index < len { Ok(self.config.first.wrapping_add(index as u64)) } else { Err(DataError::NoSuchSample { index, len }) }
     }
 
-    /// Paints scene `index`, which need not be below the count: the world has 2^64 scenes.
+    /// Paints scene `index`, counted from [`SceneConfig::first`]. It may lie beyond the data set: a world has 2^64 scenes.
     pub fn scene(&self, index: u64) -> Scene {
         let (width, height) = (self.config.width, self.config.height);
         let canvas = paint(&self.config, self.config.first.wrapping_add(index));
@@ -69,13 +76,13 @@ impl SceneDataset {
         let labels: Vec<u8> = canvas.stuff.iter().zip(&canvas.thing).map(class).collect();
         let instances =
             canvas.things.iter().enumerate().filter_map(|(id, &class)| instance(&canvas.thing, id as u8, class, width, height)).collect();
-        // The painter fills exactly these sizes; `scenes_agree_in_all_their_parts` is the evidence.
+        // The painter returns exactly these sizes, which `scenes_agree_in_all_their_parts` tests.
         let image = RgbImage::from_raw(width as u32, height as u32, canvas.rgb).unwrap_or_default();
         Scene { image, labels: LabelMap::new(height, width, labels), instances }
     }
 }
 
-/// The visible part of thing `id`, or nothing when later things hide all of it.
+/// The visible part of thing `id`; `None` when later things hide all of it.
 fn instance(things: &[u8], id: u8, class: u8, width: usize, height: usize) -> Option<Instance> {
     let mask: Vec<bool> = things.iter().map(|&t| t == id).collect();
     let rows = || (0..height).filter(|&y| mask[y * width..(y + 1) * width].contains(&true));
@@ -93,10 +100,9 @@ impl SegmentationDataset for SceneDataset {
     }
 
     fn get(&self, index: usize) -> Result<SegmentationSample, DataError> {
+        let number = self.number(index)?;
         let Scene { image, labels, .. } = self.scene(index as u64);
-        let original_size = [self.config.height, self.config.width];
-        let name = scene_name(self.config.first.wrapping_add(index as u64));
-        Ok(SegmentationSample { image, labels, name, original_size })
+        Ok(SegmentationSample::new(image, labels, scene_name(number)))
     }
 
     fn classes(&self) -> &ClassList {
@@ -104,9 +110,9 @@ impl SegmentationDataset for SceneDataset {
     }
 }
 
-/// The name of a scene, also that of its file.
-pub(super) fn scene_name(index: u64) -> String {
-    format!("scene_{index:06}")
+/// The name of a scene and of its file, by its number in the world.
+pub(super) fn scene_name(number: u64) -> String {
+    format!("scene_{number:06}")
 }
 
 #[cfg(test)]
@@ -147,7 +153,7 @@ mod tests {
         }
     }
 
-    /// A change of the painter changes what seeds mean, so it must be deliberate.
+    /// A change of the painter changes the scenes of every seed, so it must be deliberate.
     #[test]
     fn a_scene_is_the_same_bytes_on_every_platform() {
         let world = SceneDataset::new(SceneConfig { seed: 42, ..SceneConfig::default() }).unwrap();
@@ -171,6 +177,7 @@ mod tests {
         assert_eq!(world.scene(53).image, later.scene(3).image);
         assert_ne!(world.scene(3).image, later.scene(3).image);
         assert_eq!(later.get(3).unwrap().name, "scene_000053");
+        assert!(matches!(later.get(60), Err(DataError::NoSuchSample { index: 60, len: 60 })));
     }
 
     #[test]
@@ -186,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_out_of_range_is_refused_with_its_name() {
+    fn a_size_outside_its_range_is_refused_with_its_name() {
         let error = SceneDataset::new(SceneConfig { height: 8, ..SceneConfig::default() }).unwrap_err();
         assert!(error.to_string().contains("height") && error.to_string().contains('8'), "{error}");
         assert!(SceneDataset::new(SceneConfig { min_objects: 5, max_objects: 4, ..SceneConfig::default() }).is_err());

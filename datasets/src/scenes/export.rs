@@ -1,13 +1,16 @@
-//! Writes scenes as folders of the ADE20K layout, so that they can be looked at, checked, and trained on like any other data.
+//! Writes scenes as folders of the ADE20K layout, to look at, check and train on them like any other data.
 
-use super::dataset::{Scene, SceneDataset, scene_name};
-use crate::sample::{DataError, SegmentationDataset};
-use image::GrayImage;
-use rayon::prelude::*;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// What was written.
+use image::GrayImage;
+use rayon::prelude::*;
+
+use super::dataset::{Scene, SceneDataset, scene_name};
+use crate::error::DataError;
+use crate::sample::SegmentationDataset;
+
+/// The files that [`write_ade20k_layout`] wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportSummary {
     /// Number of scenes.
@@ -18,8 +21,8 @@ pub struct ExportSummary {
 
 /// Writes `root/images/<split>/scene_*.png`, `root/annotations/<split>/scene_*.png` and `root/objectInfo.csv`.
 ///
-/// Label files follow ADE20K: 0 is "unlabelled" (the scenes have no such pixel) and classes count from 1, so they are read with
-/// `reduce_zero_label` on. Files that exist are overwritten.
+/// Label files follow ADE20K: 0 means "unlabelled" (no pixel of a scene is) and class `k` is stored as `k + 1`, so they are read with
+/// `reduce_zero_label`. Existing files are overwritten.
 ///
 /// # Errors
 /// When a folder or file cannot be written; the error names it.
@@ -37,7 +40,7 @@ pub fn write_ade20k_layout(dataset: &SceneDataset, root: &Path, split: &str) -> 
         let path = annotations.join(&file);
         let (width, height) = image.dimensions();
         let values = labels.as_slice().iter().map(|l| l + 1).collect();
-        // Same size as the image, so the buffer always fits.
+        // One label a pixel, so the buffer always fits.
         let map = GrayImage::from_raw(width, height, values).unwrap_or_default();
         map.save(&path).map_err(|source| DataError::image(&path, source))
     })?;
@@ -54,8 +57,8 @@ pub fn write_ade20k_layout(dataset: &SceneDataset, root: &Path, split: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ade20k::FolderDataset;
-    use crate::sample::ClassList;
+    use crate::ade20k::{FolderDataset, FolderOptions};
+    use crate::class_list::read_class_list;
     use crate::scenes::SceneConfig;
 
     #[test]
@@ -63,9 +66,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let scenes = SceneDataset::new(SceneConfig { count: 3, first: 7, height: 40, width: 56, ..SceneConfig::default() }).unwrap();
         let summary = write_ade20k_layout(&scenes, folder.path(), "training").unwrap();
-        let classes = ClassList::read(&summary.class_file).unwrap();
+        let classes = read_class_list(&summary.class_file).unwrap();
         assert_eq!(&classes, scenes.classes());
-        let files = FolderDataset::open(folder.path(), "training", classes, true).unwrap();
+        let files = FolderDataset::open(folder.path(), "training", &FolderOptions { classes, reduce_zero_label: true }).unwrap();
         assert_eq!((files.len(), summary.scenes), (3, 3));
         for index in 0..3 {
             let (read, made) = (files.get(index).unwrap(), scenes.get(index).unwrap());
@@ -74,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_named() {
+    fn a_folder_that_cannot_be_created_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let scenes = SceneDataset::new(SceneConfig { count: 1, ..SceneConfig::default() }).unwrap();
         let error = write_ade20k_layout(&scenes, file.path(), "training").unwrap_err();

@@ -1,6 +1,7 @@
-//! From paths in our modules to the keys of mmdetection's state_dict.
+//! Keys of mmdetection's state_dict for paths in our modules.
 
-/// The official key of the parameter at `path` in a [`MaskRcnn`](crate::MaskRcnn) on VMamba. Behind the backbone the names are the same.
+/// The official key of the parameter at `path` in a [`MaskRcnn`](crate::MaskRcnn) on a backbone of the zoo. Keys behind the backbone equal
+/// the paths.
 ///
 /// ```
 /// assert_eq!(mask_rcnn::official_key("backbone.outnorm.0.weight"), "backbone.outnorm0.weight");

@@ -15,11 +15,13 @@ pub mod config;
 mod configured;
 pub mod detection;
 mod init;
+pub mod run_config;
 mod scenes;
 pub mod segmentation;
 mod split;
 
-pub use configured::{Common, Configured};
+pub use configured::Configured;
 pub use init::Init;
+pub use run_config::{DataConfig, RunConfig, Section, TaskConfig};
 pub use scenes::SceneSource;
 pub use split::Split;

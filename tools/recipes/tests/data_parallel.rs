@@ -4,10 +4,12 @@
 use std::sync::{Arc, Barrier, Mutex};
 
 use burn::prelude::*;
+use upernet::UperNet;
 use vmamba::checkpoint::{StateDict, state_dict_of};
-use vmamba_recipes::detection::Detection;
+use vmamba::zoo::Backbone;
+use vmamba_recipes::detection::{AnyDetector, Detection};
 use vmamba_recipes::segmentation::Segmentation;
-use vmamba_recipes::{Configured, config};
+use vmamba_recipes::{Configured, RunConfig, config};
 use vmamba_train::parameters::trainable;
 use vmamba_train::{BoxError, CheckpointKind, DeviceGroup, Observer, Outcome, Snapshot, Trainer};
 
@@ -46,7 +48,7 @@ impl Observer for Newest {
 /// Trains a demo for two steps of two batches of two images, on one device and on two. Batch norms see the same batches both times, and
 /// halving is exact.
 fn two_devices_equal_two_accumulated_batches<R: Configured>(more: &[&str]) {
-    let configured = |accumulation: &str| -> R::Config {
+    let configured = |accumulation: &str| -> RunConfig<R::Task> {
         let common =
             ["train.iterations=2", "train.val_interval=2", "train.batch_size=2", "train.schedule.warmup_iterations=0", accumulation];
         let overrides: Vec<String> = common.iter().chain(more).map(|text| (*text).to_owned()).collect();
@@ -54,10 +56,10 @@ fn two_devices_equal_two_accumulated_batches<R: Configured>(more: &[&str]) {
     };
     let (one, two) = (configured("train.accumulation=2"), configured("train.accumulation=1"));
     // Initialised once, because other tests draw from the same generator.
-    let model = R::open(&one).unwrap().random_model(&one, cpus(1).first()).unwrap();
-    let trained = |config: &R::Config, devices: usize| {
+    let model = R::open(&one).unwrap().random_model(cpus(1).first()).unwrap();
+    let trained = |config: &RunConfig<R::Task>, devices: usize| {
         let newest = Arc::new(Mutex::new(StateDict::new()));
-        let builder = Trainer::builder(R::open(config).unwrap(), model.clone()).config(R::common(config).train.clone());
+        let builder = Trainer::builder(R::open(config).unwrap(), model.clone()).config(config.train.clone());
         let mut trainer = builder.observe(Newest(Arc::clone(&newest))).build_on(cpus(devices)).unwrap();
         assert_eq!(trainer.run().unwrap(), Outcome::Finished);
         newest.lock().unwrap().clone()
@@ -73,7 +75,7 @@ fn two_devices_equal_two_accumulated_batches<R: Configured>(more: &[&str]) {
 
 #[test]
 fn a_segmentor_on_two_devices_is_trained_as_on_one_with_two_accumulated_batches_bit_by_bit() {
-    two_devices_equal_two_accumulated_batches::<Segmentation>(&[
+    two_devices_equal_two_accumulated_batches::<Segmentation<UperNet<Backbone>>>(&[
         "data.source.size=64",
         "data.source.train=8",
         "data.source.val=2",
@@ -86,7 +88,7 @@ fn a_segmentor_on_two_devices_is_trained_as_on_one_with_two_accumulated_batches_
 
 #[test]
 fn a_detector_on_two_devices_is_trained_as_on_one_with_two_accumulated_batches_bit_by_bit() {
-    two_devices_equal_two_accumulated_batches::<Detection>(&[
+    two_devices_equal_two_accumulated_batches::<Detection<AnyDetector>>(&[
         "data.source.size=64",
         "data.source.train=8",
         "data.source.val=2",

@@ -1,7 +1,7 @@
 //! Tables of the figures of a detector, in percent.
 
 use vision_datasets::coco::EvalReport;
-use vision_datasets::sample::ClassList;
+use vmamba_types::ClassList;
 
 use crate::tables::{Cell, Table};
 

@@ -1,8 +1,7 @@
 //! Pictures of objects: boxes, masks, names and scores over a photo.
 
 use image::{Rgb, RgbImage};
-use vision_datasets::mask::MaskPatch;
-use vision_datasets::sample::{ClassList, Detection, Instance};
+use vmamba_types::{ClassList, Detection, Instance, MaskPatch};
 
 use crate::pictures::{INK, LINE, TEXT, enlarge, rectangle, side_by_side, text_width, write};
 
@@ -147,8 +146,7 @@ fn label(image: &mut RgbImage, x: f32, y: f32, text: &str, colour: [u8; 3]) {
 
 #[cfg(test)]
 mod tests {
-    use vision_datasets::mask::Rle;
-    use vision_datasets::sample::BitMask;
+    use vmamba_types::{BitMask, Rle};
 
     use super::*;
 

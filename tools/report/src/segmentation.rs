@@ -1,7 +1,7 @@
 //! Tables of the figures of a segmentor, in percent.
 
 use vision_datasets::ade20k::IouReport;
-use vision_datasets::sample::ClassList;
+use vmamba_types::ClassList;
 
 use crate::tables::{Cell, Table};
 

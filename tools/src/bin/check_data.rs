@@ -8,23 +8,25 @@ use anstream::eprintln;
 use anyhow::{Context, Result};
 use clap::Parser;
 use image::{Rgb, RgbImage};
-use mask_rcnn::AnchorConfig;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use vision_datasets::check::{
     CheckOptions, CheckReport, Finding, FindingKind, ObjectCheckOptions, ObjectReport, Severity, check_coco, check_datasets, check_folder,
 };
+use vision_datasets::class_list::read_class_list;
 use vision_datasets::coco::{CocoDataset, CocoOptions};
-use vision_datasets::sample::{ClassList, DetectionDataset, SegmentationDataset};
+use vision_datasets::sample::{DetectionDataset, SegmentationDataset};
 use vision_datasets::scenes::{SceneConfig, SceneDataset, scene_classes};
 use vision_datasets::transforms::fit_size;
 use vision_datasets::{ade20k, image_io};
 use vmamba_cli::process;
+use vmamba_detection::AnchorConfig;
 use vmamba_report::files::write_whole;
 use vmamba_report::objects;
 use vmamba_report::pictures::{self, Classes};
 use vmamba_report::tables::{Cell, Table};
+use vmamba_types::ClassList;
 
 /// Explain a data set before training on it.
 ///
@@ -137,7 +139,7 @@ fn check_objects(file: &Path, images: &Path, arguments: &Arguments) -> Result<bo
         });
     }
     let sheet = arguments.sheet.as_ref().and_then(|_| object_sheet(file, images, arguments.sheet_images));
-    hand_out(&object_text(&report, coverage, arguments), &report, sheet, arguments)?;
+    hand_out(&object_text(file, &report, coverage, arguments), &report, sheet, arguments)?;
     Ok(report.passes(arguments.strict))
 }
 
@@ -162,10 +164,10 @@ fn anchor_coverage(report: &ObjectReport, arguments: &Arguments) -> Option<[f64;
 }
 
 /// The report on objects for a person.
-fn object_text(report: &ObjectReport, coverage: Option<[f64; 2]>, arguments: &Arguments) -> String {
+fn object_text(file: &Path, report: &ObjectReport, coverage: Option<[f64; 2]>, arguments: &Arguments) -> String {
     let mut text = format!(
         "{}\n{} images, {} annotations, {} categories\n\n",
-        report.annotations_file.display(),
+        file.display(),
         report.images,
         report.annotations,
         report.categories.len()
@@ -273,14 +275,14 @@ fn check_files(root: &Path, arguments: &Arguments) -> Result<Checked> {
 fn class_list(root: &Path, arguments: &Arguments) -> Result<Option<ClassList>> {
     match &arguments.classes {
         Some(name) if name.as_os_str() == "ade20k" => Ok(Some(ade20k::classes())),
-        Some(path) => Ok(Some(ClassList::read(path).with_context(|| format!("class list {}", path.display()))?)),
+        Some(path) => Ok(Some(read_class_list(path).with_context(|| format!("class list {}", path.display()))?)),
         None => {
             let Ok(entries) = std::fs::read_dir(root) else { return Ok(None) };
             let is_list = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("objectInfo"));
             let found: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(is_list).collect();
             let [path] = &found[..] else { return Ok(None) };
             eprintln!("class list: {}", path.display());
-            Ok(Some(ClassList::read(path).with_context(|| format!("class list {}", path.display()))?))
+            Ok(Some(read_class_list(path).with_context(|| format!("class list {}", path.display()))?))
         }
     }
 }

@@ -11,7 +11,6 @@ use clap::Parser;
 use image::RgbImage;
 use serde_json::json;
 use vision_datasets::image_io::read_rgb;
-use vision_datasets::sample::Detection;
 use vmamba::checkpoint::{Checkpoint, Weights};
 use vmamba_cli::arguments::share;
 use vmamba_cli::process;
@@ -25,6 +24,7 @@ use vmamba_report::objects;
 use vmamba_report::pictures::{self, Classes};
 use vmamba_train::DeviceChoice;
 use vmamba_train::Precision;
+use vmamba_types::Detection;
 
 /// Predict photos with a trained model. Of a segmentor: an overlay with legend and a PNG of class indices for each photo. Of a detector: an
 /// overlay with boxes, masks, names and scores, and a JSON file with the same.
@@ -129,7 +129,7 @@ fn is_detector(path: &Path) -> Result<bool> {
     if let Some(task) = checkpoint.metadata().get("task").filter(|_| checkpoint.is_ours()) {
         return Ok(task == detection::TASK);
     }
-    Ok(checkpoint.state_dict(Weights::Auto)?.keys().any(|key| key.starts_with("rpn_head.")))
+    Ok(mask_rcnn::is_checkpoint(checkpoint.keys(Weights::Auto)?))
 }
 
 /// An object in COCO's terms, with the name of its class.

@@ -4,7 +4,7 @@
 //! ```text
 //! Recipe (batches, loss, validate) ──┐
 //! model ─────────────────────────────┼─> Trainer ── step ──> Observer (console, log, curves, run folder)
-//! TrainConfig (optimizer, schedule) ─┘      ├─ optimizer (AdamW, SGD), param_groups, schedule, ema, freeze
+//! TrainConfig (optimizer, schedule) ─┘      ├─ optimizer (AdamW, SGD), schedule, ema, freeze
 //!                                           ├─ data_parallel: replicas on further devices
 //!                                           └─ guard: the origin of a loss or gradient that is not finite
 //! ```
@@ -78,7 +78,6 @@ pub mod guard;
 pub mod observer;
 pub mod optimizer;
 pub mod panics;
-pub mod param_groups;
 pub mod parameters;
 pub mod precision;
 pub mod recipe;
@@ -91,8 +90,7 @@ pub use device::{DeviceChoice, DeviceError};
 pub use error::{BoxError, TrainError};
 pub use guard::Incident;
 pub use observer::{CheckpointKind, Observer, RunInfo, Snapshot, StepReport, ValidationReport};
-pub use optimizer::{Algorithm, OptimizerConfig};
-pub use param_groups::{DecayRule, LayerDecay, LayerOrder};
+pub use optimizer::{Algorithm, LayerDecay, OptimizerConfig};
 pub use parameters::KeyMap;
 pub use precision::Precision;
 pub use recipe::{BatchOrder, Batches, Recipe, Scalars, StepContext, StepLoss};

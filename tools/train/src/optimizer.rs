@@ -4,15 +4,16 @@
 //! be bit-identical.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
+use vmamba::{DecayRule, LayerGrouping, ParameterGroups};
 
 use crate::error::TrainError;
-use crate::param_groups::{DecayRule, LayerDecay};
 use crate::parameters::{KeyMap, Walk, trainable};
 
 /// Optimiser, weight decay, layer-wise learning rates and clipping.
@@ -36,6 +37,33 @@ pub struct OptimizerConfig {
     #[serde(default)]
     pub clip_norm: Option<f64>,
 }
+
+/// Learning rates that fall from the heads to the stem (mmdetection's `LearningRateDecayOptimizerConstructor`). The backbone says which
+/// parameter belongs to which layer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerDecay {
+    /// Factor of the learning rate from one layer to the layer below it.
+    pub rate: f64,
+    /// What counts as a layer.
+    pub by: LayerGrouping,
+}
+
+impl LayerDecay {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(self) -> Result<(), TrainError> {
+        if self.rate > 0.0 && self.rate <= 1.0 {
+            return Ok(());
+        }
+        Err(TrainError::config("optimizer.layer_decay.rate", format!(" must be in (0, 1], got {}", self.rate)))
+    }
+}
+
+/// Weight decay and layer of every parameter.
+pub type Groups = Arc<dyn ParameterGroups + Send + Sync>;
 
 /// The update rule, with PyTorch's semantics.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -158,10 +186,10 @@ impl OptimizerConfig {
 }
 
 /// The optimiser of a run.
-#[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
     keys: KeyMap,
+    groups: Groups,
     steps: u64,
     /// State tensors of every parameter, flattened.
     memory: BTreeMap<String, Vec<Tensor<1>>>,
@@ -171,8 +199,8 @@ const STEPS: &str = "optimizer.steps";
 
 impl Optimizer {
     /// An optimiser before its first step.
-    pub fn new(config: OptimizerConfig, keys: KeyMap) -> Self {
-        Self { config, keys, steps: 0, memory: BTreeMap::new() }
+    pub fn new(config: OptimizerConfig, keys: KeyMap, groups: Groups) -> Self {
+        Self { config, keys, groups, steps: 0, memory: BTreeMap::new() }
     }
 
     /// A copy for a replica of the model on `device`, a device without gradients.
@@ -180,7 +208,13 @@ impl Optimizer {
         let moved = |(key, tensors): (&String, &Vec<Tensor<1>>)| {
             (key.clone(), tensors.iter().map(|tensor| tensor.clone().to_device(device)).collect())
         };
-        Self { config: self.config.clone(), keys: self.keys, steps: self.steps, memory: self.memory.iter().map(moved).collect() }
+        Self {
+            config: self.config.clone(),
+            keys: self.keys,
+            groups: Arc::clone(&self.groups),
+            steps: self.steps,
+            memory: self.memory.iter().map(moved).collect(),
+        }
     }
 
     /// The L2 norm over all gradients.
@@ -213,12 +247,12 @@ impl Optimizer {
 
     /// The weight decay of a parameter.
     fn decay(&self, key: &str, shape: &[usize]) -> f64 {
-        if self.config.decay_rule.decays(key, shape) { self.config.weight_decay } else { 0.0 }
+        if self.groups.decays(&self.config.decay_rule, key, shape) { self.config.weight_decay } else { 0.0 }
     }
 
     /// The factor of a parameter's learning rate.
     fn lr_scale(&self, key: &str) -> f64 {
-        self.config.layer_decay.map_or(1.0, |decay| decay.lr_scale(key))
+        self.config.layer_decay.map_or(1.0, |decay| self.groups.lr_scale(key, decay.rate, decay.by))
     }
 
     /// The state as named blobs of little-endian float32.
@@ -363,8 +397,25 @@ fn adam(
 
 #[cfg(test)]
 mod tests {
+    use vmamba::Place;
+
     use super::*;
-    use crate::param_groups::LayerOrder;
+
+    /// A backbone of four stages with a block each, called `stages.0.0` and so on.
+    struct Stages;
+
+    impl ParameterGroups for Stages {
+        fn depths(&self) -> Vec<usize> {
+            vec![1; 4]
+        }
+
+        fn place_of(&self, key: &str) -> Option<Place> {
+            match *key.split('.').collect::<Vec<_>>() {
+                ["stages", stage, block, ..] => Place::block(stage.parse().ok()?, block),
+                _ => None,
+            }
+        }
+    }
 
     #[derive(Module, Debug)]
     struct Two {
@@ -424,12 +475,12 @@ mod tests {
             let loss = (model.weight.val() * a).sum() + (model.norm.val() * (a * 2.0)).sum();
             GradientsParams::from_grads(loss.backward(), model)
         };
-        let (mut model, mut optimizer) = (start(), Optimizer::new(config.clone(), keys));
+        let (mut model, mut optimizer) = (start(), Optimizer::new(config.clone(), keys, Arc::new(Stages)));
         let factors = [0.5, -1.5, 2.0];
         for (i, a) in factors.iter().enumerate() {
             if i == 2 {
                 let blobs = optimizer.to_blobs();
-                optimizer = Optimizer::new(config.clone(), keys);
+                optimizer = Optimizer::new(config.clone(), keys, Arc::new(Stages));
                 let damaged = |message| TrainError::Resume { path: "memory".into(), message };
                 optimizer.restore(&model, &device.clone().inner(), |name| Ok(blobs.get(name).cloned()), damaged).unwrap();
             }
@@ -461,26 +512,26 @@ mod tests {
         assert!(wrong(|c| c.lr = 0.0).contains("train.optimizer.lr"));
         assert!(wrong(|c| c.algorithm = Algorithm::Sgd { momentum: 1.0 }).contains("algorithm.momentum"));
         assert!(wrong(|c| c.algorithm = Algorithm::AdamW { betas: [0.9, 1.0], eps: 1e-8 }).contains("algorithm.betas"));
-        assert!(wrong(|c| c.layer_decay = Some(LayerDecay { rate: 0.0, layers: 6, by: LayerOrder::Block })).contains("layer_decay.rate"));
+        assert!(wrong(|c| c.layer_decay = Some(LayerDecay { rate: 0.0, by: LayerGrouping::Block })).contains("layer_decay.rate"));
     }
 
     #[test]
     fn the_first_layers_of_a_backbone_move_more_slowly_where_that_is_asked_for() {
         let device = Device::flex().autodiff();
-        let layer_decay = Some(LayerDecay { rate: 0.5, layers: 6, by: LayerOrder::Stage });
+        let layer_decay = Some(LayerDecay { rate: 0.5, by: LayerGrouping::Stage });
         let config = OptimizerConfig { weight_decay: 0.0, layer_decay, ..config(Algorithm::Sgd { momentum: 0.0 }) };
-        let keys: KeyMap = |path| if path == "weight" { "backbone.stages.3.0.gamma".to_owned() } else { "decode_head.bias".to_owned() };
+        let keys: KeyMap = |path| if path == "weight" { "backbone.stages.1.0.gamma".to_owned() } else { "decode_head.bias".to_owned() };
         let model = Two {
             weight: Param::from_tensor(Tensor::from_floats([[1.0, -2.0]], &device)),
             norm: Param::from_tensor(Tensor::from_floats([3.0], &device)),
         };
         let loss = model.weight.val().sum() + model.norm.val().sum();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        let mut optimizer = Optimizer::new(config, keys);
+        let mut optimizer = Optimizer::new(config, keys, Arc::new(Stages));
         assert!(optimizer.describe(&model).starts_with("learning rate 1.250e-2 "), "{}", optimizer.describe(&model));
         let model = optimizer.step(model, gradients, 1.0, 0.1);
         let weight: Vec<f32> = model.weight.val().into_data().iter::<f32>().collect();
-        // The last of four stages is the fourth of seven steps.
+        // The second of four stages is three layers below the heads.
         assert!((weight[0] - (1.0 - 0.1 * 0.125)).abs() < 1e-6, "{weight:?}");
         assert!((model.norm.val().into_scalar::<f32>() - 2.9).abs() < 1e-6);
     }

@@ -1,12 +1,15 @@
 //! What is trained on what.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::prelude::*;
+use vmamba::ParameterGroups;
 
 use crate::config::TrainConfig;
 use crate::error::BoxError;
+use crate::optimizer::Groups;
 use crate::parameters::KeyMap;
 use crate::precision::Precision;
 
@@ -72,6 +75,12 @@ pub trait Recipe: Send + Sync {
     /// From paths of the model's parameters to the keys of its checkpoints.
     fn keys(&self) -> KeyMap;
 
+    /// Weight decay and layer of every parameter, by its key. By default weight decay goes by dimension, and all parameters have one learning
+    /// rate.
+    fn parameter_groups(&self) -> Groups {
+        Arc::new(Ungrouped)
+    }
+
     /// Names of the samples of a batch, for messages.
     fn sample_names(&self, _batch: &Self::Batch) -> Vec<String> {
         Vec::new()
@@ -105,3 +114,8 @@ pub trait Recipe: Send + Sync {
         Ok(BTreeMap::new())
     }
 }
+
+/// The defaults of [`ParameterGroups`].
+struct Ungrouped;
+
+impl ParameterGroups for Ungrouped {}

@@ -5,8 +5,8 @@ use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::{Activation, ActivationGradOps, ActivationGrads, ActivationOps};
-use crate::flex::{contiguous, map_blocks, tensor, values};
-use crate::simd::{self, Kernel, dispatch};
+use crate::cpu::simd::{Kernel, dispatch, fma};
+use crate::cpu::{contiguous, map_blocks, math, tensor, values};
 
 /// Elements a task handles: large enough to pay for the task, small enough to stay in the first-level cache.
 const BLOCK: usize = 4096;
@@ -40,9 +40,9 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         match self.kind {
-            Activation::Gelu => map(self.x, simd::gelu::<FMA>),
-            Activation::Silu => map(self.x, simd::silu::<FMA>),
-            Activation::Softplus => map(self.x, simd::softplus::<FMA>),
+            Activation::Gelu => map(self.x, math::gelu::<FMA>),
+            Activation::Silu => map(self.x, math::silu::<FMA>),
+            Activation::Softplus => map(self.x, math::softplus::<FMA>),
         }
     }
 }
@@ -71,14 +71,14 @@ impl Kernel for Gradient<'_> {
             Activation::Gelu => map_grad(output, x, grad, |x| {
                 /// `1 / sqrt(2 pi)`, the height of the normal density.
                 const DENSITY: f32 = 0.398_942_3;
-                let cumulative = 0.5 * (1.0 + simd::erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2));
-                simd::fma::<FMA>(x * DENSITY, simd::exp::<FMA>(-0.5 * x * x), cumulative)
+                let cumulative = 0.5 * (1.0 + math::erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2));
+                fma::<FMA>(x * DENSITY, math::exp::<FMA>(-0.5 * x * x), cumulative)
             }),
             Activation::Silu => map_grad(output, x, grad, |x| {
-                let s = simd::sigmoid::<FMA>(x);
-                simd::fma::<FMA>(x * s, 1.0 - s, s)
+                let s = math::sigmoid::<FMA>(x);
+                fma::<FMA>(x * s, 1.0 - s, s)
             }),
-            Activation::Softplus => map_grad(output, x, grad, simd::sigmoid::<FMA>),
+            Activation::Softplus => map_grad(output, x, grad, math::sigmoid::<FMA>),
         }
     }
 }

@@ -7,8 +7,8 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{Activation, ActivationGradOps, ActivationGrads, ActivationOps};
+use crate::cube::math::{gelu, normal_cumulative, sigmoid, silu, softplus};
 use crate::cube::{Rows, cubes, element, empty, vector_size};
-use crate::cube_math::{gelu, normal_cumulative, sigmoid, silu, softplus};
 
 impl ActivationOps for CubeBackend {
     fn activation(x: FloatTensor<Self>, kind: Activation) -> FloatTensor<Self> {

@@ -13,7 +13,7 @@ mod tests;
 use burn::backend::Dispatch;
 use burn::prelude::*;
 
-use crate::flex::has_kernel;
+use crate::device::has_kernel;
 use crate::operation::operation;
 use crate::precision::{in_float32, is_narrow};
 

@@ -5,8 +5,8 @@ use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::{BatchNormGradOps, BatchNormGrads, BatchNormOps, MomentsOps};
-use crate::flex::{contiguous, tensor, values};
-use crate::simd::{Kernel, dispatch, fma};
+use crate::cpu::simd::{Kernel, dispatch, fma};
+use crate::cpu::{contiguous, tensor, values};
 
 /// Rows a task handles. Fixed, so that sums do not depend on the number of threads.
 const ROWS: usize = 64;

@@ -15,7 +15,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 use burn::tensor::DType;
 
-use crate::flex::has_kernel;
+use crate::device::has_kernel;
 use crate::operation::operation;
 use crate::precision::is_narrow;
 

@@ -5,8 +5,8 @@ use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::{ChannelNormGradOps, ChannelNormGrads, ChannelNormOps};
-use crate::flex::{contiguous, map_blocks, tensor, values};
-use crate::simd::{Kernel, LANES, Lanes, dispatch, fma, lane_sum};
+use crate::cpu::simd::{Kernel, LANES, Lanes, dispatch, fma, lane_sum};
+use crate::cpu::{contiguous, map_blocks, tensor, values};
 
 /// Rows a task handles. Fixed, so that the partial sums of the parameter gradients do not depend on the number of threads.
 const ROWS: usize = 64;

@@ -14,8 +14,8 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{ChannelNormGradOps, ChannelNormGrads, ChannelNormOps};
+use crate::cube::math::over_vector;
 use crate::cube::{Rows, cast, cubes, element, empty, float32, vector_size};
-use crate::cube_math::over_vector;
 
 /// Units that work on a cube's rows.
 const UNITS: usize = 128;

@@ -1,14 +1,27 @@
-//! The convolution on the CPU: by Winograd's transform where it pays, directly elsewhere, and its gradients.
+//! The convolution on the CPU and its gradients.
+//!
+//! * `direct.rs`: a matrix product whose rows are pixels read in place. `winograd.rs`: 3x3 kernels of stride 1 with many channels.
+//! * `patches.rs`: im2col and its transpose, for the gradients of strided convolutions.
+//! * `weights.rs`: weights packed for both forward algorithms. `problem.rs`: sizes and slices.
+
+mod direct;
+mod patches;
+mod problem;
+mod weights;
+mod winograd;
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 
-use super::direct::Direct;
-use super::patches::{patches, patches_backward};
-use super::winograd::Winograd;
-use super::{ConvGradOps, ConvGrads, ConvOps, FusedConvOps, Window};
-use crate::flex::{contiguous, dims, tensor, values};
-use crate::matmul::{Epilogue, Factor, Pointwise, Sizes, product, run_blocked, threads_for};
+use super::window::Window;
+use super::{ConvGradOps, ConvGrads, ConvOps, FusedConvOps};
+use crate::cpu::gemm::{Matrix, Sizes, gemm, run_on_best_unit};
+use crate::cpu::{contiguous, dims, tensor, values};
+use crate::epilogue::{Epilogue, EpilogueParts};
+use direct::Direct;
+use patches::{patches, patches_backward};
+use problem::Convolution;
+use winograd::Winograd;
 
 impl ConvOps for Flex {
     fn convolve(
@@ -21,7 +34,7 @@ impl ConvOps for Flex {
         let [x, weight, bias] = [x, weight, bias].map(contiguous);
         let epilogue = Epilogue::bias(biased.then(|| values(&bias)));
         let convolution = Convolution::new(values(&x), dims(&x), values(&weight), dims(&weight), window, epilogue);
-        tensor(convolution.run(), convolution.shape())
+        tensor(convolve(&convolution), convolution.shape())
     }
 }
 
@@ -33,18 +46,12 @@ impl FusedConvOps for Flex {
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
         window: Window,
-        parts: [bool; 3],
-        activation: Pointwise,
+        parts: EpilogueParts,
     ) -> FloatTensor<Self> {
         let [x, weight, scale, bias, residual] = [x, weight, scale, bias, residual].map(contiguous);
-        let epilogue = Epilogue {
-            scale: parts[0].then(|| values(&scale)),
-            bias: parts[1].then(|| values(&bias)),
-            residual: parts[2].then(|| values(&residual)),
-            activation,
-        };
+        let epilogue = parts.select([&scale, &bias, &residual].map(values));
         let convolution = Convolution::new(values(&x), dims(&x), values(&weight), dims(&weight), window, epilogue);
-        tensor(convolution.run(), convolution.shape())
+        tensor(convolve(&convolution), convolution.shape())
     }
 }
 
@@ -64,19 +71,19 @@ impl ConvGradOps for Flex {
         let (size, pixels) = (taps * inputs, batch * rows * columns);
         let full = [0, 1].map(|axis| (window.kernel[axis] - 1).checked_sub(window.padding[axis]));
         let (dx, by_tap) = if let ([1, 1], [Some(above), Some(left)]) = (window.stride, full) {
-            // The gradient of the input is the convolution of the gradient with the kernel turned by half a turn.
-            let turned = turned_kernel(values(&weight), dims(&weight));
+            // The gradient of the input is the convolution of the output's gradient with the kernel rotated by 180 degrees.
+            let rotated = rotated_kernel(values(&weight), dims(&weight));
             let back = Window { padding: [above, left], ..window };
             let kernel = [inputs, outputs, kernel_height, kernel_width];
-            let dx = Convolution::new(values(&grad), result_shape, &turned, kernel, back, Epilogue::default()).run();
+            let dx = convolve(&Convolution::new(values(&grad), result_shape, &rotated, kernel, back, Epilogue::default()));
             (dx, weight_grad_by_tap(values(&x), shape, values(&grad), outputs, window))
         } else {
-            let rows_of_weight = by_pixel(values(&weight), inputs, taps);
+            let rows_of_weight = transpose_last(values(&weight), inputs, taps);
             let sizes = Sizes { rows: pixels, columns: size, inner: outputs };
-            let dpatches = product(Factor::rows(values(&grad), outputs), Factor::rows(&rows_of_weight, size), Epilogue::default(), sizes);
+            let dpatches = gemm(Matrix::rows(values(&grad), outputs), Matrix::rows(&rows_of_weight, size), Epilogue::default(), sizes);
             let patches = patches(values(&x), shape, window);
             let sizes = Sizes { rows: outputs, columns: size, inner: pixels };
-            let dweight = product(Factor::columns(values(&grad), outputs), Factor::rows(&patches, size), Epilogue::default(), sizes);
+            let dweight = gemm(Matrix::columns(values(&grad), outputs), Matrix::rows(&patches, size), Epilogue::default(), sizes);
             (patches_backward(&dpatches, shape, window), dweight)
         };
         let dbias = if biased {
@@ -91,39 +98,40 @@ impl ConvGradOps for Flex {
         ConvGrads {
             x: tensor(dx, shape),
             // `[out, tap, in]` to `[out, in, tap]`.
-            weight: tensor(by_pixel(&by_tap, taps, inputs), weight.layout().shape().clone()),
+            weight: tensor(transpose_last(&by_tap, taps, inputs), weight.layout().shape().clone()),
             bias: tensor(dbias, bias.layout().shape().clone()),
         }
     }
 }
 
-/// `[.., first, second]` to `[.., second, first]`.
-fn by_pixel(values: &[f32], first: usize, second: usize) -> Vec<f32> {
-    let mut turned = vec![0.0; values.len()];
+/// Transposes the last two axes, `[.., first, second]` to `[.., second, first]`.
+fn transpose_last(values: &[f32], first: usize, second: usize) -> Vec<f32> {
+    let mut transposed = vec![0.0; values.len()];
     let size = (first * second).max(1);
-    for (turned, values) in turned.chunks_exact_mut(size).zip(values.chunks_exact(size)) {
-        for (j, row) in turned.chunks_exact_mut(first).enumerate() {
+    for (transposed, values) in transposed.chunks_exact_mut(size).zip(values.chunks_exact(size)) {
+        for (j, row) in transposed.chunks_exact_mut(first).enumerate() {
             row.iter_mut().enumerate().for_each(|(i, value)| *value = values[i * second + j]);
         }
     }
-    turned
+    transposed
 }
 
-/// The kernel `[out, in, height, width]` as `[in, out, height, width]`, turned by half a turn.
-fn turned_kernel(weight: &[f32], [outputs, inputs, height, width]: [usize; 4]) -> Vec<f32> {
+/// The kernel `[out, in, height, width]` as `[in, out, height, width]`, rotated by 180 degrees.
+fn rotated_kernel(weight: &[f32], [outputs, inputs, height, width]: [usize; 4]) -> Vec<f32> {
     let taps = height * width;
-    let mut turned = vec![0.0; weight.len()];
-    for (input, target) in turned.chunks_exact_mut((outputs * taps).max(1)).enumerate() {
+    let mut rotated = vec![0.0; weight.len()];
+    for (input, target) in rotated.chunks_exact_mut((outputs * taps).max(1)).enumerate() {
         for (output, target) in target.chunks_exact_mut(taps).enumerate() {
             let kernel = &weight[(output * inputs + input) * taps..][..taps];
             target.iter_mut().zip(kernel.iter().rev()).for_each(|(value, weight)| *value = *weight);
         }
     }
-    turned
+    rotated
 }
 
-/// The gradient of the weight for stride 1, `[out, tap, in]`: a product of the gradient with the padded image moved by the tap. Both lie
-/// on the grid of the padded image, with zeros where the gradient has no pixel, so that a move is one offset.
+/// The gradient of the weight for stride 1, `[out, tap, in]`: for each tap, the product of the gradient with the padded image shifted by
+/// the tap. Gradient and image are copied to the grid of the padded image, so that a shift is one offset into the slice; the gradient is 0
+/// where it has no pixel.
 fn weight_grad_by_tap(x: &[f32], [batch, height, width, channels]: [usize; 4], grad: &[f32], outputs: usize, window: Window) -> Vec<f32> {
     let [kernel_height, kernel_width] = window.kernel;
     let [rows, columns] = window.count([height, width]);
@@ -133,10 +141,10 @@ fn weight_grad_by_tap(x: &[f32], [batch, height, width, channels]: [usize; 4], g
     let taps = kernel_height * kernel_width;
     let mut result = vec![0.0; outputs * taps * channels];
     for tap in 0..taps {
-        let moved = tap / kernel_width * grid[1] + tap % kernel_width;
-        let sizes = Sizes { rows: outputs, columns: channels, inner: batch * grid[0] * grid[1] - moved };
-        let right = Factor::rows(&image[moved * channels..], channels);
-        let part = product(Factor::columns(&grad, outputs), right, Epilogue::default(), sizes);
+        let shift = tap / kernel_width * grid[1] + tap % kernel_width;
+        let sizes = Sizes { rows: outputs, columns: channels, inner: batch * grid[0] * grid[1] - shift };
+        let right = Matrix::rows(&image[shift * channels..], channels);
+        let part = gemm(Matrix::columns(&grad, outputs), right, Epilogue::default(), sizes);
         for (row, part) in result.chunks_exact_mut(taps * channels).zip(part.chunks_exact(channels)) {
             row[tap * channels..][..channels].copy_from_slice(part);
         }
@@ -144,7 +152,7 @@ fn weight_grad_by_tap(x: &[f32], [batch, height, width, channels]: [usize; 4], g
     result
 }
 
-/// Images on a larger grid, with zeros around them.
+/// Copies images to a larger grid of zeros, at `[above, left]`.
 fn on_grid(values: &[f32], [batch, height, width, channels]: [usize; 4], grid: [usize; 2], [above, left]: [usize; 2]) -> Vec<f32> {
     let mut result = vec![0.0; batch * grid[0] * grid[1] * channels];
     for image in 0..batch {
@@ -156,58 +164,33 @@ fn on_grid(values: &[f32], [batch, height, width, channels]: [usize; 4], grid: [
     result
 }
 
-/// A convolution whose slices fit.
-#[derive(Clone, Copy)]
-pub(super) struct Convolution<'a> {
-    pub(super) x: &'a [f32],
-    pub(super) batch: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
-    pub(super) channels: usize,
-    /// `[outputs, channels, kernel height, kernel width]`
-    pub(super) weight: &'a [f32],
-    pub(super) outputs: usize,
-    pub(super) window: Window,
-    pub(super) epilogue: Epilogue<'a>,
+/// Runs the fastest algorithm for the convolution.
+fn convolve(convolution: &Convolution) -> Vec<f32> {
+    let Convolution { x, batch, height, width, channels, weight, outputs, window, epilogue } = *convolution;
+    if convolution.shape().contains(&0) {
+        return Vec::new();
+    }
+    if window.is_pointwise() {
+        let sizes = Sizes { rows: batch * height * width, columns: outputs, inner: channels };
+        return gemm(Matrix::rows(x, channels), Matrix::columns(weight, channels), epilogue, sizes);
+    }
+    if Winograd::pays(convolution) { run_on_best_unit(Winograd(*convolution)) } else { run_on_best_unit(Direct(*convolution)) }
 }
 
-impl<'a> Convolution<'a> {
-    /// # Panics
-    /// When a slice is not as long as its shape says. The public functions checked the shapes against each other.
-    pub(super) fn new(
-        x: &'a [f32],
-        [batch, height, width, channels]: [usize; 4],
-        weight: &'a [f32],
-        [outputs, inputs, ..]: [usize; 4],
-        window: Window,
-        epilogue: Epilogue<'a>,
-    ) -> Self {
-        let convolution = Self { x, batch, height, width, channels, weight, outputs, window, epilogue };
-        let [rows, columns] = window.count([height, width]);
-        assert!(x.len() == batch * height * width * channels && inputs == channels, "conv2d: the image does not fit");
-        assert!(weight.len() == outputs * inputs * window.kernel[0] * window.kernel[1], "conv2d: the weight does not fit");
-        epilogue.check(batch * rows * columns, outputs);
-        convolution
-    }
-
-    fn shape(&self) -> [usize; 4] {
-        let [rows, columns] = self.window.count([self.height, self.width]);
-        [self.batch, rows, columns, self.outputs]
-    }
-
-    pub(super) fn threads(&self) -> usize {
-        threads_for(self.shape().iter().product::<usize>() * self.channels * self.window.kernel[0] * self.window.kernel[1])
-    }
-
-    fn run(&self) -> Vec<f32> {
-        if self.shape().contains(&0) {
-            return Vec::new();
-        }
-        let pointwise = self.window == Window { kernel: [1, 1], stride: [1, 1], padding: [0, 0] };
-        if pointwise {
-            let sizes = Sizes { rows: self.batch * self.height * self.width, columns: self.outputs, inner: self.channels };
-            return product(Factor::rows(self.x, self.channels), Factor::columns(self.weight, self.channels), self.epilogue, sizes);
-        }
-        if Winograd::pays(self) { run_blocked(Winograd(*self)) } else { run_blocked(Direct(*self)) }
-    }
+/// The convolution on every vector unit of this processor, directly and by Winograd's transform.
+#[cfg(test)]
+pub(super) fn every_way(
+    x: &[f32],
+    x_shape: [usize; 4],
+    weight: &[f32],
+    weight_shape: [usize; 4],
+    window: Window,
+    bias: &[f32],
+) -> Vec<(String, Vec<f32>)> {
+    use crate::cpu::gemm::run_on_every_unit;
+    let convolution = Convolution::new(x, x_shape, weight, weight_shape, window, Epilogue::bias(Some(bias)));
+    assert!(Winograd::pays(&convolution), "the sizes are too small for Winograd's transform");
+    let named = |name: &'static str| move |(unit, result): (&'static str, Vec<f32>)| (format!("{name}, {unit}"), result);
+    let direct = run_on_every_unit(Direct(convolution)).into_iter().map(named("direct"));
+    direct.chain(run_on_every_unit(Winograd(convolution)).into_iter().map(named("Winograd"))).collect()
 }

@@ -1,5 +1,5 @@
-//! Convolutions on GPUs: Burn's, which are channels last inside, and all that follows one in a single pass. A convolution that looks at
-//! one pixel is a projection.
+//! The convolution on GPUs: Burn's kernels, which work channels last, and one pass for the epilogue. Pointwise convolutions are matrix
+//! products.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
@@ -9,34 +9,29 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::conv::{conv_data_backward, conv_forward_nhwc, conv_weight_backward};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{ConvGradOps, ConvGrads, ConvOps, FusedConvOps, Window};
+use super::window::Window;
+use super::{ConvGradOps, ConvGrads, ConvOps, FusedConvOps};
+use crate::cube::matmul::{conv_strategy, matmul, matmul_split_k};
 use crate::cube::{cast, empty};
-use crate::cube_product::{Epilogue, convolution, product, product_over_rows};
-use crate::matmul::Pointwise;
+use crate::epilogue::{Epilogue, EpilogueParts};
 
-impl Window {
-    fn options(&self) -> ConvOptions<2> {
-        ConvOptions::new(self.stride, self.padding, [1, 1], 1)
-    }
-
-    /// Whether every output looks at its own pixel alone.
-    fn is_pointwise(&self) -> bool {
-        *self == Self { kernel: [1, 1], stride: [1, 1], padding: [0, 0] }
-    }
+/// The window in Burn's terms.
+fn options(window: Window) -> ConvOptions<2> {
+    ConvOptions::new(window.stride, window.padding, [1, 1], 1)
 }
 
-/// The result of Burn's convolutions.
+/// Unwraps the result of one of Burn's convolutions.
 ///
 /// # Panics
-/// When the device can make none of this size.
-fn made<E: std::fmt::Debug>(result: Result<CubeTensor, E>) -> CubeTensor {
+/// When the device has no kernel for these sizes.
+fn expect_kernel<E: std::fmt::Debug>(result: Result<CubeTensor, E>) -> CubeTensor {
     match result {
         Ok(tensor) => tensor,
-        Err(error) => panic!("the device has no convolution for these sizes: {error:?}"),
+        Err(error) => panic!("conv2d: the device has no kernel for these sizes: {error:?}"),
     }
 }
 
-/// `[.., channels]` as rows.
+/// `[batch, height, width, channels]` as `[batch * height * width, channels]`.
 fn rows(tensor: CubeTensor) -> CubeTensor {
     let [batch, height, width, channels] = tensor.meta.shape().dims::<4>();
     CubeBackend::float_reshape(tensor, Shape::from([batch * height * width, channels]))
@@ -54,11 +49,11 @@ fn convolve(x: CubeTensor, weight: CubeTensor, window: Window) -> CubeTensor {
     if window.is_pointwise() {
         let [batch, height, width, _] = x.meta.shape().dims::<4>();
         let out = weight.meta.shape()[0];
-        let y = product(rows(x), CubeBackend::float_transpose(matrix(weight)), dtype);
+        let y = matmul(rows(x), CubeBackend::float_transpose(matrix(weight)), dtype);
         return CubeBackend::float_reshape(y, Shape::from([batch, height, width, out]));
     }
-    let strategy = convolution(&x.client, dtype);
-    made(conv_forward_nhwc::<2>(x, CubeBackend::float_permute(weight, &[0, 2, 3, 1]), None, window.options(), strategy))
+    let strategy = conv_strategy(&x.client, dtype);
+    expect_kernel(conv_forward_nhwc::<2>(x, CubeBackend::float_permute(weight, &[0, 2, 3, 1]), None, options(window), strategy))
 }
 
 impl ConvOps for CubeBackend {
@@ -69,7 +64,7 @@ impl ConvOps for CubeBackend {
         window: Window,
         biased: bool,
     ) -> FloatTensor<Self> {
-        Epilogue { bias: biased.then_some(bias), ..Epilogue::default() }.apply(convolve(x, weight, window))
+        Epilogue::bias(biased.then_some(bias)).apply(convolve(x, weight, window))
     }
 }
 
@@ -91,19 +86,19 @@ impl ConvGradOps for CubeBackend {
             let sums = Self::float_sum_dim(rows(cast(grad.clone(), DType::F32)), 0);
             cast(Self::float_reshape(sums, Shape::from([channels])), bias_dtype)
         } else {
-            // Nobody asks for the gradient of a bias that is not there.
+            // The placeholder of a missing bias; its gradient is never read.
             empty(&bias, bias.meta.shape().clone(), bias_dtype)
         };
         let (dx, dweight) = if window.is_pointwise() {
-            let dx = Self::float_reshape(product(rows(grad.clone()), matrix(weight), dtype), x_shape);
-            (dx, Self::float_reshape(product_over_rows(rows(grad), rows(x)), weight_shape))
+            let dx = Self::float_reshape(matmul(rows(grad.clone()), matrix(weight), dtype), x_shape);
+            (dx, Self::float_reshape(matmul_split_k(rows(grad), rows(x)), weight_shape))
         } else {
             let first = |tensor: CubeTensor| Self::float_permute(tensor, &[0, 3, 1, 2]);
             let (x, grad) = (first(x), first(grad));
-            let strategy = || convolution(&x.client, dtype);
-            let dx = conv_data_backward::<2>(grad.clone(), weight, x.meta.shape().clone(), window.options(), strategy());
-            let dx = Self::float_permute(made(dx), &[0, 2, 3, 1]);
-            (dx, made(conv_weight_backward::<2>(x.clone(), grad, weight_shape, window.options(), strategy())))
+            let strategy = || conv_strategy(&x.client, dtype);
+            let dx = conv_data_backward::<2>(grad.clone(), weight, x.meta.shape().clone(), options(window), strategy());
+            let dx = Self::float_permute(expect_kernel(dx), &[0, 2, 3, 1]);
+            (dx, expect_kernel(conv_weight_backward::<2>(x.clone(), grad, weight_shape, options(window), strategy())))
         };
         ConvGrads { x: dx, weight: cast(dweight, weight_dtype), bias: dbias }
     }
@@ -117,11 +112,10 @@ impl FusedConvOps for CubeBackend {
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
         window: Window,
-        parts: [bool; 3],
-        activation: Pointwise,
+        parts: EpilogueParts,
     ) -> FloatTensor<Self> {
         let y = convolve(x, weight, window);
-        let residual = if parts[2] { cast(residual, y.dtype) } else { residual };
-        Epilogue::of(parts, [scale, bias, residual], activation).apply(y)
+        let epilogue = parts.select([scale, bias, residual]);
+        Epilogue { residual: epilogue.residual.map(|residual| cast(residual, y.dtype)), ..epilogue }.apply(y)
     }
 }

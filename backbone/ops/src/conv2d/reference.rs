@@ -1,10 +1,10 @@
-//! The convolution by Burn's own operation, in its channels-first layout.
+//! The convolution by Burn's own channels-first operation.
 
 use burn::prelude::*;
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
 
-use super::Window;
+use super::window::Window;
 
 pub(crate) fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, window: Window) -> Tensor<4> {
     let (weight, bias) = (weight.cast(x.dtype()), bias.map(|bias| bias.cast(x.dtype())));

@@ -1,13 +1,10 @@
 use burn::prelude::*;
 
-use super::cpu::Convolution;
-use super::direct::Direct;
-use super::winograd::Winograd;
-use super::{Window, conv2d, conv2d_fused, reference};
-use crate::fused::Fused;
-use crate::matmul::{Epilogue, Pointwise, run_by_every_unit};
+use super::window::Window;
+use super::{conv2d, conv2d_fused, cpu, reference};
+use crate::epilogue::{Fused, Pointwise};
 use crate::testing::{
-    assert_close, assert_close_values, assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor, values,
+    assert_close, assert_close_values, assert_reference_keeps_bf16, assert_same_gradients, random, random_tensor, values,
 };
 
 /// Float32 rounding of two summation orders over a few hundred terms.
@@ -15,7 +12,7 @@ const TOLERANCE: f32 = 1e-5;
 
 #[test]
 fn burns_convolution_keeps_bf16() {
-    let device = cpu();
+    let device = crate::testing::cpu();
     let (weight, bias) = (random_tensor([5, 3, 3, 3], 1, &device), Some(random_tensor([5], 2, &device)));
     let window = Window { kernel: [3, 3], stride: [2, 2], padding: [1, 1] };
     assert_reference_keeps_bf16(
@@ -76,7 +73,7 @@ fn native_convolution_equals_burns_with_its_gradients() {
 
 #[test]
 fn every_unit_gives_the_same_convolution_directly_and_by_winograd() {
-    let device = cpu();
+    let device = crate::testing::cpu();
     for ([batch, height, width, channels], out, padding) in [([1, 15, 14, 34], 50, [1, 1]), ([3, 9, 12, 64], 100, [0, 1])] {
         let window = Window { kernel: [3, 3], stride: [1, 1], padding };
         let x = random_tensor([batch, height, width, channels], 1, &device);
@@ -85,20 +82,15 @@ fn every_unit_gives_the_same_convolution_directly_and_by_winograd() {
         let expected = values(reference::conv2d(x.clone(), weight.clone(), Some(bias.clone()), window));
         let (x, weight, bias) = (values(x), values(weight), values(bias));
         let shapes = ([batch, height, width, channels], [out, channels, 3, 3]);
-        let convolution = Convolution::new(&x, shapes.0, &weight, shapes.1, window, Epilogue::bias(Some(&bias)));
-        assert!(Winograd::pays(&convolution));
-        for (unit, result) in run_by_every_unit(Direct(convolution)) {
-            assert_close_values(&format!("direct, {unit}"), &result, &expected, TOLERANCE);
-        }
-        for (unit, result) in run_by_every_unit(Winograd(convolution)) {
-            assert_close_values(&format!("Winograd, {unit}"), &result, &expected, TOLERANCE);
+        for (name, result) in cpu::every_way(&x, shapes.0, &weight, shapes.1, window, &bias) {
+            assert_close_values(&name, &result, &expected, TOLERANCE);
         }
     }
 }
 
 #[test]
 fn what_follows_a_convolution_is_the_same_fused_and_one_after_the_other() {
-    let device = cpu();
+    let device = crate::testing::cpu();
     for (channels, kernel, stride) in [(40, 3, 1), (4, 3, 2), (6, 1, 1)] {
         let x = random_tensor([1, 17, 15, channels], 1, &device);
         let weight = random_tensor([37, channels, kernel, kernel], 2, &device);

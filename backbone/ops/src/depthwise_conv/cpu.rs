@@ -5,9 +5,9 @@ use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::{DepthwiseConvGradOps, DepthwiseConvGrads, DepthwiseConvOps, FusedDepthwiseConvOps};
-use crate::flex::{contiguous, dims, tensor, values};
-use crate::matmul::Pointwise;
-use crate::simd::{Kernel, LANES, Lanes, dispatch, fma};
+use crate::cpu::simd::{Kernel, LANES, Lanes, dispatch, fma};
+use crate::cpu::{contiguous, dims, tensor, values};
+use crate::epilogue::Pointwise;
 
 impl DepthwiseConvOps for Flex {
     fn depthwise_conv(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {

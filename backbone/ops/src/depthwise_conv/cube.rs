@@ -13,9 +13,9 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{DepthwiseConvGradOps, DepthwiseConvGrads, DepthwiseConvOps, FusedDepthwiseConvOps};
+use crate::cube::epilogue::pointwise;
 use crate::cube::{Rows, cast, cubes, element, empty, float32, vector_size};
-use crate::cube_product::pointwise;
-use crate::matmul::Pointwise;
+use crate::epilogue::Pointwise;
 
 /// Pixels a unit makes.
 const RUN: usize = 4;

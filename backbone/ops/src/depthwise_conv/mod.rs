@@ -12,8 +12,8 @@ use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 
-use crate::flex::has_kernel;
-use crate::matmul::Pointwise;
+use crate::device::has_kernel;
+use crate::epilogue::Pointwise;
 use crate::operation::operation;
 use crate::precision::{in_float32, is_narrow};
 

@@ -1,7 +1,7 @@
 use burn::prelude::*;
 
 use super::{depthwise_conv2d, depthwise_conv2d_fused, reference};
-use crate::matmul::Pointwise;
+use crate::epilogue::Pointwise;
 use crate::testing::{assert_close, assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor};
 
 /// Float32 rounding of two summation orders over a few hundred positions.

@@ -1,18 +1,19 @@
-//! The projection as one matrix product, two of them in a chain, and the three gradients.
+//! The projection on the CPU: one matrix product, two in sequence for the MLP, and one for each gradient.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 
 use super::{FusedLinearOps, LinearGradOps, LinearGrads, LinearOps};
-use crate::flex::{contiguous, dims, tensor, values};
-use crate::matmul::{Epilogue, Factor, Pointwise, Sizes, chain, product};
+use crate::cpu::gemm::{Matrix, Sizes, gemm, gemm_chain};
+use crate::cpu::{contiguous, dims, tensor, values};
+use crate::epilogue::{Epilogue, EpilogueParts};
 
 impl LinearOps for Flex {
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>, biased: bool) -> FloatTensor<Self> {
         let [x, weight, bias] = [x, weight, bias].map(contiguous);
         let ([rows, inner], [out, _]) = (dims::<2>(&x), dims::<2>(&weight));
-        let (x, weight) = (Factor::rows(values(&x), inner), Factor::columns(values(&weight), inner));
-        let y = product(x, weight, Epilogue::bias(biased.then(|| values(&bias))), Sizes { rows, columns: out, inner });
+        let (x, weight) = (Matrix::rows(values(&x), inner), Matrix::columns(values(&weight), inner));
+        let y = gemm(x, weight, Epilogue::bias(biased.then(|| values(&bias))), Sizes { rows, columns: out, inner });
         tensor(y, [rows, out])
     }
 }
@@ -24,19 +25,13 @@ impl FusedLinearOps for Flex {
         scale: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-        parts: [bool; 3],
-        activation: Pointwise,
+        parts: EpilogueParts,
     ) -> FloatTensor<Self> {
         let [x, weight, scale, bias, residual] = [x, weight, scale, bias, residual].map(contiguous);
         let ([rows, inner], [out, _]) = (dims::<2>(&x), dims::<2>(&weight));
-        let epilogue = Epilogue {
-            scale: parts[0].then(|| values(&scale)),
-            bias: parts[1].then(|| values(&bias)),
-            residual: parts[2].then(|| values(&residual)),
-            activation,
-        };
-        let (x, weight) = (Factor::rows(values(&x), inner), Factor::columns(values(&weight), inner));
-        tensor(product(x, weight, epilogue, Sizes { rows, columns: out, inner }), [rows, out])
+        let epilogue = parts.select([&scale, &bias, &residual].map(values));
+        let (x, weight) = (Matrix::rows(values(&x), inner), Matrix::columns(values(&weight), inner));
+        tensor(gemm(x, weight, epilogue, Sizes { rows, columns: out, inner }), [rows, out])
     }
 
     fn project_twice(
@@ -46,18 +41,18 @@ impl FusedLinearOps for Flex {
         second: FloatTensor<Self>,
         second_bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-        parts: [bool; 3],
-        activation: Pointwise,
+        first_parts: EpilogueParts,
+        second_parts: EpilogueParts,
     ) -> FloatTensor<Self> {
         let [x, first, first_bias] = [x, first, first_bias].map(contiguous);
         let [second, second_bias, residual] = [second, second_bias, residual].map(contiguous);
         let ([rows, inner], [hidden, _], [out, _]) = (dims::<2>(&x), dims::<2>(&first), dims::<2>(&second));
-        let between = Epilogue { activation, ..Epilogue::bias(parts[0].then(|| values(&first_bias))) };
-        let residual = parts[2].then(|| values(&residual));
-        let behind = Epilogue { residual, ..Epilogue::bias(parts[1].then(|| values(&second_bias))) };
-        let first = (Factor::columns(values(&first), inner), between, Sizes { rows, columns: hidden, inner });
-        let second = (Factor::columns(values(&second), hidden), behind, Sizes { rows, columns: out, inner: hidden });
-        tensor(chain(Factor::rows(values(&x), inner), [first, second]), [rows, out])
+        // An MLP has no scales, so the biases stand in for them as placeholders.
+        let first_epilogue = first_parts.select([&first_bias, &first_bias, &residual].map(values));
+        let second_epilogue = second_parts.select([&second_bias, &second_bias, &residual].map(values));
+        let first = (Matrix::columns(values(&first), inner), first_epilogue, Sizes { rows, columns: hidden, inner });
+        let second = (Matrix::columns(values(&second), hidden), second_epilogue, Sizes { rows, columns: out, inner: hidden });
+        tensor(gemm_chain(Matrix::rows(values(&x), inner), [first, second]), [rows, out])
     }
 }
 
@@ -73,9 +68,9 @@ impl LinearGradOps for Flex {
         let ([rows, inner], [out, _]) = (dims::<2>(&x), dims::<2>(&weight));
         let grads = values(&grad);
         let sizes = Sizes { rows, columns: inner, inner: out };
-        let dx = product(Factor::rows(grads, out), Factor::rows(values(&weight), inner), Epilogue::default(), sizes);
+        let dx = gemm(Matrix::rows(grads, out), Matrix::rows(values(&weight), inner), Epilogue::default(), sizes);
         let sizes = Sizes { rows: out, columns: inner, inner: rows };
-        let dweight = product(Factor::columns(grads, out), Factor::rows(values(&x), inner), Epilogue::default(), sizes);
+        let dweight = gemm(Matrix::columns(grads, out), Matrix::rows(values(&x), inner), Epilogue::default(), sizes);
         let dbias = if biased {
             let mut sums = vec![0.0; out];
             for row in grads.chunks_exact(out) {

@@ -1,4 +1,4 @@
-//! Projections on GPUs: Burn's products, and all that follows one in a single pass.
+//! The projection on GPUs: Burn's matrix products, each followed by one pass for the epilogue.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
@@ -7,19 +7,19 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{FusedLinearOps, LinearGradOps, LinearGrads, LinearOps};
+use crate::cube::matmul::{matmul, matmul_split_k};
 use crate::cube::{cast, empty};
-use crate::cube_product::{Epilogue, product, product_over_rows};
-use crate::matmul::Pointwise;
+use crate::epilogue::{Epilogue, EpilogueParts};
 
 /// `x weight^T` in the type of `x`.
 fn project(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     let dtype = x.dtype;
-    product(x, CubeBackend::float_transpose(cast(weight, dtype)), dtype)
+    matmul(x, CubeBackend::float_transpose(cast(weight, dtype)), dtype)
 }
 
 impl LinearOps for CubeBackend {
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>, biased: bool) -> FloatTensor<Self> {
-        Epilogue { bias: biased.then_some(bias), ..Epilogue::default() }.apply(project(x, weight))
+        Epilogue::bias(biased.then_some(bias)).apply(project(x, weight))
     }
 }
 
@@ -38,12 +38,12 @@ impl LinearGradOps for CubeBackend {
             let sums = Self::float_sum_dim(cast(grad.clone(), burn::tensor::DType::F32), 0);
             cast(Self::float_reshape(sums, Shape::from([channels])), bias_dtype)
         } else {
-            // Nobody asks for the gradient of a bias that is not there.
+            // The placeholder of a missing bias; its gradient is never read.
             empty(&bias, bias.meta.shape().clone(), bias_dtype)
         };
         LinearGrads {
-            x: product(grad.clone(), cast(weight, dtype), dtype),
-            weight: cast(product_over_rows(grad, x), weight_dtype),
+            x: matmul(grad.clone(), cast(weight, dtype), dtype),
+            weight: cast(matmul_split_k(grad, x), weight_dtype),
             bias: dbias,
         }
     }
@@ -56,12 +56,10 @@ impl FusedLinearOps for CubeBackend {
         scale: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-        parts: [bool; 3],
-        activation: Pointwise,
+        parts: EpilogueParts,
     ) -> FloatTensor<Self> {
         let y = project(x, weight);
-        let residual = flat(residual, &y, parts[2]);
-        Epilogue::of(parts, [scale, bias, residual], activation).apply(y)
+        flat_residual(parts.select([scale, bias, residual]), &y).apply(y)
     }
 
     fn project_twice(
@@ -71,18 +69,20 @@ impl FusedLinearOps for CubeBackend {
         second: FloatTensor<Self>,
         second_bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-        parts: [bool; 3],
-        activation: Pointwise,
+        first_parts: EpilogueParts,
+        second_parts: EpilogueParts,
     ) -> FloatTensor<Self> {
-        let [first_biased, biased, added] = parts;
-        let hidden = Epilogue { bias: first_biased.then_some(first_bias), activation, ..Epilogue::default() }.apply(project(x, first));
+        // An MLP has no scales, so the biases stand in for them as placeholders.
+        let first_epilogue = first_parts.select([first_bias.clone(), first_bias, residual.clone()]);
+        let second_epilogue = second_parts.select([second_bias.clone(), second_bias, residual]);
+        let hidden = first_epilogue.apply(project(x, first));
         let y = project(hidden, second);
-        let residual = added.then(|| flat(residual, &y, true));
-        Epilogue { bias: biased.then_some(second_bias), residual, ..Epilogue::default() }.apply(y)
+        flat_residual(second_epilogue, &y).apply(y)
     }
 }
 
-/// A residual in the shape of the rows it is added to.
-fn flat(residual: CubeTensor, y: &CubeTensor, meant: bool) -> CubeTensor {
-    if meant { CubeBackend::float_reshape(cast(residual, y.dtype), y.meta.shape().clone()) } else { residual }
+/// Reshapes the residual to the rows of `y` and casts it to their type.
+fn flat_residual(epilogue: Epilogue<CubeTensor>, y: &CubeTensor) -> Epilogue<CubeTensor> {
+    let flat = |residual| CubeBackend::float_reshape(cast(residual, y.dtype), y.meta.shape().clone());
+    Epilogue { residual: epilogue.residual.map(flat), ..epilogue }
 }

@@ -13,9 +13,8 @@ use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 
-use crate::flex::has_kernel;
-use crate::fused::Fused;
-use crate::matmul::Pointwise;
+use crate::device::has_kernel;
+use crate::epilogue::{EpilogueParts, Fused, Pointwise};
 use crate::operation::operation;
 use crate::precision::{in_float32, is_narrow, rounded, widened};
 
@@ -25,11 +24,11 @@ operation! {
     => x of { let _ = (bias, biased); Shape::from([x[0], weight[0]]) }
 }
 
-/// The projections of inference, with all that is done to their results.
+/// Projections in inference, with the epilogue in the same pass. Placeholders stand for missing scales, biases and residuals.
 #[burn::backend::backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
 pub trait FusedLinearOps: burn::backend::Backend {
-    /// `parts` tells which of scale, bias and residual are meant.
-    #[fusion(dtype = x, shape = { let _ = (scale, bias, residual, parts, activation); Shape::from([x[0], weight[0]]) })]
+    /// `epilogue(x weight')`; `parts` tells which of scale, bias and residual are present.
+    #[fusion(dtype = x, shape = { let _ = (scale, bias, residual, parts); Shape::from([x[0], weight[0]]) })]
     #[allow(clippy::too_many_arguments)]
     fn project_fused(
         x: FloatTensor<Self>,
@@ -37,12 +36,11 @@ pub trait FusedLinearOps: burn::backend::Backend {
         scale: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-        parts: [bool; 3],
-        activation: Pointwise,
+        parts: EpilogueParts,
     ) -> FloatTensor<Self>;
 
-    /// `parts` tells which of the first bias, the second bias and the residual are meant.
-    #[fusion(dtype = x, shape = { let _ = (first, first_bias, second_bias, residual, parts, activation); Shape::from([x[0], second[0]]) })]
+    /// `epilogue_2(epilogue_1(x first') second')`; the residual belongs to the second epilogue, and there are no scales.
+    #[fusion(dtype = x, shape = { let _ = (first, first_bias, second_bias, residual, first_parts, second_parts); Shape::from([x[0], second[0]]) })]
     #[allow(clippy::too_many_arguments)]
     fn project_twice(
         x: FloatTensor<Self>,
@@ -51,8 +49,8 @@ pub trait FusedLinearOps: burn::backend::Backend {
         second: FloatTensor<Self>,
         second_bias: FloatTensor<Self>,
         residual: FloatTensor<Self>,
-        parts: [bool; 3],
-        activation: Pointwise,
+        first_parts: EpilogueParts,
+        second_parts: EpilogueParts,
     ) -> FloatTensor<Self>;
 }
 
@@ -93,7 +91,7 @@ pub fn linear_fused<const D: usize>(x: Tensor<D>, weight: Tensor<2>, fused: Fuse
         let weight = rounded(weight, x.dtype());
         return in_float32(x, |x| linear_fused(x, weight, fused.widened()));
     }
-    if !fused.applies(&x) {
+    if !Fused::runs_in_kernel(&x) {
         return fused.compose(|bias| linear(x, weight, bias));
     }
     let [out_features, in_features] = weight.dims();
@@ -101,10 +99,9 @@ pub fn linear_fused<const D: usize>(x: Tensor<D>, weight: Tensor<2>, fused: Fuse
     assert_eq!(shape[D - 1], in_features, "linear: the input has {} channels, the weight expects {in_features}", shape[D - 1]);
     let rows: usize = shape[..D - 1].iter().product();
     shape[D - 1] = out_features;
-    let device = x.device();
-    let (parts, [scale, bias, residual], activation) = fused.into_parts(&device);
+    let (parts, [scale, bias, residual]) = fused.into_arguments("linear_fused", shape, &x.device());
     let (x, weight) = (x.reshape([rows, in_features]).into_dispatch(), weight.into_dispatch());
-    let y = <Dispatch as FusedLinearOps>::project_fused(x, weight, scale, bias, residual, parts, activation);
+    let y = <Dispatch as FusedLinearOps>::project_fused(x, weight, scale, bias, residual, parts);
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }
 
@@ -126,7 +123,7 @@ pub fn mlp<const D: usize>(
         return in_float32(x, |x| mlp(x, layers, activation, residual.map(widened)));
     }
     let fused = Fused { residual, ..Fused::bias(second.1) };
-    if !fused.applies(&x) {
+    if !Fused::runs_in_kernel(&x) {
         let hidden = activation.apply(linear(x, first.0, first.1));
         return fused.compose(|bias| linear(hidden, second.0, bias));
     }
@@ -137,10 +134,11 @@ pub fn mlp<const D: usize>(
     assert_eq!(hidden, inner, "mlp: {hidden} hidden values, the second weight expects {inner}");
     let rows: usize = shape[..D - 1].iter().product();
     shape[D - 1] = out_features;
-    let device = x.device();
-    let first_bias = Fused::<D> { bias: first.1, ..Fused::default() };
-    let ([_, first_biased, _], [_, first_bias, _], _) = first_bias.into_parts(&device);
-    let ([_, biased, added], [_, second_bias, residual], _) = fused.into_parts(&device);
+    let (device, mut hidden_shape) = (x.device(), shape);
+    hidden_shape[D - 1] = hidden;
+    let first_epilogue = Fused::<D>::bias(first.1).activation(activation);
+    let (first_parts, [_, first_bias, _]) = first_epilogue.into_arguments("mlp", hidden_shape, &device);
+    let (second_parts, [_, second_bias, residual]) = fused.into_arguments("mlp", shape, &device);
     let y = <Dispatch as FusedLinearOps>::project_twice(
         x.reshape([rows, in_features]).into_dispatch(),
         first.0.into_dispatch(),
@@ -148,8 +146,8 @@ pub fn mlp<const D: usize>(
         second.0.into_dispatch(),
         second_bias,
         residual,
-        [first_biased, biased, added],
-        activation,
+        first_parts,
+        second_parts,
     );
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }

@@ -1,6 +1,5 @@
 use super::{linear, linear_fused, mlp, reference};
-use crate::fused::Fused;
-use crate::matmul::Pointwise;
+use crate::epilogue::{Fused, Pointwise};
 use crate::testing::{assert_close, assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor};
 
 /// Float32 rounding of two summation orders over up to 130 terms.

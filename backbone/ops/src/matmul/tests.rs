@@ -1,132 +1,27 @@
-//! Every vector unit of this processor against sums in float64.
-//!
-//! Float32 rounding of a sum of `inner` products below 1 stays under 1e-7 times `inner`.
+use burn::prelude::*;
 
-use super::*;
-use crate::testing::random;
+use super::{exact, reference};
+use crate::testing::{assert_same_gradients, random};
 
-struct Case {
-    sizes: Sizes,
-    a: Vec<f32>,
-    b: Vec<f32>,
-    bias: Vec<f32>,
-    residual: Vec<f32>,
-}
-
-impl Case {
-    fn new([rows, columns, inner]: [usize; 3]) -> Self {
-        let sizes = Sizes { rows, columns, inner };
-        Self {
-            sizes,
-            a: random(rows * inner, 1),
-            b: random(inner * columns, 2),
-            bias: random(columns, 3),
-            residual: random(rows * columns, 4),
-        }
-    }
-
-    /// The plain sums.
-    fn expected(&self) -> Vec<f64> {
-        let Sizes { rows, columns, inner } = self.sizes;
-        let sum = |row: usize, column: usize| {
-            (0..inner).map(|k| f64::from(self.a[row * inner + k]) * f64::from(self.b[k * columns + column])).sum::<f64>()
-        };
-        (0..rows * columns).map(|i| sum(i / columns, i % columns)).collect()
-    }
-
-    #[track_caller]
-    fn compare(&self, what: &str, result: &[f32], expected: impl Fn(usize) -> f64) {
-        let Sizes { rows, columns, inner } = self.sizes;
-        assert_eq!(result.len(), rows * columns);
-        for (i, value) in result.iter().enumerate() {
-            let error = (f64::from(*value) - expected(i)).abs();
-            assert!(error <= 1e-7 * (inner + 8) as f64, "{what}, {rows} x {inner} x {columns}, element {i}: {error}");
-        }
-    }
-}
-
-/// Rows and columns exchanged.
-fn turned(values: &[f32], height: usize, width: usize) -> Vec<f32> {
-    (0..height * width).map(|i| values[i % height * width + i / height]).collect()
-}
-
-/// Sizes around those of tiles, panels, tasks and depth blocks.
-const SIZES: [[usize; 3]; 11] = [
-    [1, 1, 1],
-    [9, 50, 7],
-    [8, 48, 33],
-    [13, 100, 64],
-    [3, 24, 1500],
-    [300, 33, 9],
-    [520, 17, 40],
-    [515, 130, 20],
-    [5, 7, 0],
-    [0, 4, 4],
-    [4, 0, 4],
-];
+/// Sums of 23 products in another order: a few units in the last place of the largest.
+const TOLERANCE: f32 = 2e-6;
 
 #[test]
-fn products_equal_the_plain_sum_in_every_layout() {
-    for case in SIZES.map(Case::new) {
-        let Sizes { rows, columns, inner } = case.sizes;
-        let (a_turned, b_turned) = (turned(&case.a, rows, inner), turned(&case.b, inner, columns));
-        let expected = case.expected();
-        for left in [Factor::rows(&case.a, inner), Factor::columns(&a_turned, rows)] {
-            for right in [Factor::rows(&case.b, columns), Factor::columns(&b_turned, inner)] {
-                for bias in [None, Some(case.bias.as_slice())] {
-                    for (unit, result) in run_by_every_unit(Product::new(left, right, Epilogue::bias(bias), case.sizes)) {
-                        case.compare(unit, &result, |i| expected[i] + bias.map_or(0.0, |bias| f64::from(bias[i % columns])));
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn epilogues_do_what_they_say_in_their_order() {
-    for case in SIZES.map(Case::new) {
-        let Sizes { columns, inner, .. } = case.sizes;
-        let expected = case.expected();
-        let scale = random(columns, 5);
-        type Function = fn(f64) -> f64;
-        let functions: [(Pointwise, Function); 4] = [
-            (Pointwise::Identity, |x| x),
-            (Pointwise::Relu, |x| x.max(0.0)),
-            (Pointwise::Gelu, |x| f64::from(crate::simd::gelu::<false>(x as f32))),
-            (Pointwise::Silu, |x| x / (1.0 + (-x).exp())),
-        ];
-        for (activation, function) in functions {
-            for parts in 0..8 {
-                let scale = (parts & 1 > 0).then_some(scale.as_slice());
-                let bias = (parts & 2 > 0).then_some(case.bias.as_slice());
-                let residual = (parts & 4 > 0).then_some(case.residual.as_slice());
-                let epilogue = Epilogue { scale, bias, residual, activation };
-                let factors = (Factor::rows(&case.a, inner), Factor::rows(&case.b, columns));
-                let part = |slice: Option<&[f32]>, index: usize, none: f64| slice.map_or(none, |slice| f64::from(slice[index]));
-                for (unit, result) in run_by_every_unit(Product::new(factors.0, factors.1, epilogue, case.sizes)) {
-                    case.compare(&format!("{unit}, {activation:?}, {parts:03b}"), &result, |i| {
-                        let sum = expected[i] * part(scale, i % columns, 1.0) + part(bias, i % columns, 0.0);
-                        function(sum + part(residual, i, 0.0))
-                    });
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn a_chain_equals_one_product_after_the_other() {
-    for (rows, inner, hidden, columns) in [(3, 5, 7, 4), (49, 20, 60, 33), (700, 24, 100, 50), (0, 3, 3, 3)] {
-        let (a, b, c) = (random(rows * inner, 1), random(hidden * inner, 2), random(columns * hidden, 3));
-        let (bias, residual) = (random(hidden, 4), random(rows * columns, 5));
-        let first = Epilogue { activation: Pointwise::Gelu, ..Epilogue::bias(Some(&bias)) };
-        let second = Epilogue { residual: Some(&residual), ..Epilogue::default() };
-        let sizes = [Sizes { rows, columns: hidden, inner }, Sizes { rows, columns, inner: hidden }];
-        let left = Factor::rows(&a, inner);
-        let right = [Factor::columns(&b, inner), Factor::columns(&c, hidden)];
-        let between = product(left, right[0], first, sizes[0]);
-        let expected = product(Factor::rows(&between, hidden), right[1], second, sizes[1]);
-        assert_eq!(chain(left, [(right[0], first, sizes[0]), (right[1], second, sizes[1])]), expected);
+fn the_operation_and_its_gradients_are_those_of_burns_product() {
+    for (batch, m, k, n) in [([1, 1], 1, 1, 1), ([2, 3], 5, 7, 4), ([3, 2], 33, 23, 17)] {
+        let count: usize = batch.iter().product();
+        let left = [batch[0], batch[1], m, k];
+        // Handed over turned, as the keys of attention are.
+        let right = [batch[0], batch[1], n, k];
+        assert_same_gradients(
+            &format!("{batch:?} of {m} x {k} x {n}"),
+            &[(&left, random(count * m * k, 1)), (&right, random(count * n * k, 2))],
+            |inputs| exact::<4>(inputs[0].clone().reshape(left), inputs[1].clone().reshape(right).swap_dims(2, 3)),
+            |inputs| {
+                let [left, right]: [Tensor<4>; 2] = [inputs[0].clone().reshape(left), inputs[1].clone().reshape(right)];
+                reference::matmul(left, right.swap_dims(2, 3))
+            },
+            TOLERANCE,
+        );
     }
 }

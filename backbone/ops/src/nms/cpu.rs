@@ -1,6 +1,6 @@
 //! The suppression on the CPU: a box that stays is compared with all that follow, many at a time.
 
-use crate::simd::{Kernel, dispatch};
+use crate::cpu::simd::{Kernel, dispatch};
 
 /// Whether each of the boxes, which come by falling score, stays.
 pub(super) fn stays(boxes: &[[f32; 4]], iou_threshold: f32) -> Vec<bool> {

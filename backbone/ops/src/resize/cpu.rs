@@ -5,8 +5,8 @@ use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::{ResizeGradOps, ResizeGrads, ResizeOps, Tap, taps};
-use crate::flex::{as_channels_first, contiguous, dims, stored_channels_last, tensor, to_channels_last, values};
-use crate::simd::{Kernel, dispatch, fma};
+use crate::cpu::simd::{Kernel, dispatch, fma};
+use crate::cpu::{as_channels_first, contiguous, dims, stored_channels_last, tensor, to_channels_last, values};
 
 impl ResizeOps for Flex {
     fn resize(x: FloatTensor<Self>, size: [usize; 2], align_corners: bool) -> FloatTensor<Self> {

@@ -16,7 +16,7 @@ use burn::backend::Dispatch;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::prelude::*;
 
-use crate::flex::has_kernel;
+use crate::device::has_kernel;
 use crate::operation::operation;
 use crate::precision::{in_float32, is_narrow};
 use crate::softmax::argmax_channels;
@@ -75,7 +75,7 @@ pub fn argmax_resized(scores: Tensor<4>, size: [usize; 2]) -> Vec<u32> {
         return argmax_channels(resize_bilinear(scores, size, false));
     }
     #[cfg(feature = "cube")]
-    if !crate::flex::is_native(&scores) {
+    if !crate::device::is_native(&scores) {
         let labels = <Dispatch as ArgmaxOps>::argmax_of_resized(scores.inner().into_dispatch(), size);
         return Tensor::<4, Int>::from_dispatch(labels).into_data().iter::<u32>().collect();
     }

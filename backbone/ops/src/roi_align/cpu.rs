@@ -7,8 +7,8 @@ use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::{Bin, Roi, RoiAlignGradOps, RoiAlignGrads, RoiAlignOps, RoiSampling};
-use crate::flex::{SharedMut, contiguous, dims, tensor, values};
-use crate::simd::{Kernel, dispatch, fma};
+use crate::cpu::simd::{Kernel, dispatch, fma};
+use crate::cpu::{SharedMut, contiguous, dims, tensor, values};
 
 /// Channels of a task of the backward pass: a cache line times four.
 const BLOCK: usize = 64;

@@ -1,5 +1,4 @@
-//! Selective scan, the recurrence of Mamba and of VMamba's 2D Selective Scan (VMamba paper, section 4.2; the official code's
-//! `selective_scan_torch` and `cross_selective_scan`).
+//! Selective scan over sequences, the recurrence of Mamba (the official VMamba code's `selective_scan_torch`).
 //!
 //! For one channel with `N` states, inputs `u_t`, step sizes `delta_t > 0` and `A < 0`:
 //!
@@ -8,79 +7,35 @@
 //! y_t = C_t . h_t + D u_t
 //! ```
 //!
-//! [`selective_scan`] is that recurrence over sequences. [`selective_scan_2d`] is the core of SS2D: it takes the projections of every
-//! pixel once, in raster order, and walks the routes through the image by index. No route has a copy of the input, of `delta` or of
-//! `B` and `C`, and the outputs of the routes are summed at their pixel while the scan runs.
+//! The backward pass runs the adjoint recurrence from the last step to the first, with `g_t` the gradient of `h_t`:
+//!
+//! ```text
+//! g_t = C_t dy_t + exp(delta_{t+1} A) g_{t+1}
+//! du_t = delta_t B_t . g_t + D dy_t       dB_t = delta_t u_t g_t       dC_t = dy_t h_t
+//! ddelta_t = g_t . (A exp(delta_t A) h_{t-1} + B_t u_t)                dA = sum_t delta_t exp(delta_t A) h_{t-1} g_t
+//! ```
+//!
+//! It does not store the states of all steps: it keeps those between chunks and recomputes the others.
 
-mod cpu_1d;
-mod cpu_2d;
+mod cpu;
 #[cfg(feature = "cube")]
-mod cube_1d;
-#[cfg(feature = "cube")]
-mod cube_2d;
-#[cfg(feature = "cube")]
-mod cube_gradients;
-#[cfg(feature = "cube")]
-mod cube_kernels;
-#[cfg(feature = "cube")]
-mod cube_launch;
-mod kernels_2d;
-mod recurrence;
-mod reference;
+pub(crate) mod cube;
+pub(crate) mod recurrence;
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
-mod turned;
 
 use burn::backend::Dispatch;
 use burn::prelude::*;
 
-use crate::flex::has_kernel;
+use crate::device::has_kernel;
 use crate::operation::operation;
 use crate::precision::{in_float32, is_narrow, widened};
-
-/// A way through the pixels of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// Row by row from the top left, the raster order.
-    Rows,
-    /// Column by column from the top left.
-    Columns,
-    /// The raster order backwards.
-    RowsReversed,
-    /// Column by column, backwards.
-    ColumnsReversed,
-}
-
-impl Route {
-    /// The four routes of the paper's cross-scan in the official order.
-    pub const CROSS: [Self; 4] = [Self::Rows, Self::Columns, Self::RowsReversed, Self::ColumnsReversed];
-
-    /// The raster index of the pixel that the route visits at `step`, for `step < height * width`.
-    #[inline(always)]
-    pub fn pixel(self, step: usize, height: usize, width: usize) -> usize {
-        let last = height * width - 1;
-        match self {
-            Self::Rows => step,
-            Self::RowsReversed => last - step,
-            Self::Columns => step % height * width + step / height,
-            Self::ColumnsReversed => {
-                let step = last - step;
-                step % height * width + step / height
-            }
-        }
-    }
-}
 
 operation! {
     ScanOps::scan => ScanGradOps::scan_backward -> ScanGrads (ScanGradsMetadata) by ScanNode,
     [7] u, delta, a, b, c, d, delta_bias; delta_softplus: bool
     => u of u.clone()
-}
-
-operation! {
-    Scan2dOps::scan_2d => Scan2dGradOps::scan_2d_backward -> Scan2dGrads (Scan2dGradsMetadata) by Scan2dNode,
-    [6] x, projections, dt_weight, dt_bias, a_logs, d; routes: Vec<Route>
-    => x of x.clone()
 }
 
 /// Selective scan over sequences.
@@ -132,57 +87,5 @@ pub fn selective_scan(
         d.into_dispatch(),
         delta_bias.into_dispatch(),
         delta_softplus,
-    ))
-}
-
-/// The selective scan of SS2D over the routes of an image, from the projections to the merged output.
-///
-/// - `x`: `[batch, height, width, channels]`, of the type of `projections`
-/// - `projections`: `[batch, height, width, K * (rank + 2 * state)]`; for each of the `K` routes the low-rank step size (`rank`), then
-///   `B` (`state`), then `C` (`state`): the product of `x` with the official `x_proj_weight`
-/// - `dt_weight`: `[K, channels, rank]` and `dt_bias`: `[K, channels]`; the step size is `softplus(dt_weight dt + dt_bias)`
-/// - `a_logs`: `[K * channels, state]`, `A = -exp(a_logs)`; `d`: `[K * channels]`
-/// - `routes`: the `K` routes
-///
-/// Returns `[batch, height, width, channels]`, the sum over the routes. Gradients of every tensor.
-///
-/// # Panics
-/// When the shapes do not fit together.
-pub fn selective_scan_2d(
-    x: Tensor<4>,
-    projections: Tensor<4>,
-    dt_weight: Tensor<3>,
-    dt_bias: Tensor<2>,
-    a_logs: Tensor<2>,
-    d: Tensor<1>,
-    routes: &[Route],
-) -> Tensor<4> {
-    let [batch, height, width, channels] = x.dims();
-    let [count, _, rank] = dt_weight.dims();
-    let state = a_logs.dims()[1];
-    assert_eq!(routes.len(), count, "selective_scan_2d: as many routes as groups of weights");
-    assert_eq!(
-        projections.dims(),
-        [batch, height, width, count * (rank + 2 * state)],
-        "selective_scan_2d: projections must be [batch, height, width, routes * (rank + 2 * state)]"
-    );
-    assert_eq!(dt_weight.dims(), [count, channels, rank], "selective_scan_2d: dt_weight must be [routes, channels, rank]");
-    assert_eq!(dt_bias.dims(), [count, channels], "selective_scan_2d: dt_bias must be [routes, channels]");
-    assert_eq!(a_logs.dims(), [count * channels, state], "selective_scan_2d: a_logs must be [routes * channels, state]");
-    assert_eq!(d.dims(), [count * channels], "selective_scan_2d: d must be [routes * channels]");
-    if is_narrow(&x) {
-        return in_float32(x, |x| selective_scan_2d(x, widened(projections), dt_weight, dt_bias, a_logs, d, routes));
-    }
-    if !has_kernel(&x) {
-        return reference::selective_scan_2d(x, projections, dt_weight, dt_bias, a_logs, d, routes);
-    }
-    Tensor::from_dispatch(<Dispatch as Scan2dOps>::scan_2d(
-        x.into_dispatch(),
-        projections.into_dispatch(),
-        dt_weight.into_dispatch(),
-        dt_bias.into_dispatch(),
-        a_logs.into_dispatch(),
-        d.into_dispatch(),
-        routes.to_vec(),
     ))
 }

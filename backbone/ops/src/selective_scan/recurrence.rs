@@ -3,41 +3,42 @@
 //! A chunk is short enough for its buffers to stay in the cache. The state enters and leaves in `h`, so that a sequence is walked
 //! chunk by chunk; the backward pass keeps only the states between chunks and computes those inside again.
 
-use crate::simd::{LANES, Lanes, exp, fma, lane_sum, sigmoid, softplus};
+use crate::cpu::math::{exp, sigmoid, softplus};
+use crate::cpu::simd::{LANES, Lanes, fma, lane_sum};
 
 /// Steps of a chunk.
-pub(super) const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 64;
 
 /// No value in any lane.
-pub(super) const ZERO: Lanes = [0.0; LANES];
+pub(crate) const ZERO: Lanes = [0.0; LANES];
 
 /// Buffers of one chunk, reused for all chunks of a task. Entries are `[step]` or `[state * CHUNK + step]`.
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     /// Steps in use, up to [`CHUNK`].
-    pub(super) len: usize,
+    pub(crate) len: usize,
     /// Input `u`.
-    pub(super) x: Vec<Lanes>,
+    pub(crate) x: Vec<Lanes>,
     /// Step size before softplus.
-    pub(super) raw: Vec<Lanes>,
+    pub(crate) raw: Vec<Lanes>,
     /// Step size.
-    pub(super) delta: Vec<Lanes>,
+    pub(crate) delta: Vec<Lanes>,
     /// `B`, `[step * state + n]`.
-    pub(super) b: Vec<f32>,
+    pub(crate) b: Vec<f32>,
     /// `C`, `[step * state + n]`.
-    pub(super) c: Vec<f32>,
+    pub(crate) c: Vec<f32>,
     /// Output of the forward pass, without the skip term.
-    pub(super) y: Vec<Lanes>,
+    pub(crate) y: Vec<Lanes>,
 }
 
 impl Chunk {
-    pub(super) fn new(state: usize) -> Self {
+    pub(crate) fn new(state: usize) -> Self {
         let lanes = || vec![ZERO; CHUNK];
         Self { len: 0, x: lanes(), raw: lanes(), delta: lanes(), b: vec![0.0; CHUNK * state], c: vec![0.0; CHUNK * state], y: lanes() }
     }
 
     /// Step sizes from their raw values.
     #[inline(always)]
-    pub(super) fn activate<const FMA: bool>(&mut self, with_softplus: bool) {
+    pub(crate) fn activate<const FMA: bool>(&mut self, with_softplus: bool) {
         let len = self.len;
         if with_softplus {
             for (delta, raw) in self.delta[..len].iter_mut().zip(&self.raw[..len]) {
@@ -53,7 +54,7 @@ impl Chunk {
     /// Runs the recurrence: `h` is the state before the chunk and becomes the state after it, `a` is `A` for each state. With
     /// `OUTPUT` the sums over the states are written to `y`.
     #[inline(always)]
-    pub(super) fn forward<const FMA: bool, const OUTPUT: bool>(&mut self, a: &[Lanes], h: &mut [Lanes]) {
+    pub(crate) fn forward<const FMA: bool, const OUTPUT: bool>(&mut self, a: &[Lanes], h: &mut [Lanes]) {
         let state = a.len();
         if OUTPUT {
             self.y[..self.len].fill(ZERO);
@@ -81,17 +82,17 @@ impl Chunk {
 }
 
 /// Buffers and results of the backward pass over one chunk.
-pub(super) struct ChunkGrad {
+pub(crate) struct ChunkGrad {
     /// Gradient of the output, `[step]`; lanes without a channel hold 0.
-    pub(super) grad: Vec<Lanes>,
+    pub(crate) grad: Vec<Lanes>,
     /// Gradient of the input, without the skip term.
-    pub(super) dx: Vec<Lanes>,
+    pub(crate) dx: Vec<Lanes>,
     /// Gradient of the raw step size.
-    pub(super) draw: Vec<Lanes>,
+    pub(crate) draw: Vec<Lanes>,
     /// Gradient of `B` summed over the lanes, `[step * state + n]`.
-    pub(super) db: Vec<f32>,
+    pub(crate) db: Vec<f32>,
     /// Gradient of `C` summed over the lanes.
-    pub(super) dc: Vec<f32>,
+    pub(crate) dc: Vec<f32>,
     /// `exp(delta A)` of one state.
     decay: Vec<Lanes>,
     /// `h_{t-1}` of one state.
@@ -99,7 +100,7 @@ pub(super) struct ChunkGrad {
 }
 
 impl ChunkGrad {
-    pub(super) fn new(state: usize) -> Self {
+    pub(crate) fn new(state: usize) -> Self {
         let lanes = || vec![ZERO; CHUNK];
         Self {
             grad: lanes(),
@@ -115,7 +116,7 @@ impl ChunkGrad {
     /// Walks the chunk backwards. `h` is the state before the chunk (read only), `carry` the gradient of the state after the chunk and
     /// becomes that of the state before it; `da` accumulates the gradient of `A`.
     #[inline(always)]
-    pub(super) fn backward<const FMA: bool>(
+    pub(crate) fn backward<const FMA: bool>(
         &mut self,
         chunk: &Chunk,
         with_softplus: bool,

@@ -8,8 +8,9 @@ use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
 use super::{CrossEntropyGradOps, CrossEntropyGrads, CrossEntropyOps, IGNORED, SoftmaxGradOps, SoftmaxGrads, SoftmaxOps};
-use crate::flex::{SharedMut, contiguous, dims, tensor, values};
-use crate::simd::{Kernel, dispatch, exp, ln};
+use crate::cpu::math::{exp, ln};
+use crate::cpu::simd::{Kernel, dispatch};
+use crate::cpu::{SharedMut, contiguous, dims, tensor, values};
 
 /// Pixels of a task.
 const TILE: usize = 256;

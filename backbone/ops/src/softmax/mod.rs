@@ -12,7 +12,7 @@ use std::sync::Arc;
 use burn::backend::Dispatch;
 use burn::prelude::*;
 
-use crate::flex::{has_kernel, is_native};
+use crate::device::{has_kernel, is_native};
 use crate::operation::operation;
 use crate::precision::{in_float32, is_narrow};
 

@@ -3,78 +3,58 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow, bail};
-use mask_rcnn::{HeadsConfig, MaskRcnnConfig};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use vision_datasets::coco::{CocoDataset, CocoOptions};
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::scenes::SceneObjects;
 use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
-use vmamba::zoo::BackboneConfig;
-use vmamba_train::TrainConfig;
 
-use crate::configured::check_task;
-use crate::init::Init;
+use super::model::DetectionModelConfig;
+use crate::run_config::{DataConfig, RunConfig, Section, TaskConfig};
 use crate::scenes::SceneSource;
 use crate::split::Split;
 
 /// The name of the task in configurations and checkpoints.
 pub const TASK: &str = "detection";
 
-/// Detection and instance segmentation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DetectionConfig {
-    /// `"detection"`. It may be left out where a program or type names the task.
-    #[serde(default)]
-    pub task: Option<String>,
-    /// Name of the configuration. Programs print the published row of this name beside their own result.
-    pub name: String,
-    /// Where training starts from: `"random"`, or a checkpoint (a classifier for the backbone, or a whole detector). It has no default.
-    pub init: Init,
-    /// The model.
-    pub model: DetectionModelConfig,
-    /// The data.
-    pub data: DetectionDataConfig,
-    /// Training.
-    pub train: TrainConfig,
+/// Detection and instance segmentation, as a task of configurations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetectionTask {}
+
+impl TaskConfig for DetectionTask {
+    const TASK: &'static str = TASK;
+    type Model = DetectionModelConfig;
+    type Data = DetectionDataConfig;
+    type Test = DetectionTestConfig;
 }
 
-/// Mask R-CNN. The data give the number of classes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DetectionModelConfig {
-    /// The backbone: `preset = "vmamba_tiny_s1l8"` and any option that differs from the preset.
-    pub backbone: BackboneConfig,
-    /// Neck, RPN and RoI heads.
-    #[serde(default)]
-    pub heads: HeadsConfig,
-}
+/// The configuration of a detector.
+pub type DetectionConfig = RunConfig<DetectionTask>;
 
-impl DetectionModelConfig {
-    /// The configuration of the whole model for a number of classes.
-    pub fn for_classes(&self, num_classes: usize) -> MaskRcnnConfig {
-        MaskRcnnConfig { backbone: self.backbone.clone(), num_classes, heads: self.heads.clone() }
+/// Images with annotated objects, and their transforms.
+pub type DetectionDataConfig = DataConfig<DetectionSource, DetectionTrainPipeline, DetectionTestPipeline>;
+
+impl Section for DetectionDataConfig {
+    fn validate(&self) -> Result<(), String> {
+        self.validate_workers()?;
+        self.train.validate().map_err(|reason| format!("train.{reason}"))?;
+        if self.test.scale.is_some_and(|scale| scale.contains(&0)) {
+            return Err("test.scale must be two positive limits".to_owned());
+        }
+        Ok(())
     }
 }
 
-/// The data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Evaluation of a detector; it has no settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DetectionDataConfig {
-    /// Where images and annotations come from.
-    pub source: DetectionSource,
-    /// Transforms of training images.
-    pub train: DetectionTrainPipeline,
-    /// Transforms of test images.
-    pub test: DetectionTestPipeline,
-    /// Worker threads that read and transform images.
-    #[serde(default = "workers")]
-    pub workers: usize,
-}
+pub struct DetectionTestConfig {}
 
-pub(super) fn workers() -> usize {
-    2
+impl Section for DetectionTestConfig {
+    fn validate(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Where images and annotations come from.
@@ -155,25 +135,5 @@ impl CocoSource {
             notes.push(format!("{annotations}: {empty} images without annotation and {small} tiny ones are left out of training"));
         }
         Ok(OpenedData { data: Arc::new(data), notes })
-    }
-}
-
-impl DetectionConfig {
-    /// Validates value ranges.
-    ///
-    /// # Errors
-    /// Names the first invalid field.
-    pub fn validate(&self) -> Result<()> {
-        check_task(TASK, self.task.as_deref())?;
-        self.train.validate()?;
-        if self.data.workers == 0 {
-            bail!("data.workers must be at least 1");
-        }
-        self.data.train.validate().map_err(|reason| anyhow!("data.train.{reason}"))?;
-        if self.data.test.scale.is_some_and(|scale| scale.contains(&0)) {
-            bail!("data.test.scale must be two positive limits");
-        }
-        self.model.for_classes(1).validate().map_err(|error| anyhow!("model.{error}"))?;
-        Ok(())
     }
 }

@@ -3,29 +3,33 @@
 pub mod config;
 pub mod evaluate;
 pub mod load;
+pub mod model;
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use mask_rcnn::{ImageTruth, MaskRcnn, MaskRcnnConfig, RandomChoice, official_key};
 use vision_datasets::coco::EvalReport;
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
-use vision_datasets::sample::{DetectionDataset, Instance};
-use vmamba::FeaturePyramid;
+use vision_datasets::sample::DetectionDataset;
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
-use vmamba::zoo::Backbone;
+use vmamba_detection::{Detector, ImageTruth, RandomChoice};
 use vmamba_train::guard::is_finite;
+use vmamba_train::optimizer::Groups;
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
+use vmamba_types::Instance;
 
-pub use config::{DetectionConfig, TASK};
+pub use config::{DetectionConfig, DetectionTask, TASK};
 pub use evaluate::{DetectionEvaluation, Predictor};
 pub use load::{LoadedDetector, load_detector};
+pub use model::{AnyDetector, DetectionModelConfig, is_checkpoint};
 
-use crate::configured::{Common, Configured};
+use crate::configured::Configured;
 use crate::split::Split;
 
 /// The figures of the newest validation.
@@ -37,25 +41,22 @@ pub struct Reports {
     pub masks: EvalReport,
 }
 
-/// Training of a detector.
-pub struct Detection {
+/// Training of a detector `M` on any dataset.
+pub struct Detection<M> {
     config: DetectionConfig,
     train: Arc<dyn DetectionDataset>,
     val: Arc<dyn DetectionDataset>,
+    /// What was left out of the data, a sentence each.
     notes: Vec<String>,
     reports: Mutex<Option<Reports>>,
+    model: PhantomData<fn() -> M>,
 }
 
-impl Detection {
-    /// Trains on `train` and validates on `val`, which must have the same classes, as `config` says. The configuration's `data.source` is
-    /// not opened.
+impl<M: Detector> Detection<M> {
+    /// Trains on `train` and validates on `val`, which must have the same classes. `config` gives the transforms and describes the model in
+    /// checkpoints; its `data.source` is not opened.
     pub fn new(train: Arc<dyn DetectionDataset>, val: Arc<dyn DetectionDataset>, config: DetectionConfig) -> Self {
-        Self { config, train, val, notes: Vec::new(), reports: Mutex::new(None) }
-    }
-
-    /// The configuration of the model for these data.
-    pub fn model_config(&self) -> MaskRcnnConfig {
-        self.config.model.for_classes(self.train.classes().len())
+        Self { config, train, val, notes: Vec::new(), reports: Mutex::new(None), model: PhantomData }
     }
 
     /// The validation set.
@@ -69,15 +70,16 @@ impl Detection {
     }
 
     /// Predicts as the validation does.
-    pub fn predictor<'a>(&'a self, model: &'a MaskRcnn<Backbone>, device: &'a Device) -> Predictor<'a> {
+    pub fn predictor<'a>(&'a self, model: &'a M, device: &'a Device) -> Predictor<'a, M> {
         Predictor { model, device, pipeline: &self.config.data.test, precision: Precision::Float32 }
     }
 }
 
 /// The images of a batch, `[batch, 3, height, width]`.
-fn images(batch: &DetectionBatch, device: &Device) -> Tensor<4> {
+fn images(batch: &DetectionBatch, context: &StepContext) -> Tensor<4> {
     let [height, width] = batch.size;
-    Tensor::from_data(TensorData::new(batch.images.clone(), [batch.names.len(), 3, height, width]), device)
+    let shape = [batch.names.len(), 3, height, width];
+    context.precision.input(Tensor::from_data(TensorData::new(batch.images.clone(), shape), &context.device))
 }
 
 /// The ground truth of a batch, crowds apart.
@@ -90,8 +92,8 @@ fn truth(batch: &DetectionBatch) -> Vec<ImageTruth> {
     batch.instances.iter().zip(&batch.image_sizes).map(of_image).collect()
 }
 
-impl Recipe for Detection {
-    type Model = MaskRcnn<Backbone>;
+impl<M: Detector + Module + 'static> Recipe for Detection<M> {
+    type Model = M;
     type Batch = DetectionBatch;
 
     fn samples(&self) -> usize {
@@ -105,23 +107,14 @@ impl Recipe for Detection {
         Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
     }
 
-    fn loss(&self, model: &MaskRcnn<Backbone>, batch: &DetectionBatch, context: &StepContext) -> StepLoss {
-        let images = context.precision.input(images(batch, &context.device));
-        let loss = model.loss(images, &truth(batch), &mut RandomChoice::new(context.seed));
-        let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
-        let sum = |terms: &[Tensor<1>]| terms.iter().map(scalar).sum::<f64>();
-        let parts = [
-            ("loss_rpn_cls", sum(&loss.rpn_cls)),
-            ("loss_rpn_bbox", sum(&loss.rpn_bbox)),
-            ("loss_cls", scalar(&loss.cls)),
-            ("acc", loss.accuracy),
-            ("loss_bbox", scalar(&loss.bbox)),
-            ("loss_mask", scalar(&loss.mask)),
-        ];
-        StepLoss { total: loss.total, parts: parts.map(|(name, value)| (name.to_owned(), value)).to_vec() }
+    fn loss(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> StepLoss {
+        let loss = model.loss(images(batch, context), &truth(batch), &mut RandomChoice::new(context.seed));
+        let scalar = |value: Tensor<1>| f64::from(value.into_scalar::<f32>());
+        let parts = loss.parts.into_iter().map(|(name, part)| (name, scalar(part))).chain(loss.accuracies).collect();
+        StepLoss { total: loss.total, parts }
     }
 
-    fn validate(&self, model: &MaskRcnn<Backbone>, device: &Device) -> Result<Scalars, BoxError> {
+    fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
         let found = self.predictor(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?;
         let (boxes, masks) = (found.boxes, found.masks);
         let figures = [
@@ -137,29 +130,31 @@ impl Recipe for Detection {
     }
 
     fn keys(&self) -> KeyMap {
-        official_key
+        M::official_key
+    }
+
+    fn parameter_groups(&self) -> Groups {
+        Arc::new(self.config.model.backbone().clone())
     }
 
     fn sample_names(&self, batch: &DetectionBatch) -> Vec<String> {
         batch.names.clone()
     }
 
-    fn first_non_finite_module(&self, model: &MaskRcnn<Backbone>, batch: &DetectionBatch, context: &StepContext) -> Option<String> {
-        let first = |what: &str, maps: &[Tensor<4>]| Some(format!("{what}, output {}", maps.iter().position(|map| !is_finite(map))?));
-        let images = context.precision.input(images(batch, &context.device));
+    fn first_non_finite_module(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> Option<String> {
+        let images = images(batch, context);
         if !is_finite(&images) {
             return Some("the images".to_owned());
         }
-        let features = model.backbone.forward_features(images);
-        first("backbone", &features).or_else(|| {
-            let levels = model.neck.forward(features);
-            first("neck", &levels).or_else(|| {
-                let rpn = model.rpn_head.forward(&levels);
-                first("rpn_head.rpn_cls", &rpn.objectness).or_else(|| first("rpn_head.rpn_reg", &rpn.deltas)).or_else(|| {
-                    let boxes = batch.instances.iter().flatten().all(|instance| instance.bbox.iter().all(|side| side.is_finite()));
-                    Some(if boxes { "roi_head" } else { "the boxes of the annotations" }.to_owned())
-                })
-            })
+        let mut first = None;
+        model.observe(images, &mut |module, index, output| {
+            if first.is_none() && !is_finite(output) {
+                first = Some(format!("{module}, output {index}"));
+            }
+        });
+        first.or_else(|| {
+            let boxes = batch.instances.iter().flatten().all(|instance| instance.bbox.iter().all(|side| side.is_finite()));
+            Some(if boxes { "roi_head" } else { "the boxes of the annotations" }.to_owned())
         })
     }
 
@@ -176,34 +171,14 @@ impl Recipe for Detection {
     }
 
     fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
-        let config = DetectionConfig { task: Some(TASK.to_owned()), train: config.clone(), ..self.config.clone() };
-        Ok(BTreeMap::from([
-            ("task".to_owned(), TASK.to_owned()),
-            ("metric".to_owned(), self.metric().to_owned()),
-            ("config".to_owned(), serde_json::to_string(&config)?),
-            ("classes".to_owned(), serde_json::to_string(self.train.classes())?),
-            ("validation_images".to_owned(), self.val.len().to_string()),
-        ]))
+        self.config.metadata(config, self.train.classes(), self.val.len(), self.metric())
     }
 }
 
-impl Configured for Detection {
-    type Config = DetectionConfig;
+impl Configured for Detection<AnyDetector> {
+    type Task = DetectionTask;
 
-    const TASK: &'static str = TASK;
     const DEMO: &'static str = include_str!("../../../../configs/demo/scenes_det.toml");
-
-    fn common(config: &DetectionConfig) -> Common<'_> {
-        Common { task: config.task.as_deref(), name: &config.name, init: &config.init, train: &config.train }
-    }
-
-    fn name_task(config: &mut DetectionConfig) {
-        config.task.get_or_insert_with(|| TASK.to_owned());
-    }
-
-    fn validate_config(config: &DetectionConfig) -> Result<()> {
-        config.validate()
-    }
 
     fn open(config: &DetectionConfig) -> Result<Self> {
         let train = config.data.source.open(Split::Train, None)?;
@@ -212,18 +187,19 @@ impl Configured for Detection {
         Ok(Self { notes, ..Self::new(train.data, val.data, config.clone()) })
     }
 
-    fn random_model(&self, config: &DetectionConfig, device: &Device) -> Result<MaskRcnn<Backbone>> {
-        device.seed(config.train.seed);
-        self.model_config().try_init(device).context("model")
+    fn random_model(&self, device: &Device) -> Result<AnyDetector> {
+        device.seed(self.config.train.seed);
+        self.config.model.try_init(self.train.classes().len(), device).context("model")
     }
 
-    fn initial_model(&self, config: &DetectionConfig, device: &Device) -> Result<(MaskRcnn<Backbone>, Option<LoadReport>)> {
-        load::start_from(self.random_model(config, device)?, &self.model_config(), &config.init)
+    fn pretrained_model(&self, path: &std::path::Path, device: &Device) -> Result<(AnyDetector, LoadReport)> {
+        device.seed(self.config.train.seed);
+        self.config.model.init_from(self.train.classes().len(), path, device)
     }
 
-    fn complexity(&self, config: &DetectionConfig) -> (Complexity, [usize; 2]) {
-        let size = complexity_size(config);
-        (self.model_config().complexity(size), size)
+    fn complexity(&self) -> (Complexity, [usize; 2]) {
+        let size = complexity_size(&self.config);
+        (self.config.model.complexity(self.train.classes().len(), size), size)
     }
 
     fn describe_data(&self) -> String {

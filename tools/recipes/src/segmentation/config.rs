@@ -7,42 +7,34 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use upernet::inference::InferenceMode;
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig};
-use vision_datasets::ade20k::{self, FolderDataset};
-use vision_datasets::sample::{ClassList, SegmentationDataset};
+use vision_datasets::ade20k::{self, FolderDataset, FolderOptions};
+use vision_datasets::class_list::read_class_list;
+use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::scenes::{SceneDataset, scene_classes};
 use vision_datasets::transforms::{TestPipeline, TrainPipeline};
 use vmamba::zoo::BackboneConfig;
-use vmamba_train::TrainConfig;
+use vmamba_types::ClassList;
 
-use crate::configured::check_task;
-use crate::init::Init;
+use crate::run_config::{DataConfig, RunConfig, Section, TaskConfig};
 use crate::scenes::SceneSource;
 use crate::split::Split;
 
 /// The name of the task in configurations and checkpoints.
 pub const TASK: &str = "segmentation";
 
-/// Semantic segmentation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SegmentationConfig {
-    /// `"segmentation"`. It may be left out where a program or type names the task.
-    #[serde(default)]
-    pub task: Option<String>,
-    /// Name of the configuration. Programs print the published row of this name beside their own result.
-    pub name: String,
-    /// Where training starts from: `"random"`, or a checkpoint (a classifier for the backbone, or a whole segmentor). It has no default.
-    pub init: Init,
-    /// The model.
-    pub model: SegmentationModelConfig,
-    /// The data.
-    pub data: SegmentationDataConfig,
-    /// Training.
-    pub train: TrainConfig,
-    /// Evaluation.
-    #[serde(default)]
-    pub test: TestConfig,
+/// Semantic segmentation, as a task of configurations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentationTask {}
+
+impl TaskConfig for SegmentationTask {
+    const TASK: &'static str = TASK;
+    type Model = SegmentationModelConfig;
+    type Data = SegmentationDataConfig;
+    type Test = TestConfig;
 }
+
+/// The configuration of a segmentor.
+pub type SegmentationConfig = RunConfig<SegmentationTask>;
 
 /// UperNet. The data give the number of classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,23 +57,23 @@ impl SegmentationModelConfig {
     }
 }
 
-/// The data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SegmentationDataConfig {
-    /// Where images and label maps come from.
-    pub source: SegmentationSource,
-    /// Transforms of training images.
-    pub train: TrainPipeline,
-    /// Transforms of test images.
-    pub test: TestPipeline,
-    /// Worker threads that read and transform images.
-    #[serde(default = "workers")]
-    pub workers: usize,
+impl Section for SegmentationModelConfig {
+    fn validate(&self) -> Result<(), String> {
+        self.for_classes(1).validate().map_err(|error| error.to_string())
+    }
 }
 
-fn workers() -> usize {
-    2
+/// Images with label maps, and their transforms.
+pub type SegmentationDataConfig = DataConfig<SegmentationSource, TrainPipeline, TestPipeline>;
+
+impl Section for SegmentationDataConfig {
+    fn validate(&self) -> Result<(), String> {
+        self.validate_workers()?;
+        if self.train.crop.size.contains(&0) {
+            return Err("train.crop.size must be at least 1".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// Where images and label maps come from.
@@ -137,7 +129,8 @@ impl SegmentationSource {
                     Split::Train => &source.train_split,
                     Split::Val => &source.val_split,
                 };
-                Ok(Arc::new(FolderDataset::open(&source.root, name, source.read_classes()?, source.reduce_zero_label)?))
+                let options = FolderOptions { classes: source.read_classes()?, reduce_zero_label: source.reduce_zero_label };
+                Ok(Arc::new(FolderDataset::open(&source.root, name, &options)?))
             }
             Self::Own => bail!("data.source: the model was trained on a dataset of another program; name the data with a configuration"),
         }
@@ -168,7 +161,7 @@ impl SegmentationSource {
 impl FolderSource {
     fn read_classes(&self) -> Result<ClassList> {
         match &self.classes {
-            Some(file) => Ok(ClassList::read(&self.root.join(file))?),
+            Some(file) => Ok(read_class_list(&self.root.join(file))?),
             None => Ok(ade20k::classes()),
         }
     }
@@ -200,23 +193,10 @@ pub fn default_slide(crop: [usize; 2]) -> InferenceMode {
     InferenceMode::Slide { crop, stride: crop.map(|side| (side * 2 / 3).max(1)) }
 }
 
-impl SegmentationConfig {
-    /// Validates value ranges.
-    ///
-    /// # Errors
-    /// Names the first invalid field.
-    pub fn validate(&self) -> Result<()> {
-        check_task(TASK, self.task.as_deref())?;
-        self.train.validate()?;
-        for (field, value) in
-            [("data.workers", self.data.workers), ("data.train.crop.size", self.data.train.crop.size[0].min(self.data.train.crop.size[1]))]
-        {
-            if value == 0 {
-                bail!("{field} must be at least 1");
-            }
-        }
-        if self.test.tta_ratios.0.is_empty() || self.test.tta_ratios.0.iter().any(|ratio| *ratio <= 0.0) {
-            bail!("test.tta_ratios must be positive factors");
+impl Section for TestConfig {
+    fn validate(&self) -> Result<(), String> {
+        if self.tta_ratios.0.is_empty() || self.tta_ratios.0.iter().any(|ratio| *ratio <= 0.0) {
+            return Err("tta_ratios must be positive factors".to_owned());
         }
         Ok(())
     }

@@ -1,42 +1,17 @@
-//! Segmentors from checkpoints: to train on, and ready to predict.
+//! Segmentors from checkpoints, ready to predict.
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use burn::module::Module;
 use burn::prelude::*;
-use upernet::{UperNet, UperNetConfig, official_key};
-use vision_datasets::sample::ClassList;
-use vmamba::checkpoint::{Checkpoint, LoadReport, Weights, load_into};
+use upernet::UperNet;
+use vmamba::checkpoint::Checkpoint;
 use vmamba::zoo::Backbone;
+use vmamba_types::ClassList;
 
-use super::config::{SegmentationConfig, TASK};
-use crate::init::Init;
-
-/// The model with the weights that training starts from.
-pub(super) fn start_from(model: UperNet<Backbone>, config: &UperNetConfig, init: &Init) -> Result<(UperNet<Backbone>, Option<LoadReport>)> {
-    let Init::Checkpoint(path) = init else { return Ok((model, None)) };
-    let checkpoint = Checkpoint::read(path).context("init")?;
-    let state = config.backbone.official_state(checkpoint.state_dict(Weights::Auto).context("init")?);
-    let context = || format!("init = \"{}\"", path.display());
-    if state.keys().any(|key| key.starts_with("decode_head.")) {
-        // A segmentor for other classes: everything but the last layers.
-        let options = config
-            .backbone
-            .load_options()
-            .may_be_missing("decode_head.conv_seg.")
-            .may_be_missing("auxiliary_head.conv_seg.")
-            .ignore_unexpected("auxiliary_head.");
-        let (model, report) = load_into(model, &official_key, &state, &options).with_context(context)?;
-        return Ok((model, Some(report)));
-    }
-    // A classifier: its head is not used, and it has no norms on the outputs of its stages.
-    let options = config.backbone.classifier_file_options();
-    let state = config.backbone.backbone_state(state);
-    let UperNet { backbone, decode_head, auxiliary_head } = model;
-    let (backbone, report) = load_into(backbone, &vmamba::zoo::key, &state, &options).with_context(context)?;
-    Ok((UperNet { backbone, decode_head, auxiliary_head }, Some(report)))
-}
+use super::config::SegmentationConfig;
+use crate::run_config::Header;
 
 /// A segmentor from a checkpoint, ready to predict.
 pub struct LoadedSegmentor {
@@ -57,28 +32,11 @@ pub struct LoadedSegmentor {
 /// When the file is no segmentation checkpoint, does not fit, or needs a configuration.
 pub fn load_segmentor(path: &Path, config: Option<SegmentationConfig>, device: &Device) -> Result<LoadedSegmentor> {
     let checkpoint = Checkpoint::read(path)?;
-    let metadata = checkpoint.metadata().clone();
-    let own = checkpoint.is_ours();
-    if let Some(task) = metadata.get("task").filter(|task| own && *task != TASK) {
-        bail!("{} is a checkpoint for {task}, not for {TASK}", path.display());
-    }
-    let field = |name: &str| metadata.get(name).filter(|_| own);
-    let config = match (config, field("config")) {
-        (Some(config), _) => config,
-        (None, Some(text)) => serde_json::from_str(text).with_context(|| format!("{}: its configuration", path.display()))?,
-        (None, None) => bail!("{} does not say what model it is; name its configuration with --config", path.display()),
-    };
-    let classes: ClassList = match field("classes") {
-        Some(text) => serde_json::from_str(text).with_context(|| format!("{}: its classes", path.display()))?,
+    let Header { config, classes, iteration } = Header::read(&checkpoint, config)?;
+    let classes: ClassList = match classes {
+        Some(classes) => classes,
         None => config.data.source.read_classes()?,
     };
-    let weights = if own && checkpoint.weight_sets().contains(&"model_ema") { Weights::Ema } else { Weights::Auto };
-    let state = config.model.backbone.official_state(checkpoint.state_dict(weights)?);
-    let model_config = config.model.for_classes(classes.len());
-    let model = model_config.try_init(device).context("model")?;
-    // Prediction does not need the auxiliary head.
-    let options = model_config.backbone.load_options().may_be_missing("auxiliary_head.").ignore_unexpected("auxiliary_head.");
-    let (model, _) = load_into(model, &official_key, &state, &options).with_context(|| path.display().to_string())?;
-    let iteration = field("iteration").and_then(|text| text.parse().ok());
-    Ok(LoadedSegmentor { model: model.valid(), config, classes, iteration })
+    let model = config.model.for_classes(classes.len()).load_checkpoint(&checkpoint, device)?.0.valid();
+    Ok(LoadedSegmentor { model, config, classes, iteration })
 }

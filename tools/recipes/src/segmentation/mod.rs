@@ -5,47 +5,45 @@ pub mod evaluate;
 pub mod load;
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use upernet::{UperNet, UperNetConfig, official_key};
+use upernet::{Segmentor, UperNet};
 use vision_datasets::ade20k::IouReport;
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
 use vision_datasets::sample::SegmentationDataset;
-use vmamba::FeaturePyramid;
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 use vmamba::zoo::Backbone;
 use vmamba_train::guard::is_finite;
+use vmamba_train::optimizer::Groups;
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 
-pub use config::{SegmentationConfig, TASK};
+pub use config::{SegmentationConfig, SegmentationTask, TASK};
 pub use evaluate::{Predictor, SegmentationEvaluation};
 pub use load::{LoadedSegmentor, load_segmentor};
 
-use crate::configured::{Common, Configured};
+use crate::configured::Configured;
 use crate::split::Split;
 
-/// Training of a segmentor.
-pub struct Segmentation {
+/// Training of a segmentor `M` on any dataset.
+pub struct Segmentation<M> {
     config: SegmentationConfig,
     train: Arc<dyn SegmentationDataset>,
     val: Arc<dyn SegmentationDataset>,
     report: Mutex<Option<IouReport>>,
+    model: PhantomData<fn() -> M>,
 }
 
-impl Segmentation {
-    /// Trains on `train` and validates on `val`, which must have the same classes, as `config` says. The configuration's `data.source` is
-    /// not opened.
+impl<M: Segmentor> Segmentation<M> {
+    /// Trains on `train` and validates on `val`, which must have the same classes. `config` gives the transforms and describes the model in
+    /// checkpoints; its `data.source` is not opened.
     pub fn new(train: Arc<dyn SegmentationDataset>, val: Arc<dyn SegmentationDataset>, config: SegmentationConfig) -> Self {
-        Self { config, train, val, report: Mutex::new(None) }
-    }
-
-    /// The configuration of the model for these data.
-    pub fn model_config(&self) -> UperNetConfig {
-        self.config.model.for_classes(self.train.classes().len())
+        Self { config, train, val, report: Mutex::new(None), model: PhantomData }
     }
 
     /// The validation set.
@@ -59,20 +57,21 @@ impl Segmentation {
     }
 
     /// Predicts as the validation does.
-    pub fn predictor<'a>(&'a self, model: &'a UperNet<Backbone>, device: &'a Device) -> Predictor<'a> {
+    pub fn predictor<'a>(&'a self, model: &'a M, device: &'a Device) -> Predictor<'a, M> {
         let (pipeline, test) = (&self.config.data.test, &self.config.test);
         Predictor { model, device, pipeline, test, augment: false, precision: Precision::Float32 }
     }
 }
 
 /// The images of a batch, `[batch, 3, height, width]`.
-fn images(batch: &Batch, device: &Device) -> Tensor<4> {
+fn images(batch: &Batch, context: &StepContext) -> Tensor<4> {
     let [height, width] = batch.size;
-    Tensor::from_data(TensorData::new(batch.images.clone(), [batch.len, 3, height, width]), device)
+    let shape = [batch.len, 3, height, width];
+    context.precision.input(Tensor::from_data(TensorData::new(batch.images.clone(), shape), &context.device))
 }
 
-impl Recipe for Segmentation {
-    type Model = UperNet<Backbone>;
+impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
+    type Model = M;
     type Batch = Batch;
 
     fn samples(&self) -> usize {
@@ -86,21 +85,17 @@ impl Recipe for Segmentation {
         Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
     }
 
-    fn loss(&self, model: &UperNet<Backbone>, batch: &Batch, context: &StepContext) -> StepLoss {
+    fn loss(&self, model: &M, batch: &Batch, context: &StepContext) -> StepLoss {
         let [height, width] = batch.size;
-        let images = context.precision.input(images(batch, &context.device));
         let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
         let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [batch.len, height, width]), &context.device);
-        let loss = model.loss(images, labels);
-        let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
-        let mut parts = vec![("decode.loss_ce".to_owned(), scalar(&loss.decode_ce)), ("decode.acc_seg".to_owned(), loss.decode_accuracy)];
-        if let (Some(ce), Some(accuracy)) = (&loss.auxiliary_ce, loss.auxiliary_accuracy) {
-            parts.extend([("aux.loss_ce".to_owned(), scalar(ce)), ("aux.acc_seg".to_owned(), accuracy)]);
-        }
+        let loss = model.loss(images(batch, context), labels);
+        let scalar = |value: Tensor<1>| f64::from(value.into_scalar::<f32>());
+        let parts = loss.parts.into_iter().map(|(name, part)| (name, scalar(part))).chain(loss.accuracies).collect();
         StepLoss { total: loss.total, parts }
     }
 
-    fn validate(&self, model: &UperNet<Backbone>, device: &Device) -> Result<Scalars, BoxError> {
+    fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
         let report = self.predictor(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?.report;
         let figures = [("mIoU", report.mean_iou), ("mAcc", report.mean_accuracy), ("aAcc", report.all_accuracy)];
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
@@ -108,29 +103,29 @@ impl Recipe for Segmentation {
     }
 
     fn keys(&self) -> KeyMap {
-        official_key
+        M::official_key
+    }
+
+    fn parameter_groups(&self) -> Groups {
+        Arc::new(self.config.model.backbone.clone())
     }
 
     fn sample_names(&self, batch: &Batch) -> Vec<String> {
         batch.names.clone()
     }
 
-    fn first_non_finite_module(&self, model: &UperNet<Backbone>, batch: &Batch, context: &StepContext) -> Option<String> {
-        let images = context.precision.input(images(batch, &context.device));
+    fn first_non_finite_module(&self, model: &M, batch: &Batch, context: &StepContext) -> Option<String> {
+        let images = images(batch, context);
         if !is_finite(&images) {
             return Some("the images".to_owned());
         }
-        let features = model.backbone.forward_features(images);
-        if let Some(level) = features.iter().position(|level| !is_finite(level)) {
-            return Some(format!("backbone, output {level}"));
-        }
         let mut first = None;
-        let logits = model.decode_head.forward_observed(features, |name, x| {
-            if first.is_none() && !is_finite(x) {
-                first = Some(format!("decode_head.{name}"));
+        model.observe(images, &mut |module, index, output| {
+            if first.is_none() && !is_finite(output) {
+                first = Some(if index > 0 { format!("{module}, output {index}") } else { module.to_owned() });
             }
         });
-        first.or_else(|| (!is_finite(&logits)).then(|| "decode_head.conv_seg".to_owned()))
+        first
     }
 
     fn name(&self) -> String {
@@ -146,52 +141,33 @@ impl Recipe for Segmentation {
     }
 
     fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
-        let config = SegmentationConfig { task: Some(TASK.to_owned()), train: config.clone(), ..self.config.clone() };
-        Ok(BTreeMap::from([
-            ("task".to_owned(), TASK.to_owned()),
-            ("metric".to_owned(), self.metric().to_owned()),
-            ("config".to_owned(), serde_json::to_string(&config)?),
-            ("classes".to_owned(), serde_json::to_string(self.train.classes())?),
-            ("validation_images".to_owned(), self.val.len().to_string()),
-        ]))
+        self.config.metadata(config, self.train.classes(), self.val.len(), self.metric())
     }
 }
 
-impl Configured for Segmentation {
-    type Config = SegmentationConfig;
+impl Configured for Segmentation<UperNet<Backbone>> {
+    type Task = SegmentationTask;
 
-    const TASK: &'static str = TASK;
     const DEMO: &'static str = include_str!("../../../../configs/demo/scenes_seg.toml");
-
-    fn common(config: &SegmentationConfig) -> Common<'_> {
-        Common { task: config.task.as_deref(), name: &config.name, init: &config.init, train: &config.train }
-    }
-
-    fn name_task(config: &mut SegmentationConfig) {
-        config.task.get_or_insert_with(|| TASK.to_owned());
-    }
-
-    fn validate_config(config: &SegmentationConfig) -> Result<()> {
-        config.validate()
-    }
 
     fn open(config: &SegmentationConfig) -> Result<Self> {
         let source = &config.data.source;
         Ok(Self::new(source.open(Split::Train)?, source.open(Split::Val)?, config.clone()))
     }
 
-    fn random_model(&self, config: &SegmentationConfig, device: &Device) -> Result<UperNet<Backbone>> {
-        device.seed(config.train.seed);
-        self.model_config().try_init(device).context("model")
+    fn random_model(&self, device: &Device) -> Result<UperNet<Backbone>> {
+        device.seed(self.config.train.seed);
+        self.config.model.for_classes(self.train.classes().len()).try_init(device).context("model")
     }
 
-    fn initial_model(&self, config: &SegmentationConfig, device: &Device) -> Result<(UperNet<Backbone>, Option<LoadReport>)> {
-        load::start_from(self.random_model(config, device)?, &self.model_config(), &config.init)
+    fn pretrained_model(&self, path: &std::path::Path, device: &Device) -> Result<(UperNet<Backbone>, LoadReport)> {
+        device.seed(self.config.train.seed);
+        Ok(self.config.model.for_classes(self.train.classes().len()).init_from(path, device)?)
     }
 
-    fn complexity(&self, config: &SegmentationConfig) -> (Complexity, [usize; 2]) {
-        let size = config.data.train.crop.size;
-        (self.model_config().complexity(size), size)
+    fn complexity(&self) -> (Complexity, [usize; 2]) {
+        let size = self.config.data.train.crop.size;
+        (self.config.model.for_classes(self.train.classes().len()).complexity(size), size)
     }
 
     fn describe_data(&self) -> String {

@@ -72,7 +72,7 @@ impl Images {
     pub fn candidates(&self) -> usize {
         match &self.source {
             ImageSource::Files { files, .. } => files.len(),
-            ImageSource::Scenes(scenes) => scenes.scene_count(),
+            ImageSource::Scenes(scenes) => scenes.config().count,
         }
     }
 

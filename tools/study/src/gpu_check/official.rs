@@ -3,10 +3,11 @@
 //! Without dropout and stochastic depth, as all cases were made.
 
 use anyhow::{Context, Result, anyhow};
-use mask_rcnn::{AnchorConfig, HeadsConfig, MaskRcnnConfig, MaxIouAssigner, ProposalConfig, RandomSampler};
+use mask_rcnn::{HeadsConfig, MaskRcnnConfig};
 use serde_json::Value;
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig};
 use vmamba::{OfficialConfig, VmambaConfig};
+use vmamba_detection::{AnchorConfig, MaxIouAssigner, ProposalConfig, RandomSampler};
 
 /// A field by its path, such as `decode_head.channels`.
 fn field<'a>(value: &'a Value, path: &str) -> Result<&'a Value> {

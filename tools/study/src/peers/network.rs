@@ -3,9 +3,10 @@
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::prelude::*;
 use burn::tensor::Distribution;
-use mask_rcnn::{ImageInfo, MaskRcnnConfig};
-use upernet::{UperHeadConfig, UperNetConfig};
+use mask_rcnn::MaskRcnnConfig;
+use upernet::{Segmentor, UperHeadConfig, UperNetConfig};
 use vmamba::Preset;
+use vmamba_detection::{Detector, ImageInfo};
 
 use super::{Task, Work};
 
@@ -45,7 +46,7 @@ impl Network {
             }
             Work::Detect => {
                 padded = size.map(|side| side.next_multiple_of(DIVISOR));
-                let mut config = MaskRcnnConfig::new(preset.config(), 80);
+                let mut config = MaskRcnnConfig::on(preset.config(), 80);
                 // Random weights find every class equally improbable; so the heads work on as many boxes as they may.
                 config.heads.test.score_threshold = 0.0;
                 let model = config.init(&device);

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use upernet::inference::InferenceMode;
-use vision_datasets::sample::ClassList;
 use vmamba::checkpoint::Checkpoint;
+use vmamba_types::ClassList;
 
 use super::Benchmark;
 use vmamba_recipes::config;
@@ -119,7 +119,7 @@ impl RunConfig {
     /// Parameters and multiply-accumulates / 1e9 at `[height, width]`; none for an image the backbone does not take.
     pub fn cost(&self, classes: usize, size: [usize; 2]) -> Option<(u64, f64)> {
         let (backbone, complexity): (_, Box<dyn Fn() -> _>) = match self {
-            Self::Detection(config) => (&config.model.backbone, Box::new(|| config.model.for_classes(classes).complexity(size))),
+            Self::Detection(config) => (config.model.backbone(), Box::new(|| config.model.complexity(classes, size))),
             Self::Segmentation(config) => (&config.model.backbone, Box::new(|| config.model.for_classes(classes).complexity(size))),
         };
         backbone.check_image(size).ok()?;

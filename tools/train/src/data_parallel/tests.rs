@@ -243,7 +243,11 @@ fn a_loss_that_is_not_finite_on_the_second_device_stops_the_step_on_all() {
 #[test]
 fn all_copies_have_the_same_weights_after_every_step_and_a_failure_of_one_is_an_error() {
     let (group, recipe, config) = (cpus(3), Fit::default(), config(9, 2, 1));
-    let mut first = Replica::new(group.first().clone(), curve(group.first()), Optimizer::new(config.optimizer.clone(), str::to_owned));
+    let mut first = Replica::new(
+        group.first().clone(),
+        curve(group.first()),
+        Optimizer::new(config.optimizer.clone(), str::to_owned, recipe.parameter_groups()),
+    );
     let (recipe, group) = (&recipe, &group);
     std::thread::scope(|scope| {
         let others = Others::start(scope, group, &first);
@@ -284,7 +288,8 @@ fn batch_norms_keep_the_statistics_of_their_device_and_frozen_parameters_are_fro
     let norm = BatchNormConfig::new(1).init(group.first());
     let model = Normed { norm, fixed: Param::from_tensor(Tensor::ones([1], group.first())) };
     let (model, _) = freeze(model, &config, keys).unwrap();
-    let mut first = Replica::new(group.first().clone(), model, Optimizer::new(config.optimizer.clone(), keys));
+    let mut first =
+        Replica::new(group.first().clone(), model, Optimizer::new(config.optimizer.clone(), keys, Fit::default().parameter_groups()));
     std::thread::scope(|scope| {
         let others = Others::start(scope, &group, &first);
         let train = |replica: &mut Replica<Normed>, level: f32| {

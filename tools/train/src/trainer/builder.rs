@@ -144,12 +144,13 @@ impl<R: Recipe> TrainerBuilder<R> {
         let keys = recipe.keys();
         let model = on_device(model, group.first());
         let (model, _) = freeze(model, &config, keys)?;
+        let groups = recipe.parameter_groups();
         if let Some(decay) = config.optimizer.layer_decay
-            && !trainable(&model, keys).keys().any(|key| decay.acts_on(key))
+            && !trainable(&model, keys).keys().any(|key| groups.layer_of(key, decay.by).is_some())
         {
-            return Err(TrainError::config("optimizer.layer_decay", ": no parameter of this backbone has a key that it knows"));
+            return Err(TrainError::config("optimizer.layer_decay", ": this backbone does not divide its parameters into layers"));
         }
-        let optimizer = Optimizer::new(config.optimizer.clone(), keys);
+        let optimizer = Optimizer::new(config.optimizer.clone(), keys, groups);
         let ema = config.ema.map(|decay| Ema::new(decay, keys, &model));
         let first = Replica::new(group.first().clone(), model, optimizer);
         Ok(Trainer {

@@ -1,0 +1,156 @@
+//! The configuration of a training run, the same for every task.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use vmamba_train::{BoxError, TrainConfig};
+
+use crate::init::Init;
+
+/// A table of a configuration.
+pub trait Section: Clone + Debug + PartialEq + Serialize + DeserializeOwned {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Begins with the name of the first invalid field.
+    fn validate(&self) -> Result<(), String>;
+}
+
+/// The tables in which the configurations of the tasks differ.
+pub trait TaskConfig: Clone + Debug + PartialEq {
+    /// The task, as configurations and checkpoints name it.
+    const TASK: &'static str;
+    /// The model. The data give the number of classes.
+    type Model: Section;
+    /// The data and their transforms.
+    type Data: Section;
+    /// Evaluation.
+    type Test: Section + Default;
+}
+
+/// The configuration of a training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, bound = "")]
+pub struct RunConfig<T: TaskConfig> {
+    /// The task: `"detection"` or `"segmentation"`. It may be left out where a program or a type names the task.
+    #[serde(default)]
+    pub task: Option<String>,
+    /// Name of the configuration. Programs print the published row of this name beside their own result.
+    pub name: String,
+    /// Where training starts from: `"random"`, or a checkpoint (a classifier for the backbone, or a whole model). It has no default.
+    pub init: Init,
+    /// The model.
+    pub model: T::Model,
+    /// The data.
+    pub data: T::Data,
+    /// Training.
+    pub train: TrainConfig,
+    /// Evaluation.
+    #[serde(default)]
+    pub test: T::Test,
+}
+
+impl<T: TaskConfig> RunConfig<T> {
+    /// Validates value ranges, and refuses the configuration of another task.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<()> {
+        if let Some(task) = self.task.as_deref().filter(|task| *task != T::TASK) {
+            bail!("task = \"{task}\": this is a configuration for {task}, not for {}", T::TASK);
+        }
+        self.train.validate()?;
+        self.data.validate().map_err(|reason| anyhow!("data.{reason}"))?;
+        self.model.validate().map_err(|reason| anyhow!("model.{reason}"))?;
+        self.test.validate().map_err(|reason| anyhow!("test.{reason}"))
+    }
+
+    /// Writes the task into a configuration that leaves it out.
+    pub fn name_task(&mut self) {
+        self.task.get_or_insert_with(|| T::TASK.to_owned());
+    }
+
+    /// What a checkpoint of a run says about itself: with the configuration and the classes it can be used without other files. `train` are
+    /// the settings the run was really trained with.
+    ///
+    /// # Errors
+    /// When a value cannot be serialised.
+    pub(crate) fn metadata(
+        &self,
+        train: &TrainConfig,
+        classes: &vmamba_types::ClassList,
+        validation_images: usize,
+        metric: &str,
+    ) -> Result<BTreeMap<String, String>, BoxError> {
+        let mut config = Self { train: train.clone(), ..self.clone() };
+        config.name_task();
+        Ok(BTreeMap::from([
+            ("task".to_owned(), T::TASK.to_owned()),
+            ("metric".to_owned(), metric.to_owned()),
+            ("config".to_owned(), serde_json::to_string(&config)?),
+            ("classes".to_owned(), serde_json::to_string(classes)?),
+            ("validation_images".to_owned(), validation_images.to_string()),
+        ]))
+    }
+}
+
+/// The data of a task and their transforms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig<Source, Train, Test> {
+    /// Where the data come from.
+    pub source: Source,
+    /// Transforms of training images.
+    pub train: Train,
+    /// Transforms of test images.
+    pub test: Test,
+    /// Worker threads that read and transform images.
+    #[serde(default = "workers")]
+    pub workers: usize,
+}
+
+fn workers() -> usize {
+    2
+}
+
+impl<Source, Train, Test> DataConfig<Source, Train, Test> {
+    /// Validates what all tasks share.
+    pub(crate) fn validate_workers(&self) -> Result<(), String> {
+        if self.workers == 0 { Err("workers must be at least 1".to_owned()) } else { Ok(()) }
+    }
+}
+
+/// What a checkpoint says about itself, beside its weights.
+pub(crate) struct Header<T: TaskConfig> {
+    pub(crate) config: RunConfig<T>,
+    /// The classes, if the checkpoint names them.
+    pub(crate) classes: Option<vmamba_types::ClassList>,
+    /// The iteration, if the checkpoint gives one.
+    pub(crate) iteration: Option<u64>,
+}
+
+impl<T: TaskConfig> Header<T> {
+    /// Reads what a checkpoint says. A given configuration takes the place of the checkpoint's own.
+    ///
+    /// # Errors
+    /// When the checkpoint is for another task, or has no configuration and none is given.
+    pub(crate) fn read(checkpoint: &vmamba::checkpoint::Checkpoint, given: Option<RunConfig<T>>) -> Result<Self> {
+        let path = checkpoint.path().display();
+        let metadata = checkpoint.metadata();
+        let field = |name: &str| metadata.get(name).filter(|_| checkpoint.is_ours());
+        if let Some(task) = field("task").filter(|task| *task != T::TASK) {
+            bail!("{path} is a checkpoint for {task}, not for {}", T::TASK);
+        }
+        let config = match (given, field("config")) {
+            (Some(config), _) => config,
+            (None, Some(text)) => serde_json::from_str(text).with_context(|| format!("{path}: its configuration"))?,
+            (None, None) => bail!("{path} does not say what model it is; name its configuration with --config"),
+        };
+        let classes =
+            field("classes").map(|text| serde_json::from_str(text).with_context(|| format!("{path}: its classes"))).transpose()?;
+        Ok(Self { config, classes, iteration: field("iteration").and_then(|text| text.parse().ok()) })
+    }
+}
