@@ -22,15 +22,24 @@ pub fn statistics_table(boxes: &EvalReport, masks: &EvalReport) -> Table {
     table
 }
 
-/// AP, AP50 and AP75 of every class; `ids` are the category ids of `classes`.
+/// AP, AP50 and AP75 of every class, boxes beside masks; `ids` are the category ids of `classes`.
 pub fn category_table(boxes: &EvalReport, masks: &EvalReport, classes: &ClassList, ids: &[i64]) -> Table {
     let mut table = Table::new(["class", "bbox AP", "AP50", "AP75", "segm AP", "AP50", "AP75"]);
-    let places = boxes.category_ids();
+    let masks = category_rows(masks, classes, ids);
+    for (row, masks) in category_rows(boxes, classes, ids).rows().iter().zip(masks.rows()) {
+        table.push(row.iter().chain(&masks[1..]).cloned());
+    }
+    table
+}
+
+/// AP, AP50 and AP75 of every class; `ids` are the category ids of `classes`.
+pub fn category_rows(report: &EvalReport, classes: &ClassList, ids: &[i64]) -> Table {
+    let mut table = Table::new(["class", "AP", "AP50", "AP75"]);
+    let places = report.category_ids();
     for (name, id) in classes.names.iter().zip(ids) {
         let Some(place) = places.iter().position(|own| own == id) else { continue };
-        let (b, m) = (boxes.of_category(place), masks.of_category(place));
-        let cells = [b[0], b[1], b[2], m[0], m[1], m[2]].map(percent);
-        table.push(std::iter::once(Cell::Text(name.clone())).chain(cells));
+        let figures = report.of_category(place);
+        table.push([Cell::Text(name.clone()), percent(figures[0]), percent(figures[1]), percent(figures[2])]);
     }
     table
 }
