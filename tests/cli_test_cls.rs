@@ -9,13 +9,13 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
-use tests::tool::{Ran, run};
+use tests::tool::{Ran, program, run};
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::transforms::ClassificationPipeline;
 use vmamba::checkpoint::{StateDict, export_safetensors, state_dict_of};
 use vmamba::zoo::BackboneConfig;
 
-const TEST: &str = env!("CARGO_BIN_EXE_test_cls");
+const TEST: &str = program::TEST_CLS;
 
 const TINY: &str = r#"
 depths = [1, 1, 1, 1]

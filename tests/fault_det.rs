@@ -1,15 +1,15 @@
-//! Everything that can be wrong with the input of the detection tools: each gives one error that names the file and what is wrong with it,
-//! exit code 1, and loses nothing.
+//! Wrong input of the detection programs: each mistake gives exit code 1 and one error that names the file and the mistake, and no data are
+//! lost.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tests::tool::{Place, Ran, run};
+use tests::tool::{Place, Ran, program, run};
 use vmamba::checkpoint::{Checkpoint, StateTensor, Weights, export_safetensors};
 
-const TRAIN: &str = env!("CARGO_BIN_EXE_train_det");
-const TEST: &str = env!("CARGO_BIN_EXE_test_det");
+const TRAIN: &str = program::TRAIN_DET;
+const TEST: &str = program::TEST_DET;
 
 const ANNOTATIONS: &str = "data/annotations/instances_train.json";
 
@@ -25,7 +25,7 @@ fn change(place: &Place, edit: impl FnOnce(&mut Value)) {
     fs::write(&path, document.to_string()).expect("annotations");
 }
 
-/// The first annotation, after `edit`, must be refused with `parts`.
+/// Asserts that training refuses the first annotation after `edit` with an error that contains `parts`.
 fn refused(edit: impl FnOnce(&mut Value), parts: &[&str]) {
     let place = Place::detection(1);
     change(&place, |document| edit(&mut document["annotations"][0]));
@@ -102,7 +102,7 @@ fn all_images_empty() {
 fn an_image_that_is_missing_or_of_another_size() {
     let place = Place::detection(1);
     change(&place, |document| document["images"][2]["height"] = json!(65));
-    // A mask says the size too, and is read first.
+    // The mask, which has the size too, is read before the image.
     train(&place, &[]).failed(&["instances_train.json", "expected 64x65"]);
     let place = Place::detection(1);
     fs::remove_file(place.path("data/train/scene_000002.png")).expect("an image");
@@ -132,9 +132,9 @@ fn checkpoints_of_other_models() {
     let init = format!("init={checkpoint}");
     place.train_with(TRAIN, "wide", &["--set", &init, "--set", "model.backbone.dims=16"]).failed(&["last.safetensors", "of another shape"]);
     let segmentation = Place::new(1);
-    segmentation.train_with(env!("CARGO_BIN_EXE_train_seg"), "run", &[]).succeeded();
+    segmentation.train_with(program::TRAIN_SEG, "run", &[]).succeeded();
     run(TEST, &[segmentation.path("run/last.safetensors")]).failed(&["segmentation", "detection"]);
-    run(env!("CARGO_BIN_EXE_test_seg"), &[checkpoint]).failed(&["detection", "segmentation"]);
+    run(program::TEST_SEG, &[checkpoint]).failed(&["detection", "segmentation"]);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_misspelt_key() {
     train(&place, &["--set", "train.epochs=2"]).failed(&["train.iterations", "train.epochs"]);
 }
 
-/// Weights of the run in which one value of `key` is NaN.
+/// A file with the weights of the run, one value of `key` replaced by NaN.
 fn poisoned(place: &Place, key: &str) -> String {
     let mut state = Checkpoint::read(place.path("run/last.safetensors")).and_then(|c| c.state_dict(Weights::Model)).expect("a checkpoint");
     let tensor = state.get(key).unwrap_or_else(|| panic!("no {key}"));
@@ -170,7 +170,7 @@ fn a_nan_in_the_weights_is_found_named_and_written_down() {
     let report: Value = serde_json::from_slice(&fs::read(place.path("nan/non_finite.json")).expect("a report")).expect("JSON");
     assert_eq!((report["iteration"].as_u64(), report["first_in"].as_str()), (Some(1), Some(key)));
     assert!(report["images"].as_array().is_some_and(|images| !images.is_empty()));
-    // Asked to go on, the run leaves such steps out; here that is every step, and the weights stay as they were.
+    // With `skip`, the run leaves out every step, and the weights stay as they were.
     let ran = place.train_with(TRAIN, "skip", &["--set", &init, "--set", "train.non_finite=skip", "--set", "train.val_interval=99"]);
-    assert_eq!(ran.stdout.matches("left out: the loss of iteration").count(), 3, "{ran:?}");
+    assert_eq!(ran.stdout.matches("skipped this step: the loss of iteration").count(), 3, "{ran:?}");
 }

@@ -1,15 +1,15 @@
-//! Everything that can be wrong with the input of the segmentation tools: each gives one error that names the file and what is wrong
-//! with it, exit code 1, and loses nothing.
+//! Wrong input of the segmentation programs: each mistake gives exit code 1 and one error that names the file and the mistake, and no data
+//! are lost.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use tests::tool::{Place, Ran, run};
+use tests::tool::{Place, Ran, executable, program, run};
 
-const TRAIN: &str = env!("CARGO_BIN_EXE_train_seg");
-const TEST: &str = env!("CARGO_BIN_EXE_test_seg");
+const TRAIN: &str = program::TRAIN_SEG;
+const TEST: &str = program::TEST_SEG;
 
 fn train(place: &Place, more: &[&str]) -> Ran {
     place.train_with(TRAIN, "run", more)
@@ -30,7 +30,7 @@ fn a_missing_image_or_label_map() {
     fs::write(&labels, kept).expect("labels");
     fs::remove_file(&image).expect("an image");
     fs::create_dir(&image).expect("a folder in its place");
-    // Neither is a folder called like a picture one.
+    // A folder whose name looks like a picture is ignored.
     train(&place, &[]).succeeded();
 }
 
@@ -102,7 +102,7 @@ fn a_checkpoint_of_another_model_stops_the_run_and_the_evaluation() {
     let other = place.path("other");
     let config = place.config.to_string_lossy().into_owned();
     let ran = run(TRAIN, &["--config", &config, "--out", &other, "--set", &init, "--set", "model.backbone.dims=16"]);
-    // The first of the wrong shapes, ours and theirs.
+    // The error shows both shapes of the first tensor that does not fit.
     ran.failed(&["last.safetensors", "[8", "[16"]);
     let text = fs::read_to_string(&config).expect("the configuration").replace("dims = 8", "dims = 16");
     fs::write(&config, text).expect("the configuration");
@@ -114,8 +114,24 @@ fn a_run_of_another_model_is_not_resumed() {
     let place = Place::new(2);
     train(&place, &[]).succeeded();
     train(&place, &["--resume", "--set", "model.backbone.dims=16"]).failed(&["last.safetensors", "[8", "[16"]);
-    // What was there still works.
+    // The checkpoint still works.
     run(TEST, &[place.path("run/last.safetensors")]).succeeded();
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_the_newest_checkpoint_only_if_there_is_one() {
+    let place = Place::new(2);
+    let diverge = ["--set", "train.optimizer.lr=1e30", "--set", "train.iterations=9", "--set", "train.val_interval=99"];
+    let fresh = place.train_with(TRAIN, "fresh", &diverge);
+    fresh.failed(&["is not finite", "non_finite.json", "no checkpoint has been saved yet"]);
+    assert!(!Path::new(&place.path("fresh/last.safetensors")).exists());
+
+    train(&place, &[]).succeeded();
+    let checkpoint = place.path("run/last.safetensors");
+    let before = fs::read(&checkpoint).expect("a checkpoint");
+    train(&place, &[&["--resume"], &diverge[..]].concat())
+        .failed(&["is not finite", &format!("the newest good checkpoint is {checkpoint}")]);
+    assert!(fs::read(&checkpoint).expect("a checkpoint") == before, "the checkpoint is unchanged");
 }
 
 #[test]
@@ -182,11 +198,12 @@ fn an_output_folder_that_is_not_writable() {
     assert_eq!(fs::read_to_string(&file).expect("the file"), "in the way");
 }
 
-/// Runs `train_seg` where no file may grow beyond some KiB, which fails a write as a full disk does.
+/// Runs the training program with a limit on the size of files in KiB, so that a write fails as on a full disk.
 #[cfg(target_os = "linux")]
 fn train_with_little_space(place: &Place, kib: u64, more: &str) -> Ran {
     let (config, out) = (place.config.to_string_lossy().into_owned(), place.path("run"));
-    let script = format!("trap '' XFSZ; ulimit -f {kib}; exec {TRAIN} --config {config} --out {out} {more}");
+    let train = executable(TRAIN);
+    let script = format!("trap '' XFSZ; ulimit -f {kib}; exec '{}' --config '{config}' --out '{out}' {more}", train.display());
     Command::new("bash").args(["-c", &script]).output().expect("bash").into()
 }
 
