@@ -1,5 +1,5 @@
-//! `test_cls` on pictures whose answers are known: the head of a random backbone is set to the mean features of coloured classes, so that
-//! it is right but where a picture lies in the folder of another class.
+//! Evaluation of a classifier whose answers are known: the head of a random backbone is set to the mean features of coloured classes, so it
+//! errs only on pictures in the folder of another class.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +29,7 @@ downsample_version = "v3"
 norm_layer = "ln2d"
 "#;
 
-/// Folders, in another order than the colours.
+/// Folders, in an order that differs from the colours'.
 const CLASSES: [&str; 7] = ["n07", "n01", "n05", "n03", "n02", "n06", "n04"];
 const COLOURS: [[u8; 3]; 7] =
     [[250, 10, 10], [10, 250, 10], [10, 10, 250], [250, 250, 10], [10, 250, 250], [250, 10, 250], [128, 128, 128]];
@@ -38,7 +38,7 @@ const SIZE: usize = 32;
 struct Place(tempfile::TempDir);
 
 impl Place {
-    /// Three pictures of every class below `data/val`, four below `data/train`, and a classifier that knows the colours.
+    /// Three pictures of every class in `data/val`, four in `data/train`, and a classifier that recognises the colours.
     fn new() -> Self {
         let place = Self(tempfile::tempdir().expect("a temporary folder"));
         for (class, colour) in CLASSES.iter().zip(COLOURS) {
@@ -57,7 +57,7 @@ impl Place {
         self.0.path().join(inner).to_string_lossy().into_owned()
     }
 
-    /// A coloured picture with a little pattern of its own.
+    /// A coloured picture with a small pattern that depends on its number.
     fn picture(&self, name: &str, colour: [u8; 3], number: u32) {
         let path = self.path(name);
         fs::create_dir_all(Path::new(&path).parent().expect("a folder")).expect("the folder can be made");
@@ -66,7 +66,8 @@ impl Place {
         image.save(path).expect("the picture can be written");
     }
 
-    /// The head's row of a class is the mean feature of its training pictures, and its bias half of the square, less: the nearest mean wins.
+    /// Sets the head to a nearest-mean classifier: the weights of a class are the mean feature of its training pictures, the bias is minus
+    /// half its square.
     fn write_classifier(&self) {
         let device = Device::flex();
         device.seed(5);
@@ -117,7 +118,7 @@ impl Place {
     }
 }
 
-/// Of `right` of `count` images.
+/// Asserts that `found` is the accuracy of `right` out of `count` images.
 fn share(value: &Value, right: usize, count: usize) {
     let found = value.as_f64().expect("a share");
     assert!((found - right as f64 / count as f64).abs() < 1e-12, "{found} is not {right} of {count}");
@@ -129,7 +130,7 @@ fn every_picture_is_counted_with_its_own_label() {
     let ran = place.test(&[]);
     assert!(ran.succeeded().contains("top-1 100.000  top-5 100.000  mean of classes 100.000  (21 images, 0 skipped"), "{ran:?}");
 
-    // A red picture among the blue ones, and a picture whose class a list moves.
+    // One red picture is in the folder of the blue ones; a class list changes the class of another picture.
     place.picture("data/val/n05/red.png", COLOURS[0], 1);
     let figures = place.figures(&[]);
     let metrics = &figures["metrics"];
