@@ -9,18 +9,13 @@ use serde::{Deserialize, Serialize};
 /// `dx` and `dy` shift the centre, in widths and heights of the prior; `dw` and `dh` are logarithms of the ratios of the sides. Targets
 /// are `(delta - target_means) / target_stds`, which gives the four components about the same scale.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct BoxCoder {
-    /// Means that encoding subtracts, `[dx, dy, dw, dh]`.
+    /// Means that encoding subtracts, `[dx, dy, dw, dh]`; zeros in every published model.
+    #[serde(default)]
     pub target_means: [f32; 4],
     /// Standard deviations that encoding divides by, `[dx, dy, dw, dh]`.
     pub target_stds: [f32; 4],
-}
-
-impl Default for BoxCoder {
-    fn default() -> Self {
-        Self::RPN
-    }
 }
 
 /// Largest ratio of the sides of a decoded box and its prior; the smallest is its reciprocal. mmdetection's `wh_ratio_clip = 16 / 1000`.

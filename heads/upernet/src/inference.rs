@@ -134,7 +134,72 @@ fn windows(extent: usize, crop: usize, stride: usize) -> Vec<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::windows;
+    use burn::prelude::*;
+    use burn::tensor::Distribution;
+    use burn::tensor::activation::softmax;
+
+    use super::{InferenceMode, View, label_map, predict, predict_augmented, predict_labels, windows};
+    use crate::loss::loss_and_accuracy;
+    use crate::segmentor::{SegmentationLoss, Segmentor};
+
+    /// A segmentor that judges every pixel by its own colour: logits are the three channels.
+    struct ByColour;
+
+    impl Segmentor for ByColour {
+        fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+            images
+        }
+
+        fn loss(&self, images: Tensor<4>, labels: Tensor<3, Int>) -> SegmentationLoss {
+            let (loss, accuracy) = loss_and_accuracy(self.forward(images), &labels);
+            SegmentationLoss::new(vec![("loss_ce".to_owned(), loss)], vec![("acc_seg".to_owned(), accuracy)])
+        }
+
+        fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {
+            observe("colour", 0, &self.forward(images));
+        }
+    }
+
+    fn image(size: [usize; 2], device: &Device) -> Tensor<4> {
+        device.seed(1);
+        Tensor::random([1, 3, size[0], size[1]], Distribution::Uniform(-1.0, 1.0), device)
+    }
+
+    fn assert_equal(a: Tensor<4>, b: Tensor<4>) {
+        assert!((a - b).abs().max().into_scalar::<f32>() < 1e-6);
+    }
+
+    #[test]
+    fn any_segmentor_predicts_whole_in_windows_and_augmented() {
+        let device = Device::flex();
+        let input = image([20, 30], &device);
+        let view = |flipped: bool| View { input: if flipped { input.clone().flip([3]) } else { input.clone() }, flipped };
+        // Behind the trait object, as for a segmentor that is chosen at run time.
+        let model: &dyn Segmentor = &ByColour;
+        let whole = predict(model, view(false), InferenceMode::Whole, [20, 30]);
+        assert_equal(whole.clone(), input.clone());
+        assert_equal(predict(model, view(true), InferenceMode::Whole, [20, 30]), input.clone());
+        // Every pixel is judged alone, so that windows change nothing.
+        let slide = InferenceMode::Slide { crop: [8, 12], stride: [5, 7] };
+        assert_equal(predict(model, view(false), slide, [20, 30]), input.clone());
+        assert_eq!(predict_labels(model, view(true), slide, [20, 30]), label_map(whole));
+        let mean = predict_augmented(model, [view(false), view(true)], slide, [20, 30]).unwrap();
+        assert_equal(mean, softmax(input.clone(), 1));
+        assert!(predict_augmented(model, [], slide, [20, 30]).is_none());
+    }
+
+    #[test]
+    fn any_segmentor_has_a_loss_of_named_parts() {
+        let device = Device::flex();
+        let input = image([4, 5], &device);
+        let labels: Vec<i64> = label_map(input.clone()).into_iter().map(i64::from).collect();
+        let labels = Tensor::<1, Int>::from_ints(labels.as_slice(), &device).reshape([1, 4, 5]);
+        let loss = ByColour.loss(input, labels);
+        assert_eq!(loss.accuracies.len(), 1);
+        assert!((loss.accuracies[0].1 - 100.0).abs() < 1e-4, "every label is the largest logit");
+        assert_eq!(loss.parts[0].0, "loss_ce");
+        assert_eq!(loss.total.into_scalar::<f32>(), loss.parts[0].1.clone().into_scalar::<f32>());
+    }
 
     #[test]
     fn windows_cover_the_axis_and_end_at_its_border() {
