@@ -142,7 +142,7 @@ fn every_picture_is_counted_with_its_own_label() {
     share(&metrics["mean_class_top1"], 27, 28);
     assert_eq!((&figures["resized_side"], &figures["size"]), (&Value::from(36), &Value::from(32)));
 
-    // Two classes change places in the list: their pictures become wrong.
+    // With two classes swapped in the list, their pictures count as errors.
     let swapped = place.path("swapped.txt");
     fs::write(&swapped, "n02 two\nn01 one\nn03\nn04\nn05\nn06\nn07\n").expect("the folder can be written");
     let metrics = &place.figures(&["--classes", &swapped])["metrics"];
@@ -166,7 +166,7 @@ fn figures_do_not_depend_on_the_number_of_workers() {
 }
 
 #[test]
-fn pictures_that_cannot_be_read_are_skipped_counted_and_named() {
+fn unreadable_pictures_are_skipped_counted_and_named() {
     let place = Place::new();
     fs::write(place.path("data/val/n01/notes.jpg"), "no picture").expect("the folder can be written");
     let whole = place.path("whole.jpg");
@@ -189,18 +189,18 @@ fn pictures_that_cannot_be_read_are_skipped_counted_and_named() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error_that_says_so() {
+fn data_and_checkpoints_that_do_not_fit_the_model_are_errors() {
     let place = Place::new();
     let none = place.path("none");
     place.test(&["--data", &none]).failed(&["--data", "none: no such folder"]);
     place.test(&["--checkpoint", &none]).failed(&["none"]);
     place.test(&["--model", "vmamba_tinny"]).failed(&["--model", "vmamba_tinny", "vmamba_tiny_s1l8"]);
     place.test(&["--model", &place.path("none.toml")]).failed(&["--model", "none.toml"]);
-    // A class that the model does not know.
+    // The data have a class that the model lacks.
     place.picture("data/val/n08/0.png", COLOURS[0], 0);
     place.test(&[]).failed(&["7 classes", "has 8", "--classes"]);
     fs::remove_dir_all(place.path("data/val/n08")).expect("it is there");
-    // Without a class, the others would move.
+    // With a class missing, the indices of the others would shift.
     fs::remove_dir_all(place.path("data/val/n01")).expect("it is there");
     place.test(&[]).failed(&["7 classes", "has 6"]);
     let list = place.path("list.txt");
@@ -212,7 +212,7 @@ fn what_does_not_fit_is_an_error_that_says_so() {
     let unknown = place.path("unknown.toml");
     fs::write(&unknown, "dimms = 16").expect("the folder can be written");
     place.test(&["--model", &unknown]).failed(&["unknown.toml", "dimms"]);
-    // A backbone's file has no head.
+    // The checkpoint of a backbone has no head.
     let device = Device::flex();
     let config: BackboneConfig = toml::from_str(TINY).expect("the options are right");
     let backbone = config.try_init(&device).expect("the options fit together");
@@ -224,7 +224,7 @@ fn what_does_not_fit_is_an_error_that_says_so() {
 }
 
 #[test]
-fn linear_tuning_begins_at_the_trained_head_or_learns_a_new_one() {
+fn linear_tuning_starts_from_the_trained_head_or_learns_a_new_one() {
     let place = Place::new();
     let data = place.path("data");
     let figures = place.figures(&["--linear-tuning", &data]);
@@ -246,7 +246,7 @@ fn linear_tuning_begins_at_the_trained_head_or_learns_a_new_one() {
     assert!(at("before") < 0.6 && at("best") > 0.9, "{} {}", at("before"), at("best"));
     assert_eq!(place.figures(&anew)["linear_tuning"], *tuned, "the same seed takes the same steps");
 
-    // The folders of another data set.
+    // The training folder has another class.
     fs::rename(place.path("data/train/n07"), place.path("data/train/n09")).expect("it is there");
-    place.test(&["--linear-tuning", &data]).failed(&["are not the same", "n09", "n07"]);
+    place.test(&["--linear-tuning", &data]).failed(&["differ", "n09", "n07"]);
 }

@@ -38,7 +38,7 @@ fn remove(value: &mut Value, field: &str) {
 }
 
 #[test]
-fn json_that_is_not_coco() {
+fn json_that_is_not_coco_is_an_error() {
     let place = Place::detection(1);
     for (text, part) in [("{\"pictures\": []}", "`images` is missing"), ("[1, 2", "invalid type"), ("hello", "expected value")] {
         fs::write(place.path(ANNOTATIONS), text).expect("annotations");
@@ -49,17 +49,17 @@ fn json_that_is_not_coco() {
 }
 
 #[test]
-fn an_annotation_without_category() {
+fn an_annotation_without_category_is_an_error() {
     refused(|annotation| remove(annotation, "category_id"), &["annotation 1", "`category_id` is missing"]);
 }
 
 #[test]
-fn an_image_id_without_image() {
+fn an_image_id_without_image_is_an_error() {
     refused(|annotation| annotation["image_id"] = json!(777), &["annotation 1", "image_id 777"]);
 }
 
 #[test]
-fn a_polygon_with_an_odd_count_and_one_outside_the_image() {
+fn a_polygon_with_an_odd_count_and_one_outside_the_image_are_errors() {
     refused(|annotation| annotation["segmentation"] = json!([[1, 2, 3, 4, 5, 6, 7]]), &["annotation 1", "segmentation", "7 numbers"]);
     refused(
         |annotation| annotation["segmentation"] = json!([[100, 100, 120, 100, 110, 130]]),
@@ -76,13 +76,13 @@ fn a_box_without_area_is_left_out_and_reported() {
 }
 
 #[test]
-fn an_rle_of_the_wrong_length() {
+fn an_rle_of_the_wrong_length_is_an_error() {
     refused(|annotation| annotation["segmentation"] = json!({"size": [64, 64], "counts": [10, 20, 30]}), &["annotation 1", "60 pixels"]);
     refused(|annotation| annotation["segmentation"] = json!({"size": [32, 64], "counts": [0, 2048]}), &["annotation 1", "expected 64x64"]);
 }
 
 #[test]
-fn duplicate_ids() {
+fn duplicate_ids_are_an_error() {
     let place = Place::detection(1);
     change(&place, |document| document["annotations"][1]["id"] = json!(1));
     train(&place, &[]).failed(&["instances_train.json", "id 1 occurs twice"]);
@@ -92,14 +92,14 @@ fn duplicate_ids() {
 }
 
 #[test]
-fn all_images_empty() {
+fn annotations_without_objects_are_an_error() {
     let place = Place::detection(1);
     change(&place, |document| document["annotations"] = json!([]));
     train(&place, &[]).failed(&["instances_train.json", "no image has an object"]);
 }
 
 #[test]
-fn an_image_that_is_missing_or_of_another_size() {
+fn an_image_that_is_missing_or_of_another_size_is_an_error() {
     let place = Place::detection(1);
     change(&place, |document| document["images"][2]["height"] = json!(65));
     // The mask, which has the size too, is read before the image.
@@ -116,7 +116,7 @@ fn an_image_that_is_missing_or_of_another_size() {
 }
 
 #[test]
-fn validation_classes_that_the_model_does_not_know() {
+fn validation_classes_that_training_lacks_are_an_error() {
     let place = Place::detection(1);
     let path = place.path("data/annotations/instances_val.json");
     let text = fs::read_to_string(&path).expect("annotations").replace("\"ring\"", "\"hoop\"");
@@ -125,7 +125,7 @@ fn validation_classes_that_the_model_does_not_know() {
 }
 
 #[test]
-fn checkpoints_of_other_models() {
+fn checkpoints_of_other_models_and_tasks_are_errors() {
     let place = Place::detection(1);
     train(&place, &[]).succeeded();
     let checkpoint = place.path("run/last.safetensors");
@@ -138,7 +138,7 @@ fn checkpoints_of_other_models() {
 }
 
 #[test]
-fn a_misspelt_key() {
+fn a_misspelt_key_is_explained() {
     let place = Place::detection(1);
     train(&place, &["--set", "model.heads.rpn.chanels=3"]).failed(&["model.heads.rpn", "did you mean `channels`"]);
     train(&place, &["--set", "model.heads.rpn.sampler.num=0"]).failed(&["heads.rpn.sampler.num"]);

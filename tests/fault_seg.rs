@@ -21,7 +21,7 @@ fn sample(place: &Place) -> (String, String) {
 }
 
 #[test]
-fn a_missing_image_or_label_map() {
+fn a_missing_label_map_is_an_error_and_a_missing_image_is_not() {
     let place = Place::new(2);
     let (image, labels) = sample(&place);
     let kept = fs::read(&labels).expect("labels");
@@ -35,14 +35,14 @@ fn a_missing_image_or_label_map() {
 }
 
 #[test]
-fn an_unreadable_image() {
+fn an_unreadable_image_is_an_error() {
     let place = Place::new(2);
     fs::write(sample(&place).0, b"<html>404</html>").expect("an image");
     train(&place, &[]).failed(&["scene_000001.png"]);
 }
 
 #[test]
-fn a_truncated_jpeg() {
+fn a_truncated_jpeg_is_an_error() {
     let place = Place::new(2);
     let (image, _) = sample(&place);
     let jpeg = image.replace(".png", ".jpg");
@@ -54,14 +54,14 @@ fn a_truncated_jpeg() {
 }
 
 #[test]
-fn an_image_and_a_label_map_of_different_size() {
+fn an_image_and_a_label_map_of_different_size_are_an_error() {
     let place = Place::new(2);
     RgbImage::from_pixel(30, 32, Rgb([1, 2, 3])).save(sample(&place).0).expect("an image");
     train(&place, &[]).failed(&["scene_000001.png", "30x32", "32x32"]);
 }
 
 #[test]
-fn a_label_outside_the_class_range() {
+fn a_label_outside_the_class_range_is_an_error() {
     let place = Place::new(2);
     let mut labels = GrayImage::from_pixel(32, 32, Luma([1]));
     labels.put_pixel(5, 7, Luma([99]));
@@ -70,7 +70,7 @@ fn a_label_outside_the_class_range() {
 }
 
 #[test]
-fn an_empty_folder_and_a_missing_one() {
+fn an_empty_folder_and_a_missing_one_are_errors() {
     let place = Place::new(2);
     fs::remove_dir_all(place.path("data/images/training")).expect("images");
     train(&place, &[]).failed(&["images/training", "no such folder"]);
@@ -80,7 +80,7 @@ fn an_empty_folder_and_a_missing_one() {
 }
 
 #[test]
-fn a_missing_class_list() {
+fn a_missing_class_list_is_an_error() {
     let place = Place::new(2);
     fs::remove_file(place.path("data/objectInfo.csv")).expect("the class list");
     train(&place, &[]).failed(&["objectInfo.csv"]);
@@ -135,7 +135,7 @@ fn a_loss_that_is_not_finite_names_the_newest_checkpoint_only_if_there_is_one() 
 }
 
 #[test]
-fn a_corrupt_checkpoint() {
+fn a_corrupt_checkpoint_is_an_error() {
     let place = Place::new(2);
     train(&place, &[]).succeeded();
     let checkpoint = place.path("run/last.safetensors");
@@ -156,7 +156,7 @@ fn a_corrupt_checkpoint() {
 }
 
 #[test]
-fn a_configuration_with_a_typo() {
+fn a_typo_in_a_configuration_is_explained() {
     let place = Place::new(2);
     let text = fs::read_to_string(&place.config).expect("the configuration");
     for (right, wrong, parts) in [
@@ -188,7 +188,7 @@ fn a_configuration_with_a_typo() {
 }
 
 #[test]
-fn an_output_folder_that_is_not_writable() {
+fn an_output_folder_that_is_not_writable_is_an_error() {
     let place = Place::new(2);
     let file = place.path("file");
     fs::write(&file, "in the way").expect("a file");
@@ -226,7 +226,7 @@ fn a_full_disk_while_saving_keeps_the_checkpoint_that_was_there() {
 }
 
 #[test]
-fn data_for_another_number_of_classes_are_refused_by_test_seg() {
+fn data_for_another_number_of_classes_are_not_evaluated() {
     let place = Place::new(2);
     train(&place, &[]).succeeded();
     let list = fs::read_to_string(place.path("data/objectInfo.csv")).expect("the class list");
