@@ -1,7 +1,8 @@
 //! What the programs share: options, exit codes, signals, and the training programs.
 
 pub mod arguments;
-pub mod measuring_arguments;
+pub mod measuring_options;
+pub mod options;
 pub mod present;
 pub mod process;
 pub mod train;

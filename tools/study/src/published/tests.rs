@@ -1,4 +1,4 @@
-//! The built-in data are whole, and rows are found.
+//! The built-in data are complete, and rows are found by name.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ fn data() -> &'static Published {
     published().expect("the built-in data")
 }
 
-/// No id twice, and no source empty.
+/// Ids are unique and no source is empty.
 fn check<R>(what: &str, table: &Sourced<R>, id: impl Fn(&R) -> String) {
     assert!(!table.source.is_empty() && !table.rows.is_empty(), "{what}");
     assert!(table.notes.iter().all(|note| !note.is_empty()), "{what}");
     let ids: BTreeSet<String> = table.rows.iter().map(id).collect();
-    assert_eq!(ids.len(), table.rows.len(), "{what}: an id is there twice");
+    assert_eq!(ids.len(), table.rows.len(), "{what}: a duplicate id");
 }
 
 #[test]

@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use serde_json::{Map, Value};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::BackboneConfig;
 use vmamba_report::files::write_whole;
-
-use super::{Accuracy, CLASSES, Measured, Protocol, Purpose, Row, Study, Work};
-use crate::published::{self, ScalingRow};
 use vmamba_report::plots::{Series, line_plot};
 use vmamba_report::tables::{Cell, Table};
+
+use super::{Accuracy, Protocol, Row, Study, Work};
+use crate::error::Result;
+use crate::measure::{CLASSES, Measured, Purpose};
+use crate::published::{self, ScalingRow};
 
 const MIB: f64 = (1 << 20) as f64;
 
