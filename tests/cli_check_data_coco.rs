@@ -134,7 +134,7 @@ fn anchors_that_fit_no_object_are_a_warning() {
 fn what_is_no_coco_is_an_error() {
     let place = Place::detection(1);
     let path = place.path("data/annotations/instances_train.json");
-    for (text, part) in [("[", "is no JSON"), ("{\"images\": []}", "has no list `categories`")] {
+    for (text, part) in [("[", "not valid JSON"), ("{\"images\": []}", "the list `categories` is missing")] {
         fs::write(&path, text).expect("annotations");
         check(&place, &[]).0.failed(&["instances_train.json", part]);
     }

@@ -242,7 +242,7 @@ fn upernet_on_xcit_costs_what_vmambas_authors_counted() {
         (XcitConfig::small_24(), 75_617_180, 1_057_716_357_120),
         (XcitConfig::medium_24(), 112_177_196, 1_220_294_526_976),
     ] {
-        let cost = UperNetConfig::new(config, 150).complexity([512, 2048]);
+        let cost = UperNetConfig::on(config, 150).complexity([512, 2048]);
         assert_eq!((cost.params, cost.flops()), (params, flops));
     }
 }

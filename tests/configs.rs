@@ -9,7 +9,8 @@ use vmamba::baselines::ResnetConfig;
 use vmamba::complexity::{Complexity, OpKind};
 use vmamba::zoo::BackboneConfig;
 use vmamba::{LayerGrouping, ParameterGroups};
-use vmamba_recipes::detection::DetectionConfig;
+use vmamba_detection::Detector;
+use vmamba_recipes::detection::{AnyDetector, DetectionConfig};
 use vmamba_recipes::segmentation::SegmentationConfig;
 use vmamba_recipes::{Init, config};
 use vmamba_study::published::{detection_row, published, segmentation_row};
@@ -161,9 +162,9 @@ fn every_published_detector_has_a_configuration_of_its_schedule_and_cost() {
         assert_eq!((train.optimizer.algorithm.name(), train.optimizer.lr), (setting.optimizer.as_str(), setting.lr), "{}", row.id);
         assert_eq!((data.train.crop.is_some(), &data.train.scales), (setting.crop, &setting.scales), "{}: images", row.id);
         assert!(matches!(init, Init::Checkpoint(_)), "{}: published runs start from a classifier", row.id);
-        let cost = model.for_classes(80).complexity(row.flops_input);
+        let cost = model.complexity(80, row.flops_input);
         check_params(&row.id, cost.params, row.params, row.params_m);
-        let flops = cost.flops() + training_norms(&model.backbone, row.flops_input) - unseen(&row.id, &cost);
+        let flops = cost.flops() + training_norms(model.backbone(), row.flops_input) - unseen(&row.id, &cost);
         agrees(&format!("{}: GFLOPs", row.id), flops as f64 / 1e9, row.gflops);
     }
 }
@@ -189,9 +190,9 @@ fn settings_that_go_by_names_find_their_parameters() {
                 (config.train, keys, config.model.backbone)
             }
             Config::Detection(config) => {
-                let model = config.model.for_classes(80).try_init(&device).unwrap();
-                let keys = trainable(&freeze(model, &config.train, mask_rcnn::official_key).unwrap().0, mask_rcnn::official_key);
-                (config.train, keys, config.model.backbone)
+                let model = config.model.try_init(80, &device).unwrap();
+                let keys = trainable(&freeze(model, &config.train, AnyDetector::official_key).unwrap().0, AnyDetector::official_key);
+                (config.train, keys, config.model.backbone().clone())
             }
         };
         if let Some(decay) = train.optimizer.layer_decay {

@@ -4,7 +4,7 @@ use burn::prelude::*;
 use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, cases, check_gradients, fixtures_root};
 use upernet::inference::{InferenceMode, View, label_map, predict, predict_augmented, predict_labels};
-use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig, official_key};
+use upernet::{FcnHeadConfig, Segmentor, UperHeadConfig, UperNet, UperNetConfig, official_key};
 use vmamba::baselines::DeitConfig;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
 use vmamba::zoo::Backbone;
@@ -94,10 +94,15 @@ fn every_stage_equals_the_official_one() {
 fn check_losses(comparison: &mut Comparison, loss: &upernet::SegmentationLoss, expected: &Value) {
     let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
     let number = |key: &str| expected[key].as_f64().unwrap();
-    comparison.check_scalar("decode.loss_ce", scalar(&loss.decode_ce), number("decode.loss_ce"), FORWARD_TOLERANCE);
-    comparison.check_scalar("decode.acc_seg", loss.decode_accuracy, number("decode.acc_seg"), FORWARD_TOLERANCE);
-    comparison.check_scalar("aux.loss_ce", scalar(loss.auxiliary_ce.as_ref().unwrap()), number("aux.loss_ce"), FORWARD_TOLERANCE);
-    comparison.check_scalar("aux.acc_seg", loss.auxiliary_accuracy.unwrap(), number("aux.acc_seg"), FORWARD_TOLERANCE);
+    let (parts, accuracies) = (&loss.parts, &loss.accuracies);
+    let names: Vec<&str> = parts.iter().map(|(name, _)| name).chain(accuracies.iter().map(|(name, _)| name)).map(String::as_str).collect();
+    assert_eq!(names, ["decode.loss_ce", "aux.loss_ce", "decode.acc_seg", "aux.acc_seg"]);
+    for (name, part) in parts {
+        comparison.check_scalar(name, scalar(part), number(name), FORWARD_TOLERANCE);
+    }
+    for (name, accuracy) in accuracies {
+        comparison.check_scalar(name, *accuracy, number(name), FORWARD_TOLERANCE);
+    }
     if let Some(total) = expected["loss"].as_f64() {
         comparison.check_scalar("loss", scalar(&loss.total), total, FORWARD_TOLERANCE);
     }
@@ -229,7 +234,7 @@ fn complexity_equals_the_official_count_for_every_published_model() {
             continue;
         }
         let backbone = vmamba::VmambaConfig::preset(preset.parse().unwrap());
-        let cost = UperNetConfig::new(backbone, 150).complexity([512, 2048]);
+        let cost = UperNetConfig::on(backbone, 150).complexity([512, 2048]);
         assert_eq!(cost.params, expected["params"].as_u64().unwrap(), "{name}: parameters");
         assert_eq!(cost.flops(), expected["flops"].as_u64().unwrap(), "{name}: FLOPs, by operation {:?}", cost.by_op);
         compared += 1;
@@ -252,7 +257,7 @@ fn a_segmentor_of_openmmlab_on_deit_loads_whole() {
             patch_bias,
             ..DeitConfig::tiny()
         };
-        let mut config = UperNetConfig::new(deit, 5);
+        let mut config = UperNetConfig::on(deit, 5);
         config.head.channels = 8;
         let [model, other] = [0, 1].map(|_| config.init(&device));
         let ours = state_dict_of(&model, &official_key);

@@ -7,11 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::{DType, Distribution, Gradients, TensorData};
-use mask_rcnn::{HeadsConfig, ImageInfo, ImageTruth, MaskRcnn, MaskRcnnConfig, Proposals, RandomChoice};
-use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig};
+use mask_rcnn::{HeadsConfig, MaskRcnn, MaskRcnnConfig};
+use upernet::{FcnHeadConfig, Segmentor, UperHeadConfig, UperNet, UperNetConfig};
 use vmamba::zoo::Backbone;
 use vmamba::{Dims, DownsampleVersion, FeaturePyramid, PatchEmbedVersion, VmambaConfig};
-use vmamba_types::{Instance, InstanceMask, Rle};
+use vmamba_detection::{Detector, ImageInfo, ImageTruth, Proposals, RandomChoice, RpnOutput};
+use vmamba_types::Instance;
+use vmamba_types::{InstanceMask, Rle};
 
 /// Largest difference over the largest value. A rounding to bf16 is off by at most 2^-9 of a value, 0.2 %; the networks round some forty
 /// times on the way, and errors of different sign and place add up like a walk at random.
@@ -313,7 +315,7 @@ fn a_detector_says_the_same_in_bf16() {
     for (level, (narrow, wide)) in narrow.iter().zip(&wide).enumerate() {
         assert_rounded(&format!("pyramid, level {level}"), narrow, wide);
     }
-    let maps = |rpn: &mask_rcnn::RpnOutput| rpn.objectness.iter().chain(&rpn.deltas).cloned().collect::<Vec<_>>();
+    let maps = |rpn: &RpnOutput| rpn.objectness.iter().chain(&rpn.deltas).cloned().collect::<Vec<_>>();
     for (narrow, wide) in maps(&narrow_rpn).iter().zip(&maps(&wide_rpn)) {
         assert_eq!(narrow.dtype(), DType::F32, "what boxes are computed from");
         assert_rounded("region proposals", narrow, wide);
@@ -348,7 +350,7 @@ fn a_detector_learns_the_same_from_bf16() {
         let choose = &mut RandomChoice::new(1);
         let levels = model.pyramid(images(&device).cast(dtype));
         let rpn = model.rpn_head.forward(&levels);
-        let rpn_loss = rpn.loss(&model.rpn_targets(&rpn, &truth, choose));
+        let rpn_loss = model.rpn_head.loss(&rpn, &model.rpn_targets(&rpn, &truth, choose));
         // Boxes that do not depend on what the network proposes, so that both are trained on the same.
         let near = |truth: &ImageTruth| {
             let moved = |by: f32| truth.instances.iter().map(move |instance| instance.bbox.map(|side| side + by));

@@ -1,6 +1,6 @@
-//! The whole backbone: forward at two image sizes, and a training step of a small model.
+//! Benchmarks of the whole backbone: forward passes at two image sizes, and a training step of a small model.
 //!
-//! `cargo bench -p vmamba`; `RAYON_NUM_THREADS=1` for one core.
+//! Run `cargo bench -p vmamba`; set `RAYON_NUM_THREADS=1` for one core.
 
 use burn::prelude::*;
 use burn::tensor::Distribution;
@@ -15,7 +15,7 @@ fn images(batch: usize, side: usize, device: &Device) -> Tensor<4> {
     Tensor::random([batch, 3, side, side], Distribution::Normal(0.0, 1.0), device)
 }
 
-/// All four features of one image, computed.
+/// Computes all four features of one image.
 fn run(backbone: &impl FeaturePyramid, images: &Tensor<4>) -> Vec<TensorData> {
     backbone.forward_features(images.clone()).into_iter().map(Tensor::into_data).collect()
 }

@@ -1,9 +1,9 @@
-//! Instructions of the backbone and of every custom operation, counted by valgrind: a guard that does not depend on the clock.
+//! Counts the instructions of the backbone and of every custom operation with valgrind, which detects slowdowns without depending on time.
 //!
-//! `cargo bench -p vmamba --bench instructions` counts all cases, prints how they differ from `instructions.json` beside this file, and
-//! fails when one grew by more than 5 %. `-- --record` writes the file anew, `-- NAME` takes the cases whose name contains it.
+//! `cargo bench -p vmamba --bench instructions` counts all cases, prints the differences from `instructions.json` in this folder, and fails
+//! when a count has grown by more than 5 %. `-- --record` rewrites the file, `-- NAME` runs the cases whose names contain NAME.
 //!
-//! Valgrind has no AVX-512, so that the AVX2 way is counted, on one thread. Counts depend on the compiler to about a percent.
+//! Valgrind does not support AVX-512, so the AVX2 code is counted, on one thread. Counts vary by about one percent between compilers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use rayon::prelude::*;
 use vision_ops::{Fused, Pointwise, Roi, RoiSampling, Route};
 use vmamba::{FeaturePyramid, Preset};
 
-/// Growth of a count that fails.
+/// The growth of a count above which the run fails.
 const LIMIT: f64 = 0.05;
 
-/// Name of a case and its maker, which prepares; the second call of what it returns is counted.
+/// Name of a case and the function that prepares it. The second call of the returned closure is counted.
 type Case = (&'static str, fn() -> Box<dyn FnMut()>);
 
 const BACKBONE: &str = "backbone, VMamba-T[s1l8], 224x224";
@@ -62,7 +62,7 @@ const CASES: &[Case] = &[
     ("paste_mask", paste_mask),
 ];
 
-/// What is counted: valgrind switches its counter on while this function runs.
+/// The function to count: valgrind's counter is on while it runs.
 #[inline(never)]
 fn counted_section(work: &mut dyn FnMut()) {
     work();
@@ -89,12 +89,12 @@ fn main() -> ExitCode {
 }
 
 fn run_case(name: &str) -> ExitCode {
-    // Everything on this thread, where valgrind counts.
+    // Run everything on this thread, which valgrind counts.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
     let case = CASES.iter().find(|(case, _)| *case == name);
     let (Ok(()), Some((_, prepare))) = (pool, case) else { return ExitCode::FAILURE };
     let mut work = prepare();
-    // Buffers and tables that are made once are not what is counted. Beside a whole network they are nothing, and its call takes a minute.
+    // A first call makes buffers and tables, which should not be counted. For a whole network they are negligible, and its call takes a minute.
     if name != BACKBONE {
         work();
     }
@@ -104,20 +104,20 @@ fn run_case(name: &str) -> ExitCode {
 
 fn count_all(record: bool, wanted: &[&String]) -> Result<bool, String> {
     if !cfg!(target_arch = "x86_64") {
-        return Err("the recorded counts are those of x86-64".to_owned());
+        return Err("the recorded counts are for x86-64".to_owned());
     }
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
     let mut recorded: BTreeMap<String, u64> = match std::fs::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?,
         Err(_) if record => BTreeMap::new(),
-        Err(error) => return Err(format!("{}: {error}; --record makes it", path.display())),
+        Err(error) => return Err(format!("{}: {error}; --record writes it", path.display())),
     };
     let cases = CASES.iter().map(|(name, _)| *name);
     let cases: Vec<&str> = cases.filter(|name| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()))).collect();
     if cases.is_empty() {
         return Err(format!("no case has {wanted:?} in its name"));
     }
-    // Each in a process of its own: what runs beside it changes the time, not the count.
+    // Cases run in processes of their own, in parallel: that changes their time but not their count.
     let counts: Vec<(&str, Result<u64, String>)> = cases.into_par_iter().with_max_len(1).map(|name| (name, count(name))).collect();
     let mut good = true;
     println!("{:<38} {:>15} {:>15} {:>8}", "case", "instructions", "recorded", "change");
@@ -146,10 +146,10 @@ fn count_all(record: bool, wanted: &[&String]) -> Result<bool, String> {
     Ok(good)
 }
 
-/// Instructions of a case, by a run of this program under valgrind.
+/// The instructions of a case, from a run of this program under valgrind.
 fn count(name: &str) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    // Large copies by `rep movsb`, where a processor has it, would count an instruction for every byte.
+    // On some processors large copies use `rep movsb`, which would count one instruction per byte.
     let copies = "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000";
     let output = Command::new("valgrind")
         .env("GLIBC_TUNABLES", copies)
@@ -177,7 +177,7 @@ fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     if device.is_autodiff() { tensor.require_grad() } else { tensor }
 }
 
-/// The work of an operation: its result, or the gradients of the result's sum.
+/// Runs an operation: computes its result, or the gradients of the sum of its result.
 fn work<const D: usize>(backward: bool, operation: impl Fn() -> Tensor<D> + 'static) -> Box<dyn FnMut()> {
     Box::new(move || {
         let y = operation();
@@ -189,7 +189,7 @@ fn work<const D: usize>(backward: bool, operation: impl Fn() -> Tensor<D> + 'sta
     })
 }
 
-/// Gives every parameter one value before it is drawn: drawing 30 million random numbers takes longer than the network.
+/// Sets every parameter to a constant before it is initialised, because drawing 30 million random numbers takes longer than the network.
 struct Constant(Device);
 
 impl ModuleMapper for Constant {

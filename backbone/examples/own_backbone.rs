@@ -1,4 +1,4 @@
-//! A backbone of one's own for every head: implement `FeaturePyramid`.
+//! Your own backbone for every head: implement `FeaturePyramid`, and `ParameterGroups` to train with layer-wise learning rates.
 //!
 //! ```text
 //! cargo run --release -p vmamba --example own_backbone
@@ -6,9 +6,9 @@
 
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
-use vmamba::FeaturePyramid;
+use vmamba::{FeaturePyramid, LayerGrouping, ParameterGroups, Place};
 
-/// Four strided convolutions: the smallest thing that is a pyramid.
+/// Four strided convolutions, a minimal pyramid.
 #[derive(Module, Debug)]
 struct Pyramid {
     levels: Vec<Conv2d>,
@@ -50,7 +50,20 @@ impl FeaturePyramid for Pyramid {
     }
 }
 
-/// What a head does: it knows the trait and nothing else.
+/// Every level is a stage of one block. Its parameters are `levels.0.weight` to `levels.3.bias`, with the prefix `backbone.` in a
+/// whole model.
+impl ParameterGroups for Pyramid {
+    fn depths(&self) -> Vec<usize> {
+        vec![1; Self::CHANNELS.len()]
+    }
+
+    fn place_of(&self, key: &str) -> Option<Place> {
+        let (level, _) = key.strip_prefix("levels.")?.split_once('.')?;
+        Some(Place::Block { stage: level.parse().ok()?, block: 0 })
+    }
+}
+
+/// Stands for a head, which knows only the trait.
 fn describe(backbone: &impl FeaturePyramid, images: Tensor<4>) {
     for ((feature, channels), stride) in backbone.forward_features(images).iter().zip(backbone.channels()).zip(backbone.strides()) {
         println!("stride {stride:>2}, {channels:>3} channels: {:?}", feature.dims());
@@ -59,5 +72,9 @@ fn describe(backbone: &impl FeaturePyramid, images: Tensor<4>) {
 
 fn main() {
     let device = Device::flex();
-    describe(&Pyramid::new(&device), Tensor::zeros([1, 3, 96, 128], &device));
+    let backbone = Pyramid::new(&device);
+    describe(&backbone, Tensor::zeros([1, 3, 96, 128], &device));
+    for key in ["backbone.levels.0.weight", "backbone.levels.3.weight", "decode_head.conv_seg.weight"] {
+        println!("{key}: learning rate x {:.3}", backbone.lr_scale(key, 0.8, LayerGrouping::Block));
+    }
 }

@@ -1,9 +1,9 @@
-//! The backbone in one's own pipeline: build it, load published weights, take the features.
+//! VMamba in your own pipeline: build it, load published weights, compute features.
 //!
 //! ```text
 //! cargo run --release -p vmamba --example pyramid -- vmamba_tiny_s1l8 [vssm1_tiny_0230s_ckpt_epoch_264.pth]
 //! ```
-//! Without a checkpoint the weights are random, which is enough to see the shapes.
+//! Without a checkpoint the weights are random, which is enough to print the shapes.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let preset: Preset = arguments.next().as_deref().unwrap_or("vmamba_tiny_s1l8").parse()?;
 
-    // Any field can be changed before the weights are made; here the features of stride 8 and 32 only.
+    // Any option can be changed. Here, the backbone returns only the features of strides 8 and 32.
     let mut config = preset.config();
     config.out_indices = vec![1, 3];
 
@@ -37,7 +37,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     println!("{preset}: {:.1} M parameters, {:.1} GFLOPs at 512x512", cost.params as f64 / 1e6, cost.flops() as f64 / 1e9);
 
     if let Some(path) = arguments.next() {
-        // A classification checkpoint has a head the backbone lacks, and lacks the output norms the backbone has.
+        // The checkpoint of a classifier has a head, which the backbone lacks, and lacks the output norms.
         let options = LoadOptions::new().ignore_unexpected("classifier.").may_be_missing("outnorm");
         let weights = Checkpoint::read(&path)?.state_dict(Weights::Auto)?;
         let (loaded, report) = load_into(backbone, &official_key, &weights, &options)?;
@@ -45,7 +45,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         println!("{path}: {} weights loaded, {} kept as they were", report.loaded.len(), report.allowed_missing.len());
     }
 
-    // RGB, divided by 255, minus the ImageNet mean, over its deviation; any size.
+    // RGB images of any size, divided by 255, minus the ImageNet mean, divided by its standard deviation.
     let image = Tensor::<4>::zeros([1, 3, 512, 512], &device);
     let start = Instant::now();
     for (feature, stride) in backbone.forward_features(image).iter().zip(backbone.strides()) {

@@ -1,9 +1,9 @@
-//! Parameters and FLOPs of a model by the official counting, from its configuration and the image size alone.
+//! Parameters and FLOPs of a model, counted as the official code does, from its configuration and the image size alone.
 //!
-//! The official tool is fvcore: a multiply-add is one FLOP; LayerNorm is 5 a value (4 without scale and shift); BatchNorm with stored
-//! statistics is 2; an average pool is 1 an input value; activations, additions, max pools and reorderings are free. The selective scan is
-//! `9 L D N + L D` with D the channels of all four groups. Which name an operation is counted under follows the official code too: with
-//! the `ln2d` layout a linear layer is a 1x1 convolution there. Results equal the published tables to the last digit.
+//! The official tool is fvcore. A multiply-add is one FLOP; LayerNorm costs 5 per value (4 without scale and shift); BatchNorm with running
+//! statistics 2; an average pool 1 per input value; activations, additions, max pools and permutations nothing. A selective scan costs
+//! `9 L D N + L D`, where D is the channels of all four groups. Operations have the names of the official code: with the `ln2d` layout, for
+//! example, a linear layer is a 1x1 convolution there. Results equal the published tables to the last digit.
 
 use std::collections::BTreeMap;
 
@@ -18,26 +18,26 @@ pub struct Complexity {
     pub params: u64,
     /// FLOPs by kind of operation.
     pub by_op: BTreeMap<OpKind, u64>,
-    /// The scans' part by the counting of the paper's first versions, `7/2 L D N + L D` in place of `9 L D N + L D`.
+    /// FLOPs of the scans as the paper's first versions counted them: `7/2 L D N + L D` instead of `9 L D N + L D`.
     pub early_scan: u64,
 }
 
 /// Kinds of operations that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OpKind {
-    /// Convolutions, and linear layers of the `ln2d` layout.
+    /// Convolutions, and linear layers in the `ln2d` layout.
     Conv,
     /// Linear layers.
     Linear,
     /// Products of two activations, as in attention.
     Matmul,
-    /// Projections of the vanilla scan, and products of spectra.
+    /// Projections of the vanilla scan, and products of Fourier spectra.
     Einsum,
     /// Fourier transforms.
     Fft,
     /// LayerNorm.
     LayerNorm,
-    /// BatchNorm with stored statistics.
+    /// BatchNorm with running statistics.
     BatchNorm,
     /// The selective scan.
     SelectiveScan,
@@ -50,7 +50,7 @@ pub enum OpKind {
 }
 
 impl OpKind {
-    /// The name the official tool prints.
+    /// The name that fvcore prints.
     pub fn official_name(self) -> &'static str {
         match self {
             Self::Conv => "conv",
@@ -74,19 +74,19 @@ impl Complexity {
         self.by_op.values().sum()
     }
 
-    /// FLOPs of all operations with the scans counted as in the paper's first two versions, whose tables and the code of the time differ from
-    /// the present ones by that. The official figures are rounded in between, to four digits of every scan.
+    /// FLOPs of all operations, with the scans counted as in the tables and code of the paper's first two versions. The official figures round
+    /// every scan to four digits before adding.
     pub fn early_flops(&self) -> u64 {
         self.flops() - self.by_op.get(&OpKind::SelectiveScan).copied().unwrap_or_default() + self.early_scan
     }
 
-    /// A selective scan of `rows` sequences of `length` with `state` states.
+    /// Adds a selective scan of `rows` sequences of `length` positions with `state` states.
     pub(crate) fn selective_scan(&mut self, rows: usize, length: usize, state: usize) {
         self.add(OpKind::SelectiveScan, product(&[rows, length, 9 * state + 1]));
         self.early_scan += product(&[rows, length, 7 * state + 2]) / 2;
     }
 
-    /// Adds an operation.
+    /// Adds FLOPs of an operation.
     pub fn add(&mut self, op: OpKind, flops: u64) {
         *self.by_op.entry(op).or_default() += flops;
     }
@@ -96,7 +96,7 @@ impl Complexity {
         self.params += params as u64;
     }
 
-    /// Adds everything of another part of the model.
+    /// Adds the cost of another part of the model.
     pub fn merge(&mut self, other: &Self) {
         self.params += other.params;
         self.early_scan += other.early_scan;
@@ -105,14 +105,14 @@ impl Complexity {
         }
     }
 
-    /// A dense convolution without bias: one multiply-add a weight and output position. `kernel` and `output` are `[height, width]`.
+    /// Adds a dense convolution without bias: one multiply-add per weight and output position. `kernel` and `output` are `[height, width]`.
     pub fn conv(&mut self, inputs: usize, outputs: usize, kernel: [usize; 2], output: [usize; 2]) {
         let weights = inputs * outputs * kernel[0] * kernel[1];
         self.add_params(weights);
         self.add(OpKind::Conv, product(&[weights, output[0], output[1]]));
     }
 
-    /// A convolution with bias; returns the size of its output.
+    /// Adds a convolution with bias; returns the size of its output.
     pub(crate) fn conv_layer(&mut self, conv: &ConvConfig, input: [usize; 2]) -> [usize; 2] {
         let output = input.map(|size| conv.output_size(size));
         self.conv(conv.inputs, conv.outputs, [conv.kernel; 2], output);
@@ -120,25 +120,25 @@ impl Complexity {
         output
     }
 
-    /// A depthwise convolution with "same" padding.
+    /// Adds a depthwise convolution with "same" padding.
     pub(crate) fn depthwise(&mut self, channels: usize, kernel: usize, bias: bool, [height, width]: [usize; 2]) {
         self.conv(1, channels, [kernel; 2], [height, width]);
         self.add_params(if bias { channels } else { 0 });
     }
 
-    /// A LayerNorm with scale and shift at every position.
+    /// Adds a LayerNorm with scale and shift at every position.
     pub(crate) fn layer_norm(&mut self, channels: usize, [height, width]: [usize; 2]) {
         self.add_params(2 * channels);
         self.add(OpKind::LayerNorm, product(&[5, channels, height, width]));
     }
 
-    /// A BatchNorm with stored statistics at every position.
+    /// Adds a BatchNorm with running statistics at every position.
     pub(crate) fn batch_norm(&mut self, channels: usize, [height, width]: [usize; 2]) {
         self.add_params(2 * channels);
         self.add(OpKind::BatchNorm, product(&[2, channels, height, width]));
     }
 
-    /// A linear layer at every position, counted as `op`.
+    /// Adds a linear layer at every position, counted as `op`.
     pub(crate) fn linear(&mut self, op: OpKind, inputs: usize, outputs: usize, bias: bool, [height, width]: [usize; 2]) {
         self.add_params(inputs * outputs + if bias { outputs } else { 0 });
         self.add(op, product(&[inputs, outputs, height, width]));
@@ -278,12 +278,12 @@ pub(crate) fn product(factors: &[usize]) -> u64 {
     factors.iter().map(|f| *f as u64).product()
 }
 
-/// What fvcore makes of an einsum: it reads the cost back from numpy's printed report, which has four significant digits.
+/// FLOPs of an einsum in fvcore, which parses them from numpy's printed report and so has four significant digits.
 pub(crate) fn einsum_count(multiply_adds: u64) -> u64 {
     printed_half(2 * multiply_adds)
 }
 
-/// Half of what that report says of so many operations; an outer product has one a value.
+/// Half of the count that numpy's report prints for `operations`. An outer product has one operation per value.
 pub(crate) fn printed_half(operations: u64) -> u64 {
     let printed = format!("{:.3e}", operations as f64);
     (printed.parse::<f64>().unwrap_or_default() / 2.0).floor() as u64
@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(einsum_count(12), 12);
     }
 
-    /// The paper's first versions, and the segmentor that the official counter then gave 939.493 G.
+    /// From the paper's first versions, with the segmentor for which the official counter of the time printed 939.493 G.
     #[test]
     fn the_early_counting_is_that_of_the_first_versions() {
         for (preset, gflops) in
@@ -311,7 +311,7 @@ mod tests {
         }
         let backbone = Preset::VanillaVmambaTiny.config().complexity([512, 2048]);
         let saved = (backbone.flops() - backbone.early_flops()) as f64 / 1e9;
-        // Each scan is rounded to four digits there.
+        // The official counter rounds each scan to four digits.
         assert!((saved - (963.853_165_152 - 939.493_317_44)).abs() < 2e-3, "{saved}");
     }
 

@@ -6,11 +6,11 @@ use crate::layers::ChannelNorm;
 
 /// A backbone that turns an image into feature maps of several resolutions.
 ///
-/// Heads know a backbone only through this trait, so that one's own backbone works with every head; see `examples/own_backbone.rs`.
+/// Heads know a backbone only through this trait, so a backbone of your own works with every head; see `examples/own_backbone.rs`.
 pub trait FeaturePyramid {
     /// Features of `images` `[batch, channels, height, width]`, float32 or bf16, normalised as the backbone expects: one tensor
-    /// `[batch, channels()[i], height / strides()[i], width / strides()[i]]` a level, the finest first, in the type of the images. How
-    /// sizes that the stride does not divide are rounded is the backbone's affair; heads take sizes and type from the tensors.
+    /// `[batch, channels()[i], height / strides()[i], width / strides()[i]]` a level, the finest first, in the type of the images. A
+    /// backbone may round sizes that the stride does not divide up or down; heads take the sizes from the tensors.
     fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>>;
 
     /// Channels of every level.
@@ -34,7 +34,8 @@ fn least_common_multiple(a: usize, b: usize) -> usize {
     a / divisor * b
 }
 
-/// The features `[batch, height, width, channels]` of those stages that have a norm, normalised, `[batch, channels, height, width]`.
+/// Normalises the features `[batch, height, width, channels]` of the stages that have a norm and leaves the others out; returns them as
+/// `[batch, channels, height, width]`.
 pub(crate) fn normalised(features: Vec<Tensor<4>>, norms: &[Option<ChannelNorm>]) -> Vec<Tensor<4>> {
     let of_stage = |(feature, norm): (Tensor<4>, &Option<ChannelNorm>)| Some(norm.as_ref()?.forward(feature).permute([0, 3, 1, 2]));
     features.into_iter().zip(norms).filter_map(of_stage).collect()

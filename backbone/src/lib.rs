@@ -6,15 +6,17 @@
 //!          └── complexity ──> parameters and FLOPs by operation, from the configuration alone
 //! ```
 //!
-//! * [`vmamba`]: the model: every official option ([`VmambaConfig`]), the published models ([`Preset`]), SS2D and its blocks.
+//! * [`vmamba`]: the model, with every official option ([`VmambaConfig`]), the published models ([`Preset`]), SS2D and its blocks.
 //! * [`FeaturePyramid`]: the contract between any backbone and any head.
-//! * [`checkpoint`]: official and own weights, read without running their code, loaded strictly, saved atomically.
-//! * [`complexity`]: parameters and FLOPs by the official counting.
-//! * [`analysis`]: looks inside: what the middle of the last map sees, and which patches a patch draws from.
-//! * [`LastMap`]: any network as a chain from images to its last map.
-//! * [`baselines`]: the networks that VMamba is compared with, each with classifier and weights people have.
-//! * [`zoo`]: all of them by name, behind one configuration and one type.
-//! * [`layers`]: what several models share.
+//! * [`checkpoint`]: reads official and own weights without running the code in them, loads them strictly, saves them atomically.
+//! * [`complexity`]: counts parameters and FLOPs as the official code does.
+//! * [`analysis`]: effective receptive fields, activation maps and attention maps.
+//! * [`LastMap`]: a network as a chain of steps from the images to its last feature map.
+//! * [`baselines`]: the networks that VMamba is compared with, as backbones and classifiers that load the published weights.
+//! * [`family`]: the contract that VMamba and every baseline implement.
+//! * [`ParameterGroups`]: weight decay and layer-wise learning rates by parameter.
+//! * [`zoo`]: all models by name, behind one configuration and one type.
+//! * [`layers`]: the layers that several models share.
 //!
 //! ```no_run
 //! use burn::prelude::*;

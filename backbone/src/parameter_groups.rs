@@ -11,7 +11,7 @@
 //! ```
 //! use vmamba::{LayerGrouping, ParameterGroups, Place};
 //!
-//! /// Four blocks behind a stem, with parameters called `stem.*` and `blocks.0.*` to `blocks.3.*`.
+//! /// A stem and four blocks, with parameters called `stem.*` and `blocks.0.*` to `blocks.3.*`.
 //! struct MyConfig;
 //!
 //! impl ParameterGroups for MyConfig {

@@ -1,4 +1,4 @@
-"""Times pycocotools on the files that `coco_eval DIR` wrote: python coco_eval.py DIR (needs `pip install pycocotools`)."""
+"""Times pycocotools on the files of `coco_eval -- DIR`: python coco_eval.py DIR. Needs `pip install pycocotools`."""
 
 import json
 import resource

@@ -1,8 +1,7 @@
-//! Evaluation of 5,000 images with 100 results each, boxes and masks, from predictions in memory: `cargo bench -p vision-datasets --bench
-//! coco_eval`.
+//! Times the evaluation of boxes and masks for 5,000 images with 100 results each: `cargo bench -p vision-datasets --bench coco_eval`.
 //!
-//! With a folder as argument (`-- DIR`) it also writes the ground truth and the results there as COCO files, so that pycocotools can be
-//! timed on the same: `benches/coco_eval.py DIR`.
+//! With a folder as argument (`-- DIR`) it also writes the ground truth and the results as COCO files, so that `benches/coco_eval.py DIR`
+//! times pycocotools on the same input.
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -1,6 +1,6 @@
-//! The data pipeline in images a second: `cargo bench -p vision-datasets`.
+//! Times the data pipeline in images a second: `cargo bench -p vision-datasets`.
 //!
-//! A JPEG of 640x480 pixels with its label map goes through the transforms of the ADE20K recipe; the parts are timed one by one, and the
+//! A JPEG of 640x480 pixels with its label map goes through the transforms of the ADE20K recipe. The steps are timed one by one, and the
 //! loader with 1 and 2 workers.
 
 use std::path::PathBuf;
@@ -15,9 +15,7 @@ use vision_datasets::image_io::read_rgb;
 use vision_datasets::loader::{LoaderConfig, TrainLoader};
 use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::scenes::{SceneConfig, SceneDataset, scene_classes, write_ade20k_layout};
-use vision_datasets::transforms::{
-    CropConfig, Normalize, PhotometricConfig, RandomResizeConfig, TestPipeline, TrainPipeline, TransformRng, resize_bilinear,
-};
+use vision_datasets::transforms::{TestPipeline, TrainPipeline, TransformRng, resize_bilinear};
 
 fn main() {
     divan::main();
@@ -25,7 +23,7 @@ fn main() {
 
 const IMAGES: usize = 8;
 
-/// A folder of scenes, their pictures being JPEGs.
+/// A folder of scenes whose images are JPEGs.
 struct Folder {
     root: tempfile::TempDir,
 }
@@ -34,7 +32,7 @@ impl Folder {
     fn new() -> Self {
         let root = tempfile::tempdir().expect("a temporary folder");
         let world = SceneConfig { count: IMAGES, height: 480, width: 640, ..SceneConfig::default() };
-        let scenes = SceneDataset::new(world).expect("the scenes are possible");
+        let scenes = SceneDataset::new(world).expect("the configuration is valid");
         write_ade20k_layout(&scenes, root.path(), "training").expect("the folder is writable");
         let folder = Self { root };
         for index in 0..IMAGES {
@@ -59,16 +57,6 @@ impl Folder {
     }
 }
 
-fn recipe() -> TrainPipeline {
-    TrainPipeline {
-        resize: Some(RandomResizeConfig { scale: [2048, 512], ratio: [0.5, 2.0] }),
-        crop: CropConfig { size: [512, 512], cat_max_ratio: 0.75 },
-        flip: 0.5,
-        photometric: Some(PhotometricConfig::default()),
-        normalize: Normalize::default(),
-    }
-}
-
 #[divan::bench]
 fn decode_jpeg(bencher: Bencher) {
     let folder = Folder::new();
@@ -86,7 +74,7 @@ fn resize_to_the_test_size(bencher: Bencher) {
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| resize_bilinear(&photo, [512, 683]));
 }
 
-/// The image crate's own bilinear filter on the same picture.
+/// The bilinear filter of the image crate on the same image, for comparison.
 #[divan::bench]
 fn resize_to_the_test_size_of_the_image_crate(bencher: Bencher) {
     let photo = photo();
@@ -96,25 +84,25 @@ fn resize_to_the_test_size_of_the_image_crate(bencher: Bencher) {
 
 #[divan::bench]
 fn test_pipeline(bencher: Bencher) {
-    let (photo, pipeline) = (photo(), TestPipeline { resize: Some([2048, 512]), normalize: Normalize::default() });
+    let (photo, pipeline) = (photo(), TestPipeline::ade20k());
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| pipeline.apply(&photo));
 }
 
 #[divan::bench]
 fn train_pipeline(bencher: Bencher) {
-    let (folder, pipeline) = (Folder::new(), recipe());
+    let (folder, pipeline) = (Folder::new(), TrainPipeline::ade20k());
     let sample = folder.data().get(0).expect("a sample");
     let mut rng = TransformRng::seed_from_u64(0);
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| pipeline.apply(sample.clone(), &mut rng));
 }
 
-/// Read, transform and batch, with worker threads.
+/// Reading, transforming and batching with worker threads.
 #[divan::bench(args = [1, 2], sample_count = 11)]
 fn loader(bencher: Bencher, workers: usize) {
     const BATCH: usize = 4;
     let folder = Folder::new();
     let config = LoaderConfig { batch_size: BATCH, seed: 0, workers, ahead: 2 * workers };
     let data: Arc<dyn SegmentationDataset> = Arc::new(folder.data());
-    let mut batches = TrainLoader::new(data, recipe(), config, 0);
+    let mut batches = TrainLoader::new(data, TrainPipeline::ade20k(), config, 0);
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| batches.next());
 }

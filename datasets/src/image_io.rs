@@ -1,7 +1,7 @@
-//! Pictures and label maps from files.
+//! Image and label map files.
 //!
-//! Photos are decoded to 8-bit RGB with their EXIF orientation applied, as OpenCV's `imread` does for training in mmsegmentation. Label
-//! maps are never converted: the numbers in the file are the labels, so a palette PNG gives its indices.
+//! Photos are decoded to 8-bit RGB with their EXIF orientation applied, as by OpenCV's `imread` in mmsegmentation. Label maps are never
+//! converted: the numbers in the file are the labels, so a palette PNG gives its indices.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor};
@@ -12,14 +12,14 @@ use vmamba_types::LabelMap;
 
 use crate::error::DataError;
 
-/// File name endings of pictures.
+/// Extensions of image files.
 pub(crate) const IMAGE_ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
 
-/// Reads a photo as 8-bit RGB, turned as its EXIF orientation says. Transparency is dropped, grey becomes three equal channels.
+/// Reads a photo as 8-bit RGB and applies its EXIF orientation. Transparency is dropped, grey becomes three equal channels.
 ///
 /// # Errors
-/// When the file cannot be read, is no supported picture, or is damaged. A truncated JPEG is an error, although decoders would fill the
-/// missing part with grey.
+/// When the file cannot be read, is not a supported image, or is damaged. A truncated JPEG is an error, although decoders fill the missing
+/// part with grey.
 pub fn read_rgb(path: &Path) -> Result<RgbImage, DataError> {
     let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
     let damaged = |message: &str| DataError::Image { path: path.to_owned(), message: message.to_owned() };
@@ -39,15 +39,15 @@ pub fn read_rgb(path: &Path) -> Result<RgbImage, DataError> {
     Ok(decode().map_err(|source| DataError::image(path, source))?.into_rgb8())
 }
 
-/// Whether the compressed data of a JPEG reach its end marker. The header's segments are skipped, because a thumbnail inside them has an
-/// end marker of its own.
+/// Whether the compressed data of a JPEG end with the end marker. The segments of the header are skipped, because a thumbnail in them has
+/// an end marker of its own.
 fn jpeg_is_complete(bytes: &[u8]) -> bool {
     const START_OF_SCAN: u8 = 0xda;
     let mut at = 2;
     loop {
         let Some([0xff, marker, high, low]) = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()) else { return false };
         if *marker == 0xff {
-            // Fill byte before a marker.
+            // A fill byte before a marker.
             at += 1;
             continue;
         }
@@ -57,26 +57,26 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
             break;
         }
     }
-    // Inside compressed data a 0xff byte is always followed by 0 or a restart marker, so this is the end marker and nothing else.
+    // Inside compressed data, 0xff is always followed by 0 or a restart marker, so 0xff 0xd9 can only be the end marker.
     bytes.get(at..).is_some_and(|rest| rest.windows(2).any(|pair| pair == [0xff, 0xd9]))
 }
 
-/// Reads a label map: a PNG with grey values or palette indices, which are the labels as they are.
+/// Reads a label map: a PNG whose grey values or palette indices are the labels.
 ///
 /// # Errors
-/// When the file cannot be read, is no PNG, is damaged, has colours instead of indices, or values above 255.
+/// When the file cannot be read, is not a PNG, is damaged, holds colours instead of indices, or has values above 255.
 pub fn read_labels(path: &Path) -> Result<LabelMap, DataError> {
     let file = File::open(path).map_err(|source| DataError::io(path, source))?;
     let damaged = |message: String| DataError::Image { path: path.to_owned(), message };
     let decoding = |error: png::DecodingError| match error {
         png::DecodingError::IoError(source) if source.kind() != std::io::ErrorKind::UnexpectedEof => DataError::io(path, source),
-        other => damaged(format!("no readable PNG label map: {other}")),
+        other => damaged(format!("the label map is not a readable PNG: {other}")),
     };
     let mut decoder = png::Decoder::new(BufReader::new(file));
-    // Palette indices stay indices, narrow values stay packed.
+    // Without transformations, palette indices stay indices and narrow values stay packed.
     decoder.set_transformations(png::Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(decoding)?;
-    let size = reader.output_buffer_size().ok_or_else(|| damaged("larger than memory can address".into()))?;
+    let size = reader.output_buffer_size().ok_or_else(|| damaged("the label map is too large for the memory of this machine".into()))?;
     let mut data = vec![0; size];
     let frame = reader.next_frame(&mut data).map_err(decoding)?;
     data.truncate(frame.buffer_size());
@@ -85,8 +85,8 @@ pub fn read_labels(path: &Path) -> Result<LabelMap, DataError> {
         png::ColorType::Grayscale | png::ColorType::Indexed => (),
         other => {
             return Err(damaged(format!(
-                "a label map holds one class index a pixel (grey or palette PNG), but this is a {other:?} picture; convert its colours \
-                 to class indices first"
+                "the label map is a PNG of type {other:?}, but must hold one class index a pixel (grey or palette PNG); convert its \
+                 colours to class indices"
             )));
         }
     }
@@ -98,16 +98,16 @@ pub fn read_labels(path: &Path) -> Result<LabelMap, DataError> {
             .iter()
             .map(|value| u8::try_from(u16::from_be_bytes(*value)))
             .collect::<Result<_, _>>()
-            .map_err(|_| damaged("labels above 255: label maps of 16 bits may only use the values of 8".into()))?,
+            .map_err(|_| damaged("the label map has labels above 255; 16 bits are read, but the values must fit into 8".into()))?,
         narrow => unpack(&data, frame.line_size, width, narrow as usize),
     };
     if labels.len() != width * height {
-        return Err(damaged(format!("{} labels for {width} x {height} pixels", labels.len())));
+        return Err(damaged(format!("the label map has {} labels for {width}x{height} pixels", labels.len())));
     }
     Ok(LabelMap::new(height, width, labels))
 }
 
-/// Values of 1, 2 or 4 bits, the first in the highest bits; every line begins a new byte.
+/// Unpacks values of 1, 2 or 4 bits. The first value is in the highest bits, and every row begins a new byte.
 fn unpack(data: &[u8], line: usize, width: usize, bits: usize) -> Vec<u8> {
     let mask = (1_u8 << bits) - 1;
     let per_byte = 8 / bits;
@@ -139,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn the_orientation_of_a_photo_is_applied() {
+    fn the_exif_orientation_of_a_photo_is_applied() {
         let folder = folder();
         let path = folder.path().join("turned.jpg");
         RgbImage::from_pixel(32, 16, image::Rgb([200, 10, 10])).save(&path).unwrap();
         let plain = std::fs::read(&path).unwrap();
-        // An EXIF segment with orientation 6: the camera was held upright.
+        // An EXIF segment with orientation 6: the camera was rotated by 90 degrees.
         let tiff: &[u8] = &[b'I', b'I', 42, 0, 8, 0, 0, 0, 1, 0, 0x12, 0x01, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
         let mut exif = vec![0xff, 0xe1, 0, (2 + 6 + tiff.len()) as u8];
         exif.extend(b"Exif\0\0");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn label_maps_that_are_pictures_say_what_to_do() {
+    fn an_invalid_label_map_says_what_to_do() {
         let folder = folder();
         let path = folder.path().join("labels.png");
         write_png(&path, 1, 1, png::ColorType::Rgb, png::BitDepth::Eight, &[1, 2, 3]);

@@ -1,7 +1,7 @@
 //! Samples, and the two contracts of a data set.
 //!
-//! Training, evaluation, checks and pictures need nothing but these traits, so a data set of one's own, from a database or from memory,
-//! implements one of them and is used like the readers of this crate:
+//! Training, evaluation, checks and pictures use nothing but these traits. To train on a data set of your own, from a database or from
+//! memory, implement one of them:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -51,7 +51,7 @@
 //! let found = found.collect::<Result<Vec<_>, DataError>>()?;
 //! let truth = data.truth()?;
 //! let report = evaluate(&truth, &to_results(&truth, &found)?, &EvalConfig::new(IouType::Bbox))?;
-//! assert_eq!(report.stats[0], 1.0);
+//! assert!(report.stats[0] > 0.999, "AP {}", report.stats[0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

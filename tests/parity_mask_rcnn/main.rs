@@ -3,11 +3,12 @@
 mod model;
 mod parts;
 
-use mask_rcnn::AnchorConfig;
 use serde_json::Value;
 use tests::{Comparison, FixtureTensor, manifest};
 use vision_ops::Roi;
-use vmamba_types::{BitMask, InstanceMask, Rle};
+use vmamba_detection::AnchorConfig;
+use vmamba_types::BitMask;
+use vmamba_types::{InstanceMask, Rle};
 
 /// Boxes and scores that come out of exponentials and sums of float32 in another order; sizes are hundreds of pixels.
 const BOX_TOLERANCE: f64 = 1e-5;

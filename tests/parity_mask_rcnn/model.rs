@@ -1,16 +1,16 @@
 //! The whole model: stages of prediction, detections, a training step, checkpoints, cost.
 
 use burn::prelude::*;
-use mask_rcnn::{
-    BoxCoder, Choose, HeadsConfig, ImageInfo, ImageTruth, MaskRcnn, MaskRcnnConfig, MaxIouAssigner, RandomSampler, SIZE_DIVISOR,
-    mask_target, official_key, roi_level,
-};
+use mask_rcnn::{HeadsConfig, MaskRcnn, MaskRcnnConfig, official_key};
 use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, check_gradients, fixtures_root, manifest, present};
 use vision_ops::Roi;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
 use vmamba::zoo::Backbone;
 use vmamba::{FeaturePyramid, OfficialConfig, VmambaConfig};
+use vmamba_detection::{
+    BoxCoder, Choose, Detector, ImageInfo, ImageTruth, MaxIouAssigner, ProposalConfig, RandomSampler, mask_target, roi_level,
+};
 use vmamba_types::Instance;
 
 use crate::{
@@ -32,8 +32,8 @@ fn sampler(config: &Value) -> RandomSampler {
     RandomSampler { num: size(&config["num"]), positive_fraction: number(&config["pos_fraction"]) }
 }
 
-fn proposals(config: &Value) -> mask_rcnn::ProposalConfig {
-    mask_rcnn::ProposalConfig {
+fn proposals(config: &Value) -> ProposalConfig {
+    ProposalConfig {
         nms_pre: size(&config["nms_pre"]),
         max_per_image: size(&config["max_per_img"]),
         nms_threshold: number(&config["nms"]["iou_threshold"]) as f32,
@@ -99,7 +99,7 @@ fn checkpoint() -> StateDict {
     Checkpoint::read(fixtures_root().join("pth/maskrcnn_mmdet.pth")).and_then(|file| file.state_dict(Weights::Auto)).unwrap()
 }
 
-fn infos(document: &Value) -> Vec<ImageInfo> {
+fn infos(model: &MaskRcnn<Backbone>, document: &Value) -> Vec<ImageInfo> {
     let sizes = document["sizes"].as_array().unwrap().iter().map(pair);
     let originals = document["ori_shapes"].as_array().unwrap().iter().map(pair);
     sizes
@@ -107,7 +107,7 @@ fn infos(document: &Value) -> Vec<ImageInfo> {
         .zip(document["metas"].as_array().unwrap())
         .map(|((size, original), meta)| {
             let scale = numbers(&meta["scale_factor"]);
-            assert_eq!(pair(&meta["pad_shape"]), size.map(|side: usize| side.next_multiple_of(SIZE_DIVISOR)));
+            assert_eq!(pair(&meta["pad_shape"]), size.map(|side: usize| side.next_multiple_of(model.size_divisor())));
             ImageInfo { size, original, scale: [scale[0], scale[1]] }
         })
         .collect()
@@ -121,7 +121,7 @@ fn every_stage_of_prediction_equals_the_official_one() {
     let case = Fixture::read("maskrcnn", "stages");
     let device = tests::device();
     let model = model(&device);
-    let infos = infos(&case.manifest);
+    let infos = infos(&model, &case.manifest);
     let mut comparison = Comparison::new("maskrcnn/stages");
     let images: Tensor<4> = case.tensor("batch_input").to_tensor(&device);
     let features = model.backbone.forward_features(images);
@@ -192,7 +192,7 @@ fn detections_equal_the_official_ones() {
     let case = Fixture::read("maskrcnn", "detections");
     let device = tests::device();
     let model = model(&device);
-    let infos = infos(&manifest("maskrcnn", "stages"));
+    let infos = infos(&model, &manifest("maskrcnn", "stages"));
     let levels = model.pyramid(batch.tensor("batch_input").to_tensor(&device));
     let rpn = model.rpn_head.forward(&levels);
     let found = model.detect_boxes(&levels, &model.test_proposals(&rpn, &infos), &infos);
@@ -358,21 +358,26 @@ fn a_training_step_has_the_official_losses_and_gradients() {
     let case = Fixture::read("maskrcnn", "train");
     let device = tests::device().autodiff();
     let model = model(&device);
-    let loss = model.loss(case.tensor("batch_input").to_tensor(&device), &truths(&case), &mut Strided);
+    let (images, truth) = (case.tensor("batch_input").to_tensor(&device), truths(&case));
+    let rpn = model.rpn_head.forward(&model.pyramid(images.clone()));
+    let of_levels = model.rpn_head.loss(&rpn, &model.rpn_targets(&rpn, &truth, &mut Strided));
+    let loss = model.loss(images, &truth, &mut Strided);
     let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
     let mut comparison = Comparison::new("maskrcnn/train");
     let (expected, levels) = (&case.manifest["losses"], &case.manifest["losses_per_level"]);
-    for (name, terms) in [("loss_rpn_cls", &loss.rpn_cls), ("loss_rpn_bbox", &loss.rpn_bbox)] {
+    for (name, terms) in [("loss_rpn_cls", &of_levels.objectness), ("loss_rpn_bbox", &of_levels.boxes)] {
         for (level, (term, expected)) in terms.iter().zip(levels[name].as_array().unwrap()).enumerate() {
             comparison.check_scalar(&format!("{name} of level {level}"), scalar(term), number(expected), FORWARD_TOLERANCE);
         }
-        let sum: f64 = terms.iter().map(scalar).sum();
-        comparison.check_scalar(name, sum, number(&expected[name]), FORWARD_TOLERANCE);
     }
-    for (name, term) in [("loss", &loss.total), ("loss_cls", &loss.cls), ("loss_bbox", &loss.bbox), ("loss_mask", &loss.mask)] {
-        comparison.check_scalar(name, scalar(term), number(&expected[name]), FORWARD_TOLERANCE);
+    comparison.check_scalar("loss", scalar(&loss.total), number(&expected["loss"]), FORWARD_TOLERANCE);
+    let names: Vec<&str> = loss.parts.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"]);
+    for (name, part) in &loss.parts {
+        comparison.check_scalar(name, scalar(part), number(&expected[name]), FORWARD_TOLERANCE);
     }
-    comparison.check_scalar("acc", loss.accuracy, number(&expected["acc"]), FORWARD_TOLERANCE);
+    let [(name, accuracy)] = &loss.accuracies[..] else { panic!("one accuracy") };
+    comparison.check_scalar(name, *accuracy, number(&expected["acc"]), FORWARD_TOLERANCE);
     let gradients = loss.total.backward();
     let expected = case.with_prefix("g.");
     check_gradients(&mut comparison, &model, official_key, &gradients, &expected);
@@ -402,7 +407,7 @@ fn complexity_equals_the_official_count_for_every_published_model() {
             // Other backbones.
             _ => continue,
         };
-        let cost = MaskRcnnConfig::new(VmambaConfig::preset(preset.parse().unwrap()), 80).complexity([800, 1280]);
+        let cost = MaskRcnnConfig::on(VmambaConfig::preset(preset.parse().unwrap()), 80).complexity([800, 1280]);
         assert_eq!(cost.params, expected["params"].as_u64().unwrap(), "{name}: parameters");
         assert_eq!(cost.flops(), expected["flops"].as_u64().unwrap(), "{name}: FLOPs, by operation {:?}", cost.by_op);
         compared += 1;

@@ -1,10 +1,12 @@
 //! The parts: anchors, assignment, offsets, losses, masks, RoIAlign, suppression.
 
 use burn::prelude::*;
-use mask_rcnn::loss::{binary_cross_entropy, cross_entropy, l1, mask_cross_entropy};
-use mask_rcnn::{Assignment, BoxCoder, MaxIouAssigner, ScoredBox, TestConfig, giou, iof, iou, mask_target, multiclass_nms, roi_level};
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, GRADIENT_TOLERANCE, present};
 use vision_ops::{Roi, RoiSampling, batched_nms, nms, paste_mask, roi_align};
+use vmamba_detection::losses::{binary_cross_entropy, cross_entropy, l1, mask_cross_entropy};
+use vmamba_detection::{
+    Assignment, BoxCoder, MaxIouAssigner, ScoredBox, TestConfig, giou, iof, iou, mask_target, multiclass_nms, roi_level,
+};
 use vmamba_types::Rle;
 
 use crate::{

@@ -75,12 +75,12 @@ pub struct Fixture {
     tensors: BTreeMap<String, FixtureTensor>,
 }
 
-/// A tensor of a fixture, converted to `f32` or `i64`.
+/// A tensor of a safetensors file.
 #[derive(Clone, Debug)]
 pub struct FixtureTensor {
     /// Dimensions.
     pub shape: Vec<usize>,
-    /// Values in row-major order; integers are exact up to 2^53.
+    /// Values in row-major order, converted to `f64`; integers are exact up to 2^53.
     pub values: Vec<f64>,
 }
 
@@ -89,24 +89,7 @@ impl Fixture {
     pub fn read(folder: &str, name: &str) -> Self {
         let path = fixtures_root().join(folder).join(format!("{name}.safetensors"));
         let manifest = manifest(folder, name);
-        let bytes = read_bytes(&path);
-        let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let tensors = file
-            .tensors()
-            .into_iter()
-            .map(|(key, view)| {
-                let raw = view.data();
-                let values = match view.dtype() {
-                    Dtype::F32 => decode(raw, |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
-                    Dtype::F64 => decode(raw, f64::from_le_bytes),
-                    Dtype::I32 => decode(raw, |b: [u8; 4]| f64::from(i32::from_le_bytes(b))),
-                    Dtype::I64 => decode(raw, |b: [u8; 8]| i64::from_le_bytes(b) as f64),
-                    Dtype::U8 | Dtype::BOOL => raw.iter().map(|v| f64::from(*v)).collect(),
-                    other => panic!("{}: tensor {key} has the unexpected type {other:?}", path.display()),
-                };
-                (key, FixtureTensor { shape: view.shape().to_vec(), values })
-            })
-            .collect();
+        let tensors = read_tensors(&path);
         Self { name: name.to_owned(), manifest, tensors }
     }
 
@@ -134,6 +117,30 @@ impl Fixture {
     pub fn config(&self) -> &Value {
         &self.manifest["config"]
     }
+}
+
+/// The tensors of a safetensors file by name.
+///
+/// # Panics
+/// When the file cannot be read or holds a tensor of a type that no fixture has.
+pub fn read_tensors(path: &Path) -> BTreeMap<String, FixtureTensor> {
+    let bytes = read_bytes(path);
+    let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    file.tensors()
+        .into_iter()
+        .map(|(key, view)| {
+            let raw = view.data();
+            let values = match view.dtype() {
+                Dtype::F32 => decode(raw, |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
+                Dtype::F64 => decode(raw, f64::from_le_bytes),
+                Dtype::I32 => decode(raw, |b: [u8; 4]| f64::from(i32::from_le_bytes(b))),
+                Dtype::I64 => decode(raw, |b: [u8; 8]| i64::from_le_bytes(b) as f64),
+                Dtype::U8 | Dtype::BOOL => raw.iter().map(|v| f64::from(*v)).collect(),
+                other => panic!("{}: tensor {key} has the unexpected type {other:?}", path.display()),
+            };
+            (key, FixtureTensor { shape: view.shape().to_vec(), values })
+        })
+        .collect()
 }
 
 impl FixtureTensor {

@@ -5,8 +5,10 @@ use std::path::Path;
 use anstream::{print, println};
 use anyhow::Result;
 use burn::prelude::Device;
+use upernet::UperNet;
+use vmamba::zoo::Backbone;
 use vmamba_recipes::Configured;
-use vmamba_recipes::detection::{Detection, Reports};
+use vmamba_recipes::detection::{AnyDetector, Detection, Reports};
 use vmamba_recipes::segmentation::Segmentation;
 use vmamba_report::curves::precision_recall;
 use vmamba_report::pictures::{self, Classes};
@@ -39,7 +41,7 @@ fn spread(count: usize, len: usize) -> impl ExactSizeIterator<Item = usize> {
     (0..count).map(move |position| position * len / count.max(1))
 }
 
-impl Present for Detection {
+impl Present for Detection<AnyDetector> {
     fn draw(&self, model: &Self::Model, device: &Device, folder: &Path, count: usize) -> Result<usize> {
         let (data, predictor) = (self.validation(), self.predictor(model, device));
         let positions = spread(count, data.len());
@@ -65,7 +67,7 @@ impl Present for Detection {
     }
 }
 
-impl Present for Segmentation {
+impl Present for Segmentation<UperNet<Backbone>> {
     fn draw(&self, model: &Self::Model, device: &Device, folder: &Path, count: usize) -> Result<usize> {
         let (data, predictor) = (self.validation(), self.predictor(model, device));
         let classes = data.classes();

@@ -62,9 +62,16 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     let recipe = R::open(&config)?;
     let RunConfig { name, init, train, .. } = &config;
     train.precision.adopt(&device).context("train.precision")?;
-    // A resumed run takes its weights from the checkpoint.
-    let (model, report) = if arguments.resume { (recipe.random_model(&device)?, None) } else { recipe.initial_model(&device)? };
-    let (cost, [height, width]) = recipe.complexity();
+    let (model, report) = match init {
+        Init::Checkpoint(path) if !arguments.resume => {
+            let (model, report) =
+                recipe.pretrained_model(&config, path, &device).with_context(|| format!("init = \"{}\"", path.display()))?;
+            (model, Some(report))
+        }
+        // A resumed run takes its weights from its own checkpoint.
+        Init::Random | Init::Checkpoint(_) => (recipe.random_model(&config, &device)?, None),
+    };
+    let (cost, [height, width]) = recipe.complexity(&config);
     let data = recipe.describe_data();
     let builder = Trainer::builder(recipe, model).config(train.clone()).stop_flag(interrupted()).observe(Console::default());
     if arguments.show_groups {

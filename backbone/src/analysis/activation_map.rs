@@ -1,17 +1,17 @@
-//! Activation maps of SS2D: how much every patch contributes to a query patch (section 5.3 of the paper and its appendix; the official
+//! Activation maps of SS2D: the contribution of every patch to a query patch (section 5.3 of the paper and its appendix; the official
 //! `AttnMamba`).
 //!
-//! Unrolled, the recurrence `h_i = exp(delta_i A) h_{i-1} + delta_i B_i u_i`, `y_i = C_i h_i` along a route is a lower triangular matrix
-//! for each channel d, applied to `delta u`:
+//! Along a route, the recurrence `h_i = exp(delta_i A) h_{i-1} + delta_i B_i u_i`, `y_i = C_i h_i` multiplies `delta u` by a lower triangular
+//! matrix per channel d:
 //!
 //! ```text
 //! y_i = sum_{j <= i} T[i, j] delta_j u_j        T[i, j] = sum_n C[i, n] B[j, n] exp(S_n[i] - S_n[j]),   S_n[i] = A[d, n] sum_{k <= i} delta_k
 //! ```
 //!
-//! The paper writes T as `(Q w)(K / w)'` with `Q = C`, `K = B`, `w = exp(S)`. Computed in that way w underflows after a few hundred patches
-//! and the quotient is lost; the difference of the exponents, which is never positive, is safe at every length. A map is the row of the
-//! query patch, averaged over the channels and laid back on the image. Patches that the route visits after the query contribute nothing:
-//! they are 0 in every map, and [`RouteMap::visited`] tells them from a contribution of 0.
+//! The paper writes T as `(Q w)(K / w)'` with `Q = C`, `K = B`, `w = exp(S)`. Computed like this, w underflows after a few hundred patches
+//! and the quotient is lost. The difference of the exponents is never positive and is safe at every length. A map is the row of the query
+//! patch, averaged over the channels, in raster order. Patches that the route visits after the query contribute nothing: they are 0 in every
+//! map, and [`RouteMap::visited`] distinguishes them from a contribution of 0.
 
 use std::ops::Range;
 use std::str::FromStr;
@@ -22,11 +22,10 @@ use vision_ops::Route;
 
 use super::scan_trace::{RouteTrace, ScanTrace};
 
-/// Channels that are walked together. Sums over channels are taken in blocks of this size and then in order, so that a map does not depend
-/// on the number of threads.
+/// Channels per block. Channels are summed within a block, and blocks in order, so a map does not depend on the number of threads.
 const CHANNELS: usize = 16;
 
-/// What an entry of the matrix is made of; names as in the official code, for query step i and key step j.
+/// The factors in an entry of the matrix, for query step i and key step j. The names are those of the official code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MapMode {
     /// `C_i . B_j`: the paper's `Q K'`, without decay.
@@ -38,7 +37,7 @@ pub enum MapMode {
     Ww,
     /// [`MapMode::Cb`] times the step size of j.
     CbDt,
-    /// [`MapMode::CwBw`] times the step size of j: what the input of j is multiplied with.
+    /// [`MapMode::CwBw`] times the step size of j: the factor of the input at j.
     CwBdtw,
 }
 
@@ -47,7 +46,7 @@ impl MapMode {
     pub const ALL: [(Self, &'static str); 5] =
         [(Self::Cb, "CB"), (Self::CwBw, "CwBw"), (Self::Ww, "ww"), (Self::CbDt, "CBdt"), (Self::CwBdtw, "CwBdtw")];
 
-    /// Its name in the official code.
+    /// The name of the mode in the official code.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cb => "CB",
@@ -62,7 +61,7 @@ impl MapMode {
         self != Self::Ww
     }
 
-    /// Whether the decay between two patches is part of the entries, so that [`Decay`] matters.
+    /// Whether entries contain the decay between two patches, so that [`Decay`] has an effect.
     pub fn has_decay(self) -> bool {
         matches!(self, Self::CwBw | Self::Ww | Self::CwBdtw)
     }
@@ -84,40 +83,40 @@ impl FromStr for MapMode {
 /// How the decay between two patches is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Decay {
-    /// `exp(S[i] - S[j])`, right at every distance.
+    /// `exp(S[i] - S[j])`, exact at every distance.
     #[default]
     Exact,
-    /// `exp(S[i]) / max(exp(S[j]), 1e-20)` in float32, as the published figures were drawn: what lies behind the underflow is lost, and
-    /// what lies near it too small.
+    /// `exp(S[i]) / max(exp(S[j]), 1e-20)` in float32, as in the published figures. Contributions after the underflow are lost, and those
+    /// near it are too small.
     OfficialClamp,
 }
 
-/// Over what minimum and maximum are taken for [`RouteMap::normalised`] and its like; patches that were not visited never count.
+/// The maps whose minimum and maximum normalise [`RouteMap::normalised`] and similar fields. Patches that were not visited do not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MapRange {
     /// The map of the query.
     #[default]
     Query,
-    /// The maps of all queries, as in the official code. Costs as many walks as there are patches. Apart from a scale the maps are the
-    /// same, except [`ActivationMaps::nall`], where it weighs the routes.
+    /// The maps of all queries, as in the official code. Costs one walk per patch. It only scales the maps, except for
+    /// [`ActivationMaps::nall`], in which it weights the routes.
     AllQueries,
 }
 
-/// How maps are made.
+/// Options of activation maps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MapOptions {
-    /// What entries are made of.
+    /// The factors in an entry.
     pub mode: MapMode,
-    /// How decay is computed.
+    /// The computation of the decay.
     pub decay: Decay,
-    /// What they are normalised by.
+    /// The range that normalises the maps.
     pub range: MapRange,
 }
 
-/// Why there is no map.
+/// Why a map cannot be computed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MapError {
-    /// Outside of the grid.
+    /// The query is outside the grid.
     #[error("the query patch (row {}, column {}) is outside of the grid of {} rows and {} columns", query[0], query[1], size[0], size[1])]
     Query {
         /// Row and column.
@@ -125,17 +124,17 @@ pub enum MapError {
         /// Height and width of the grid.
         size: [usize; 2],
     },
-    /// No such route or channel.
+    /// The route or channel does not exist.
     #[error("{what} {index} does not exist; there are {count}, counted from 0")]
     Index {
         /// `route` or `channel`.
         what: &'static str,
-        /// What was asked for.
+        /// The number that was asked for.
         index: usize,
-        /// How many there are.
+        /// How many exist.
         count: usize,
     },
-    /// No such mode.
+    /// The mode does not exist.
     #[error("no mode is called `{0}`; there are CB, CwBw, ww, CBdt and CwBdtw")]
     Mode(String),
 }
@@ -149,35 +148,34 @@ pub struct RouteMap {
     pub visited: Vec<bool>,
     /// Mean over the channels, `[height, width]`; 0 where not visited.
     pub raw: Vec<f32>,
-    /// The least and greatest value that `normalised` goes between.
+    /// Minimum and maximum, which `normalised` maps to 0 and 1.
     pub range: [f32; 2],
-    /// Between 0 and 1; 0 where not visited.
+    /// The map scaled to [0, 1]; 0 where not visited.
     pub normalised: Vec<f32>,
 }
 
-/// What every patch contributes to a query patch.
+/// The contributions of all patches to a query patch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ActivationMaps {
     /// Height and width of the grid.
     pub size: [usize; 2],
     /// Row and column of the query.
     pub query: [usize; 2],
-    /// One map a route.
+    /// One map per route.
     pub routes: Vec<RouteMap>,
     /// Whether any route visits a patch, `[height, width]`.
     pub visited: Vec<bool>,
-    /// The sum of the raw maps, `[height, width]`; 0 where no route has been.
+    /// The sum of the maps, `[height, width]`; 0 where no route visits.
     pub sum: Vec<f32>,
-    /// The least and greatest value that `all` goes between.
+    /// Minimum and maximum of `sum`, which `all` maps to 0 and 1.
     pub sum_range: [f32; 2],
-    /// The sum, between 0 and 1: `all` of the official code; 0 where no route has been.
+    /// The sum scaled to [0, 1], `all` in the official code; 0 where no route visits.
     pub all: Vec<f32>,
-    /// The mean of the normalised maps of all routes, in which a patch that a route does not visit counts as 0: `nall` of the official
-    /// code.
+    /// The mean of the normalised maps of all routes, `nall` in the official code. A patch that a route does not visit counts as 0.
     pub nall: Vec<f32>,
 }
 
-/// The maps of the patch `query`, row and column, in the grid of the trace. A map without differences is 0 when normalised.
+/// The maps of the patch `query` (row and column) in the grid of the trace. A constant map is 0 when normalised.
 ///
 /// ```
 /// use burn::prelude::*;
@@ -198,7 +196,7 @@ pub struct ActivationMaps {
 /// ```
 ///
 /// # Errors
-/// When the query is outside of the grid.
+/// When the query is outside the grid.
 pub fn activation_maps(trace: &ScanTrace, query: [usize; 2], options: MapOptions) -> Result<ActivationMaps, MapError> {
     let maps = QueryRows::new(trace, pixel(trace, query)?, options);
     let ranges = match options.range {
@@ -208,10 +206,10 @@ pub fn activation_maps(trace: &ScanTrace, query: [usize; 2], options: MapOptions
     Ok(maps.between(trace, query, &ranges))
 }
 
-/// As [`activation_maps`], with ranges that were computed before from the same trace and options.
+/// As [`activation_maps`], with ranges computed before from `trace` and `options`.
 ///
 /// # Errors
-/// When the query is outside of the grid.
+/// When the query is outside the grid.
 pub fn activation_maps_between(
     trace: &ScanTrace,
     query: [usize; 2],
@@ -221,10 +219,10 @@ pub fn activation_maps_between(
     Ok(QueryRows::new(trace, pixel(trace, query)?, options).between(trace, query, ranges))
 }
 
-/// The row of the patch `query`, row and column, in the matrix of one channel along route number `route`: `[height, width]`.
+/// The row of the patch `query` (row and column) in the matrix of one channel along route number `route`: `[height, width]`.
 ///
 /// # Errors
-/// When query, route or channel do not exist.
+/// When the query, route or channel does not exist.
 pub fn channel_row(trace: &ScanTrace, route: usize, channel: usize, query: [usize; 2], options: MapOptions) -> Result<Vec<f64>, MapError> {
     let pixel = pixel(trace, query)?;
     let found = trace.routes.get(route).ok_or(MapError::Index { what: "route", index: route, count: trace.routes.len() })?;
@@ -256,7 +254,7 @@ fn rows(trace: &ScanTrace, pixel: usize, options: MapOptions) -> Vec<Vec<f64>> {
     trace.routes.iter().map(mean).collect()
 }
 
-/// The sum of rows of the same length.
+/// The sum of rows of equal length.
 fn sum(rows: &[Vec<f64>]) -> Vec<f64> {
     let mut total = rows.first().cloned().unwrap_or_default();
     for row in rows.iter().skip(1) {
@@ -267,9 +265,9 @@ fn sum(rows: &[Vec<f64>]) -> Vec<f64> {
 
 /// The rows of a query in the matrices of all routes.
 struct QueryRows {
-    /// One a route, averaged over the channels.
+    /// One row per route, averaged over the channels.
     rows: Vec<Vec<f64>>,
-    /// What each route has visited.
+    /// The patches that each route has visited.
     visited: Vec<Vec<bool>>,
     sum: Vec<f64>,
 }
@@ -311,7 +309,7 @@ impl QueryRows {
     }
 }
 
-/// The least and greatest entry of each route's map and of their sum, where visited.
+/// Minimum and maximum of each route's map and of their sum, over the visited patches.
 #[derive(Clone, Debug)]
 pub struct MapRanges {
     routes: Vec<Span>,
@@ -319,7 +317,7 @@ pub struct MapRanges {
 }
 
 impl MapRanges {
-    /// Of the maps of all queries together ([`MapRange::AllQueries`]); `each` is called after each of them, from several threads.
+    /// The ranges over the maps of all queries ([`MapRange::AllQueries`]). `each` is called after every query, from several threads.
     pub fn of_all_queries(trace: &ScanTrace, options: MapOptions, each: &(dyn Fn() + Sync)) -> Self {
         let nothing = || Self { routes: vec![Span::NOTHING; trace.routes.len()], sum: Span::NOTHING };
         let of_query = |pixel: usize| {
@@ -336,7 +334,7 @@ impl MapRanges {
     }
 }
 
-/// From the least to the greatest value.
+/// Minimum and maximum.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     least: f64,
@@ -366,7 +364,7 @@ impl Span {
     }
 }
 
-/// The pixels that a route visits, from its first to the query.
+/// The pixels that a route visits, from the first to the query.
 fn way(route: Route, [height, width]: [usize; 2], query: usize) -> Vec<usize> {
     let mut pixels: Vec<usize> = Vec::new();
     for step in 0..height * width {
@@ -378,14 +376,14 @@ fn way(route: Route, [height, width]: [usize; 2], query: usize) -> Vec<usize> {
     pixels
 }
 
-/// The way of a route up to the query.
+/// The walk along a route, up to the query.
 struct Walk<'a> {
     trace: &'a ScanTrace,
     route: &'a RouteTrace,
     options: MapOptions,
     /// Pixels from the first of the route to the query.
     pixels: Vec<usize>,
-    /// `C[i, n] B[j, n]` of these, with [`MapMode::has_content`], else 1: `[steps, N]`.
+    /// `C[i, n] B[j, n]` of every step with [`MapMode::has_content`], else 1: `[steps, N]`.
     content: Vec<f64>,
 }
 
@@ -422,7 +420,7 @@ impl<'a> Walk<'a> {
         self.route.delta[self.pixels[step] * self.trace.channels + channel]
     }
 
-    /// Adds the entries of a channel; `decay` gives that of a step and state, and is asked from the query backwards.
+    /// Adds the entries of a channel. `decay` gives the decay of a step and state; it is called from the query backwards.
     fn add(&self, channel: usize, sums: &mut [f64], mut decay: impl FnMut(usize, usize) -> f64) {
         let n = self.trace.state;
         for step in (0..self.pixels.len()).rev() {
@@ -435,7 +433,7 @@ impl<'a> Walk<'a> {
 
     fn add_exact(&self, channel: usize, sums: &mut [f64]) {
         let a = &self.route.a[channel * self.trace.state..(channel + 1) * self.trace.state];
-        // Steps between the key and the query, without the key's own: the state decays before the key is added.
+        // The steps after the key up to the query: the state decays before the key is added.
         let mut time = vec![0.0; self.pixels.len()];
         for step in (1..self.pixels.len()).rev() {
             time[step - 1] = time[step] + f64::from(self.delta(step, channel));

@@ -1,36 +1,36 @@
-//! The attention of one patch in DeiT: the counterpart of an activation map (last figure of the paper's appendix).
+//! The attention of one patch in DeiT, the counterpart of an activation map (last figure of the paper's appendix).
 
 use thiserror::Error;
 
-/// What a patch attends to in one block.
+/// The attention weights of a patch in one block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionRow {
     /// Height and width of the grid of patches.
     pub size: [usize; 2],
     /// Row and column of the query.
     pub query: [usize; 2],
-    /// The softmax weights of the patches for every head, `[height, width]` each. Together with that of the class token they sum to 1.
+    /// The softmax weights of the patches for every head, `[height, width]` each. With the weight of the class token they sum to 1.
     pub heads: Vec<Vec<f32>>,
     /// The weight of the class token for every head.
     pub class: Vec<f32>,
-    /// Mean over the heads. The published figure shows this: it normalises all heads by one minimum and maximum.
+    /// Mean over the heads, as in the published figure, which normalises all heads by one minimum and maximum.
     pub mean: Vec<f32>,
-    /// Mean over the heads, each first brought between 0 and 1, so that heads that look at few patches do not outshine the others.
+    /// Mean over the heads, each scaled to [0, 1] first, so that heads with few large weights do not dominate.
     pub normalised: Vec<f32>,
 }
 
-/// Why there is no attention.
+/// Why attention cannot be computed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AttentionError {
-    /// No such block.
+    /// The block does not exist.
     #[error("block {block} does not exist; there are 0 to {}", blocks.saturating_sub(1))]
     NoSuchBlock {
-        /// What was asked for.
+        /// The number that was asked for.
         block: usize,
-        /// How many there are.
+        /// How many exist.
         blocks: usize,
     },
-    /// Outside of the grid.
+    /// The query is outside the grid.
     #[error("the query patch (row {}, column {}) is outside of the grid of {} rows and {} columns", query[0], query[1], size[0], size[1])]
     Query {
         /// Row and column.
@@ -38,13 +38,13 @@ pub enum AttentionError {
         /// Height and width of the grid.
         size: [usize; 2],
     },
-    /// Not exactly one image.
-    #[error("attention is that of one image, not of {0}")]
+    /// The batch does not have exactly one image.
+    #[error("attention is computed for one image, not for {0}")]
     Batch(usize),
 }
 
 impl AttentionRow {
-    /// Of the weights of all tokens, the class token first, for every head.
+    /// From the weights of all tokens for every head, the class token first.
     pub(crate) fn of_heads(weights: &[f32], size: [usize; 2], query: [usize; 2]) -> Self {
         let patches = size[0] * size[1];
         let (mut heads, mut class) = (Vec::new(), Vec::new());
@@ -61,7 +61,7 @@ impl AttentionRow {
     }
 }
 
-/// A constant map becomes 0.
+/// Scales a map to [0, 1]; a constant map becomes 0.
 fn between_0_and_1(map: &[f32]) -> Vec<f32> {
     let [least, greatest] = map.iter().fold([f32::INFINITY, f32::NEG_INFINITY], |[l, g], value| [l.min(*value), g.max(*value)]);
     map.iter().map(|value| if greatest > least { (value - least) / (greatest - least) } else { 0.0 }).collect()

@@ -1,4 +1,4 @@
-//! Looks inside networks: what the paper's figures draw, as numbers.
+//! The analyses of the paper's figures, as numbers: effective receptive fields, activation maps of SS2D, attention maps of DeiT.
 
 mod activation_map;
 mod attention_map;

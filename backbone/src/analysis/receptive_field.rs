@@ -1,7 +1,7 @@
-//! The effective receptive field (Luo et al., 2016): how much every pixel of an image matters to the unit in the middle of the last map.
+//! The effective receptive field (Luo et al., 2016): how much every pixel of an image contributes to the middle of the last feature map.
 //!
-//! The protocol is that of the paper's figures, which is RepLKNet's (Ding et al., 2022): the gradient of the middle's positive activations
-//! by the image, its positive part, summed over the colours, averaged over images.
+//! The protocol is that of the paper's figures and of RepLKNet (Ding et al., 2022): the gradient of the positive activations in the middle
+//! with respect to the image; its positive part, summed over the colour channels and averaged over images.
 //!
 //! ```
 //! use burn::prelude::*;
@@ -10,7 +10,7 @@
 //! use vmamba::analysis::{ReceptiveField, central_gradient, covering_square};
 //! use vmamba::zoo::BackboneConfig;
 //!
-//! // On a device with gradients, frozen: nothing is dropped, and no gradients of weights are computed.
+//! // Frozen: no stochastic depth, and no gradients of weights.
 //! let device = Device::flex().autodiff();
 //! let model = BackboneConfig::named("resnet50").unwrap().try_init(&device).unwrap().freeze();
 //! let chain = model.chain([64, 64]);
@@ -23,23 +23,24 @@
 //! println!("half of it lies in {:?}", covering_square(&mean, [64, 64], 0.5));
 //! ```
 //!
-//! A backbone of one's own needs no more than a closure: `Chain::of(|images| backbone.forward_features(images).pop().unwrap())`; cut into
-//! parts with [`Chain::then`](crate::Chain::then) it needs less memory.
+//! For a backbone of your own a closure is enough: `Chain::of(|images| backbone.forward_features(images).pop().unwrap())`. Several steps with
+//! [`Chain::then`](crate::Chain::then) need less memory.
 
 use burn::prelude::*;
 
 use crate::Chain;
 
-/// The contribution `[height, width]`, not negative, of every pixel of `image` `[1, channels, height, width]` to the middle of the map that
-/// `chain` makes of it: with the map `F` `[1, maps, rows, columns]`, the positive part of the gradient of
-/// `sum over maps of max(F[.., rows / 2, columns / 2], 0)` by the image, summed over the channels. For more than one image the sum over all.
+/// The contribution `[height, width]`, at least 0, of every pixel of `image` `[1, channels, height, width]` to the middle of the last map.
+/// `chain` computes that map `F` `[1, maps, rows, columns]`. The contribution is the positive part of the gradient of
+/// `sum over maps of max(F[.., rows / 2, columns / 2], 0)` with respect to the image, summed over the channels, and over the images of a
+/// larger batch.
 ///
-/// The result is on the plain device. The network must be on an autodiff device and [frozen](burn::module::Module::freeze), as batch norm
-/// and stochastic depth otherwise act as in training. Parts run forwards twice, the second time one by one with their gradients, so that
-/// memory is that of the largest part; a network that has drawn random numbers would draw others.
+/// The result is on the device without autodiff. The network must be on an autodiff device and [frozen](burn::module::Module::freeze), because
+/// batch norm and stochastic depth would otherwise act as in training. Every step runs forwards twice, the second time alone with its
+/// gradients, so memory is that of the largest step. A network that draws random numbers would draw different ones the second time.
 ///
 /// # Panics
-/// As Burn does, when the network is on another device than `image`, and for a map that is empty.
+/// When the network is on another device than `image`, or the map is empty.
 pub fn central_gradient(chain: &Chain<'_>, image: Tensor<4>) -> Tensor<2> {
     let [_, _, height, width] = image.dims();
     let image = if image.device().is_autodiff() { image.detach() } else { Tensor::from_inner(image) };
@@ -53,15 +54,15 @@ pub fn central_gradient(chain: &Chain<'_>, image: Tensor<4>) -> Tensor<2> {
     for (part, input) in chain.parts().iter().zip(inputs).rev() {
         let input = input.require_grad();
         let output = part(input.clone());
-        // The gradient of this sum by the output is the gradient so far.
+        // The gradient of this sum with respect to the output is the gradient so far.
         let mut gradients = (output * Tensor::from_inner(gradient)).sum().backward();
         gradient = input.grad_remove(&mut gradients).unwrap_or_else(|| input.inner().zeros_like());
     }
     gradient.clamp_min(0.0).sum_dim(1).sum_dim(0).reshape([height, width])
 }
 
-/// The gradient of the sum of the positive activations in the middle by `map` `[batch, channels, rows, columns]`: 1 at positive ones in the
-/// middle, 0 elsewhere. What is no number stays none, so that it is noticed.
+/// The gradient of the sum of the positive activations in the middle with respect to `map` `[batch, channels, rows, columns]`: 1 at positive
+/// values in the middle, 0 elsewhere. NaN stays NaN, so that it is noticed.
 fn gradient_of_centre(map: Tensor<4>) -> Tensor<4> {
     let [_, _, rows, columns] = map.dims();
     let middle = map.clone().narrow(2, rows / 2, 1).narrow(3, columns / 2, 1);
@@ -70,7 +71,7 @@ fn gradient_of_centre(map: Tensor<4>) -> Tensor<4> {
     map.zeros_like().slice_assign(centre, positive)
 }
 
-/// The mean of contributions over images, and how many there were.
+/// The mean contribution over images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReceptiveField {
     sum: Vec<f64>,
@@ -79,18 +80,18 @@ pub struct ReceptiveField {
 }
 
 impl ReceptiveField {
-    /// Of images of `[height, width]` pixels; none so far.
+    /// An empty mean for images of `[height, width]` pixels.
     pub fn new([height, width]: [usize; 2]) -> Self {
         Self { sum: vec![0.0; height * width], images: 0, skipped: 0 }
     }
 
-    /// Adds the contribution of an image, row by row; one with values that are no finite numbers is left out and counted, and the answer
-    /// is false.
+    /// Adds the contribution of an image, in raster order, and returns true. A contribution with values that are not finite is left out and
+    /// counted, and the result is false.
     ///
     /// # Panics
-    /// When it is not of as many pixels.
+    /// When the number of pixels differs.
     pub fn add(&mut self, contribution: &[f32]) -> bool {
-        assert_eq!(contribution.len(), self.sum.len(), "the contribution is not of the size of the receptive field");
+        assert_eq!(contribution.len(), self.sum.len(), "the contribution must have as many pixels as the receptive field");
         if !contribution.iter().all(|value| value.is_finite()) {
             self.skipped += 1;
             return false;
@@ -102,17 +103,17 @@ impl ReceptiveField {
         true
     }
 
-    /// Images that were added.
+    /// Number of images that were added.
     pub fn images(&self) -> usize {
         self.images
     }
 
-    /// Images that were left out.
+    /// Number of images that were left out.
     pub fn skipped(&self) -> usize {
         self.skipped
     }
 
-    /// The mean, row by row; none without an image.
+    /// The mean in raster order; none without an image.
     pub fn mean(&self) -> Option<Vec<f32>> {
         (self.images > 0).then(|| self.sum.iter().map(|sum| (sum / self.images as f64) as f32).collect())
     }
@@ -121,22 +122,22 @@ impl ReceptiveField {
 /// A square around the middle of a map.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CoveringSquare {
-    /// Its side in pixels, an odd number; beyond the map it has nothing in it.
+    /// Side in pixels, an odd number. The square may extend beyond the map.
     pub side: usize,
-    /// The share of the map's area that lies in it, at most 1.
+    /// The share of the map's area inside the square, at most 1.
     pub area: f64,
 }
 
-/// The smallest square of an odd side around pixel `[height / 2, width / 2]` of `map`, row by row and not negative, that holds more than
-/// `share` of its sum. None for a map without a positive value, and for a share of 1 or more.
+/// The smallest square with an odd side around pixel `[height / 2, width / 2]` that contains more than `share` of the sum of `map`, whose
+/// values are in raster order and at least 0. None for a map without a positive value, and for a share of 1 or more.
 ///
-/// As RepLKNet's `get_rectangle`, except that squares may have the side 1 and may reach over the border, where that one gives up.
+/// As RepLKNet's `get_rectangle`, except that squares may have side 1 and may extend over the border.
 ///
 /// # Panics
 /// When the map does not have `height * width` values.
 pub fn covering_square(map: &[f32], [height, width]: [usize; 2], share: f64) -> Option<CoveringSquare> {
-    assert_eq!(map.len(), height * width, "covering_square: the map is not of {height} x {width}");
-    // What every square adds to the one before it: pixels by their larger distance from the middle, down or across.
+    assert_eq!(map.len(), height * width, "covering_square: the map must have {height} x {width} values");
+    // Sums over the rings between consecutive squares: pixels with equal Chebyshev distance from the middle.
     let (row, column) = (height / 2, width / 2);
     let mut rings = vec![(0.0_f64, 0_usize); height.max(width) / 2 + 1];
     for (place, value) in map.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! What the selective scan of one SS2D works with for one image: the quantities from which activation maps are computed (section 5.3 of the
-//! paper and its appendix; the debug switch of the official SS2D).
+//! Inputs and outputs of the selective scan in one SS2D for one image, from which activation maps are computed (section 5.3 of the paper and
+//! its appendix; the debug switch of the official SS2D).
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl fmt::Display for BlockIndex {
     }
 }
 
-/// The scan of one SS2D for one image. Everything is in raster order, whatever the order of a route.
+/// The scan of one SS2D for one image. All tensors are in raster order, independent of the route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScanTrace {
     /// Height and width of the grid of patches.
@@ -39,14 +39,14 @@ pub struct ScanTrace {
     pub u: Vec<f32>,
     /// The routes in the official order.
     pub routes: Vec<RouteTrace>,
-    /// Output of the scan, the routes summed, `[height, width, D]`.
+    /// Output of the scan, summed over the routes, `[height, width, D]`.
     pub merged: Vec<f32>,
 }
 
 /// The parameters of the scan along one route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteTrace {
-    /// Its way through the grid.
+    /// The route.
     pub route: Route,
     /// Step sizes, after bias and softplus: `[height, width, D]`.
     pub delta: Vec<f32>,
@@ -60,28 +60,28 @@ pub struct RouteTrace {
     pub d: Vec<f32>,
 }
 
-/// Why there is no trace.
+/// Why a scan cannot be traced.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TraceError {
-    /// No such block.
+    /// The block does not exist.
     #[error("layer {layer} does not exist; stages and blocks count from 0: {}", blocks_of(depths))]
     NoSuchLayer {
-        /// What was asked for.
+        /// The block that was asked for.
         layer: BlockIndex,
         /// Blocks of every stage.
         depths: Vec<usize>,
     },
-    /// The blocks consist of their MLP.
+    /// The blocks have no SS2D.
     #[error("the blocks of this model have no scan (`ssm_ratio` is 0)")]
     NoScan,
-    /// Lines are scanned instead of the image.
+    /// The cascade scans lines instead of the image.
     #[error(
         "the cascade pattern (v052dc) scans every row and then every column of the result by itself; no sequence runs through the whole \
          image, so that a patch has no activation map over it"
     )]
     Cascade,
-    /// Not exactly one image.
-    #[error("a trace is of one image, not of {0}")]
+    /// The batch does not have exactly one image.
+    #[error("a scan is traced for one image, not for {0}")]
     Batch(usize),
 }
 
@@ -96,11 +96,11 @@ fn blocks_of(depths: &[usize]) -> String {
 }
 
 impl Vmamba {
-    /// The scan of the block `layer` for `images` `[1, in_chans, height, width]`, in one forward pass up to it. Float32 whatever the type of
-    /// the activations.
+    /// The scan of the block `layer` for `images` `[1, in_chans, height, width]`, in a forward pass up to that block. The trace is float32 for
+    /// activations of every type.
     ///
     /// # Errors
-    /// When there is no such block, it has no scan or the cascade's, or there is not one image.
+    /// When the block does not exist, has no scan or the cascade's, or the batch does not have exactly one image.
     pub fn trace_scan(&self, images: Tensor<4>, layer: BlockIndex) -> Result<ScanTrace, TraceError> {
         trace(self.trunk(), images, layer)
     }
@@ -110,7 +110,7 @@ impl VmambaClassifier {
     /// As [`Vmamba::trace_scan`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Vmamba::trace_scan`].
     pub fn trace_scan(&self, images: Tensor<4>, layer: BlockIndex) -> Result<ScanTrace, TraceError> {
         trace(self.trunk(), images, layer)
     }
@@ -129,7 +129,7 @@ fn trace(trunk: &Trunk, images: Tensor<4>, layer: BlockIndex) -> Result<ScanTrac
 }
 
 impl ScanTrace {
-    /// Reads what a scan of one image takes.
+    /// Reads the arguments of a scan of one image.
     pub(crate) fn of(scan: ScanArguments, routes: &[Route]) -> Self {
         let [_, height, width, channels] = scan.x.dims();
         let [_, _, rank] = scan.dt_weight.dims();

@@ -9,7 +9,7 @@
 //!            └───────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Keys and the output norms `norm0` … `norm3` are those of the official repository and its detectors.
+//! The keys, with the output norms `norm0` … `norm3`, are those of the official repository and its detectors.
 
 mod config;
 mod family;
@@ -27,11 +27,11 @@ use crate::layers::{ChannelNorm, Conv, ConvConfig, Dense, DepthwiseConv, DropPat
 pub use config::ConvnextConfig;
 pub use key_map::{key, rename};
 
-/// Added to the variance in every norm.
+/// Epsilon of every norm.
 const EPSILON: f64 = 1e-6;
-/// Size of the depthwise convolutions.
+/// Kernel size of the depthwise convolutions.
 const KERNEL: usize = 7;
-/// Hidden width of the MLP over the block's.
+/// Hidden width of the MLP over the block width.
 const EXPANSION: usize = 4;
 
 /// The backbone: the normalised feature of every stage of `out_indices`.
@@ -54,21 +54,21 @@ pub struct ConvnextClassifier {
     config: ConvnextConfig,
 }
 
-/// What backbone and classifier share: the stem and the stages.
+/// The stem and stages, which backbone and classifier share.
 #[derive(Module, Debug)]
 pub struct Trunk {
     stem: NormConv,
     stages: Vec<Stage>,
 }
 
-/// Blocks of one resolution, and the way there from the stage before.
+/// The downsampling from the stage before, and the blocks of one resolution.
 #[derive(Module, Debug)]
 pub struct Stage {
     downsample: Option<NormConv>,
     blocks: Vec<Block>,
 }
 
-/// A strided convolution, normalised behind it in the stem and before it between stages.
+/// A strided convolution and a norm, which follows the convolution in the stem and precedes it between stages.
 #[derive(Module, Debug)]
 pub struct NormConv {
     norm: ChannelNorm,
@@ -114,7 +114,7 @@ impl ConvnextClassifier {
         self.head.forward(self.features(images))
     }
 
-    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    /// The input of the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let Some(feature) = self.trunk.forward(images).pop() else {
             unreachable!("a valid configuration has at least one stage");
@@ -160,8 +160,8 @@ impl Trunk {
         Self { stages: stages.collect(), stem }
     }
 
-    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', dim]` of every stage in the
-    /// same type, without norm.
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', dim]` of every stage, in the
+    /// type of the images, without norm.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let mut x = self.stem.norm.forward(self.stem.conv.forward(images.permute([0, 2, 3, 1])));
         let mut features = Vec::with_capacity(self.stages.len());
@@ -199,7 +199,7 @@ impl Block {
         let mut layers = [&self.pwconv1, &self.pwconv2].map(|layer| (layer.weight.val(), layer.bias.as_ref().map(Param::val)));
         let [batch, height, width, dim] = x.dims();
         match &self.gamma {
-            // The map is smaller than the weights that the scale would be multiplied into.
+            // The map is smaller than the weights, so scaling the map is cheaper than scaling the weights.
             Some(_) if batch * height * width < EXPANSION * dim => x + self.scaled(vision_ops::mlp(y, layers, Pointwise::Gelu, None)),
             gamma => {
                 if let Some(gamma) = gamma {

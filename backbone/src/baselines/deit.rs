@@ -6,8 +6,8 @@
 //!                                                           neck.lateral_convs ─ resize ×4, ×2, ×1, ×½ ─ neck.convs     Deit
 //! ```
 //!
-//! The backbone is the pyramid of mmsegmentation's UperNet DeiT + MLN (multi-level neck). The reference of the keys is timm's
-//! `VisionTransformer` (the original repository has the same), and mmsegmentation's `neck.*`, which stands beside the backbone there
+//! The backbone is the pyramid of mmsegmentation's UperNet DeiT + MLN (multi-level neck). Keys are those of timm's
+//! `VisionTransformer`, which the original repository has too, and mmsegmentation's `neck.*`, which there is not part of the backbone
 //! ([`neck_into_backbone`]). The distilled variant with a second token is not supported.
 
 mod config;
@@ -20,7 +20,6 @@ use burn::tensor::{DType, Distribution};
 use vision_ops::Fused;
 
 use crate::analysis::{AttentionError, AttentionRow};
-use crate::checkpoint::StateDict;
 use crate::feature_pyramid::FeaturePyramid;
 use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{
@@ -30,7 +29,7 @@ use crate::layers::{
 pub use config::DeitConfig;
 pub use key_map::{key, neck_into_backbone, rename};
 
-/// Size of the backbone's levels over the grid of patches, as numerator and denominator.
+/// Resolution of every level of the backbone over the grid of patches, as numerator and denominator.
 const SCALES: [[usize; 2]; 4] = [[4, 1], [2, 1], [1, 1], [1, 2]];
 
 /// The epsilon of every norm.
@@ -56,12 +55,12 @@ pub struct DeitClassifier {
     config: DeitConfig,
 }
 
-/// What backbone and classifier share. Tokens are `[batch, 1, 1 + patches, embed_dim]`, the class token first.
+/// The transformer, which backbone and classifier share. Tokens are `[batch, 1, 1 + patches, embed_dim]`, the class token first.
 #[derive(Module, Debug)]
 struct Trunk {
     /// `[1, 1, embed_dim]`.
     cls_token: Param<Tensor<3>>,
-    /// `[1, 1 + patches, embed_dim]` of the image size it was made for, the class token's first.
+    /// `[1, 1 + patches, embed_dim]` for the image size of the configuration, the class token first.
     pos_embed: Param<Tensor<3>>,
     patch_embed: PatchEmbed,
     blocks: Vec<Block>,
@@ -93,7 +92,7 @@ struct Attention {
     num_heads: usize,
 }
 
-/// mmsegmentation's `MultiLevelNeck`: a 1x1 convolution, a bilinear resize and a 3x3 convolution a level.
+/// mmsegmentation's `MultiLevelNeck`: for each level a 1x1 convolution, a bilinear resize and a 3x3 convolution.
 #[derive(Module, Debug)]
 struct MultiLevelNeck {
     lateral_convs: Vec<Conv>,
@@ -101,10 +100,11 @@ struct MultiLevelNeck {
 }
 
 impl Deit {
-    /// What the patch `query`, row and column, attends to in block `block` (counted from 0) of one image `[1, in_chans, height, width]`.
+    /// The attention weights of the patch `query` (row and column) in block `block`, counted from 0, for one image
+    /// `[1, in_chans, height, width]`.
     ///
     /// # Errors
-    /// When block or query do not exist, or there is not one image.
+    /// When the block or query does not exist, or the batch does not have exactly one image.
     pub fn attention_row(&self, images: Tensor<4>, block: usize, query: [usize; 2]) -> Result<AttentionRow, AttentionError> {
         attention_row(&self.trunk, &self.config, images, block, query)
     }
@@ -143,13 +143,13 @@ impl FeaturePyramid for Deit {
 }
 
 impl DeitClassifier {
-    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32. The patch size divides
-    /// height and width, see [`DeitConfig::check_image`]; a rest is left out.
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32. The patch size must
+    /// divide height and width, see [`DeitConfig::check_image`]; surplus pixels are cropped.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         self.head.forward(self.features(images))
     }
 
-    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    /// The input of the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let (tokens, _) = self.trunk.embed(images);
         let tokens = self.trunk.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens));
@@ -163,10 +163,11 @@ impl DeitClassifier {
         &self.head
     }
 
-    /// What the patch `query`, row and column, attends to in block `block` (counted from 0) of one image `[1, in_chans, height, width]`.
+    /// The attention weights of the patch `query` (row and column) in block `block`, counted from 0, for one image
+    /// `[1, in_chans, height, width]`.
     ///
     /// # Errors
-    /// When block or query do not exist, or there is not one image.
+    /// When the block or query does not exist, or the batch does not have exactly one image.
     pub fn attention_row(&self, images: Tensor<4>, block: usize, query: [usize; 2]) -> Result<AttentionRow, AttentionError> {
         attention_row(&self.trunk, &self.config, images, block, query)
     }
@@ -241,7 +242,7 @@ impl Trunk {
         }
     }
 
-    /// `images` `[batch, in_chans, height, width]` to tokens with their positions added, and the patches along height and width.
+    /// `images` `[batch, in_chans, height, width]` to tokens with position embeddings, and the number of patches along height and width.
     fn embed(&self, images: Tensor<4>) -> (Tensor<4>, [usize; 2]) {
         let patches = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
         let ([batch, height, width, dim], dtype) = (patches.dims(), patches.dtype());
@@ -250,8 +251,8 @@ impl Trunk {
         (tokens + self.positions([height, width]).cast(dtype).unsqueeze::<4>(), [height, width])
     }
 
-    /// The attention of the patch `query`, row and column, in a block, `[heads, 1 + patches]`, the class token first, and the patches along
-    /// height and width. None when block or query do not exist.
+    /// The attention weights `[heads, 1 + patches]` of the patch `query` (row and column) in a block, the class token first, and the number of
+    /// patches along height and width. None when the block or query does not exist.
     fn attention_of(&self, images: Tensor<4>, block: usize, query: [usize; 2]) -> Option<(Tensor<2>, [usize; 2])> {
         let last = self.blocks.get(block)?;
         let (tokens, [height, width]) = self.embed(images);
@@ -291,7 +292,7 @@ impl Block {
 }
 
 impl Attention {
-    /// Softmax attention of all tokens `[batch, 1, tokens, channels]`; `residual` is added to the result where given.
+    /// Softmax attention of all tokens `[batch, 1, tokens, channels]`, plus `residual` where given.
     fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
         let [batch, _, tokens, dim] = x.dims();
         let mixed = attend(heads(self.qkv.forward(x), self.num_heads), None).swap_dims(1, 2).reshape([batch, 1, tokens, dim]);
@@ -316,21 +317,21 @@ impl MultiLevelNeck {
     }
 }
 
-/// Bilinear resize of `[batch, height, width, channels]` by a factor; the last row or column of an odd size is left out when it is halved.
+/// Bilinear resize of `[batch, height, width, channels]` by a factor. Halving an odd size drops its last row or column.
 fn resize(x: Tensor<4>, scale: [usize; 2]) -> Tensor<4> {
     let [times, over] = scale;
     if times == over {
         return x;
     }
     let [_, height, width, _] = x.dims();
-    // PyTorch takes the factor as given, so that the windows of an odd size do not stretch over the rest.
+    // PyTorch uses the given factor instead of the ratio of the sizes, so the last row or column of an odd size is not sampled.
     let whole = |size: usize| (size / over * over).max(1);
     let x = x.narrow(1, 0, whole(height)).narrow(2, 0, whole(width));
     let size = [height, width].map(|size| scaled(size, scale));
     vision_ops::resize_bilinear(x.permute([0, 3, 1, 2]), size, false).permute([0, 2, 3, 1])
 }
 
-/// A size times a factor, rounded down, at least 1.
+/// A size times a factor, rounded down but at least 1.
 fn scaled(size: usize, [times, over]: [usize; 2]) -> usize {
     (size * times / over).max(1)
 }
@@ -338,7 +339,7 @@ fn scaled(size: usize, [times, over]: [usize; 2]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::StateTensor;
+    use crate::checkpoint::{StateDict, StateTensor};
 
     #[test]
     fn a_classifiers_positions_are_resized_to_the_image_of_the_segmentor() {
@@ -350,7 +351,7 @@ mod tests {
         let mut state = StateDict::new();
         state.insert("backbone.pos_embed", table(3, &|index| (index % 2) as f32));
         let fitted = config.fit_positions(state);
-        // A constant of each channel stays one.
+        // Constant channels stay constant.
         let expected = table(4, &|index| (index % 2) as f32);
         let found = fitted.get("backbone.pos_embed").unwrap();
         assert_eq!(found.shape, expected.shape);

@@ -1,5 +1,5 @@
-//! HiViT (Zhang et al., "HiViT: A Simpler and More Efficient Design of Hierarchical Vision Transformer"): MLPs alone until stride 16, then a
-//! vision transformer.
+//! HiViT (Zhang et al., "HiViT: A Simpler and More Efficient Design of Hierarchical Vision Transformer"): only MLPs up to stride 16,
+//! then a vision transformer.
 //!
 //! ```text
 //! image ─ patch_embed ─ MLP blocks ─ merge ─ MLP blocks ─ merge ─ + absolute_pos_embed ─ attention blocks ─ average ─ fc_norm ─ head
@@ -7,13 +7,13 @@
 //!                        fpn1                 fpn2                                         fpn3, fpn4 (max pool)
 //!                                                                                                               Hivit: strides 4, 8, 16, 32
 //! ```
-//! A block of the paper's first two stages is two MLP blocks. The official code keeps the 4 x 4 positions of a token together, so that masked
-//! tokens can be left out; nothing before the attention looks beyond them, so that plain maps, as here, give the same. The reference of the keys
-//! is the official repository's network for supervised training, and for `fpn1` to `fpn4` its detector.
+//! A block of the paper's first two stages is two MLP blocks. The official code stores the 4 x 4 positions of a token together, so that it can
+//! drop masked tokens. No layer before the attention mixes tokens, so plain maps give equal results and are used here. Keys are those of the
+//! official network for supervised training, and for `fpn1` to `fpn4` those of the official detector.
 //!
-//! The levels are taken where the official detector and segmentor take them: after as many MLPs of the first stage as it has blocks, half of
-//! them, and as many behind the first stage's blocks and the second's, which in networks whose first stages are equally deep is right behind
-//! the first merge. The detector's attention within windows is not here: every position sees all others, as in the official segmentor.
+//! The levels are those of the official detector and segmentor. They take the first level after entry `depths[0] - 1` of the list of blocks,
+//! which is the middle of the first stage, and the second after entry `depths[0] + depths[1]`, which for stages of equal depth is the first
+//! merge. Every position attends to all others, as in the official segmentor; the detector's window attention is not implemented.
 
 mod config;
 mod family;
@@ -37,7 +37,7 @@ use crate::vmamba::downsample::merge_neighbours;
 pub use config::HivitConfig;
 pub use key_map::{key, rename};
 
-/// Positions of the first stage along a side of a token of the last.
+/// Positions of the first stage along each side of a token of the last stage.
 const MERGED: usize = 4;
 
 /// The stage with attention.
@@ -47,7 +47,7 @@ const LAST: usize = 2;
 #[derive(Module, Debug)]
 pub struct Hivit {
     trunk: Trunk,
-    /// One a level, or none.
+    /// One norm per level, or none.
     level_norms: Vec<ChannelNorm>,
     #[module(skip)]
     config: HivitConfig,
@@ -66,7 +66,7 @@ pub struct HivitClassifier {
 #[derive(Module, Debug)]
 struct Trunk {
     patch_embed: PatchEmbed,
-    /// `[1, tokens, embed_dim]` of the image size it was made for.
+    /// `[1, tokens, embed_dim]` for the image size of the configuration.
     absolute_pos_embed: Option<Param<Tensor<3>>>,
     blocks: Vec<Block>,
     #[module(skip)]
@@ -81,7 +81,7 @@ struct PatchEmbed {
     norm: Option<ChannelNorm>,
 }
 
-/// All blocks of the official network stand in one list.
+/// An entry in the official network's list of blocks.
 // Blocks are few, and Burn has no boxed modules.
 #[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
@@ -91,7 +91,7 @@ enum Block {
     Attention(AttentionBlock),
 }
 
-/// Of the first two stages.
+/// A block of the first two stages.
 #[derive(Module, Debug)]
 struct MlpBlock {
     norm2: ChannelNorm,
@@ -99,7 +99,7 @@ struct MlpBlock {
     drop_path: DropPath,
 }
 
-/// Of the last stage.
+/// A block of the last stage.
 #[derive(Module, Debug)]
 struct AttentionBlock {
     norm1: ChannelNorm,
@@ -118,7 +118,7 @@ struct PatchMerge {
 struct Attention {
     qkv: Dense,
     proj: Dense,
-    /// A bias a head for every distance down and across: `[(2 side - 1)^2, heads]`.
+    /// A bias per head for every vertical and horizontal offset: `[(2 side - 1)^2, heads]`.
     relative_position_bias_table: Option<Param<Tensor<2>>>,
     #[module(skip)]
     num_heads: usize,
@@ -127,7 +127,7 @@ struct Attention {
 }
 
 impl Hivit {
-    /// The configuration must be valid.
+    /// Requires a valid configuration.
     fn new(config: &HivitConfig, device: &Device) -> Self {
         let norm = |channels| ChannelNorm::with_epsilon(channels, config.norm_epsilon, device);
         let level_norms = if config.level_norms { config.channels().into_iter().map(norm).collect() } else { Vec::new() };
@@ -168,7 +168,7 @@ impl FeaturePyramid for Hivit {
 }
 
 impl HivitClassifier {
-    /// The configuration must be valid.
+    /// Requires a valid configuration.
     fn new(config: &HivitConfig, num_classes: usize, device: &Device) -> Self {
         Self {
             trunk: Trunk::new(config, device),
@@ -183,13 +183,13 @@ impl HivitClassifier {
         &self.head
     }
 
-    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32. The patch size divides
-    /// height and width, see [`HivitConfig::check_image`]; a rest is left out.
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32. The patch size must
+    /// divide height and width, see [`HivitConfig::check_image`]; surplus pixels are cropped.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         self.head.forward(self.features(images))
     }
 
-    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    /// The input of the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.trunk.forward_observed(images, |_, _| ());
         let [batch, _, _, dim] = x.dims();
@@ -212,7 +212,7 @@ impl Trunk {
     /// See [`LastMap`](crate::LastMap).
     fn chain(&self, _image: [usize; 2]) -> Chain<'_> {
         let mut chain = Chain::of(|images| self.embed(images));
-        // Worked out once, by the first block with attention.
+        // Computed once, by the first block with attention.
         let shared: Rc<OnceCell<RelativePositions>> = Rc::default();
         let first = self.blocks.iter().position(|block| matches!(block, Block::Attention(_)));
         for (index, block) in self.blocks.iter().enumerate() {
@@ -264,8 +264,8 @@ impl Trunk {
         }
     }
 
-    /// `images` `[batch, in_chans, height, width]` to `[batch, height / patch, width / patch, embed_dim]` in the same type; a rest that
-    /// fills no patch is left out. `observe` sees the map behind every block, with the block's number in the official list.
+    /// `images` `[batch, in_chans, height, width]` to `[batch, height / patch, width / patch, embed_dim]` in the type of the images. Pixels
+    /// that do not fill a patch are cropped. `observe` gets the output of every block, with the block's index in the official list.
     fn forward_observed(&self, images: Tensor<4>, mut observe: impl FnMut(usize, &Tensor<4>)) -> Tensor<4> {
         let mut x = self.embed(images);
         let mut pairs = None;
@@ -274,7 +274,7 @@ impl Trunk {
                 Block::Mlp(block) => block.forward(x),
                 Block::Merge(merge) => merge.forward(x),
                 Block::Attention(block) => {
-                    // Worked out once, before the first of them.
+                    // Computed once, before the first block with attention.
                     let pairs = match &pairs {
                         Some(pairs) => pairs,
                         None => {
@@ -291,7 +291,7 @@ impl Trunk {
         x
     }
 
-    /// `images` `[batch, in_chans, height, width]` to what the first block gets.
+    /// `images` `[batch, in_chans, height, width]` to the input of the first block.
     fn embed(&self, images: Tensor<4>) -> Tensor<4> {
         let patch = self.patch_size;
         let images = [2, 3].into_iter().fold(images, |images, axis| match images.dims()[axis] {
@@ -360,7 +360,7 @@ impl Attention {
         }
     }
 
-    /// `[batch, height, width, channels]` to the same shape; `residual` is added to the result where given.
+    /// `[batch, height, width, channels]` to the same shape, plus `residual` where given.
     fn forward(&self, x: Tensor<4>, pairs: &RelativePositions, residual: Option<Tensor<4>>) -> Tensor<4> {
         let shape = x.dims();
         let bias = self.relative_position_bias_table.as_ref().map(|table| pairs.bias(table.val(), self.table_side));

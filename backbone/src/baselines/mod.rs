@@ -1,18 +1,25 @@
-//! The networks that VMamba is compared with: one file a family, from the block to the classifier, with the configurations of its published
-//! sizes, its cost, and the spelling of the weights people have.
+//! The networks that VMamba is compared with. A family is a file and a folder:
 //!
-//! Every family gives the same things, here with Swin's names:
+//! | file | contents |
+//! |---|---|
+//! | `swin.rs` | the model, from the block to the classifier |
+//! | `swin/config.rs` | its options, published sizes and cost |
+//! | `swin/family.rs` | everything that the rest of the toolkit asks about it, see [`Family`](crate::Family) |
+//! | `swin/key_map.rs` | the keys of its parameters in the checkpoints of each implementation |
 //!
-//! | item | what |
+//! Every family has the following items, here with Swin's names:
+//!
+//! | item | contents |
 //! |---|---|
 //! | `SwinConfig` | every option, `tiny()`, `small()`, `base()`, `validate`, `try_init`, `try_init_classifier` |
 //! | `SwinConfig::complexity`, `classifier_complexity` | parameters and FLOPs for an image size |
 //! | `Swin` | the backbone, a [`FeaturePyramid`](crate::FeaturePyramid), with a norm on every level where the published detectors have one |
 //! | `SwinClassifier` | images to logits |
-//! | `swin::key` | the key of a parameter by its path in our module, in the spelling of the reference implementation |
-//! | `swin::rename` | that key for a key of another spelling (torchvision, timm), see [`LoadOptions::rename`](crate::checkpoint::LoadOptions::rename) |
+//! | `swin::key` | the key in the reference implementation for a parameter's path in our module |
+//! | `swin::rename` | the key in the reference implementation for a key of another (torchvision, timm), see [`LoadOptions::rename`](crate::checkpoint::LoadOptions::rename) |
 //!
-//! Maps are channels last inside. Activations are float32 or bf16; what the reference computes in float32 stays so.
+//! Inside the models, maps are channels last. Activations are float32 or bf16; operations that the reference computes in float32 are float32
+//! here too.
 
 pub mod convnext;
 pub mod deit;

@@ -1,5 +1,5 @@
-//! ResNet with bottleneck blocks (He et al., "Deep Residual Learning for Image Recognition"), as torchvision, timm and mmdetection have
-//! it: the stride of a stage is in the 3x3 convolution of its first block ("v1.5", mmdetection's `style="pytorch"`).
+//! ResNet with bottleneck blocks (He et al., "Deep Residual Learning for Image Recognition"), in the variant of torchvision, timm and
+//! mmdetection: the 3x3 convolution of a stage's first block has the stride ("v1.5", mmdetection's `style="pytorch"`).
 //!
 //! ```text
 //! image ─ conv1 7x7 /2 ─ bn1 ─ relu ─ max pool 3x3 /2 ─ layers[0] ─ layers[1] ─ layers[2] ─ layers[3]
@@ -9,8 +9,8 @@
 //!            └─ downsample: conv 1x1, norm (first block of a stage), or nothing ────┘
 //! ```
 //!
-//! There is no norm on the levels of the pyramid; published detectors take them as they are. mmsegmentation's segmentors have three 3x3
-//! convolutions in place of the 7x7 one (`ResNetV1c`), here `deep_stem`.
+//! The levels of the pyramid have no norm, as in the published detectors. mmsegmentation's segmentors replace the 7x7 convolution by three 3x3
+//! ones (`ResNetV1c`); that is the option `deep_stem`.
 
 mod config;
 mod family;
@@ -30,7 +30,7 @@ use crate::layers::{BatchNorm2d, Conv, ConvConfig, Dense};
 pub use config::ResnetConfig;
 pub use key_map::{key, rename};
 
-/// Channels that leave a block over those inside it.
+/// Output channels of a block over its inner channels.
 const EXPANSION: usize = 4;
 
 /// The backbone: the feature of every stage of `out_indices`, without the classifier.
@@ -50,15 +50,15 @@ pub struct ResnetClassifier {
     config: ResnetConfig,
 }
 
-/// What backbone and classifier share: the stem and the stages.
+/// The stem and stages, which backbone and classifier share.
 #[derive(Module, Debug)]
 pub struct Trunk {
     stem: Stem,
     layers: Vec<Vec<Bottleneck>>,
 }
 
-/// What is before the first pooling.
-// There is one of it in a network, and Burn has no boxed modules.
+/// The layers before the max pool.
+// A network has one of it, and Burn has no boxed modules.
 #[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum Stem {
@@ -77,7 +77,7 @@ pub struct Bottleneck {
     bn2: BatchNorm2d,
     conv3: Conv,
     bn3: BatchNorm2d,
-    /// The way around a block that changes stride or channels.
+    /// The shortcut of a block that changes stride or channels.
     downsample: Option<ConvNorm>,
 }
 
@@ -100,14 +100,14 @@ impl Resnet {
         &self.config
     }
 
-    /// Batch norms use their stored statistics in training as well, and learn their scales and shifts (mmdetection's `norm_eval`).
+    /// Batch norms use their running statistics in training as well, but still learn scales and shifts (mmdetection's `norm_eval`).
     #[must_use]
     pub fn norm_eval(self) -> Self {
         self.freeze_group(ParamGroup::from_predicate(".training"))
     }
 
-    /// The stem and the first `stages` stages keep their values in training, statistics included (mmdetection's `frozen_stages`, which is
-    /// 1 in its published detectors).
+    /// Freezes the stem and the first `stages` stages, running statistics included (mmdetection's `frozen_stages`, which is 1 in its published
+    /// detectors).
     #[must_use]
     pub fn freeze_stages(self, stages: usize) -> Self {
         let stages = (0..stages).map(|stage| format!("trunk.layers.{stage}."));
@@ -138,7 +138,7 @@ impl ResnetClassifier {
         self.fc.forward(self.features(images))
     }
 
-    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    /// The input of the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let Some(feature) = self.trunk.forward(images).pop() else {
             unreachable!("a valid configuration has at least one stage");
@@ -172,15 +172,15 @@ impl Trunk {
         Self { stem: Stem::new(&config.stem(), device), layers: (0..config.depths.len()).map(stage).collect() }
     }
 
-    /// `images` `[batch, in_chans, height, width]` to what the first block gets.
+    /// `images` `[batch, in_chans, height, width]` to the input of the first block.
     fn embed(&self, images: Tensor<4>) -> Tensor<4> {
         let x = self.stem.forward(images.permute([0, 2, 3, 1]));
         let pool = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
         max_pool2d(x.permute([0, 3, 1, 2]), pool).permute([0, 2, 3, 1])
     }
 
-    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', channels]` of every stage in
-    /// the same type.
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', channels]` of every stage, in
+    /// the type of the images.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let mut x = self.embed(images);
         let mut features = Vec::with_capacity(self.layers.len());
@@ -244,7 +244,7 @@ fn conv_norm(shape: &ConvConfig, device: &Device) -> (Conv, BatchNorm2d) {
     (conv(shape, device), BatchNorm2d::new(shape.outputs, device))
 }
 
-/// A convolution without bias; normal weights of variance `2 / fan_out`, which keep the variance of gradients through a ReLU.
+/// A convolution without bias. Its normal weights of variance `2 / fan_out` preserve the variance of gradients through a ReLU.
 fn conv(shape: &ConvConfig, device: &Device) -> Conv {
     let deviation = (2.0 / (shape.outputs * shape.kernel * shape.kernel) as f64).sqrt();
     let weight = Tensor::random([shape.outputs, shape.inputs, shape.kernel, shape.kernel], Distribution::Normal(0.0, deviation), device);

@@ -1,14 +1,14 @@
 //! S4ND (Nguyen et al. 2022, "S4ND: Modeling Images and Videos as Multidimensional Signals Using State Spaces"): a depthwise convolution
-//! over the whole map whose kernel is the outer product of two one-dimensional ones, each the impulse response of a linear state space.
+//! over the whole map. Its kernel is the outer product of two one-dimensional kernels, each the impulse response of a linear state space.
 //!
 //! ```text
-//! inv_dt, A, P, B, C ─ DplrKernel ─> [channels, 2, length]    what a position sees of those before it, and of those behind it
-//!        along the height and along the width ─> a matrix [size, size] a channel ─> y = rows * x * columns + D x
+//! inv_dt, A, P, B, C ─ DplrKernel ─> [channels, 2, length]    forward and backward kernels
+//!        along the height and along the width ─> a matrix [size, size] per channel ─> y = rows * x * columns + D x
 //! ```
 //!
-//! The kernel is S4's (Gu et al. 2021): the generating function of the impulse response at the roots of unity, where the state matrix
-//! `diag(A) - P P*` leaves sums over the state and a correction of rank 1, then an inverse Fourier transform. Where the official code has
-//! complex numbers this has real products, in which the poles at half the sampling rate have cancelled.
+//! The kernel is that of S4 (Gu et al. 2021): the generating function of the impulse response at the roots of unity, then an inverse Fourier
+//! transform. For the state matrix `diag(A) - P P*`, the function is a sum over the states and a correction of rank 1. The official code uses
+//! complex numbers; here products are real, and the poles at half the sampling rate have been cancelled analytically.
 
 #![allow(
     non_snake_case,
@@ -23,28 +23,28 @@ use burn::tensor::{DType, Distribution, TensorData};
 
 use crate::checkpoint::StateDict;
 
-/// Shape and start of an S4ND layer.
+/// Shape and initialisation of an S4ND layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct S4ndConfig {
-    /// Channels that come in.
+    /// Input channels.
     pub inputs: usize,
-    /// Channels that go out of a dense layer; a depthwise one has none of its own.
+    /// Output channels of a dense layer; none for a depthwise layer.
     pub outputs: Option<usize>,
-    /// States, of which conjugate pairs are stored once.
+    /// Number of states. Conjugate pairs are stored once.
     pub d_state: usize,
-    /// How far the kernels reach in either direction, vertically and horizontally.
+    /// Lengths of the kernels per direction, vertical and horizontal.
     pub lengths: [usize; 2],
-    /// Step sizes are drawn between these.
+    /// Range of the initial step sizes.
     pub dt_range: [f64; 2],
 }
 
 impl S4ndConfig {
-    /// Kernels for every channel: one for each output of a dense layer, in both directions.
+    /// Kernels per input channel: one per output of a dense layer and direction.
     pub fn kernel_channels(&self) -> usize {
         2 * self.outputs.unwrap_or(1)
     }
 
-    /// Parameters of the layer.
+    /// Number of parameters of the layer.
     pub fn num_params(&self) -> usize {
         let state = self.d_state / 2;
         let kernel = self.inputs + (2 * self.kernel_channels() * self.inputs + 6) * state;
@@ -61,22 +61,22 @@ impl S4ndConfig {
     }
 }
 
-/// The official `S4ND` with one kernel an axis in both directions (`bidirectional`, `trank` 1) and nothing behind it (`linear`).
+/// The official `S4ND` with one bidirectional kernel per axis (`bidirectional`, `trank` 1) and no activation or projection (`linear`).
 #[derive(Module, Debug)]
 pub struct S4nd {
-    /// Weight of the input itself, `[1, channels]`; without use in a dense layer, as in the official one.
+    /// Skip connection, `[1, channels]`; unused in a dense layer, as in the official code.
     pub D: Param<Tensor<2>>,
-    /// Along the height and along the width.
+    /// The kernels along the height and the width.
     pub kernel: Vec<DplrKernel>,
 }
 
 impl S4nd {
-    /// Depthwise: `[batch, height, width, channels]` to the same shape and type, computed in float32 as the official layer is.
+    /// The depthwise layer: `[batch, height, width, channels]` to the same shape and type. Computed in float32, as in the official code.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, channels] = x.dims();
         let dtype = x.dtype();
         let x = x.cast(DType::F32);
-        // Channels first, so that each channel's matrices meet its map in one product an axis.
+        // Channels first, so that one batched product per axis multiplies every channel's map by its matrix.
         let map: Tensor<3> = x.clone().permute([3, 1, 0, 2]).reshape([channels, height, batch * width]);
         let [rows, columns] = [(0, height), (1, width)].map(|(axis, size)| self.kernel[axis].matrices(size));
         let y = vision_ops::matmul(rows.swap_dims(1, 2), map).reshape([channels, height * batch, width]);
@@ -85,14 +85,14 @@ impl S4nd {
         (y + x * self.D.val().reshape([1, 1, 1, -1])).cast(dtype)
     }
 
-    /// Dense, with the average over `patch` by `patch` positions that follows it: `[batch, height, width, inputs]` to
+    /// The dense layer, followed by an average over `patch` by `patch` positions: `[batch, height, width, inputs]` to
     /// `[batch, height / patch, width / patch, outputs]`, sizes rounded down.
     ///
-    /// Both are linear, so that together they are one strided convolution, `2 length + patch` wide, whose padding is `length`.
+    /// Both are linear, so together they are one strided convolution of width `2 length + patch` with padding `length`.
     pub fn forward_pooled(&self, x: Tensor<4>, patch: usize) -> Tensor<4> {
         let [rows, columns] = [0, 1].map(|axis| self.kernel[axis].pooled(patch));
         let padding = [0, 1].map(|axis| self.kernel[axis].length);
-        // `[inputs, outputs, ...]` to the layout of a convolution.
+        // From `[inputs, outputs, ...]` to the layout of a convolution.
         let weight = (rows.unsqueeze_dim::<4>(3) * columns.unsqueeze_dim::<4>(2)).swap_dims(0, 1);
         vision_ops::conv2d(x, weight, None, [patch; 2], padding)
     }
@@ -100,13 +100,13 @@ impl S4nd {
 
 /// A one-dimensional kernel for every channel (official `SSMKernelDPLR` of rank 1 with one state space for all channels).
 ///
-/// Complex parameters have their real and imaginary part on the last axis.
+/// Complex parameters have their real and imaginary parts on the last axis.
 #[derive(Module, Debug)]
 pub struct DplrKernel {
     /// Logarithm of the step size, `[channels, 1]`.
     pub inv_dt: Param<Tensor<2>>,
-    /// Output projection for both directions, `[2 * outputs, channels, states / 2, 2]`; for the length of the kernel, which is what the
-    /// official code changes it to when it first runs (and then notes in `l_kernel`).
+    /// Output projection for both directions, `[2 * outputs, channels, states / 2, 2]`, adjusted to the length of the kernel. The official
+    /// code adjusts it in the first forward pass and records that in `l_kernel`.
     pub C: Param<Tensor<4>>,
     /// Input projection, `[1, 1, states / 2, 2]`.
     pub B: Param<Tensor<4>>,
@@ -114,23 +114,23 @@ pub struct DplrKernel {
     pub A_real: Param<Tensor<2>>,
     /// Negated imaginary part of the diagonal, `[1, states / 2]`.
     pub A_imag: Param<Tensor<2>>,
-    /// What is taken off the diagonal, `[1, 1, states / 2, 2]`.
+    /// The rank-1 factor that is subtracted from the diagonal, `[1, 1, states / 2, 2]`.
     pub P: Param<Tensor<4>>,
-    /// How far it reaches.
+    /// Length of the kernel per direction.
     #[module(skip)]
     length: usize,
 }
 
 impl DplrKernel {
-    /// Official start `fourier`: the states follow the frequencies `0, 1/2, 1, …` of a window that slides.
+    /// A kernel with the official initialisation `fourier`: the states track the frequencies `0, 1/2, 1, …` of a sliding window.
     ///
-    /// `kernel_channels` counts both directions; `length` is that of the kernel, and `dt_range` what step sizes are drawn from.
+    /// `kernel_channels` counts both directions, `length` is that of the kernel per direction, `dt_range` the range of the step sizes.
     pub fn new(channels: usize, kernel_channels: usize, d_state: usize, length: usize, dt_range: [f64; 2], device: &Device) -> Self {
         let states = d_state / 2;
         let [low, high] = dt_range.map(f64::ln);
         let inv_dt = Tensor::<2>::random([channels, 1], Distribution::Uniform(low, high), device);
         let shape = [kernel_channels, channels, states, 2];
-        // Both parts together have deviation 1.
+        // The complex number has standard deviation 1.
         let c = Tensor::<4>::random(shape, Distribution::Normal(0.0, 0.5_f64.sqrt()), device);
         let state = StateSpace::fourier(states);
         let steps: Vec<f64> = inv_dt.clone().into_data().iter::<f64>().map(f64::exp).collect();
@@ -157,20 +157,20 @@ impl DplrKernel {
         }
     }
 
-    /// How far it reaches in either direction.
+    /// Length of the kernel per direction.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// The kernel, `[channels, 2 * outputs, length]`: first how the outputs see the positions `0, 1, 2, …` before them, then how they see
-    /// those `1, 2, 3, …` behind them.
+    /// The kernel, `[channels, 2 * outputs, length]`: first the weights of the positions `0, 1, 2, …` before an output, then those of the
+    /// positions `1, 2, 3, …` after it.
     pub fn forward(&self) -> Tensor<3> {
         let (device, length) = (self.inv_dt.val().device(), self.length);
         let nodes = length / 2 + 1;
         let [kernel_channels, channels, states, _] = self.C.val().dims();
         let dt = self.inv_dt.val().exp();
 
-        // Eigenvalues by step, [channels, states].
+        // Eigenvalues times step size, [channels, states].
         let w_re = self.A_real.val().exp().neg() * dt.clone();
         let w_im = self.A_imag.val().neg() * dt.clone();
 
@@ -193,8 +193,8 @@ impl DplrKernel {
         let crossed = v_re.clone() * w_re.clone().unsqueeze::<3>() + v_im * w_im.clone().unsqueeze::<3>();
         let numerators = Tensor::cat(vec![v_re, crossed], 2).swap_dims(0, 1);
 
-        // A conjugate pair contributes 2 (z Re v - Re(v conj w)) / (z^2 - 2 z Re w + |w|^2) at z = 2 i tan(theta). With cos^2 in
-        // numerator and denominator nothing grows at theta = pi / 2; what is left over is one factor 1 / cos.
+        // A conjugate pair contributes 2 (z Re v - Re(v conj w)) / (z^2 - 2 z Re w + |w|^2) at z = 2 i tan(theta). Multiplied by
+        // cos^2, numerator and denominator stay finite at theta = pi / 2; one factor 1 / cos remains.
         let angles: Vec<f64> = (0..nodes).map(|node| PI * node as f64 / length as f64).collect();
         let at_nodes = |f: fn(f64) -> f64| -> Tensor<3> {
             let values: Vec<f32> = angles.iter().map(|angle| f(*angle) as f32).collect();
@@ -229,8 +229,7 @@ impl DplrKernel {
         vision_ops::linear(Tensor::cat(vec![k_re, k_im], 2), inverse_transform(length, &device), None)
     }
 
-    /// For a depthwise layer: by channel the matrix `[channels, size, size]` that a line of `size` positions is multiplied with from the
-    /// right.
+    /// For a depthwise layer: the matrices `[channels, size, size]` that multiply a line of `size` positions from the right.
     fn matrices(&self, size: usize) -> Tensor<3> {
         let kernel = self.forward();
         let [channels, _, length] = kernel.dims();
@@ -246,7 +245,7 @@ impl DplrKernel {
         if size == 1 {
             return before.unsqueeze_dim(2);
         }
-        // One period of a circulant matrix of twice the size: reading it with a stride of one less shifts it by one a row.
+        // One period of a circulant matrix of twice the size. Read with a stride of one less, it shifts by one per row.
         let behind = direction(1, size - 1).flip([1]);
         let period = Tensor::cat(vec![before, Tensor::zeros([channels, 1], &device), behind], 1);
         let repeated: Tensor<2> = period.unsqueeze_dim::<3>(1).repeat_dim(1, size).reshape([channels, 2 * size * size]);
@@ -254,8 +253,8 @@ impl DplrKernel {
         shifted.slice(s![.., .., ..size])
     }
 
-    /// For a dense layer followed by an average over `patch` positions: the window `[channels, outputs, 2 length + patch]` that slides by
-    /// `patch` over the line with `length` zeros at its ends.
+    /// For a dense layer followed by an average over `patch` positions: the kernel `[channels, outputs, 2 length + patch]` of the strided
+    /// convolution.
     fn pooled(&self, patch: usize) -> Tensor<3> {
         let kernel = self.forward();
         let [channels, both, length] = kernel.dims();
@@ -276,27 +275,27 @@ impl DplrKernel {
     }
 }
 
-/// Real and imaginary part of `[a, b, states, 2]`.
+/// The real and imaginary parts of `[a, b, states, 2]`.
 fn parts(x: Tensor<4>) -> [Tensor<3>; 2] {
     [0, 1].map(|part| x.clone().slice(s![.., .., .., part..=part]).squeeze_dim::<3>(3))
 }
 
-/// The cosine of a right angle is 0, which the value of pi does not know.
+/// The cosine with rounding errors at right angles replaced by 0.
 fn snapped(cosine: f64) -> f64 {
     if cosine.abs() < 1e-12 { 0.0 } else { cosine }
 }
 
-/// `[length, 2 (length / 2 + 1)]`: projects real and imaginary parts at the nodes to the kernel. The bilinear transform's factor `e^(i theta)`
-/// is part of it, which makes it a transform at half positions.
+/// The inverse Fourier transform `[length, 2 (length / 2 + 1)]` from the real and imaginary parts at the nodes to the kernel. It includes the
+/// bilinear transform's factor `e^(i theta)`, which shifts the positions by a half.
 fn inverse_transform(length: usize, device: &Device) -> Tensor<2> {
     let nodes = length / 2 + 1;
     let mut values = Vec::with_capacity(2 * nodes * length);
     for position in 0..length {
         for part in [f64::cos, |angle: f64| -angle.sin()] {
             values.extend((0..nodes).map(|node| {
-                // All nodes but the first and that of half the sampling rate stand for their conjugates too.
+                // All nodes but the first and the one at half the sampling rate also stand for their conjugates.
                 let weight = if node == 0 || 2 * node == length { 1.0 } else { 2.0 } / length as f64;
-                // Reduced in integers: large angles lose digits.
+                // Reduce the angle in integers, because large angles lose digits.
                 let angle = PI * (node * (2 * position + 1) % (2 * length)) as f64 / length as f64;
                 (weight * part(angle)) as f32
             }));
@@ -305,21 +304,21 @@ fn inverse_transform(length: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, [length, 2 * nodes]), device)
 }
 
-/// The state space a kernel starts from, one of each conjugate pair.
+/// The initial state space of a kernel, with one state of each conjugate pair.
 struct StateSpace {
-    /// Negated real parts of the diagonal.
+    /// Negated real parts of the diagonal of A.
     decay: Vec<f64>,
-    /// Negated imaginary parts of the diagonal.
+    /// Negated imaginary parts of the diagonal of A.
     frequency: Vec<f64>,
-    /// `B` and `P`, which are real.
+    /// `B` and `P`, which are equal and real.
     projection: Vec<f64>,
 }
 
 impl StateSpace {
-    /// What the official start keeps eigenvalues away from 0 by.
+    /// Lower bound of the negated real parts and of the frequencies in the official initialisation.
     const FLOOR: f64 = 1e-4;
 
-    /// HiPPO's truncated Fourier basis, diagonalised: frequencies `pi k` from the highest down to 0, all projections 1 but that of the
+    /// HiPPO's truncated Fourier basis, diagonalised: frequencies `pi k` in falling order to 0; all projections are 1 except that of the
     /// constant function.
     fn fourier(states: usize) -> Self {
         let frequency = |k: usize| (PI * k as f64).max(Self::FLOOR);
@@ -331,8 +330,8 @@ impl StateSpace {
         }
     }
 
-    /// `c (1 - dA^length)` for a row `c` of complex numbers and the matrix `dA` of one step, by which a kernel that goes on for ever
-    /// becomes one of `length` positions.
+    /// `c (1 - dA^length)` for a row `c` of complex numbers and the matrix `dA` of one step. This truncates an infinite kernel to `length`
+    /// positions.
     fn settled(&self, c: &[f64], dt: f64, length: usize) -> Vec<f64> {
         let half = dt / 2.0;
         // 1 / (1 - dt/2 A) on the diagonal.
@@ -345,7 +344,7 @@ impl StateSpace {
         let gain: f64 = self.projection.iter().zip(&inverse).map(|(p, inverse)| 2.0 * p * p * inverse[0]).sum();
         let mut row = c.to_vec();
         for _ in 0..length {
-            // Sherman and Morrison: the inverse of the diagonal and of the rank-1 part, over both of every conjugate pair.
+            // Sherman-Morrison: the inverse of a diagonal plus rank 1, summed over both states of every conjugate pair.
             let seen: f64 = (row.chunks(2).zip(&inverse).zip(&self.projection))
                 .map(|((x, inverse), p)| 2.0 * p * (x[0] * inverse[0] - x[1] * inverse[1]))
                 .sum();
@@ -366,8 +365,8 @@ impl StateSpace {
     }
 }
 
-/// Turns the `C` of the kernel whose keys begin with `prefix` into that for `length` positions, as the official code does when it first
-/// runs. `None`, and nothing changed, when the state space is not there or not one whose projection is real, as all starts here are.
+/// Adjusts the `C` of the kernel whose keys begin with `prefix` to `length` positions, as the official code does in its first forward pass.
+/// `None`, without a change, when the state space is missing or its projection is not real, as that of every initialisation here is.
 pub(crate) fn settle(state: &mut StateDict, prefix: &str, length: usize) -> Option<()> {
     let values = |name: &str| -> Option<Vec<f64>> {
         Some(state.get(&format!("{prefix}{name}"))?.data.iter().map(|value| f64::from(*value)).collect())
@@ -398,9 +397,9 @@ mod tests {
     use super::*;
     use crate::checkpoint::{LoadOptions, load_into, state_dict_of};
 
-    /// The kernel from its definition: `k[j] = C dA^j dB`, as the response of the state to one impulse, in double precision.
+    /// The kernel from its definition `k[j] = C dA^j dB`, the response of the state to one impulse, in float64.
     fn impulse_response(state: &StateSpace, c: &[f64], dt: f64, length: usize) -> Vec<f64> {
-        // Real and imaginary part of every state; the conjugates are not stored, so that sums over all states are twice a real part.
+        // Real and imaginary parts of every state. Conjugates are not stored, so sums over all states are twice a real part.
         let half = dt / 2.0;
         let solve = |x: &mut [[f64; 2]]| {
             let inverse: Vec<[f64; 2]> = (state.decay.iter().zip(&state.frequency))
@@ -450,7 +449,7 @@ mod tests {
         }
     }
 
-    /// A file from before the first forward pass holds the `C` that the kernel is defined by.
+    /// A file from before the first forward pass contains the `C` of the definition.
     #[test]
     fn a_file_that_never_ran_loads_as_the_kernel_it_defines() {
         let device = Device::flex();

@@ -1,5 +1,5 @@
-//! S4ND-ConvNeXt (Nguyen et al. 2022, "S4ND: Modeling Images and Videos as Multidimensional Signals Using State Spaces"): ConvNeXt whose
-//! 7x7 convolutions are [S4ND layers](super::s4nd) that see the whole map, and whose stem is one as well.
+//! S4ND-ConvNeXt (Nguyen et al. 2022, "S4ND: Modeling Images and Videos as Multidimensional Signals Using State Spaces"): ConvNeXt with
+//! [S4ND layers](super::s4nd), which see the whole map, instead of 7x7 convolutions and in the stem.
 //!
 //! ```text
 //! image ─ S4ND 3 → 32, average 4x4, linear, gate, norm ─ stages[0] ─ stages[1] ─ stages[2] ─ stages[3] ─ average ─ norm ─ fc
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The reference is `convnext_timm.py` of the authors' repository (state-spaces/s4) in the copy that VMamba's authors measured
-//! (`analyze/convnexts4nd`). Kernels are as long as the maps of images of [`S4ndConvnextConfig::image_size`], on maps of any size.
+//! (`analyze/convnexts4nd`). Kernels have the length of the maps of images of [`S4ndConvnextConfig::image_size`], also on maps of other sizes.
 
 mod config;
 mod family;
@@ -27,22 +27,22 @@ use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, 
 pub use config::{S4ndConvnextConfig, S4ndDownsampling};
 pub use key_map::{key, rename};
 
-/// Added to the variance in every norm.
+/// Epsilon of every norm.
 const EPSILON: f64 = 1e-6;
 
-/// Hidden channels of a block's MLP, in multiples of its channels.
+/// Hidden width of a block's MLP over its channels.
 const MLP_RATIO: usize = 4;
 
 fn norm(channels: usize, device: &Device) -> ChannelNorm {
     ChannelNorm::with_epsilon(channels, EPSILON, device)
 }
 
-/// A linear layer with the framework's start, official `TransposedLinear`.
+/// A linear layer with PyTorch's default initialisation, official `TransposedLinear`.
 fn linear(inputs: usize, outputs: usize, device: &Device) -> Dense {
     Dense { weight: uniform_fan_in([outputs, inputs], inputs, device), bias: Some(uniform_fan_in([outputs], inputs, device)) }
 }
 
-/// The first half of the channels, as much as the second half lets through.
+/// A gated linear unit: the first half of the channels times the sigmoid of the second half.
 fn gated(x: Tensor<4>) -> Tensor<4> {
     let [x, gate] = halves(x);
     x * activation::sigmoid(gate)
@@ -65,7 +65,7 @@ pub struct S4ndConvnextClassifier {
     config: S4ndConvnextConfig,
 }
 
-/// What backbone and classifier share.
+/// The stem and stages, which backbone and classifier share.
 #[derive(Module, Debug)]
 struct Trunk {
     stem: Stem,
@@ -84,7 +84,7 @@ struct Stem {
 
 #[derive(Module, Debug)]
 struct Stage {
-    /// Before the downsampling.
+    /// The norm before the downsampling.
     norm_layer: Option<ChannelNorm>,
     downsample: Option<Downsample>,
     blocks: Vec<Block>,
@@ -156,7 +156,7 @@ impl S4ndConvnextClassifier {
         self.head.fc.forward(self.features(images))
     }
 
-    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    /// The input of the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         match self.trunk.forward(images).pop() {
             Some(feature) => self.head.pooled(feature),
@@ -203,7 +203,7 @@ impl Trunk {
         }
     }
 
-    /// `images` `[batch, in_chans, height, width]` to the map `[batch, height', width', dim]` of every stage, in the same type.
+    /// `images` `[batch, in_chans, height, width]` to the map `[batch, height', width', dim]` of every stage, in the type of the images.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let mut x = self.stem.forward(images.permute([0, 2, 3, 1]));
         let mut features = Vec::with_capacity(self.stages.len());
@@ -223,7 +223,7 @@ impl Stem {
 }
 
 impl Stage {
-    /// `rates` has a rate of stochastic depth for every block that is still to come.
+    /// `rates` yields the stochastic depth of this stage's blocks and of those after it.
     fn new(config: &S4ndConvnextConfig, stage: usize, rates: &mut impl Iterator<Item = f64>, device: &Device) -> Self {
         let before = stage.checked_sub(1);
         let downsample = |before: usize| {
@@ -246,13 +246,13 @@ impl Stage {
         }
     }
 
-    /// `[batch, height, width, channels]` to `[batch, height', width', channels']`, half as many positions along an axis where it
-    /// downsamples.
+    /// `[batch, height, width, channels]` to `[batch, height', width', channels']`, with half as many positions along an axis after a
+    /// downsampling.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.blocks.iter().fold(self.enter(x), |x, block| block.forward(x))
     }
 
-    /// To what the first block gets.
+    /// From the output of the stage before to the input of the first block.
     fn enter(&self, x: Tensor<4>) -> Tensor<4> {
         match (&self.norm_layer, &self.downsample) {
             (Some(norm), Some(downsample)) => downsample.forward(norm.forward(x)),
@@ -275,7 +275,7 @@ impl Downsample {
     }
 }
 
-/// The average over 2x2 positions; an odd row or column at the end is left out.
+/// The average over 2x2 positions; an odd last row or column is dropped.
 fn halved(x: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = x.dims();
     let [rows, columns] = [height / 2, width / 2];
@@ -305,7 +305,7 @@ impl Block {
         let gamma = self.gamma.val();
         if !x.device().is_autodiff() {
             let hidden = fc1.forward_fused(branch, Fused::default().activation(Pointwise::Gelu));
-            // Scale and residual ride along with the product.
+            // The epilogue of the product applies the scale and adds the residual.
             let bias = fc2.bias.as_ref().map(|bias| bias.val() * gamma.clone());
             let fused = Fused { scale: Some(gamma), bias, residual: Some(x), activation: Pointwise::Identity };
             return vision_ops::linear_fused(hidden, fc2.weight.val(), fused);
@@ -317,7 +317,7 @@ impl Block {
 }
 
 impl Head {
-    /// The average and what follows, a row an image, are float32.
+    /// The normalised average over positions, in float32.
     fn pooled(&self, feature: Tensor<4>) -> Tensor<2> {
         let [batch, _, _, channels] = feature.dims();
         let averaged = feature.cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, channels]);

@@ -1,5 +1,5 @@
-//! Swin Transformer (Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows"): attention inside windows, which
-//! every second block shifts by half of their size.
+//! Swin Transformer (Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows"): attention in windows, which
+//! every second block shifts by half a window.
 //!
 //! ```text
 //! image ─ patch_embed ─ layers[0] ─ layers[1] ─ layers[2] ─ layers[3]      blocks, then patch merging to the next stage
@@ -7,13 +7,13 @@
 //!                         norm0       norm1       norm2       norm3        backbone: strides 4, 8, 16, 32
 //!                                                               └─ classifier: norm, average over positions, head
 //!
-//! block: x ─┬─ norm1 ─ pad, shift, windows ─ attention ─ and back ─ drop path ─ + ─┬─ norm2 ─ MLP ─ drop path ─ + ─
-//!           └───────────────────────────────────────────────────────────────────┘ └───────────────────────────┘
+//! block: x ─┬─ norm1 ─ pad, shift, windows ─ attention ─ undo ─ drop path ─ + ─┬─ norm2 ─ MLP ─ drop path ─ + ─
+//!           └─────────────────────────────────────────────────────────────────┘ └───────────────────────────┘
 //! ```
 //!
-//! The reference is the official repository, by the names of its parameters and by what it computes at the sizes it was made for. Maps that
-//! windows do not divide are padded with zeros before the shift, as in the official detectors and in torchvision, whose padding is attended
-//! to (timm shifts first). Images are padded to whole patches, as in the detectors (torchvision leaves the rest out).
+//! The reference is the official repository, for the names of the parameters and for the results at its image sizes. Maps that the windows do
+//! not divide are padded with zeros before the shift, and attention includes the padding, as in the official detectors and torchvision (timm
+//! shifts first). Images are padded to whole patches, as in the detectors (torchvision crops them).
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -39,7 +39,7 @@ pub use key_map::{key, official_state, rename};
 
 use windows::{Geometry, Windows, pad_end};
 
-/// The backbone, with a norm on every level it gives, as in the official detectors.
+/// The backbone, with a norm on every level, as in the official detectors.
 #[derive(Module, Debug)]
 pub struct Swin {
     trunk: SwinTrunk,
@@ -55,7 +55,7 @@ pub struct SwinClassifier {
     head: Dense,
 }
 
-/// What backbone and classifier share: the patches and the stages.
+/// The patch embedding and the stages, which backbone and classifier share.
 #[derive(Module, Debug)]
 pub struct SwinTrunk {
     patch_embed: SwinPatchEmbed,
@@ -64,21 +64,21 @@ pub struct SwinTrunk {
     config: SwinConfig,
 }
 
-/// One patch, one position.
+/// The patch embedding: one position per patch.
 #[derive(Module, Debug)]
 pub struct SwinPatchEmbed {
     proj: Conv,
     norm: Option<ChannelNorm>,
 }
 
-/// Blocks of one resolution and the way to the next.
+/// The blocks of one resolution and the patch merging after them.
 #[derive(Module, Debug)]
 pub struct SwinStage {
     blocks: Vec<SwinBlock>,
     downsample: Option<PatchMerging>,
 }
 
-/// Attention in windows and an MLP, each with its norm and its residual.
+/// Window attention and an MLP, both with a norm and a residual connection.
 #[derive(Module, Debug)]
 pub struct SwinBlock {
     norm1: ChannelNorm,
@@ -88,12 +88,12 @@ pub struct SwinBlock {
     drop_path: DropPath,
 }
 
-/// Attention between the positions of a window, with a learned bias for every distance.
+/// Attention between the positions of a window, with a learned relative position bias.
 #[derive(Module, Debug)]
 pub struct WindowAttention {
     qkv: Dense,
     proj: Dense,
-    /// `[(2 t - 1)^2, heads]` with `t` the side of the windows it is stored for; distances down, then to the right.
+    /// `[(2 t - 1)^2, heads]`, where `t` is [`SwinConfig::table_window`]; ordered by vertical and then horizontal offset.
     relative_position_bias_table: Param<Tensor<2>>,
     #[module(skip)]
     table_window: usize,
@@ -104,7 +104,7 @@ pub struct WindowAttention {
 }
 
 impl SwinConfig {
-    /// A backbone with random weights on `device`, drawn from the device's generator (see `Device::seed`).
+    /// A backbone with random weights on `device`, drawn from the device's random generator (see `Device::seed`).
     ///
     /// # Errors
     /// As [`SwinConfig::validate`].
@@ -115,7 +115,7 @@ impl SwinConfig {
         Ok(Swin { trunk: SwinTrunk::new(self, device), norms })
     }
 
-    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
+    /// A classifier with random weights on `device`. It does not use `out_indices`.
     ///
     /// # Errors
     /// As [`SwinConfig::validate`].
@@ -157,7 +157,7 @@ impl SwinClassifier {
         self.head.forward(self.features(images))
     }
 
-    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    /// The input of the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let Some(feature) = self.trunk.forward(images).pop() else { unreachable!("a valid configuration has at least one stage") };
         let [batch, _, _, channels] = feature.dims();
@@ -183,7 +183,7 @@ impl SwinTrunk {
         let window = self.config.window([height, width]);
         let mut chain = Chain::of(|images: Tensor<4>| self.patch_embed.forward(images.permute([0, 2, 3, 1]), self.config.patch_size));
         for stage in &self.layers {
-            // Worked out once, by the first block that sees the stage's map.
+            // Computed once, by the first block of the stage.
             let shared: Rc<OnceCell<Windows>> = Rc::default();
             for block in &stage.blocks {
                 let shared = Rc::clone(&shared);
@@ -201,7 +201,7 @@ impl SwinTrunk {
         chain.then(channels_first)
     }
 
-    /// The configuration must be valid.
+    /// Requires a valid configuration.
     fn new(config: &SwinConfig, device: &Device) -> Self {
         let mut drop_path_rates = config.drop_path_rates().into_iter();
         let layers = config.depths.iter().enumerate().map(|(stage, depth)| {
@@ -219,8 +219,8 @@ impl SwinTrunk {
         Self { patch_embed, layers, config: config.clone() }
     }
 
-    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', dim]` of every stage in the
-    /// same type, before its merging and without norm.
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', dim]` of every stage, in the
+    /// type of the images, before its patch merging and without norm.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let [_, _, height, width] = images.dims();
         let window = self.config.window([height, width]);
@@ -240,7 +240,7 @@ impl SwinTrunk {
     }
 }
 
-/// The convolution of the patches.
+/// The convolution of the patch embedding.
 fn patch_conv(config: &SwinConfig) -> ConvConfig {
     ConvConfig { inputs: config.in_chans, outputs: config.dim(0), kernel: config.patch_size, stride: config.patch_size, padding: 0 }
 }
@@ -274,7 +274,7 @@ impl SwinBlock {
     /// `[batch, height, width, dim]` to the same shape.
     fn forward(&self, x: Tensor<4>, windows: &Windows) -> Tensor<4> {
         if !x.device().is_autodiff() {
-            // What a branch is added to goes into its last product.
+            // The epilogue of each branch's last product adds the residual.
             let x = self.attn.forward(self.norm1.forward(x.clone()), windows, Some(x));
             return self.mlp.forward(self.norm2.forward(x.clone()), Some(x));
         }
@@ -297,7 +297,7 @@ impl WindowAttention {
         }
     }
 
-    /// `x: [batch, height, width, dim]` to the same shape; `residual` is added to the result where given.
+    /// `x: [batch, height, width, dim]` to the same shape, plus `residual` where given.
     fn forward(&self, x: Tensor<4>, windows: &Windows, residual: Option<Tensor<4>>) -> Tensor<4> {
         let [batch, _, _, dim] = x.dims();
         let (heads, per_head) = (self.heads, dim / self.heads);
@@ -306,13 +306,13 @@ impl WindowAttention {
         let (count, positions) = (down * across, height * width);
 
         let qkv = self.qkv.forward(geometry.shifted_in(x, self.shifted));
-        // Into windows and heads with one copy: [q k v, batch, window, head, position, channel of the head].
+        // Split into windows and heads with one copy: [q k v, batch, window, head, position, channel of the head].
         let qkv: Tensor<8> = qkv.reshape([batch, down, height, across, width, 3, heads, per_head]);
         let qkv: Tensor<4> = qkv.permute([5, 0, 1, 3, 6, 2, 4, 7]).reshape([3, batch * count * heads, positions, per_head]);
 
         let bias = windows.positions.bias(self.relative_position_bias_table.val(), self.table_window);
         let mask = windows.mask.as_ref().filter(|_| self.shifted);
-        // The bias is the same for all windows, but with a mask it is not, so that there windows and heads share an axis.
+        // Without a mask, all windows share the bias. With one they do not, so windows and heads share an axis.
         let (groups, heads_of_group, bias) = match mask {
             None => (batch * count, heads, bias),
             Some(mask) => (batch, count * heads, (bias + mask.clone()).reshape([1, count * heads, positions, positions])),
@@ -330,8 +330,8 @@ impl WindowAttention {
 impl SwinConfig {
     /// Cost of the backbone, output norms included, for one image of `[height, width]` pixels.
     ///
-    /// Counted as the reference computes: the attention's projections at the padding as well. Resampling the tables of the bias, where the
-    /// windows are of another size, is free, as the reference does it once when it loads; the parameters are those stored.
+    /// As in the reference, the projections of the attention include the padding. Resampling the bias tables for windows of another size is
+    /// free, because the reference does it once on loading. Parameters are those of the stored tables.
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image);
         let sizes = self.stage_sizes(image);
@@ -341,8 +341,8 @@ impl SwinConfig {
         cost
     }
 
-    /// Cost of the classifier for one image of `[height, width]` pixels, see [`SwinConfig::complexity`]. (timm's average is no operation that
-    /// the official tool counts; torchvision's is, and here.)
+    /// Cost of the classifier for one image of `[height, width]` pixels, see [`SwinConfig::complexity`]. The
+    /// average is counted as for torchvision; the official tool does not see timm's.
     pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image);
         let last = self.num_stages() - 1;
@@ -365,7 +365,7 @@ impl SwinConfig {
             for _ in 0..*depth {
                 cost.layer_norm(dim, *size);
                 cost.linear(OpKind::Linear, dim, 3 * dim, self.qkv_bias, geometry.padded);
-                // Scores, and their products with the values.
+                // The scores, and their products with the values.
                 let [height, width] = geometry.padded;
                 cost.add(OpKind::Matmul, product(&[2, height, width, geometry.window[0] * geometry.window[1], dim]));
                 cost.add_params((2 * self.table_window - 1).pow(2) * self.num_heads[stage]);

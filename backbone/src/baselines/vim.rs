@@ -1,4 +1,4 @@
-//! Vim (Zhu et al., "Vision Mamba"): patches as a sequence that every block scans forwards and backwards.
+//! Vim (Zhu et al., "Vision Mamba"): the patches are a sequence that every block scans forwards and backwards.
 //!
 //! ```text
 //! image ─ patch_embed ─ half of the patches, cls_token, other half ─ + pos_embed ─ layers[0] ─ … ─ layers[23] ─ norm_f ─ middle token ─ head
@@ -8,13 +8,13 @@
 //!            │        └─ in_proj ─ SiLU ───────────────────────────────────┘                                │
 //!            └──────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! The backbone, [`Vim`], is that of the official segmentor: no class token, positions rotated into the tokens ahead of every layer
-//! (`rope`), and what the layers 5, 11, 17 and 23 add to the sum as levels, behind transposed convolutions and a pool.
+//! The backbone, [`Vim`], is that of the official segmentor: it has no class token, rotary positions before every layer (`rope`), and as levels
+//! the branches of the layers 5, 11, 17 and 23, resized by transposed convolutions and a pool.
 //!
-//! The published models: bidirectional Mamba v2, RMSNorm, the class token in the middle, and the mean of both directions. The official code
-//! gates each direction and turns the backward sequence round; here the directions are summed before the gate, and convolution and scan of
-//! the second one walk backwards by themselves, which is the same. The sum that runs through the blocks is float32 whatever the type of the
-//! activations, as there (`residual_in_fp32`). The reference of the keys is the official `VisionMamba`.
+//! The published models have bidirectional Mamba v2, RMSNorm, the class token in the middle, and the mean of both directions. The official code
+//! gates each direction and reverses the sequence for the second. Here, the directions are summed before the gate, and the second direction's
+//! convolution and scan run backwards, which is equivalent. The residual sum is float32 for activations of every type, as in the official code
+//! (`residual_in_fp32`). Keys are those of the official `VisionMamba`.
 
 #![allow(non_snake_case, reason = "`A_log` and `D` are the official parameter names; the derive drops a narrower attribute")]
 
@@ -27,7 +27,6 @@ use burn::prelude::*;
 use burn::tensor::{DType, Distribution, TensorData};
 use vision_ops::{Fused, Pointwise, Route};
 
-use crate::checkpoint::StateDict;
 use crate::feature_pyramid::FeaturePyramid;
 use crate::last_map::{Chain, LastMap, channels_first};
 use crate::layers::{Conv, DeconvPyramid, Dense, DropPath, TableResize, uniform_fan_in};
@@ -36,13 +35,13 @@ use crate::vmamba::init::step_size_bias;
 pub use config::VimConfig;
 pub use key_map::{key, rename, without_unused_norm};
 
-/// Added to the mean square in every norm.
+/// Epsilon of every norm, added to the mean square.
 const EPSILON: f64 = 1e-5;
 
 /// Vim as a backbone: features of strides 4, 8, 16 and 32. Tokens are `[batch, 1, patches, embed_dim]`.
 #[derive(Module, Debug)]
 pub struct Vim {
-    /// `[1, patches, embed_dim]` of the image size it was made for.
+    /// `[1, patches, embed_dim]` for the image size of the configuration.
     pos_embed: Param<Tensor<3>>,
     patch_embed: PatchEmbed,
     layers: Vec<Layer>,
@@ -51,12 +50,12 @@ pub struct Vim {
     config: VimConfig,
 }
 
-/// Vim with a linear head on the class token. Tokens are `[batch, 1, patches + 1, embed_dim]`, the class token behind half of the patches.
+/// Vim with a linear head on the class token. Tokens are `[batch, 1, patches + 1, embed_dim]`, the class token after half of the patches.
 #[derive(Module, Debug)]
 pub struct VimClassifier {
     /// `[1, 1, embed_dim]`.
     cls_token: Param<Tensor<3>>,
-    /// `[1, patches + 1, embed_dim]` of the image size it was made for, the class token's in the middle.
+    /// `[1, patches + 1, embed_dim]` for the image size of the configuration, with the class token in the middle.
     pos_embed: Param<Tensor<3>>,
     patch_embed: PatchEmbed,
     layers: Vec<Layer>,
@@ -82,20 +81,20 @@ struct Layer {
 /// Official `Mamba` with `bimamba_type="v2"` and `if_divide_out`. D is the inner width.
 #[derive(Module, Debug)]
 struct BidirectionalMamba {
-    /// To the scanned half and to the gate: `[2 D, embed_dim]`.
+    /// Projects to the input of the scan and to the gate: `[2 D, embed_dim]`.
     in_proj: Dense,
     forwards: Direction,
     backwards: Direction,
     out_proj: Dense,
 }
 
-/// What one direction has of its own. R is the rank of the step-size projection, N the state size.
+/// The parameters of one direction. R is the rank of the step-size projection, N the state size.
 #[derive(Module, Debug)]
 struct Direction {
     conv1d: CausalConv,
-    /// To the step size, B and C of a token: `[R + 2 N, D]`.
+    /// Projects to the step size, B and C of a token: `[R + 2 N, D]`.
     x_proj: Dense,
-    /// Step size from rank R to D channels.
+    /// Projects the step size from rank R to D channels.
     dt_proj: Dense,
     /// `A = -exp(A_log)`: `[D, N]`.
     A_log: Param<Tensor<2>>,
@@ -105,7 +104,7 @@ struct Direction {
     route: Route,
 }
 
-/// A depthwise convolution that sees a token and those before it.
+/// A causal depthwise convolution: it sees a token and those before it.
 #[derive(Module, Debug)]
 struct CausalConv {
     /// `[channels, 1, kernel]`, the token itself last.
@@ -121,7 +120,7 @@ struct RmsNorm {
 }
 
 impl Vim {
-    /// The configuration must be valid.
+    /// Requires a valid configuration.
     fn new(config: &VimConfig, device: &Device) -> Self {
         let (dim, side) = (config.embed_dim, config.table_side());
         Self {
@@ -138,12 +137,12 @@ impl Vim {
         &self.config
     }
 
-    /// How tokens of `[height, width]` patches are turned, where they are.
+    /// The rotary positions for `[height, width]` patches, if the configuration has them.
     fn rotation(&self, patches: [usize; 2], device: &Device) -> Option<Rotation> {
         self.config.rotary_positions.then(|| Rotation::new(patches, self.config.embed_dim, device))
     }
 
-    /// Images to tokens `[batch, 1, height * width, embed_dim]` with their positions added, and height and width in patches.
+    /// Images to tokens `[batch, 1, height * width, embed_dim]` with position embeddings, and height and width in patches.
     fn embed(&self, images: Tensor<4>) -> (Tensor<4>, [usize; 2]) {
         let patches = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
         let ([batch, height, width, dim], dtype) = (patches.dims(), patches.dtype());
@@ -199,7 +198,7 @@ impl FeaturePyramid for Vim {
                 sum = layer.forward(sum, dtype);
                 continue;
             }
-            // The level is what the layer adds, not the sum.
+            // The level is the branch of the layer, not the sum.
             let added = layer.branch(sum.clone(), dtype);
             sum = sum + layer.drop_path.forward(added.clone()).cast(DType::F32);
             levels.push(self.pyramid.level(levels.len(), added.reshape([batch, height, width, dim])));
@@ -216,8 +215,8 @@ impl FeaturePyramid for Vim {
     }
 }
 
-/// Rotary positions (EVA-02's `VisionRotaryEmbeddingFast`): neighbouring channels are turned as pairs, in the first half of the channels by
-/// the row and in the second by the column, at frequencies that fall from 1 to 1/10000.
+/// Rotary positions (EVA-02's `VisionRotaryEmbeddingFast`): rotates pairs of neighbouring channels, in the first half of the channels by the
+/// row and in the second by the column, at frequencies that fall from 1 to 1/10000.
 struct Rotation {
     /// `[1, 1, height * width, channels]`.
     cos: Tensor<4>,
@@ -225,12 +224,12 @@ struct Rotation {
 }
 
 impl Rotation {
-    /// Rows or columns of the map that the positions are stretched to.
+    /// Positions are scaled to a map of this many rows and columns.
     const TRAINED: f64 = 14.0;
     /// The inverse of the lowest frequency.
     const THETA: f64 = 10_000.0;
 
-    /// For maps of `[height, width]` positions; 4 divides `channels`.
+    /// For maps of `[height, width]` positions. `channels` must be a multiple of 4.
     fn new([height, width]: [usize; 2], channels: usize, device: &Device) -> Self {
         let half = channels / 2;
         let angle = |place: usize, size: usize, channel: usize| {
@@ -259,13 +258,13 @@ impl Rotation {
     }
 }
 
-/// A random table of positions.
+/// A random position table.
 fn positions(count: usize, dim: usize, device: &Device) -> Param<Tensor<3>> {
     Param::from_tensor(Tensor::random([1, count, dim], Distribution::Normal(0.0, 0.02), device))
 }
 
 impl VimClassifier {
-    /// The configuration must be valid.
+    /// Requires a valid configuration.
     fn new(config: &VimConfig, num_classes: usize, device: &Device) -> Self {
         let (dim, side) = (config.embed_dim, config.table_side());
         Self {
@@ -289,13 +288,13 @@ impl VimClassifier {
         &self.head
     }
 
-    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32. Sizes as
-    /// [`VimConfig::check_image`] says; what is left of an image of another size at the bottom and the right is not looked at.
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to logits `[batch, num_classes]`, float32. For the sizes
+    /// see [`VimConfig::check_image`]; surplus pixels at the bottom and the right are cropped.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         self.head.forward(self.features(images))
     }
 
-    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    /// The input of the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let dtype = images.dtype();
         let (tokens, middle) = self.embed(images);
@@ -305,7 +304,7 @@ impl VimClassifier {
         self.norm_f.forward(class)
     }
 
-    /// Images to tokens with their positions added, and the place of the class token.
+    /// Images to tokens with position embeddings, and the index of the class token.
     fn embed(&self, images: Tensor<4>) -> (Tensor<4>, usize) {
         let patches = self.patch_embed.proj.forward(images.permute([0, 2, 3, 1]));
         let ([batch, height, width, dim], dtype) = (patches.dims(), patches.dtype());
@@ -345,7 +344,7 @@ impl LastMap for VimClassifier {
     }
 }
 
-/// `middle` put behind the first half of `tokens` along `axis`.
+/// Inserts `middle` after the first half of `tokens` along `axis`.
 fn with_middle<const D: usize>(tokens: Tensor<D>, middle: Tensor<D>, axis: usize) -> Tensor<D> {
     let count = tokens.dims()[axis];
     let half = count / 2;
@@ -355,7 +354,7 @@ fn with_middle<const D: usize>(tokens: Tensor<D>, middle: Tensor<D>, axis: usize
 }
 
 impl Layer {
-    /// All of a network, with stochastic depth that rises.
+    /// All layers of a network, with linearly rising stochastic depth.
     fn all(config: &VimConfig, device: &Device) -> Vec<Self> {
         let last = (config.depth - 1).max(1) as f64;
         let layer = |index: usize| Self {
@@ -366,7 +365,7 @@ impl Layer {
         (0..config.depth).map(layer).collect()
     }
 
-    /// What the layer adds to `sum`, float32, computed in `dtype`.
+    /// The branch that the layer adds to `sum`, which is float32; computed in `dtype`.
     fn branch(&self, sum: Tensor<4>, dtype: DType) -> Tensor<4> {
         self.mixer.forward(self.norm.forward(sum).cast(dtype), None)
     }
@@ -384,7 +383,7 @@ impl Layer {
 impl BidirectionalMamba {
     fn new(config: &VimConfig, device: &Device) -> Self {
         let (dim, inner) = (config.embed_dim, config.d_inner());
-        // Smaller by the root of the number of branches that are added up.
+        // Scaled down by the root of the number of branches that are summed.
         let bound = ((inner * config.depth) as f64).sqrt().recip();
         let out_proj = Tensor::random([dim, inner], Distribution::Uniform(-bound, bound), device);
         Self {
@@ -395,7 +394,7 @@ impl BidirectionalMamba {
         }
     }
 
-    /// `x: [batch, 1, tokens, embed_dim]` to the same shape; `residual` is added to the result where given.
+    /// `x: [batch, 1, tokens, embed_dim]` to the same shape, plus `residual` where given.
     fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
         let weight = self.in_proj.weight.val();
         let [rows, _] = weight.dims();
@@ -415,7 +414,7 @@ impl Direction {
         let bound = (rank as f64).sqrt().recip();
         let a_log = Tensor::<1, Int>::arange(1..state as i64 + 1, device).float().log().unsqueeze::<2>().expand([inner, state]);
         let bias = step_size_bias(Tensor::random([1, inner], Distribution::Default, device)).reshape([inner]);
-        // A parameter must be a leaf, which a result on an autodiff device is not.
+        // A parameter must be a leaf of the autodiff graph; the result of an operation is not.
         let dt_proj = Dense {
             weight: Param::from_tensor(Tensor::random([inner, rank], Distribution::Uniform(-bound, bound), device)),
             bias: Some(Param::from_tensor(bias.detach())),
@@ -437,7 +436,7 @@ impl Direction {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.conv1d.forward(x, self.route);
         let projections = self.x_proj.forward(x.clone());
-        // The scan has an axis of routes, here of one.
+        // The scan has an axis of routes, here of size one.
         let weight = self.dt_proj.weight.val().unsqueeze::<3>();
         let [_, inner, _] = weight.dims();
         let bias = match &self.dt_proj.bias {
@@ -449,11 +448,11 @@ impl Direction {
 }
 
 impl CausalConv {
-    /// `x: [batch, 1, tokens, channels]` to the same shape, with SiLU. Backwards, a token sees those behind it.
+    /// `x: [batch, 1, tokens, channels]` to the same shape, with SiLU. Backwards, a token sees those after it.
     fn forward(&self, x: Tensor<4>, route: Route) -> Tensor<4> {
         let (weight, device) = (self.weight.val(), x.device());
         let [channels, _, kernel] = weight.dims();
-        // A square kernel whose middle row holds the taps on one side of the token: the map has one row.
+        // The map has one row, so use a square kernel whose middle row has the taps on one side of the token.
         let side = 2 * kernel - 1;
         let zeros = |rows, columns| Tensor::<4>::zeros([channels, 1, rows, columns], &device);
         let taps = if route == Route::RowsReversed { weight.flip([2]) } else { weight }.unsqueeze_dim::<4>(2);
@@ -482,13 +481,13 @@ impl RmsNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::StateTensor;
+    use crate::checkpoint::{StateDict, StateTensor};
 
     #[test]
     fn a_classifiers_positions_lose_the_middle_one_and_are_resized() {
         let config = VimConfig { image_size: 32, embed_dim: 4, ..VimConfig::tiny() };
         let mut state = StateDict::new();
-        // Of 3 x 3 patches; the class token's is the fifth of ten.
+        // The table has 3 x 3 patches; the class token is the fifth of ten rows.
         let data = (0..10).flat_map(|row| [if row == 4 { 9.0 } else { 0.25 }; 4]).collect();
         state.insert("pos_embed", StateTensor { shape: vec![1, 10, 4], data });
         let fitted = config.fit_positions(state);
@@ -505,10 +504,10 @@ mod tests {
         let backbone = config.try_init(&device).unwrap();
         let images = Tensor::random([1, 3, 48, 32], Distribution::Normal(0.0, 1.0), &device);
         let chain = backbone.chain([48, 32]);
-        // Images to tokens, a part a layer, tokens to map.
+        // The steps: images to tokens, one per layer, tokens to map.
         let [before, behind] = [3, 4].map(|parts| chain.parts()[..parts].iter().fold(images.clone(), |x, part| part(x)));
         let turned = backbone.rotation([3, 2], &device).unwrap().forward(before);
-        // The third level is what the third layer adds, as it is.
+        // The third level is the branch of the third layer, not resized.
         let added = channels_first((behind - turned).reshape([1, 3, 2, 24]));
         let level = backbone.forward_features(images.clone()).swap_remove(2);
         let difference: f32 = (added - level).abs().max().into_scalar();

@@ -3,13 +3,13 @@
 //! ```text
 //! image ─ patch_embed ─ + pos_embed ─ blocks[0] ─ … ─ blocks[11] ─ cls_attn_blocks with cls_token ─ norm ─ head     XcitClassifier
 //!                                        │ 3, 5, 7, 11
-//!                                       fpn1 (×4), fpn2 (×2), as it is, fpn4 (½)                                     Xcit
+//!                                       fpn1 (×4), fpn2 (×2), fpn3 (×1), fpn4 (½)                                     Xcit
 //!
 //! block:  x ─ + gamma1 XCA(norm1) ─ + gamma3 LPI(norm3) ─ + gamma2 MLP(norm2) ─
 //! ```
 //!
-//! The reference of the keys is timm's `Xcit`, and for `fpn1` and `fpn2` the backbone of the official detectors and segmentors. The official
-//! classifiers store query, key and value of the class attention as one layer, which [`split_class_attention`] takes apart.
+//! Keys are those of timm's `Xcit`, and for `fpn1` and `fpn2` those of the official detectors and segmentors. The official classifiers store
+//! query, key and value of the class attention as one layer, which [`split_class_attention`] splits.
 
 mod config;
 mod family;
@@ -33,10 +33,10 @@ use crate::layers::{
 pub use config::XcitConfig;
 pub use key_map::{key, rename, split_class_attention};
 
-/// The epsilon of every LayerNorm.
+/// Epsilon of every LayerNorm.
 const EPSILON: f64 = 1e-6;
 
-/// Frequencies of the position encoding: so many for each axis, half of them as sines and half as cosines.
+/// Values per axis in the position encoding, half of them sines and half cosines.
 const FREQUENCIES: usize = 32;
 
 /// XCiT with the pyramid of the official detectors: features of strides 4, 8, 16 and 32.
@@ -61,7 +61,7 @@ pub struct XcitClassifier {
     config: XcitConfig,
 }
 
-/// What backbone and classifier share.
+/// The patch embedding and the blocks, which backbone and classifier share.
 #[derive(Module, Debug)]
 struct Trunk {
     patch_embed: PatchEmbed,
@@ -81,10 +81,10 @@ struct ConvNorm {
     norm: BatchNorm2d,
 }
 
-/// Sines and cosines of the place in the image, projected to the channels.
+/// Position encoding: sines and cosines of the position in the image, projected to the channels.
 #[derive(Module, Debug)]
 struct FourierPositions {
-    /// 1x1.
+    /// A 1x1 convolution.
     token_projection: Conv,
 }
 
@@ -96,7 +96,7 @@ struct Block {
     local_mp: LocalPatchInteraction,
     norm2: ChannelNorm,
     mlp: Mlp,
-    /// `[embed_dim]` each, the factors of the three branches.
+    /// Layer scale of the three branches, `[embed_dim]` each.
     gamma1: Param<Tensor<1>>,
     gamma3: Param<Tensor<1>>,
     gamma2: Param<Tensor<1>>,
@@ -112,7 +112,7 @@ struct CrossCovarianceAttention {
     proj: Dense,
 }
 
-/// Two depthwise 3x3 convolutions, by which neighbouring positions speak to each other (LPI).
+/// Local patch interaction (LPI): two depthwise 3x3 convolutions.
 #[derive(Module, Debug)]
 struct LocalPatchInteraction {
     conv1: DepthwiseConv,
@@ -120,7 +120,7 @@ struct LocalPatchInteraction {
     conv2: DepthwiseConv,
 }
 
-/// A block in which only the class token looks at the others (CaiT).
+/// A block in which only the class token attends to the others (CaiT).
 #[derive(Module, Debug)]
 struct ClassAttentionBlock {
     norm1: ChannelNorm,
@@ -144,7 +144,7 @@ struct ClassAttention {
 }
 
 impl Xcit {
-    /// The configuration must be valid.
+    /// Requires a valid configuration.
     fn new(config: &XcitConfig, device: &Device) -> Self {
         Self { trunk: Trunk::new(config, device), pyramid: DeconvPyramid::new(config.embed_dim, device), config: config.clone() }
     }
@@ -178,7 +178,7 @@ impl FeaturePyramid for Xcit {
 }
 
 impl XcitClassifier {
-    /// The configuration must be valid.
+    /// Requires a valid configuration.
     fn new(config: &XcitConfig, num_classes: usize, device: &Device) -> Self {
         let dim = config.embed_dim;
         Self {
@@ -196,7 +196,7 @@ impl XcitClassifier {
         self.head.forward(self.features(images))
     }
 
-    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    /// The input of the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.trunk.blocks.iter().fold(self.trunk.embed(images), |x, block| block.forward(x));
         let ([batch, height, width, dim], dtype) = (x.dims(), x.dtype());
@@ -242,7 +242,7 @@ impl Trunk {
         }
     }
 
-    /// `images` `[batch, in_chans, height, width]` to `[batch, height', width', embed_dim]` with the positions added.
+    /// `images` `[batch, in_chans, height, width]` to `[batch, height', width', embed_dim]` with the position encoding.
     fn embed(&self, images: Tensor<4>) -> Tensor<4> {
         let last = self.patch_embed.proj.len() - 1;
         let mut x = images.permute([0, 2, 3, 1]);
@@ -268,7 +268,7 @@ impl FourierPositions {
     }
 }
 
-/// Sine and cosine of the place, a fraction of the axis, at falling frequencies.
+/// Sines and cosines of the place, a fraction of the axis, at falling frequencies.
 fn waves(place: f64) -> [f32; FREQUENCIES] {
     std::array::from_fn(|index| {
         let pair = (index / 2 * 2) as f64;
@@ -277,7 +277,7 @@ fn waves(place: f64) -> [f32; FREQUENCIES] {
     })
 }
 
-/// The MLP of either kind of block.
+/// The MLP of both kinds of blocks.
 fn mlp(config: &XcitConfig, device: &Device) -> Mlp {
     let (channels, hidden) = (config.embed_dim, config.mlp_hidden());
     MlpConfig { channels, hidden, activation: Activation::Gelu, gated: false, drop_rate: 0.0 }.init(device)
@@ -326,7 +326,7 @@ impl Block {
         self.residual(x, |x, residual| scaled_mlp(&self.mlp, self.norm2.forward(x), self.gamma2.val(), residual))
     }
 
-    /// Adds a branch, which does it itself where no path can be dropped.
+    /// Adds a branch to `x`. Without stochastic depth, the branch gets `x` as its residual and adds it itself.
     fn residual(&self, x: Tensor<4>, branch: impl Fn(Tensor<4>, Option<Tensor<4>>) -> Tensor<4>) -> Tensor<4> {
         if x.device().is_autodiff() {
             return x.clone() + self.drop_path.forward(branch(x, None));
@@ -348,12 +348,12 @@ fn scaled_mlp(mlp: &Mlp, x: Tensor<4>, gamma: Tensor<1>, residual: Option<Tensor
 }
 
 impl CrossCovarianceAttention {
-    /// What goes into `proj`, of the shape of `x: [batch, height, width, channels]`.
+    /// The input of `proj`: `x: [batch, height, width, channels]` to the same shape.
     fn mix(&self, x: Tensor<4>) -> Tensor<4> {
         let (shape, dtype) = (x.dims(), x.dtype());
         let temperature = self.temperature.val();
         let [q, k, v] = heads(self.qkv.forward(x), temperature.dims()[0]);
-        // Every channel of q and k has length 1 over the positions, which is cheaper to see to after the product.
+        // The channels of q and k are normalised to length 1 over the positions. Dividing the product by the lengths is cheaper.
         let [q_length, k_length] = [&q, &k].map(|t| t.clone().cast(DType::F32).square().sum_dim(2).clamp_min(1e-24).sqrt());
         let scores = vision_ops::matmul(q.swap_dims(2, 3), k).cast(DType::F32) * temperature.unsqueeze::<4>();
         let scores = scores / (q_length.swap_dims(2, 3) * k_length);
@@ -366,7 +366,7 @@ impl LocalPatchInteraction {
     /// `[batch, height, width, channels]` to the same shape, times `gamma: [channels]`.
     fn forward(&self, x: Tensor<4>, gamma: Tensor<1>) -> Tensor<4> {
         let x = self.bn.forward(self.conv1.forward_activated(x, Activation::Gelu));
-        // A factor of the weights is one of the result, and there are fewer weights.
+        // Scaling the weights equals scaling the result, and there are fewer weights.
         let bias = self.conv2.bias.as_ref().map(|bias| bias.val() * gamma.clone());
         vision_ops::depthwise_conv2d(x, self.conv2.weight.val() * gamma.reshape([-1, 1, 1, 1]), bias)
     }
@@ -389,7 +389,7 @@ impl ClassAttentionBlock {
         }
     }
 
-    /// The class token `[batch, 1, 1, embed_dim]` and the patches `[batch, 1, patches, embed_dim]` after the block.
+    /// Applies the block to the class token `[batch, 1, 1, embed_dim]` and the patches `[batch, 1, patches, embed_dim]`.
     fn forward(&self, class: Tensor<4>, patches: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let [normed_class, normed_patches] = [&class, &patches].map(|tokens| self.norm1.forward(tokens.clone()));
         let all = Tensor::cat(vec![normed_class.clone(), normed_patches.clone()], 2);
@@ -399,14 +399,14 @@ impl ClassAttentionBlock {
 
         let class = self.norm2.forward(class);
         let class = scaled_mlp(&self.mlp, class.clone(), self.gamma2.val(), Some(class));
-        // The published models add the patches to themselves where the class token gets its MLP.
+        // The published models add the patches to themselves, where the class token gets its MLP.
         let patches = if self.tokens_norm { self.norm2.forward(patches) } else { patches } * 2.0;
         (class, patches)
     }
 }
 
 impl ClassAttention {
-    /// What goes into `proj`: all tokens as the class token sees them, `[batch, 1, 1, channels]`.
+    /// The input of `proj`: the values of all tokens, weighted by the attention of the class token, `[batch, 1, 1, channels]`.
     fn mix(&self, class: Tensor<4>, all: Tensor<4>) -> Tensor<4> {
         let [batch, _, _, channels] = class.dims();
         let split = |x: Tensor<4>| {

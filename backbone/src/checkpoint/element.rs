@@ -15,11 +15,11 @@ pub(crate) enum ElementType {
     I8,
     U8,
     Bool,
-    /// Bytes whose meaning the tensor says.
+    /// Bytes; the tensor names their type.
     Untyped,
-    /// Known in size only: complex and quantised numbers.
+    /// Complex and quantised numbers: only their size in bytes is known.
     Opaque(u8),
-    /// Not known at all.
+    /// An unknown type.
     Unknown,
 }
 

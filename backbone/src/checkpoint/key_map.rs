@@ -1,9 +1,9 @@
-//! Key names of older checkpoints.
+//! Keys of older checkpoints.
 
 use std::borrow::Cow;
 
-/// The present official key for a key of the released v0 checkpoints (`classification/models/vmamba.py`, `_load_from_state_dict`);
-/// other keys stay. `key` may have a prefix such as `backbone.`.
+/// Translates a key of the released v0 checkpoints into the current official key, as `_load_from_state_dict` in
+/// `classification/models/vmamba.py` does. Other keys stay. `key` may have a prefix such as `backbone.`.
 ///
 /// ```
 /// use vmamba::checkpoint::current_key;

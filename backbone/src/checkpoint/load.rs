@@ -1,4 +1,4 @@
-//! From a state dict into a module and back.
+//! Loads a state dict into a module, and reads one from it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,11 +11,11 @@ use super::key_map::current_key;
 use super::report::{LoadReport, ShapeMismatch};
 use super::state_dict::{StateDict, StateTensor};
 
-/// The present official key for a key of a file in another spelling; `None` for an entry that belongs to no parameter, such as a table of
-/// indices that is worked out anew. Keys that are right as they stand stay.
+/// Translates a key of another implementation into the official key; `None` for an entry that is not a parameter, such as a table of indices
+/// that the model computes itself. Official keys stay as they are.
 pub type Rename = for<'a> fn(&'a str) -> Option<Cow<'a, str>>;
 
-/// What a load may tolerate. The default tolerates nothing.
+/// Which differences between file and model are allowed. By default, none.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
     strip_prefix: String,
@@ -36,37 +36,37 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// Strict: the keys of file and model are the same, with the same shapes.
+    /// Strict options: file and model must have the same keys with the same shapes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Removes `prefix` from the keys of the file, e.g. `backbone.` for the backbone of a segmentation model. Keys without it match
-    /// nothing and count as unexpected.
+    /// Removes `prefix` from the keys of the file, e.g. `backbone.` to load the backbone of a segmentation model. Keys without the prefix
+    /// are unexpected.
     #[must_use]
     pub fn strip_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.strip_prefix = prefix.into();
         self
     }
 
-    /// How keys that the model lacks are spelt there, after the prefix is removed. The default knows VMamba's older spellings
-    /// ([`current_key`]); every model of [`baselines`](crate::baselines) has a `rename` of its own.
+    /// Translates the keys that the model does not have, after the prefix is removed. The default translates VMamba's older keys
+    /// ([`current_key`]); every model of [`baselines`](crate::baselines) has its own `rename`.
     #[must_use]
     pub fn rename(mut self, rename: Rename) -> Self {
         self.rename = rename;
         self
     }
 
-    /// Keys of the file that begin with `prefix` may match nothing in the model, e.g. `classifier.` when a backbone is loaded. Both the
-    /// spelling in the file and the present official one are looked at. May be called several times.
+    /// Ignores keys of the file that begin with `prefix` and that the model lacks, e.g. `classifier.` when a backbone is loaded. The prefix
+    /// may be that of the key in the file or of the official key. May be called several times.
     #[must_use]
     pub fn ignore_unexpected(mut self, prefix: impl Into<String>) -> Self {
         self.ignore_unexpected.push(prefix.into());
         self
     }
 
-    /// Keys of the model (official spelling) that begin with `prefix` may be missing in the file or have another shape there, e.g.
-    /// `outnorm`, or a head of another class count; they keep their values. May be called several times.
+    /// Allows official keys that begin with `prefix` to be missing in the file or to have another shape there, e.g. `outnorm`, or a head for
+    /// another number of classes. They keep their values. May be called several times.
     #[must_use]
     pub fn may_be_missing(mut self, prefix: impl Into<String>) -> Self {
         self.may_be_missing.push(prefix.into());
@@ -83,16 +83,16 @@ pub struct LoadError {
 }
 
 /// Loads `state` into `module`. `keys` turns a path in the module (`layers.0.blocks.1.norm.weight`) into its official key. All or
-/// nothing: on an error no value has been changed.
+/// nothing: after an error no value has changed.
 ///
-/// * Keys of the file in another spelling are understood ([`LoadOptions::rename`]); `num_batches_tracked` counters are ignored.
-/// * Shapes may differ by trailing ones, so that linear weights stored as 1×1 convolutions fit.
-/// * Parameters keep their identity, device and whether they require gradients. Running statistics of batch norms are loaded as well
-///   and, as Burn shares them, change in clones of the module too.
+/// * Keys of other implementations are translated ([`LoadOptions::rename`]); `num_batches_tracked` counters are ignored.
+/// * Shapes may differ by trailing ones, so linear weights stored as 1×1 convolutions fit.
+/// * Parameters keep their id, device and `require_grad`. Running statistics of batch norms are loaded as well; Burn shares them between
+///   clones, so they change in clones of the module too.
 ///
 /// # Errors
-/// [`LoadError`] with the whole report when something is missing, unexpected or of another shape without having been declared in
-/// `options`, or when nothing at all fits.
+/// [`LoadError`] with the whole report when a key is missing, unexpected or of another shape and `options` do not allow it, or when no
+/// tensor fits.
 pub fn load_into<M: Module>(
     module: M,
     keys: &dyn Fn(&str) -> String,
@@ -109,16 +109,16 @@ pub fn load_into<M: Module>(
     Ok((module.map(&mut loader), report))
 }
 
-/// All parameters and running statistics of `module` as float32 under the keys that `keys` makes of their paths.
+/// All parameters and running statistics of `module`, as float32. `keys` turns a path in the module into a key.
 ///
-/// The module is looked at in its evaluation state: Burn keeps the last update of running statistics aside until then.
+/// The module is read in its evaluation state, because Burn applies the last update of running statistics only then.
 pub fn state_dict_of<M: Module>(module: &M, keys: &dyn Fn(&str) -> String) -> StateDict {
     let mut reader = Reader { path: ModulePath::default(), keys, state: StateDict::new() };
     module.valid().visit(&mut reader);
     reader.state
 }
 
-/// Decides for every key of model and file; the first part holds the tensor for each key of the model that is to be loaded.
+/// Decides what becomes of every key of model and file. Returns the tensor to load for each key of the model, and the report.
 fn plan<'a>(
     model: &BTreeMap<String, Vec<usize>>,
     state: &'a StateDict,
@@ -129,10 +129,10 @@ fn plan<'a>(
     let starts_with_one_of = |key: &str, prefixes: &[String]| prefixes.iter().any(|prefix| key.starts_with(prefix.as_str()));
     for (file_key, tensor) in state.iter() {
         let stripped = file_key.strip_prefix(options.strip_prefix.as_str());
-        // A key that is right as it stands needs no translation.
+        // Official keys need no translation.
         let key = stripped.map(|key| if model.contains_key(key) { Some(key.into()) } else { renamed(key, options.rename, model) });
         let key = match key {
-            // Of no parameter of any model.
+            // Not a parameter.
             Some(None) => {
                 report.ignored.push(file_key.to_owned());
                 continue;
@@ -149,7 +149,7 @@ fn plan<'a>(
             continue;
         };
         if plan.contains_key(key.as_ref()) || report.wrong_shape.iter().any(|m| m.key == **key) {
-            // The old and the new spelling of one key in a file.
+            // The file has both the old and the new name of one parameter.
             report.unexpected.push(file_key.to_owned());
         } else if same_but_trailing_ones(shape, &tensor.shape) {
             plan.insert(key.to_string(), tensor);
@@ -173,8 +173,8 @@ fn plan<'a>(
     (plan, report)
 }
 
-/// The key in the present spelling. Where the whole key means nothing to the model, as in a detector or segmentor, the part behind the name
-/// of its backbone is looked at.
+/// The official key. When the model does not have the translation of the whole key, as in a detector or segmentor, the part after
+/// `backbone.` is translated instead.
 fn renamed<'a>(key: &'a str, rename: Rename, model: &BTreeMap<String, Vec<usize>>) -> Option<Cow<'a, str>> {
     let whole = rename(key)?;
     match key.strip_prefix(BACKBONE) {
@@ -186,17 +186,17 @@ fn renamed<'a>(key: &'a str, rename: Rename, model: &BTreeMap<String, Vec<usize>
     }
 }
 
-/// What the keys of the backbone begin with in a detector or segmentor.
+/// The prefix of the backbone's keys in a detector or segmentor.
 const BACKBONE: &str = "backbone.";
 
-/// `[out, in]` and `[out, in, 1, 1]` hold the same values.
+/// Whether the shapes are equal but for trailing ones: `[out, in]` and `[out, in, 1, 1]` hold the same values.
 fn same_but_trailing_ones(a: &[usize], b: &[usize]) -> bool {
     let common = a.len().min(b.len());
     let (rest_a, rest_b) = (a.get(common..).unwrap_or_default(), b.get(common..).unwrap_or_default());
     a.get(..common) == b.get(..common) && rest_a.iter().chain(rest_b).all(|n| *n == 1)
 }
 
-/// Where a walk over a module is.
+/// The current path of a walk over a module.
 #[derive(Default)]
 struct ModulePath(Vec<String>);
 
@@ -259,7 +259,7 @@ impl ModuleMapper for Loader<'_> {
         let Some(tensor) = self.plan.get(&self.path.key(self.keys)) else {
             return param;
         };
-        // The shape is the model's: that of the file may have trailing ones.
+        // Use the model's shape: the file's may have trailing ones.
         let data = TensorData::new(tensor.data.clone(), param.lazy_shape());
         let id = param.id;
         let value = Tensor::from_data(data, &param.lazy_device());

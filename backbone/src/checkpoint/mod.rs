@@ -1,4 +1,4 @@
-//! Checkpoints: reading what PyTorch users have, and reading and writing our own.
+//! Checkpoints: reads those of PyTorch, reads and writes our own.
 //!
 //! ```text
 //! .pth zip ─────┐  torch_file ── pickle (restricted, runs nothing) ─┐
@@ -7,10 +7,11 @@
 //! our own ──────┘  (= safetensors with our metadata) ───────────────┘   module ── state_dict_of ─────────────────┘── save_checkpoint, export_safetensors
 //! ```
 //!
-//! * [`Checkpoint`]: an open file; tensors are read when they are asked for, so that a trainer's optimiser state costs nothing.
+//! * [`Checkpoint`]: an open file. Tensors are read on demand, so a trainer's optimiser state costs nothing.
+//! * [`Weights`]: which of the sets of weights in a file; [`Checkpoint::keys`] lists a set without reading it.
 //! * [`StateDict`]: named float32 tensors with official keys.
-//! * [`load_into`]: strict by default, all or nothing; [`LoadReport`] says what went where.
-//! * [`save_checkpoint`], [`export_safetensors`]: atomic.
+//! * [`load_into`]: strict by default, all or nothing; [`LoadReport`] lists what became of every key.
+//! * [`save_checkpoint`], [`export_safetensors`]: write atomically.
 //!
 //! ```no_run
 //! use vmamba::checkpoint::{Checkpoint, LoadOptions, Weights, load_into};
@@ -18,7 +19,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let backbone = vmamba::VmambaConfig::preset(vmamba::Preset::VmambaTinyS1l8).init(&burn::prelude::Device::flex());
 //! let weights = Checkpoint::read("vssm1_tiny_0230s_ckpt_epoch_264.pth")?.state_dict(Weights::Ema)?;
-//! // A classifier's file: it has a head that a backbone lacks, and lacks the norms on the backbone's outputs.
+//! // The file of a classifier has a head, which a backbone lacks, and lacks the norms on the backbone's outputs.
 //! let options = LoadOptions::new().ignore_unexpected("classifier.").may_be_missing("outnorm");
 //! let (backbone, report) = load_into(backbone, &vmamba::official_key, &weights, &options)?;
 //! println!("{report}");
@@ -84,7 +85,7 @@ const EMA: [&str; 3] = ["model_ema", "state_dict_ema", "ema_state_dict"];
 /// Where OpenMMLab's `EMAHook` stores the averaged weights, and where the trained ones.
 const SWAPPED: (&str, &str) = ("state_dict", "ema_state_dict");
 
-/// A checkpoint file, open. Its structure is read and checked; the tensors are read by [`Checkpoint::state_dict`].
+/// An open checkpoint file. Its structure has been read and checked; [`Checkpoint::state_dict`] reads the tensors.
 pub struct Checkpoint {
     path: PathBuf,
     contents: Contents,
@@ -96,14 +97,14 @@ enum Contents {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint: `.pth` (the zip format of PyTorch 1.6 and later, or the one before), `.safetensors`, or one of
-    /// [`save_checkpoint`]. The kind is told from the contents, not from the name.
+    /// Opens a checkpoint: a `.pth` file (the zip format of PyTorch 1.6 and later, or the one before), a `.safetensors` file, or one that
+    /// [`save_checkpoint`] wrote. The contents decide which, not the name.
     ///
-    /// Nothing in the file is executed: pickled objects other than tensors and plain containers are skipped. Memory stays near the
-    /// size of the file's index.
+    /// Nothing in the file is executed: pickled objects other than tensors and plain containers are skipped. Memory use is about the size
+    /// of the file's index.
     ///
     /// # Errors
-    /// [`CheckpointError`], naming the file: unreadable, no checkpoint, truncated or corrupt, or of a kind that is not supported.
+    /// [`CheckpointError`], which names the file: it is unreadable, not a checkpoint, truncated or corrupt, or of an unsupported kind.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         let contents = File::open(path).map_err(Fault::from).and_then(open).map_err(|fault| fault.of(path))?;
@@ -115,7 +116,7 @@ impl Checkpoint {
         &self.path
     }
 
-    /// Names of the weight sets in the file as the file calls them, e.g. `["model", "model_ema"]`; a bare state dict is `""`.
+    /// Names of the weight sets in the file, e.g. `["model", "model_ema"]`. A bare state dict has the empty name.
     pub fn weight_sets(&self) -> Vec<&str> {
         match &self.contents {
             Contents::Torch(file) => file.sets.iter().map(|set| set.name.as_str()).collect(),
@@ -187,8 +188,8 @@ impl Checkpoint {
         self.weight_set(weights).ok_or_else(missing)
     }
 
-    /// What the file says about itself: the metadata of a safetensors file or of ours; for `.pth` the numbers, flags and strings at the
-    /// top level (`epoch`, `max_accuracy`) and under `meta` (`meta.iter`).
+    /// The metadata of a safetensors file or of ours; of a `.pth` file, the numbers, flags and strings at the top level (`epoch`,
+    /// `max_accuracy`) and under `meta` (`meta.iter`).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         match &self.contents {
             Contents::Torch(file) => &file.scalars,
@@ -196,12 +197,12 @@ impl Checkpoint {
         }
     }
 
-    /// Whether [`save_checkpoint`] wrote it.
+    /// Whether [`save_checkpoint`] wrote the file.
     pub fn is_ours(&self) -> bool {
         matches!(&self.contents, Contents::Safetensors(file) if file.ours)
     }
 
-    /// Names of the binary attachments, which only our own files have.
+    /// Names of the binary attachments; only our own files have any.
     pub fn blob_names(&self) -> Vec<&str> {
         match &self.contents {
             Contents::Torch(_) => Vec::new(),
@@ -209,7 +210,7 @@ impl Checkpoint {
         }
     }
 
-    /// Reads a binary attachment (optimiser state, random generators); `None` when the file has none of that name.
+    /// Reads a binary attachment, e.g. the optimiser state; `None` when the file has none of that name.
     ///
     /// # Errors
     /// [`Fault::Io`] when the file cannot be read.
@@ -240,7 +241,7 @@ impl Checkpoint {
     }
 }
 
-/// Tells the kind of a file from its first bytes and opens it.
+/// Recognises the kind of a file by its first bytes and opens it.
 fn open(mut file: File) -> Result<Contents, Fault> {
     let metadata = file.metadata()?;
     if metadata.is_dir() {
@@ -254,7 +255,7 @@ fn open(mut file: File) -> Result<Contents, Fault> {
     let header_length = head.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     match head.as_slice() {
         [] => Err(Fault::NotACheckpoint("it is empty".to_owned())),
-        // First, as the length it begins with may look like the beginning of a pickle.
+        // Tested first, because the length at its start may look like the start of a pickle.
         [_, _, _, _, _, _, _, _, b'{', ..] if header_length.is_some_and(|n| n >> 32 == 0) => {
             SafetensorsFile::open(file, length).map(Contents::Safetensors)
         }
@@ -264,7 +265,7 @@ fn open(mut file: File) -> Result<Contents, Fault> {
     }
 }
 
-/// Names what people take for a checkpoint most often.
+/// Recognises the files that are most often mistaken for a checkpoint.
 fn describe_foreign(head: &[u8]) -> String {
     let text = String::from_utf8_lossy(head);
     let start = text.trim_start().to_lowercase();
@@ -279,9 +280,9 @@ fn describe_foreign(head: &[u8]) -> String {
     } else if head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
         "it is a text file"
     } else {
-        "its first bytes are of no known format"
+        "its first bytes match no known format"
     };
-    format!("{what}; supported are .pth (zip and legacy), .safetensors and the checkpoints of these tools")
+    format!("{what}; supported formats: .pth (zip and legacy), .safetensors, and the checkpoints of this toolkit")
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! What became of every key when a checkpoint was loaded.
+//! The report of loading a checkpoint.
 
 use std::fmt;
 
-/// A tensor whose shape in the file is not the model's.
+/// A tensor whose shapes in the file and in the model differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShapeMismatch {
     /// Official key in the model.
@@ -13,35 +13,35 @@ pub struct ShapeMismatch {
     pub file: Vec<usize>,
 }
 
-/// What became of every key. Keys of the model are official ones, keys of the file are spelt as in the file.
+/// What became of every key. Keys of the model are official ones; keys of the file are written as in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Keys of the model that take their values from the file.
+    /// Keys of the model whose values were loaded from the file.
     pub loaded: Vec<String>,
-    /// Keys of the model that the file lacks. Not allowed.
+    /// Keys of the model that the file lacks. An error.
     pub missing: Vec<String>,
-    /// Keys of the file that the model lacks. Not allowed.
+    /// Keys of the file that the model lacks. An error.
     pub unexpected: Vec<String>,
-    /// Keys of both with different shapes. Not allowed.
+    /// Keys with different shapes in model and file. An error.
     pub wrong_shape: Vec<ShapeMismatch>,
-    /// Keys of the model that the file lacks and may lack: they keep their values.
+    /// Keys of the model that the file lacks, as the options allow: they keep their values.
     pub allowed_missing: Vec<String>,
-    /// Keys with different shapes that were declared as possibly missing: they keep their values.
+    /// Keys with different shapes, as the options allow: they keep their values.
     pub allowed_shape: Vec<ShapeMismatch>,
-    /// Keys of the file that the model lacks and that were to be ignored.
+    /// Keys of the file that the model lacks, as the options allow.
     pub ignored: Vec<String>,
-    /// Entries of the file that are no tensors.
+    /// Entries of the file that are not tensors.
     pub not_tensors: Vec<String>,
 }
 
 impl LoadReport {
-    /// Whether nothing was found that is not allowed, and something was loaded.
+    /// Whether there is no error and at least one tensor was loaded.
     pub fn is_ok(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.wrong_shape.is_empty() && !self.loaded.is_empty()
     }
 }
 
-/// Entries of a kind that are printed before the rest is only counted.
+/// Entries of a list to print; the others are only counted.
 const SHOWN: usize = 8;
 
 impl fmt::Display for LoadReport {
@@ -55,8 +55,8 @@ impl fmt::Display for LoadReport {
         section(f, "of another shape", &shapes(&self.wrong_shape))?;
         section(f, "not in the file, kept as initialised", &self.allowed_missing)?;
         section(f, "of another shape, kept as initialised", &shapes(&self.allowed_shape))?;
-        section(f, "in the file but not wanted", &self.ignored)?;
-        section(f, "no tensors", &self.not_tensors)
+        section(f, "in the file, ignored", &self.ignored)?;
+        section(f, "not tensors", &self.not_tensors)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `.safetensors` files, foreign and our own.
 //!
-//! The layout: length of the header (u64, little-endian), the header as JSON (name → type, shape, range of bytes), the bytes. Our own
-//! checkpoints are such files with [`FORMAT_KEY`] in the metadata; averaged weights and attachments lie under reserved prefixes.
+//! The layout: the length of the header (u64, little-endian), the header as JSON (name → type, shape, byte range), the data. Our own
+//! checkpoints are such files with [`FORMAT_KEY`] in the metadata; names of averaged weights and attachments have reserved prefixes.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,27 +15,27 @@ use super::element::ElementType;
 use super::error::Fault;
 use super::state_dict::{StateDict, StateTensor};
 
-/// Metadata entry that marks our own files; its value is [`FORMAT`].
+/// The metadata entry that marks our own files; its value is [`FORMAT`].
 pub(super) const FORMAT_KEY: &str = "vmamba.format";
 /// Value of [`FORMAT_KEY`].
 pub(super) const FORMAT: &str = "checkpoint";
-/// Metadata entry with the version of our format.
+/// The metadata entry with the version of our format.
 pub(super) const VERSION_KEY: &str = "vmamba.version";
-/// The version that is written, and the newest that is read.
+/// The version that we write, and the newest that we read.
 pub(super) const VERSION: u32 = 1;
 /// Prefix of the averaged weights in our own files.
 pub(super) const EMA_PREFIX: &str = "__ema__.";
 /// Prefix of attachments (one-dimensional, u8) in our own files.
 pub(super) const BLOB_PREFIX: &str = "__blob__.";
 
-/// The format's own limit.
+/// The limit that the safetensors format sets.
 const MAX_HEADER: u64 = 100_000_000;
 
 /// An open `.safetensors` file.
 pub(crate) struct SafetensorsFile {
     /// `__metadata__`.
     pub metadata: BTreeMap<String, String>,
-    /// Whether it is one of ours.
+    /// Whether [`save_checkpoint`](super::save_checkpoint) wrote the file.
     pub ours: bool,
     entries: BTreeMap<String, Entry>,
     file: Mutex<File>,
@@ -49,7 +49,7 @@ struct Entry {
 }
 
 impl SafetensorsFile {
-    /// `length` is the size of the file in bytes.
+    /// Reads and checks the header. `length` is the size of the file in bytes.
     pub(crate) fn open(mut file: File, length: u64) -> Result<Self, Fault> {
         let mut size = [0; 8];
         file.read_exact(&mut size)?;
@@ -143,7 +143,7 @@ fn check_version(version: Option<&String>) -> Result<(), Fault> {
     match version.map(|version| version.parse::<u32>()) {
         Some(Ok(1..=VERSION)) => Ok(()),
         Some(Ok(newer)) => Err(Fault::Unsupported(format!("version {newer} of the checkpoint format; this program knows up to {VERSION}"))),
-        _ => Err(Fault::Corrupt(format!("`{VERSION_KEY}` in its metadata is no number"))),
+        _ => Err(Fault::Corrupt(format!("`{VERSION_KEY}` in its metadata is not a number"))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writing checkpoints, all or nothing.
+//! Writes checkpoints, all or nothing.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,15 +11,15 @@ use super::error::{CheckpointError, Fault};
 use super::safetensors::{BLOB_PREFIX, EMA_PREFIX, FORMAT, FORMAT_KEY, VERSION, VERSION_KEY};
 use super::state_dict::{StateDict, StateTensor};
 
-/// Saves a checkpoint that [`Checkpoint::read`](super::Checkpoint::read) opens: a `.safetensors` file with the keys of `model`, the
-/// averaged weights `ema` if there are any, free `metadata` (configuration, class names, iteration, metric) and binary attachments
-/// `blobs` (optimiser state, random generators).
+/// Saves a checkpoint that [`Checkpoint::read`](super::Checkpoint::read) opens: a `.safetensors` file with the weights `model`, averaged
+/// weights `ema`, free-form `metadata` (configuration, class names, iteration, metric) and binary attachments `blobs` (optimiser state,
+/// random generators).
 ///
-/// Atomic: a temporary file in the same folder is written, forced to the disk and renamed. After an error the file that was there
-/// before is unchanged and no temporary file is left.
+/// The write is atomic: a temporary file in the same folder is written, synced to disk and renamed. After an error, a previous file is
+/// unchanged and no temporary file is left.
 ///
 /// # Errors
-/// [`Fault::Save`], naming the file: the folder is missing or not writable, the disk is full.
+/// [`Fault::Save`] with the path: the folder is missing or not writable, or the disk is full.
 pub fn save_checkpoint(
     path: impl AsRef<Path>,
     model: &StateDict,
@@ -36,13 +36,13 @@ pub fn save_checkpoint(
     write_atomically(path.as_ref(), |writer| write_safetensors(writer, &entries, &metadata))
 }
 
-/// Writes the weights alone, with the official keys, as a `.safetensors` file that loads into the official model
-/// (`model.load_state_dict(safetensors.torch.load_file(path))`). Atomic as [`save_checkpoint`].
+/// Writes only the weights, with the official keys, as a `.safetensors` file that the official model loads
+/// (`model.load_state_dict(safetensors.torch.load_file(path))`). Atomic like [`save_checkpoint`].
 ///
 /// # Errors
-/// [`Fault::Save`], naming the file.
+/// [`Fault::Save`] with the path.
 pub fn export_safetensors(path: impl AsRef<Path>, state: &StateDict) -> Result<(), CheckpointError> {
-    // Libraries on the Python side want to know that the tensors are in PyTorch's layout.
+    // Python libraries expect the framework's name here.
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let entries = floats(state, "");
     write_atomically(path.as_ref(), |writer| write_safetensors(writer, &entries, &metadata))
@@ -62,7 +62,7 @@ fn floats<'a>(state: &'a StateDict, prefix: &str) -> Vec<Entry<'a>> {
     state.iter().map(|(key, tensor)| Entry { key: format!("{prefix}{key}"), data: Data::Floats(tensor) }).collect()
 }
 
-/// Header, then the entries one after the other; floats first, so that they stay aligned.
+/// Writes the header, then the entries in order; floats come first, so that they are aligned.
 fn write_safetensors(writer: &mut dyn Write, entries: &[Entry], metadata: &BTreeMap<String, String>) -> io::Result<()> {
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!(metadata));
@@ -80,7 +80,7 @@ fn write_safetensors(writer: &mut dyn Write, entries: &[Entry], metadata: &BTree
         header.insert(key.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
     }
     let mut header = serde_json::to_vec(&Value::Object(header))?;
-    // The format wants the data to begin at a multiple of 8 and pads with spaces.
+    // The format requires that the data begin at a multiple of 8, and pads the header with spaces.
     header.resize(header.len().next_multiple_of(8), b' ');
     writer.write_all(&(header.len() as u64).to_le_bytes())?;
     writer.write_all(&header)?;
@@ -109,11 +109,11 @@ fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Resul
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            // A temporary file would be private; a checkpoint has the permissions of any new file.
+            // Temporary files are private by default; a checkpoint gets the permissions of any new file.
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let file = builder.tempfile_in(folder).map_err(|error| {
-            // The temporary file's name would tell nobody anything.
+            // Name the folder: the temporary file's random name would not help.
             io::Error::new(error.kind(), format!("cannot create a file in {}: {}", folder.display(), root_cause(&error)))
         })?;
         let mut writer = BufWriter::new(file);
@@ -133,7 +133,7 @@ fn root_cause(error: &io::Error) -> String {
     }
 }
 
-/// Makes the rename itself durable, where folders can be opened.
+/// Makes the rename durable, on systems where folders can be opened.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

@@ -19,37 +19,37 @@ pub struct StateDict {
 }
 
 impl StateDict {
-    /// Without tensors.
+    /// An empty state dict.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a tensor or replaces the one of that key.
+    /// Adds a tensor, replacing one with the same key.
     pub fn insert(&mut self, key: impl Into<String>, tensor: StateTensor) {
         self.tensors.insert(key.into(), tensor);
     }
 
-    /// The tensor of that key.
+    /// The tensor with this key.
     pub fn get(&self, key: &str) -> Option<&StateTensor> {
         self.tensors.get(key)
     }
 
-    /// The tensor of that key, to change its values.
+    /// The tensor with this key, mutable.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut StateTensor> {
         self.tensors.get_mut(key)
     }
 
-    /// Takes the tensor of that key out.
+    /// Removes and returns the tensor with this key.
     pub fn remove(&mut self, key: &str) -> Option<StateTensor> {
         self.tensors.remove(key)
     }
 
-    /// Keys and tensors in the order of the keys.
+    /// Keys and tensors, sorted by key.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &StateTensor)> {
         self.tensors.iter().map(|(key, tensor)| (key.as_str(), tensor))
     }
 
-    /// Keys and tensors in the order of the keys, to change values.
+    /// Keys and mutable tensors, sorted by key.
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (&str, &mut StateTensor)> {
         self.tensors.iter_mut().map(|(key, tensor)| (key.as_str(), tensor))
     }
@@ -69,12 +69,12 @@ impl StateDict {
         self.tensors.is_empty()
     }
 
-    /// Number of values of all tensors together.
+    /// Number of values in all tensors.
     pub fn num_values(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.data.len()).sum()
     }
 
-    /// Keys of the file whose values are no tensors, with what they are; they are left out.
+    /// Entries of the file that are not tensors, each with a description. They are not part of the state dict.
     pub fn skipped(&self) -> &[String] {
         &self.skipped
     }

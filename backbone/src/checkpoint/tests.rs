@@ -5,7 +5,7 @@ use super::*;
 
 mod weight_sets;
 
-/// Two parameters, in the way of a layer.
+/// A layer with two parameters.
 #[derive(Module, Debug)]
 struct Layer {
     weight: Param<Tensor<2>>,
@@ -59,7 +59,7 @@ fn what_is_saved_comes_back() {
     }
 }
 
-/// The file begins with the length of its header, whose lowest byte was once taken for the beginning of a pickle.
+/// The file begins with the length of its header, whose lowest byte must not be mistaken for the start of a pickle.
 #[test]
 fn files_with_headers_of_every_length_come_back() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -79,7 +79,7 @@ fn files_with_headers_of_every_length_come_back() {
 fn a_save_that_fails_leaves_the_old_file_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("last.safetensors");
-    // A folder in the place of the file: the last step, the rename, fails.
+    // A folder has the name of the file, so the rename at the end fails.
     std::fs::create_dir_all(path.join("inside")).unwrap();
     let error = save(&path, &state(&[("weight", &[2, 3])]), None).unwrap_err().to_string();
     assert!(error.contains("last.safetensors"), "{error}");

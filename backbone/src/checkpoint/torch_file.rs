@@ -1,8 +1,8 @@
-//! `.pth` files: the zip container of PyTorch 1.6 and later, and the sequence of pickles before it (`torch/serialization.py`).
+//! `.pth` files: the zip container of PyTorch 1.6 and later, and the older sequence of pickles (`torch/serialization.py`).
 //!
-//! zip: `<folder>/data.pkl` describes the objects, `<folder>/data/<key>` are the storages, `<folder>/byteorder` says their byte order.
+//! zip: `<folder>/data.pkl` describes the objects, `<folder>/data/<key>` are the storages, `<folder>/byteorder` names their byte order.
 //! legacy: five pickles (a magic number, the protocol version, system information, the objects, the storage keys in file order), then
-//! for each storage its number of elements as int64 and the elements.
+//! each storage as its number of elements (int64) and the elements.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -17,17 +17,17 @@ use super::error::Fault;
 use super::pickle::{Heap, Id, Input, Limits, Pickle, StorageRef, TensorRef, Value, read_pickle};
 use super::state_dict::{StateDict, StateTensor};
 
-/// First number of a legacy file.
+/// The magic number of a legacy file.
 const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 
-/// Version of the legacy format.
+/// The protocol version of a legacy file.
 const LEGACY_PROTOCOL: i128 = 1001;
 
-/// Largest description of objects in a zip; that of a trainer with a long history is some 10 MB.
+/// Limit for `data.pkl` in bytes. That of a trainer with a long history is about 10 MB.
 const MAX_DESCRIPTION: u64 = 256 << 20;
 
-/// Elements that a set of weights may have per byte of the file, above [`FREE_ELEMENTS`]: a compact type gives one, tied weights a few.
-/// More is a view with stride 0 or a tensor named many times, made to fill the memory.
+/// Limit for the elements in a set of weights, per byte of the file and above [`FREE_ELEMENTS`]. A one-byte type has one, tied weights have a
+/// few. More come from views with stride 0 or a tensor listed many times, in a file made to exhaust the memory.
 const ELEMENTS_PER_BYTE: u64 = 4;
 const FREE_ELEMENTS: u64 = 1 << 20;
 
@@ -35,9 +35,9 @@ const FREE_ELEMENTS: u64 = 1 << 20;
 pub(crate) struct TorchFile {
     /// The weight sets, in the order of the file.
     pub sets: Vec<WeightSet>,
-    /// Other top-level entries that were expected to hold weights or might: name and what it is.
+    /// Top-level dictionaries without weights: name and description.
     pub others: Vec<(String, String)>,
-    /// Numbers, flags and strings at the top level and under `meta`.
+    /// Numbers, flags and strings at the top level and in `meta`.
     pub scalars: BTreeMap<String, String>,
     /// Whether a runner of OpenMMLab wrote the file: a dictionary `meta` or `message_hub` stands beside the weights.
     pub open_mmlab: bool,
@@ -64,7 +64,7 @@ struct LegacyStorage {
 }
 
 impl TorchFile {
-    /// The zip format. `length` is the size of the file in bytes.
+    /// Opens a file of the zip format. `length` is its size in bytes.
     pub(crate) fn open_zip(file: File, length: u64) -> Result<Self, Fault> {
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| zip_fault(error, "archive"))?;
         let folder = description_folder(&archive)?;
@@ -86,7 +86,7 @@ impl TorchFile {
         Self::new(&pickle, Source::Zip { archive, folder }, big_endian, length)
     }
 
-    /// The format before PyTorch 1.6.
+    /// Opens a file of the format before PyTorch 1.6. `length` is its size in bytes.
     pub(crate) fn open_legacy(file: File, length: u64) -> Result<Self, Fault> {
         let mut input = Input::new(BufReader::new(file.try_clone()?));
         let limits = Limits::default();
@@ -141,7 +141,7 @@ impl TorchFile {
         Ok(file)
     }
 
-    /// Every tensor lies within its storage, and every storage is in the file with the right size.
+    /// Checks that every tensor lies in its storage, and that every storage is in the file with the right size.
     fn check(&self, length: u64) -> Result<(), Fault> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         for set in &self.sets {
@@ -172,9 +172,9 @@ impl TorchFile {
             return Ok(state);
         };
         for (key, what) in &set.skipped {
-            // A tensor of a kind we cannot read must not look like one that is not there.
+            // An unsupported tensor must not look like a missing one.
             if what.contains("torch._utils._rebuild") {
-                return Err(Fault::Unsupported(format!("`{key}` is no plain tensor but an {what}")));
+                return Err(Fault::Unsupported(format!("`{key}` is not a plain tensor but an {what}")));
             }
             state.skip(format!("{key} ({what})"));
         }
@@ -207,7 +207,7 @@ impl WeightSet {
             match (heap.text(*key), heap.get(*value)) {
                 (Some(key), Value::Tensor(tensor)) => drop(set.tensors.insert(key.to_owned(), TensorRef::clone(tensor))),
                 (Some(key), _) => set.skipped.push((key.to_owned(), heap.describe(*value))),
-                (None, _) => set.skipped.push(("a key that is no string".to_owned(), heap.describe(*value))),
+                (None, _) => set.skipped.push(("a key that is not a string".to_owned(), heap.describe(*value))),
             }
         }
         set
@@ -220,7 +220,7 @@ impl TensorRef {
         self.shape.iter().map(|size| *size as usize).collect()
     }
 
-    /// The number of elements, if all of them lie in the storage.
+    /// The number of elements; an error unless all of them lie in the storage.
     fn check(&self) -> Result<u64, String> {
         let elements = self.shape.iter().try_fold(1_u64, |n, size| n.checked_mul(*size)).filter(|n| *n <= MAX_ELEMENTS);
         let elements = elements.ok_or_else(|| format!("claims the shape {:?}", self.shape))?;
@@ -242,7 +242,7 @@ impl TensorRef {
         }
     }
 
-    /// Converts the elements, in row-major order. `raw` is the whole storage and the tensor has been checked.
+    /// Converts the elements in row-major order. `raw` is the whole storage; the tensor has been checked.
     fn gather(&self, raw: &[u8], big_endian: bool) -> Option<Vec<f32>> {
         let elements = self.check().ok()? as usize;
         let size = self.storage.element.bytes()? as usize;
@@ -253,7 +253,7 @@ impl TensorRef {
         if self.is_contiguous() {
             return self.storage.element.decode(raw.get(start * size..(start + elements) * size)?, big_endian);
         }
-        // The bytes are put in order first: types are decoded in one place only.
+        // Gather the bytes first, so that only one function decodes types.
         let mut ordered = Vec::with_capacity(elements * size);
         let mut index = vec![0_u64; self.shape.len()];
         let mut position = start as u64;
@@ -285,11 +285,11 @@ impl TensorRef {
     }
 }
 
-/// So that byte positions never overflow.
+/// Limit for the elements of a tensor, so that byte positions never overflow.
 const MAX_ELEMENTS: u64 = 1 << 48;
 
 impl Source {
-    /// The storage is there and has the size its description says.
+    /// Checks that the storage exists and has the size that its description claims.
     fn check(&mut self, storage: &StorageRef) -> Result<(), String> {
         let bytes = storage.bytes().ok_or("its type is not known")?;
         match self {
@@ -326,7 +326,7 @@ impl StorageRef {
     }
 }
 
-/// The folder that holds `data.pkl`, with its slash.
+/// The folder with `data.pkl`, including the slash at its end.
 fn description_folder(archive: &ZipArchive<BufReader<File>>) -> Result<String, Fault> {
     const NAME: &str = "data.pkl";
     let names = archive.file_names().filter_map(Result::ok);
@@ -339,10 +339,10 @@ fn description_folder(archive: &ZipArchive<BufReader<File>>) -> Result<String, F
     })
 }
 
-/// An entry of the archive; its checksum is verified. `expected` is its size where that is known.
+/// Reads an entry of the archive and verifies its checksum. `expected` is its size, if known.
 fn read_entry(archive: &mut ZipArchive<BufReader<File>>, name: &str, expected: Option<u64>, limit: u64) -> Result<Vec<u8>, Fault> {
     let index = archive.index_for_name(name).ok_or_else(|| Fault::Corrupt(format!("the archive has no {name}")))?;
-    // PyTorch can be told to leave the checksums out; they are 0 then.
+    // PyTorch can omit the checksums, which are then 0.
     let unchecked = {
         let entry = archive.by_index_raw(index).map_err(|error| zip_fault(error, name))?;
         if entry.size() > limit {
@@ -353,7 +353,7 @@ fn read_entry(archive: &mut ZipArchive<BufReader<File>>, name: &str, expected: O
     let entry = if unchecked { archive.by_index_raw(index) } else { archive.by_index(index) };
     let entry = entry.map_err(|error| zip_fault(error, name))?;
     let size = expected.unwrap_or_else(|| entry.size());
-    // One byte more than expected: the end, where the checksum is compared, must be reached.
+    // Ask for one byte too many: the checksum is only compared at the end of the entry.
     let mut bytes = Vec::new();
     entry.take(size.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| Fault::Corrupt(format!("{name}: {error}")))?;
     if bytes.len() as u64 == size { Ok(bytes) } else { Err(Fault::Corrupt(format!("{name} has {} bytes instead of {size}", bytes.len()))) }
@@ -386,7 +386,7 @@ fn entry<'a>(pickle: &'a Pickle, name: &str) -> Option<&'a Value> {
     items.iter().find(|(key, _)| pickle.heap.text(*key) == Some(name)).map(|(_, value)| pickle.heap.get(*value))
 }
 
-/// Walks over the storages behind the pickles. Their element sizes are in the descriptions alone.
+/// Indexes the storages after the pickles. Only the pickled descriptions contain the sizes of their elements.
 fn index_legacy_storages(
     file: &mut BufReader<File>,
     start: u64,
@@ -398,7 +398,7 @@ fn index_legacy_storages(
     let sizes: HashMap<&str, ElementType> = objects.heap.storages().map(|storage| (storage.key.as_str(), storage.element)).collect();
     let keys = keys.heap.sequence(keys.root).map(|ids| ids.iter().map(|id| keys.heap.text(*id)).collect::<Option<Vec<_>>>());
     let Some(Some(keys)) = keys else {
-        return Err(Fault::Corrupt("the list of storages is no list of names".to_owned()));
+        return Err(Fault::Corrupt("the list of storages is not a list of names".to_owned()));
     };
     let mut storages = HashMap::new();
     let mut position = start;

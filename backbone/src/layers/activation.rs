@@ -2,13 +2,13 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use vision_ops::Pointwise;
 
-/// A pointwise activation, by its official name.
+/// A pointwise activation, by its name in the official configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
-    /// The exact `x * Phi(x)`, not the tanh approximation.
+    /// `x * Phi(x)`, exact rather than by the tanh approximation.
     Gelu,
     /// `max(x, 0)`.
     Relu,
@@ -17,7 +17,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies it to a tensor of any shape.
+    /// Applies the activation to a tensor of any shape.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         Pointwise::from(self).apply(x)
     }

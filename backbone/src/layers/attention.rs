@@ -1,4 +1,4 @@
-//! Softmax attention, and what positions add to it.
+//! Softmax attention and relative position biases.
 
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
@@ -20,14 +20,15 @@ pub(crate) fn heads(qkv: Tensor<4>, num_heads: usize) -> [Tensor<4>; 3] {
 /// the type of `q` with the softmax in float32; `bias` is float32 and broadcasts over `[batch, heads, queries, tokens]`.
 pub(crate) fn attend([q, k, v]: [Tensor<4>; 3], bias: Option<Tensor<4>>) -> Tensor<4> {
     let dtype = q.dtype();
-    // Burn's fused attention multiplies as it likes.
+    // Burn's fused attention gives no control over the precision of its products.
     if dtype == DType::F32 && !q.device().is_autodiff() && !vision_ops::keeps_float32(&q.device()) {
         return module::attention(q, k, v, None, bias, AttentionModuleOptions::default());
     }
     vision_ops::matmul(attention_weights(q, k, bias).cast(dtype), v)
 }
 
-/// `softmax(q k' / sqrt(channels) + bias)`, what [`attend`] multiplies the values with: `[batch, heads, queries, tokens]`, float32.
+/// The weights by which [`attend`] multiplies the values: `softmax(q k' / sqrt(channels) + bias)`, `[batch, heads, queries, tokens]`,
+/// float32.
 pub(crate) fn attention_weights(q: Tensor<4>, k: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
     let scale = (q.dims()[3] as f64).sqrt().recip();
     let scores = vision_ops::matmul(q * scale, k.swap_dims(2, 3)).cast(DType::F32);
@@ -38,15 +39,15 @@ pub(crate) fn attention_weights(q: Tensor<4>, k: Tensor<4>, bias: Option<Tensor<
     softmax(scores, 3)
 }
 
-/// The pairs of positions of a rectangle, for a learned bias of every distance between two of them (Swin Transformer, section 3.2).
+/// Pairs of positions in a rectangle, which index a learned table of relative position biases (Swin Transformer, section 3.2).
 pub(crate) struct RelativePositions {
     size: [usize; 2],
-    /// The row of a table of distances, first down and then across, for every pair; the first position's pairs first.
+    /// For every pair, ordered by query and then key, the row of the table. Rows are ordered by vertical and then horizontal offset.
     index: Tensor<1, Int>,
 }
 
 impl RelativePositions {
-    /// Of `[height, width]` positions.
+    /// The pairs of a rectangle of `[height, width]` positions.
     pub(crate) fn new(size: [usize; 2], device: &Device) -> Self {
         let [height, width] = size;
         let positions = || (0..height).flat_map(|row| (0..width).map(move |column| (row, column)));
@@ -57,8 +58,8 @@ impl RelativePositions {
         Self { size, index: Tensor::from_data(TensorData::new(rows, [count]), device) }
     }
 
-    /// `[1, heads, positions, positions]`, float32, of a table `[(2 side - 1)^2, heads]` of squares of `side` positions; for other rectangles
-    /// it is resampled bicubically on the way.
+    /// The bias `[1, heads, positions, positions]`, float32, from a table `[(2 side - 1)^2, heads]` made for squares of `side` positions. For
+    /// another rectangle, the table is resampled bicubically.
     pub(crate) fn bias(&self, table: Tensor<2>, side: usize) -> Tensor<4> {
         let (heads, positions) = (table.dims()[1], self.size[0] * self.size[1]);
         let table = if self.size == [side; 2] {
@@ -81,11 +82,11 @@ mod tests {
     #[test]
     fn a_pair_reads_the_row_of_its_distance() {
         let device = Device::flex();
-        // 2 x 3 positions: distances from -1 to 1 down and from -2 to 2 across, five a row.
+        // 2 x 3 positions: vertical offsets from -1 to 1, horizontal ones from -2 to 2, five a row.
         let pairs: Vec<i32> = RelativePositions::new([2, 3], &device).index.into_data().iter::<i32>().collect();
-        assert_eq!(pairs[0], 7, "a position to itself is in the middle");
-        assert_eq!(pairs[5], 0, "the first looks up and to the left at the last");
-        assert_eq!(pairs[30], 14, "and the last back");
+        assert_eq!(pairs[0], 7, "a position and itself have the offset in the middle");
+        assert_eq!(pairs[5], 0, "from the last position to the first, up and to the left");
+        assert_eq!(pairs[30], 14, "and the way back");
     }
 
     #[test]

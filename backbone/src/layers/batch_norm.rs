@@ -5,31 +5,31 @@ use vision_ops::{Fused, Pointwise, batch_norm};
 
 use super::Conv;
 
-/// Batch norm of every channel with PyTorch's statistics.
+/// Batch norm with PyTorch's running statistics.
 ///
-/// In training (autodiff device and not frozen) the batch's statistics normalise and move the stored ones: momentum 0.1, and the
-/// *unbiased* variance, which Burn's own layer does not do. Otherwise the stored statistics normalise.
+/// In training (autodiff device and not frozen), the statistics of the batch normalise it and update the running ones with a momentum of 0.1
+/// and the *unbiased* variance; Burn's own layer uses the biased one. Otherwise the running statistics normalise.
 #[derive(Module, Debug)]
 pub struct BatchNorm2d {
     /// Scale, `[channels]`.
     pub weight: Param<Tensor<1>>,
     /// Shift, `[channels]`.
     pub bias: Param<Tensor<1>>,
-    /// Mean of the training batches.
+    /// Running mean of the training batches, `[channels]`.
     pub running_mean: RunningState<Tensor<1>>,
-    /// Variance of the training batches.
+    /// Running variance of the training batches, `[channels]`.
     pub running_var: RunningState<Tensor<1>>,
-    /// Cleared by `freeze` and `valid`.
+    /// Whether the layer trains; cleared by `freeze` and `valid`.
     pub training: Param<Flag>,
 }
 
 impl BatchNorm2d {
-    /// Added to the variance, as PyTorch's default.
+    /// Added to the variance; PyTorch's default.
     const EPSILON: f64 = 1e-5;
-    /// Weight of the newest batch in the stored statistics, as PyTorch's default.
+    /// Weight of the newest batch in the running statistics; PyTorch's default.
     const MOMENTUM: f64 = 0.1;
 
-    /// Scale 1, shift 0, stored mean 0 and variance 1.
+    /// A layer with scale 1, shift 0, running mean 0 and running variance 1.
     pub fn new(channels: usize, device: &Device) -> Self {
         Self {
             weight: Param::from_tensor(Tensor::ones([channels], device)),
@@ -50,8 +50,8 @@ impl BatchNorm2d {
         (x.cast(DType::F32) * along_channels(scale) + along_channels(shift)).cast(dtype)
     }
 
-    /// `activation(norm(conv(x)) + residual)` for a convolution without bias, `x: [batch, height, width, in]`. With stored statistics the
-    /// norm is a scale and a shift of every channel, which the convolution does on the way.
+    /// `activation(norm(conv(x)) + residual)` for a convolution without bias, `x: [batch, height, width, in]`. With running statistics the
+    /// norm is a scale and a shift per channel, which become the convolution's epilogue.
     pub fn forward_behind(&self, conv: &Conv, x: Tensor<4>, residual: Option<Tensor<4>>, activation: Pointwise) -> Tensor<4> {
         if let Some((scale, shift)) = self.stored(&x.device()) {
             return conv.forward_fused(x, Fused { scale: Some(scale), bias: Some(shift), residual, activation });
@@ -63,7 +63,7 @@ impl BatchNorm2d {
         })
     }
 
-    /// Outside of training: the scale and the shift of every channel that the stored statistics amount to.
+    /// The scale and shift per channel that are equivalent to the norm with its running statistics; none in training.
     pub fn stored(&self, device: &Device) -> Option<(Tensor<1>, Tensor<1>)> {
         if device.is_autodiff() && self.training.is_enabled() {
             return None;
@@ -74,13 +74,13 @@ impl BatchNorm2d {
         Some((scale, shift))
     }
 
-    /// In training: normalises `x: [batch, height, width, channels]` by its own statistics, which move the stored ones.
+    /// The training step: normalises `x: [batch, height, width, channels]` by its own statistics and updates the running ones.
     fn forward_batch(&self, x: Tensor<4>) -> Tensor<4> {
         let device = x.device();
         let [batch, height, width, _] = x.dims();
         let count = (batch * height * width) as f64;
         let normed = batch_norm(x, self.weight.val(), self.bias.val(), Self::EPSILON);
-        // A single value has no unbiased variance; its biased one, 0, is stored.
+        // A single value has no unbiased variance; store its biased one, 0.
         let unbiased = normed.variance * (count / (count - 1.0).max(1.0));
         let moved = |old: Tensor<1>, new: Tensor<1>| (old.to_device(&device) * (1.0 - Self::MOMENTUM) + new * Self::MOMENTUM).detach();
         self.running_mean.update(moved(self.running_mean.value_sync(), normed.mean));

@@ -1,7 +1,7 @@
 use burn::module::Param;
 use burn::prelude::*;
 
-/// LayerNorm over the last axis with weight and bias; on channels-last features this is both the official `LayerNorm` and `LayerNorm2d`.
+/// LayerNorm over the last axis with weight and bias. On channels-last features it equals the official `LayerNorm` and `LayerNorm2d`.
 #[derive(Module, Debug)]
 pub struct ChannelNorm {
     /// Scale, `[channels]`.
@@ -13,15 +13,15 @@ pub struct ChannelNorm {
 }
 
 impl ChannelNorm {
-    /// Added to the variance by default, and everywhere in VMamba.
+    /// Added to the variance by default; VMamba uses it everywhere.
     pub const EPSILON: f64 = 1e-5;
 
-    /// The identity scale and shift, with the default epsilon.
+    /// A norm with scale 1, shift 0 and the default epsilon.
     pub fn new(channels: usize, device: &Device) -> Self {
         Self::with_epsilon(channels, Self::EPSILON, device)
     }
 
-    /// The identity scale and shift; `epsilon` is added to the variance.
+    /// A norm with scale 1 and shift 0; `epsilon` is added to the variance.
     pub fn with_epsilon(channels: usize, epsilon: f64, device: &Device) -> Self {
         Self {
             weight: Param::from_tensor(Tensor::ones([channels], device)),

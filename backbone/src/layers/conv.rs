@@ -13,9 +13,9 @@ pub struct ConvConfig {
     pub outputs: usize,
     /// Height and width of the kernel.
     pub kernel: usize,
-    /// Step in both directions.
+    /// Stride along both axes.
     pub stride: usize,
-    /// Zeros around the image.
+    /// Zero padding on every side.
     pub padding: usize,
 }
 
@@ -33,7 +33,7 @@ pub struct Conv {
 }
 
 impl ConvConfig {
-    /// A convolution with bias and the framework's default weights.
+    /// A convolution with bias and PyTorch's default initialisation.
     pub fn init(&self, device: &Device) -> Conv {
         let fan_in = self.inputs * self.kernel * self.kernel;
         let bias = uniform_fan_in([self.outputs], fan_in, device);
@@ -45,19 +45,19 @@ impl ConvConfig {
         Conv { weight, bias, stride: self.stride, padding: self.padding }
     }
 
-    /// Positions along an axis of `size` input positions, rounded down; 0 when the kernel does not fit into the padded axis.
+    /// Output positions along an axis of `size` input positions, rounded down; 0 when the padded axis is shorter than the kernel.
     pub fn output_size(&self, size: usize) -> usize {
         (size + 2 * self.padding).checked_sub(self.kernel).map_or(0, |room| room / self.stride + 1)
     }
 }
 
 impl Conv {
-    /// `[batch, height, width, in]` to `[batch, height', width', out]`, sizes by [`ConvConfig::output_size`].
+    /// `[batch, height, width, in]` to `[batch, height', width', out]`, with the sizes of [`ConvConfig::output_size`].
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         vision_ops::conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), [self.stride; 2], [self.padding; 2])
     }
 
-    /// As [`Conv::forward`], and what follows; the convolution's bias comes in place of that of `fused`, where it has one.
+    /// As [`Conv::forward`] with the epilogue `fused`. The bias of the convolution, if it has one, replaces that of `fused`.
     pub fn forward_fused(&self, x: Tensor<4>, fused: Fused<4>) -> Tensor<4> {
         let bias = self.bias.as_ref().map(Param::val).or(fused.bias);
         vision_ops::conv2d_fused(x, self.weight.val(), Fused { bias, ..fused }, [self.stride; 2], [self.padding; 2])

@@ -7,15 +7,15 @@ use vision_ops::{Fused, Pointwise};
 use super::{BatchNorm2d, uniform_fan_in};
 use crate::complexity::Complexity;
 
-/// Four levels from maps of one resolution: four times it, twice, as it is, and half of it. What BEiT's segmentors and, after them, those
-/// of XCiT and Vim put behind a transformer without stages (`fpn1` to `fpn4` there).
+/// Four levels from maps of one resolution: upsampled four times and twice, unchanged, and halved. BEiT's segmentor, and those of XCiT and
+/// Vim after it, make a pyramid of a transformer without stages like this (`fpn1` to `fpn4`).
 #[derive(Module, Debug)]
 pub struct DeconvPyramid {
     fpn1: TwiceUp,
     fpn2: Deconv,
 }
 
-/// Four times the resolution.
+/// Upsamples four times.
 #[derive(Module, Debug)]
 struct TwiceUp {
     first: Deconv,
@@ -23,7 +23,7 @@ struct TwiceUp {
     second: Deconv,
 }
 
-/// A transposed convolution of kernel and stride 2: every position becomes 2x2 of them.
+/// A transposed convolution with kernel and stride 2: every position becomes 2x2 positions.
 #[derive(Module, Debug)]
 struct Deconv {
     /// `[in, out, 2, 2]`.
@@ -33,10 +33,10 @@ struct Deconv {
 }
 
 impl DeconvPyramid {
-    /// Factors of the levels' resolution, as numerator and denominator.
+    /// Resolution of every level over that of the maps, as numerator and denominator.
     pub const SCALES: [[usize; 2]; 4] = [[4, 1], [2, 1], [1, 1], [1, 2]];
 
-    /// Random weights for maps of so many channels.
+    /// A pyramid with random weights for maps of `channels` channels.
     pub fn new(channels: usize, device: &Device) -> Self {
         let deconv = || Deconv::new(channels, device);
         Self { fpn1: TwiceUp { first: deconv(), norm: BatchNorm2d::new(channels, device), second: deconv() }, fpn2: deconv() }
@@ -57,11 +57,11 @@ impl DeconvPyramid {
         Self::SCALES.iter().map(|[times, over]| map.map(|size| (size * times / over).max(1))).collect()
     }
 
-    /// Adds the cost for a map.
+    /// Adds the cost for a map of this size.
     pub(crate) fn add_cost(cost: &mut Complexity, channels: usize, map: [usize; 2]) {
         let twice = map.map(|size| 2 * size);
         for input in [map, twice, map] {
-            // Every input position is multiplied with the whole kernel.
+            // Every input position is multiplied by the whole kernel.
             cost.conv(channels, channels, [2, 2], input);
             cost.add_params(channels);
         }
@@ -69,7 +69,7 @@ impl DeconvPyramid {
     }
 }
 
-/// The largest of every 2x2 values of `[batch, channels, height, width]`; a size of 1 stays.
+/// Max pool 2x2 of `[batch, channels, height, width]`; an axis of size 1 stays as it is.
 pub(crate) fn halved(x: Tensor<4>) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
     let window = [height, width].map(|size| size.min(2));
@@ -89,17 +89,18 @@ impl TwiceUp {
 
 impl Deconv {
     fn new(channels: usize, device: &Device) -> Self {
-        // PyTorch takes the output channels for the fan in.
+        // PyTorch computes the fan-in of a transposed convolution from its output channels.
         let fan_in = 4 * channels;
         Self { weight: uniform_fan_in([channels, channels, 2, 2], fan_in, device), bias: uniform_fan_in([channels], fan_in, device) }
     }
 
-    /// `[batch, height, width, in]` to `[batch, 2 height, 2 width, out]`; with scale and shift of a batch norm, these and GELU follow.
+    /// `[batch, height, width, in]` to `[batch, 2 height, 2 width, out]`. Where `norm` holds a batch norm's scale and shift, they and
+    /// GELU follow.
     fn forward(&self, x: Tensor<4>, norm: Option<(Tensor<1>, Tensor<1>)>) -> Tensor<4> {
         let [batch, height, width, inputs] = x.dims();
         let (weight, bias) = (self.weight.val(), self.bias.val());
         let outputs = bias.dims()[0];
-        // The four places a position becomes are four blocks of output channels.
+        // The 2x2 outputs of a position are four blocks of output channels of one matrix product.
         let weight = weight.permute([2, 3, 1, 0]).reshape([4 * outputs, inputs]);
         let four = |values: Tensor<1>| values.repeat(&[4]);
         let fused = match norm {
@@ -116,7 +117,7 @@ impl Deconv {
     }
 }
 
-/// The official key of a parameter whose path begins with the field `pyramid`.
+/// The official key of a parameter of the field `pyramid`; none for other paths.
 pub(crate) fn deconv_pyramid_key(path: &str) -> Option<String> {
     const LAYERS: [(&str, &str); 4] =
         [("fpn1.first.", "fpn1.0."), ("fpn1.norm.", "fpn1.1."), ("fpn1.second.", "fpn1.3."), ("fpn2.", "fpn2.0.")];

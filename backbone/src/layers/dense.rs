@@ -3,7 +3,7 @@ use burn::prelude::*;
 use burn::tensor::Distribution;
 use vision_ops::Fused;
 
-/// A linear map of the last axis; the official `Linear` and `Linear2d`.
+/// A linear layer over the last axis; the official `Linear` and `Linear2d`.
 #[derive(Module, Debug)]
 pub struct Dense {
     /// `[out, in]`.
@@ -13,10 +13,10 @@ pub struct Dense {
 }
 
 impl Dense {
-    /// Standard deviation of the initial weights. The official truncation at ±2, a hundred deviations, never acts.
+    /// Standard deviation of the initial weights. The official code truncates at ±2, which is a hundred deviations and never happens.
     const DEVIATION: f64 = 0.02;
 
-    /// Normal weights of deviation 0.02, zero bias.
+    /// A layer with normal weights of standard deviation 0.02 and zero bias.
     pub fn new(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Self {
         Self {
             weight: Param::from_tensor(Tensor::random([outputs, inputs], Distribution::Normal(0.0, Self::DEVIATION), device)),
@@ -29,7 +29,7 @@ impl Dense {
         vision_ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 
-    /// As [`Dense::forward`], and what follows; the layer's bias comes in place of that of `fused`.
+    /// As [`Dense::forward`] with the epilogue `fused`. The bias of the layer replaces that of `fused`.
     pub fn forward_fused<const D: usize>(&self, x: Tensor<D>, fused: Fused<D>) -> Tensor<D> {
         vision_ops::linear_fused(x, self.weight.val(), Fused { bias: self.bias.as_ref().map(Param::val), ..fused })
     }

@@ -3,7 +3,7 @@ use burn::prelude::*;
 
 use super::{Activation, uniform_fan_in};
 
-/// A depthwise convolution of odd size, stride 1 and same padding on channels-last features.
+/// A depthwise convolution on channels-last features, with an odd kernel, stride 1 and same padding.
 #[derive(Module, Debug)]
 pub struct DepthwiseConv {
     /// `[channels, 1, kernel, kernel]`.
@@ -13,7 +13,7 @@ pub struct DepthwiseConv {
 }
 
 impl DepthwiseConv {
-    /// The framework's default weights.
+    /// A convolution with PyTorch's default initialisation.
     pub fn new(channels: usize, kernel: usize, bias: bool, device: &Device) -> Self {
         let fan_in = kernel * kernel;
         Self {
@@ -27,7 +27,7 @@ impl DepthwiseConv {
         vision_ops::depthwise_conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 
-    /// As [`DepthwiseConv::forward`], and an activation.
+    /// As [`DepthwiseConv::forward`], followed by an activation.
     pub fn forward_activated(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
         vision_ops::depthwise_conv2d_fused(x, self.weight.val(), self.bias.as_ref().map(Param::val), activation.into())
     }

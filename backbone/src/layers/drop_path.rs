@@ -2,25 +2,25 @@ use burn::module::{Flag, Param};
 use burn::prelude::*;
 use burn::tensor::Distribution;
 
-/// Stochastic depth: in training, drops a residual branch for a whole sample with probability `rate` and scales what is kept by
-/// `1 / (1 - rate)`.
+/// Stochastic depth: in training, drops a residual branch of a sample with probability `rate` and scales the kept ones by `1 / (1 - rate)`.
 ///
-/// Active when the input is on an autodiff device and the layer is not frozen, like Burn's `Dropout`; draws from the device's generator.
+/// Active when the input is on an autodiff device and the layer is not frozen, like Burn's `Dropout`. It draws from the device's random
+/// generator.
 #[derive(Module, Debug)]
 pub struct DropPath {
     /// Probability of dropping, in [0, 1).
     pub rate: f64,
-    /// Cleared by `freeze` and `valid`.
+    /// Whether the layer trains; cleared by `freeze` and `valid`.
     pub training: Param<Flag>,
 }
 
 impl DropPath {
-    /// Stochastic depth of the given rate.
+    /// Stochastic depth with the given rate.
     pub fn new(rate: f64) -> Self {
         Self { rate, training: Param::from_bool(true) }
     }
 
-    /// `branch` `[batch, height, width, channels]`, dropped or scaled a sample.
+    /// Drops or scales every sample of `branch` `[batch, height, width, channels]`.
     pub fn forward(&self, branch: Tensor<4>) -> Tensor<4> {
         let device = branch.device();
         if self.rate == 0.0 || !self.training.is_enabled() || !device.is_autodiff() {
@@ -28,7 +28,7 @@ impl DropPath {
         }
         let keep = 1.0 - self.rate;
         let kept = Tensor::<4>::random([branch.dims()[0], 1, 1, 1], Distribution::Bernoulli(keep), &device);
-        // Drawn and divided in float32, so that the same samples are dropped whatever the type of the activations.
+        // Drawn and divided in float32, so that the type of the activations does not change which samples are dropped.
         let scale = (kept / keep).cast(branch.dtype());
         branch * scale
     }
@@ -53,12 +53,12 @@ mod tests {
             assert!(sample[0] == 0.0 || (sample[0] - 1.0 / 0.75).abs() < 1e-6, "{}", sample[0]);
             kept += usize::from(sample[0] > 0.0);
         }
-        // 300 of 400 expected, standard deviation 8.7.
+        // The expectation is 300 of 400 with a standard deviation of 8.7.
         assert!((260..=340).contains(&kept), "{kept}");
 
         let bf16 = drop_path.forward(ones.clone().cast(DType::BF16));
         assert_eq!(bf16.dtype(), DType::BF16);
-        // 4/3 in 8 bits.
+        // 4/3 with the 8 bits of a bf16 mantissa.
         assert!(bf16.into_data().iter::<f32>().all(|v| v == 0.0 || v == 1.335_937_5));
 
         let untouched = |x: Tensor<4>| x.into_data().iter::<f32>().all(|v| v == 1.0);

@@ -9,7 +9,7 @@ use super::{Activation, Dense};
 pub struct MlpConfig {
     /// Channels of input and output.
     pub channels: usize,
-    /// Channels between the two layers.
+    /// Channels of the hidden layer.
     pub hidden: usize,
     /// Activation of the hidden layer, or of the gate.
     pub activation: Activation,
@@ -19,10 +19,10 @@ pub struct MlpConfig {
     pub drop_rate: f64,
 }
 
-/// Two linear layers with an activation between them, or the gated variant.
+/// Two linear layers with an activation between them, or the gated variant of it.
 #[derive(Module, Debug)]
 pub struct Mlp {
-    /// `[hidden, channels]`, twice as many rows when gated.
+    /// `[hidden, channels]`, or `[2 hidden, channels]` when gated.
     pub fc1: Dense,
     /// `[channels, hidden]`.
     pub fc2: Dense,
@@ -48,10 +48,10 @@ impl MlpConfig {
 }
 
 impl Mlp {
-    /// `[batch, height, width, channels]` to the same shape; `residual` is added to the result where given.
+    /// `[batch, height, width, channels]` to the same shape, plus `residual` where given.
     pub fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
         if !self.gated && !x.device().is_autodiff() {
-            // No dropout without gradients, so that both layers are one operation.
+            // Without gradients there is no dropout, so both layers run as one operation.
             let layers = [&self.fc1, &self.fc2].map(|layer| (layer.weight.val(), layer.bias.as_ref().map(Param::val)));
             return vision_ops::mlp(x, layers, self.activation.into(), residual);
         }
@@ -70,7 +70,7 @@ impl Mlp {
     }
 }
 
-/// Both halves of the last axis.
+/// The two halves of the last axis.
 pub(crate) fn halves(x: Tensor<4>) -> [Tensor<4>; 2] {
     let [.., channels] = x.dims();
     [x.clone().slice(s![.., .., .., ..channels / 2]), x.slice(s![.., .., .., channels / 2..])]

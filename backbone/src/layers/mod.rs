@@ -1,7 +1,7 @@
-//! Layers that several models use: thin modules over `vision_ops`, channels last, with the official parameter names and layouts.
+//! Layers that several models share: thin modules over `vision_ops`, channels last, with the official parameter names and layouts.
 //!
-//! They are not Burn's own because checkpoints hold `[out, in]` weights called `weight` and `bias`, and because the operations of
-//! `vision_ops` are several times faster on the CPU.
+//! Burn's own layers store their weights as `[in, out]`, while checkpoints hold `[out, in]`; and the operations of `vision_ops` are several
+//! times faster on the CPU.
 
 mod activation;
 mod attention;

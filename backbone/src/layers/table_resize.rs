@@ -2,22 +2,22 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
-/// How a table of learned positions is brought to another grid.
+/// How a table of learned position embeddings is resized to another grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TableResize {
-    /// Keys' cubic with a = -0.75 over four neighbours, the border repeated: `interpolate(mode="bicubic", align_corners=False)` of PyTorch,
-    /// as in the original DeiT, mmsegmentation and mmpretrain.
+    /// PyTorch's `interpolate(mode="bicubic", align_corners=False)`, as in the original DeiT, mmsegmentation and mmpretrain: Keys' cubic with
+    /// a = -0.75 over four neighbours, with the border repeated.
     Bicubic,
-    /// PyTorch's `bicubic` with `antialias=True`, as in timm: a = -0.5, neighbours beyond the border left out, and the window widened when
-    /// the grid shrinks. It differs from [`TableResize::Bicubic`] when the grid grows, too.
+    /// PyTorch's `bicubic` with `antialias=True`, as in timm: a = -0.5, without neighbours beyond the border, and with a wider window when the
+    /// grid shrinks. It also differs from [`TableResize::Bicubic`] when the grid grows.
     BicubicAntialiased,
 }
 
 impl TableResize {
-    /// `table: [rows, columns, channels]` to `[size[0], size[1], channels]`, float32.
+    /// Resizes `table: [rows, columns, channels]` to `[size[0], size[1], channels]`, float32.
     ///
-    /// One product with an interpolation matrix an axis, so that every device does it and gradients flow.
+    /// Multiplies by one interpolation matrix per axis, which works on every device and has gradients.
     pub fn apply(self, table: Tensor<3>, size: [usize; 2]) -> Tensor<3> {
         let [rows, columns, channels] = table.dims();
         let device = table.device();

@@ -4,7 +4,7 @@
 //! x ─┬─ norm ─ SS2D ─ drop path ─ + ─┬─ norm2 ─ MLP ─ drop path ─ + ─
 //!    └────────────────────────────┘ └───────────────────────────┘
 //! ```
-//! With `post_norm` the norms stand behind SS2D and the MLP.
+//! With `post_norm` the norms follow SS2D and the MLP.
 
 use burn::prelude::*;
 
@@ -51,13 +51,13 @@ impl VssBlock {
         self.residual(x, self.norm2.as_ref(), self.mlp.as_ref().map(|mlp| |x, residual| mlp.forward(x, residual)))
     }
 
-    /// The operator and what it gets when the block gets `x` `[batch, height, width, dim]`; none in a block without a scan.
+    /// SS2D and its input, for the block's input `x` `[batch, height, width, dim]`; none in a block without a scan.
     pub(crate) fn operator(&self, x: Tensor<4>) -> Option<(&Ss2d, Tensor<4>)> {
         let (norm, op) = (self.norm.as_ref()?, self.op.as_ref()?);
         Some((op, if self.post_norm { x } else { norm.forward(x) }))
     }
 
-    /// Adds a branch, which gets what it is added to when nothing comes between.
+    /// Adds a branch to `x`. When no norm or stochastic depth follows the branch, it gets `x` as its residual and adds it itself.
     fn residual(
         &self,
         x: Tensor<4>,

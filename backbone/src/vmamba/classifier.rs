@@ -1,4 +1,4 @@
-//! The image classifier on the trunk.
+//! The image classifier.
 
 use burn::prelude::*;
 use burn::tensor::DType;
@@ -17,7 +17,7 @@ pub struct VmambaClassifier {
     config: VmambaConfig,
 }
 
-/// Norm of the last feature, average over positions, linear.
+/// Norm of the last feature, average over positions, linear layer.
 #[derive(Module, Debug)]
 pub struct ClassifierHead {
     norm: ChannelNorm,
@@ -25,7 +25,7 @@ pub struct ClassifierHead {
 }
 
 impl VmambaClassifier {
-    /// The configuration must be valid.
+    /// Requires a valid configuration.
     pub(super) fn new(config: &VmambaConfig, num_classes: usize, device: &Device) -> Self {
         let width = config.dim(config.num_stages() - 1);
         Self {
@@ -40,7 +40,7 @@ impl VmambaClassifier {
         self.classifier.head.forward(self.features(images))
     }
 
-    /// What goes into the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
+    /// The input of the last linear layer: `images` `[batch, in_chans, height, width]`, float32 or bf16, to `[batch, channels]`, float32.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         match self.trunk.forward(images).pop() {
             Some(feature) => self.classifier.pooled(feature),
@@ -58,7 +58,7 @@ impl VmambaClassifier {
         &self.config
     }
 
-    /// Stem and stages.
+    /// The stem and stages.
     pub(crate) fn trunk(&self) -> &Trunk {
         &self.trunk
     }
@@ -67,7 +67,7 @@ impl VmambaClassifier {
 last_map_of_trunk!(VmambaClassifier);
 
 impl ClassifierHead {
-    /// `[batch, height, width, channels]` to `[batch, channels]`; the average and what follows, a row an image, are float32.
+    /// `[batch, height, width, channels]` to `[batch, channels]`. The average is float32, and so is everything after it.
     fn pooled(&self, feature: Tensor<4>) -> Tensor<2> {
         let [batch, _, _, channels] = feature.dims();
         self.norm.forward(feature).cast(DType::F32).mean_dim(1).mean_dim(2).reshape([batch, channels])

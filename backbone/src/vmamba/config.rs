@@ -1,9 +1,8 @@
 //! Every option of the official model as a typed field.
 //!
-//! [`VmambaConfig`] keeps the official keyword names, so that a configuration reads like the published ones; the values are enums and
-//! numbers that [`VmambaConfig::validate`] has checked. The official mini-language of `forward_type` (`v05_noz`, `v052dc_noz_oact`, …)
-//! parses into [`ForwardType`], see `forward_type.rs`; a model described by official keyword arguments is read by
-//! [`OfficialConfig`].
+//! [`VmambaConfig`] keeps the official keyword names, so a configuration reads like the published ones. Values are enums and numbers that
+//! [`VmambaConfig::validate`] checks. The official mini-language of `forward_type` (`v05_noz`, `v052dc_noz_oact`, …) parses into
+//! [`ForwardType`], see `forward_type.rs`. [`OfficialConfig`] reads the keyword arguments of the official code.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -13,9 +12,9 @@ use super::classifier::VmambaClassifier;
 use super::forward_type::ForwardType;
 use crate::layers::Activation;
 
-/// Options of a VMamba backbone. [`Preset`](super::Preset) holds the published ones; the default is `vmamba_tiny_s1l8`.
+/// Options of a VMamba backbone. [`Preset`](super::Preset) has the published models; the default is `vmamba_tiny_s1l8`.
 ///
-/// Serialises with the official keyword names, refuses unknown ones, and fills a missing one with the default.
+/// Serialises with the official keyword names. Unknown names are refused, and missing ones have the default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VmambaConfig {
@@ -38,13 +37,13 @@ pub struct VmambaConfig {
     /// Size of the square depthwise convolution before the scan; `None` (written -1, or the official 1) leaves it out. Odd.
     #[serde(with = "conv_size")]
     pub ssm_conv: Option<usize>,
-    /// Whether that convolution has a bias.
+    /// Whether the convolution before the scan has a bias.
     pub ssm_conv_bias: bool,
     /// Dropout after the output projection of SS2D.
     pub ssm_drop_rate: f64,
-    /// How the scan's parameters start.
+    /// Initialisation of the scan's parameters.
     pub ssm_init: SsmInit,
-    /// What SS2D computes: scan pattern, multiplicative branch, output norm and activation.
+    /// The function of SS2D: scan pattern, multiplicative branch, output norm and activation.
     pub forward_type: ForwardType,
     /// Hidden width of the MLP over the block width; 0 leaves the MLP out.
     pub mlp_ratio: f64,
@@ -62,15 +61,15 @@ pub struct VmambaConfig {
     pub patch_norm: bool,
     /// Name of the norm layout in official configurations.
     pub norm_layer: NormLayout,
-    /// The stem.
+    /// Version of the stem.
     pub patchembed_version: PatchEmbedVersion,
-    /// What stands between two stages.
+    /// The layer between two stages.
     pub downsample_version: DownsampleVersion,
     /// Adds a learned absolute position table after the stem.
     pub posembed: bool,
-    /// Image side the position table is made for, in pixels; only used with `posembed`.
+    /// Side in pixels of the square image that the position table is made for; only used with `posembed`.
     pub imgsize: usize,
-    /// Stages whose features the backbone gives, ascending.
+    /// Stages whose features the backbone returns, ascending.
     pub out_indices: Vec<usize>,
 }
 
@@ -94,7 +93,7 @@ pub enum DtRank {
     Fixed(usize),
 }
 
-/// How `dt_projs_weight`, `dt_projs_bias`, `A_logs` and `Ds` start. The three are within 0.1 points of each other on ImageNet.
+/// Initialisation of `dt_projs_weight`, `dt_projs_bias`, `A_logs` and `Ds`. On ImageNet the three differ by at most 0.1 points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SsmInit {
@@ -106,9 +105,9 @@ pub enum SsmInit {
     V2,
 }
 
-/// Official names of the norm layout. Both are LayerNorm over channels with the same parameters and the same result; the official
-/// code computes `ln2d` on `[batch, channels, height, width]` and `ln` on `[batch, height, width, channels]`. The official `bn`
-/// (BatchNorm), which no published model uses, is not supported.
+/// Official names of the norm layout. Both are LayerNorm over channels, with equal parameters and results. The official code computes
+/// `ln2d` on `[batch, channels, height, width]` and `ln` on `[batch, height, width, channels]`. The official `bn` (BatchNorm), which no
+/// published model uses, is not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NormLayout {
@@ -120,59 +119,59 @@ pub enum NormLayout {
     Ln2d,
 }
 
-/// The stem.
+/// Version of the stem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PatchEmbedVersion {
-    /// One convolution of kernel and stride `patch_size`.
+    /// One convolution with kernel and stride `patch_size`.
     V1,
-    /// Two 3x3 convolutions of stride 2 with GELU between them (for a patch size of 4).
+    /// Two 3x3 convolutions with stride 2 (for a patch size of 4) and GELU between them.
     V2,
 }
 
-/// What stands between two stages.
+/// The layer between two stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DownsampleVersion {
     /// Swin's patch merging: four neighbours concatenated, LayerNorm, linear.
     V1,
-    /// 2x2 convolution of stride 2, norm.
+    /// 2x2 convolution with stride 2, norm.
     V2,
-    /// 3x3 convolution of stride 2, norm.
+    /// 3x3 convolution with stride 2, norm.
     V3,
-    /// Nothing; all stages have the same width and resolution.
+    /// No layer: all stages have the same width and resolution.
     None,
 }
 
-/// Why a configuration was refused.
+/// Why a configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A `forward_type` that does not exist or is not supported.
     #[error("forward_type `{found}`: {problem}. Supported: {supported}")]
     ForwardType {
-        /// The string given.
+        /// The string that was given.
         found: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
-        /// What exists.
+        /// The supported ones.
         supported: String,
     },
-    /// A field with a value that makes no model.
+    /// A field with an invalid value.
     #[error("`{field}`: expected {expected}, found {found}")]
     Field {
         /// Name of the field.
         field: &'static str,
-        /// What would be right.
+        /// The valid values.
         expected: String,
-        /// What was given.
+        /// The value that was given.
         found: String,
     },
-    /// No preset of that name.
+    /// No published model has this name.
     #[error("no model is called `{found}`; there are {supported}")]
     Preset {
-        /// The name given.
+        /// The name that was given.
         found: String,
-        /// All names.
+        /// The names that exist.
         supported: String,
     },
     /// An official configuration that does not parse.
@@ -180,7 +179,7 @@ pub enum ConfigError {
     Official(String),
 }
 
-/// An error with the field's name unless `good`.
+/// [`ConfigError::Field`] unless `good`.
 pub(crate) fn require(good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug) -> Result<(), ConfigError> {
     if good {
         return Ok(());
@@ -201,10 +200,10 @@ impl Default for VmambaConfig {
 }
 
 impl VmambaConfig {
-    /// Checks that the options fit together.
+    /// Validates the options.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
+    /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let stages = self.depths.len();
         let rate = |rate: f64| (0.0..1.0).contains(&rate);
@@ -239,13 +238,13 @@ impl VmambaConfig {
         require(
             self.downsample_version != DownsampleVersion::None || (1..stages).all(|s| self.dim(s) == self.dim(0)),
             "dims",
-            "the same width in every stage for downsample_version none",
+            "equal widths in all stages for downsample_version none",
             &self.dims,
         )?;
         require(!self.posembed || self.imgsize >= self.patch_size, "imgsize", "at least patch_size", &self.imgsize)?;
         require_stages(&self.out_indices, stages)?;
         if self.forward_type.is_vanilla() && self.ssm_ratio > 0.0 {
-            // The official v0 ignores these options; accepting other values here would promise what the model does not do.
+            // The official v0 ignores these options. Refuse other values, because they would have no effect.
             require(self.ssm_act_layer == Activation::Silu, "ssm_act_layer", "silu for forward_type v0", &self.ssm_act_layer)?;
             require(self.ssm_conv == Some(3), "ssm_conv", "3 for forward_type v0", &self.ssm_conv)?;
             require(self.ssm_conv_bias, "ssm_conv_bias", "true for forward_type v0", &self.ssm_conv_bias)?;
@@ -254,7 +253,7 @@ impl VmambaConfig {
         Ok(())
     }
 
-    /// A backbone with random weights on `device`, drawn from the device's generator (see `Device::seed`).
+    /// A backbone with random weights on `device`, drawn from the device's random generator (see `Device::seed`).
     ///
     /// # Errors
     /// As [`VmambaConfig::validate`].
@@ -263,18 +262,18 @@ impl VmambaConfig {
         Ok(Vmamba::new(self, device))
     }
 
-    /// As [`VmambaConfig::try_init`], for a configuration known to be valid.
+    /// As [`VmambaConfig::try_init`], for a configuration that is known to be valid.
     ///
     /// # Panics
-    /// When [`VmambaConfig::validate`] refuses it.
+    /// For an invalid configuration.
     pub fn init(&self, device: &Device) -> Vmamba {
         self.try_init(device).unwrap_or_else(|error| panic!("invalid VmambaConfig: {error}"))
     }
 
-    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
+    /// A classifier with random weights on `device`. It does not use `out_indices`.
     ///
     /// # Panics
-    /// When [`VmambaConfig::validate`] refuses the configuration.
+    /// For an invalid configuration.
     pub fn init_classifier(&self, num_classes: usize, device: &Device) -> VmambaClassifier {
         self.validate().unwrap_or_else(|error| panic!("invalid VmambaConfig: {error}"));
         VmambaClassifier::new(self, num_classes, device)
@@ -292,7 +291,7 @@ impl VmambaConfig {
     /// Checks that an image of `[height, width]` pixels has at least one position in every stage.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] of the name `image`.
+    /// [`ConfigError::Field`] for the field `image`.
     pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
         if self.stage_sizes(image).iter().flatten().all(|side| *side > 0) {
             return Ok(());
@@ -314,7 +313,7 @@ impl VmambaConfig {
         }
     }
 
-    /// Pixels of the image between two neighbouring positions of stage `stage`.
+    /// Stride of stage `stage`, in pixels of the image.
     pub fn stride(&self, stage: usize) -> usize {
         match self.downsample_version {
             DownsampleVersion::None => self.patch_size,
@@ -375,7 +374,7 @@ impl From<DtRank> for RankNumberOrWord {
     }
 }
 
-/// The official number for a convolution: sizes of at most 1 mean there is none.
+/// The official number for a convolution: a size of at most 1 means none.
 mod conv_size {
     use serde::{Deserialize, Deserializer, Serializer};
 

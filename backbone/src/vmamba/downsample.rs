@@ -1,20 +1,20 @@
-//! Between two stages: half the resolution, the next stage's channels.
+//! The layer between two stages: halves the resolution and changes to the channels of the next stage.
 
 use burn::prelude::*;
 
 use super::config::{DownsampleVersion, VmambaConfig};
 use crate::layers::{ChannelNorm, Conv, ConvConfig, Dense};
 
-/// Official `downsample` of a stage that another follows.
+/// Official `downsample` of every stage but the last.
 #[derive(Module, Debug)]
 pub enum Downsample {
-    /// V2 and V3.
+    /// [`DownsampleVersion::V2`] and [`DownsampleVersion::V3`].
     Convolution(StridedConv),
-    /// V1.
+    /// [`DownsampleVersion::V1`].
     Merging(PatchMerging),
 }
 
-/// Convolution of stride 2, then norm.
+/// Convolution with stride 2, norm.
 #[derive(Module, Debug)]
 pub struct StridedConv {
     conv: Conv,
@@ -29,7 +29,7 @@ pub struct PatchMerging {
 }
 
 impl Downsample {
-    /// What follows stage `stage`; `None` after the last one and for [`DownsampleVersion::None`].
+    /// The layer after stage `stage`; `None` after the last one and for [`DownsampleVersion::None`].
     pub(super) fn new(config: &VmambaConfig, stage: usize, device: &Device) -> Option<Self> {
         if stage + 1 >= config.num_stages() {
             return None;
@@ -43,8 +43,8 @@ impl Downsample {
         }
     }
 
-    /// `[batch, height, width, channels]` to `[batch, height / 2, width / 2, channels']`; odd sizes are rounded down by V2 and up by
-    /// V1 and V3.
+    /// `[batch, height, width, channels]` to `[batch, height / 2, width / 2, channels']`; V2 rounds odd sizes down, V1 and V3
+    /// round them up.
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Convolution(StridedConv { conv, norm }) => norm.forward(conv.forward(x)),
@@ -54,7 +54,7 @@ impl Downsample {
 }
 
 impl PatchMerging {
-    /// From `inputs` channels to `outputs`.
+    /// A merging from `inputs` channels to `outputs`, with random weights.
     pub(crate) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
         Self { norm: ChannelNorm::new(4 * inputs, device), reduction: Dense::new(4 * inputs, outputs, false, device) }
     }
@@ -75,9 +75,9 @@ pub(crate) fn conv_config(config: &VmambaConfig, stage: usize) -> Option<ConvCon
     Some(ConvConfig { inputs: config.dim(stage), outputs: config.dim(stage + 1), kernel, stride: 2, padding })
 }
 
-/// `[batch, height, width, c]` to `[batch, ceil(height / 2), ceil(width / 2), 4 c]`, neighbours in the order (row, column) = (0,0),
-/// (1,0), (0,1), (1,1). Odd sizes are padded with zeros at the bottom and the right; the official channels-first code pads other axes
-/// there, a fault that only `ln2d` with V1 shows and no published model has.
+/// `[batch, height, width, c]` to `[batch, ceil(height / 2), ceil(width / 2), 4 c]`, with the neighbours in the order (row, column) =
+/// (0,0), (1,0), (0,1), (1,1). Odd sizes are padded with zeros at the bottom and the right. The official channels-first code pads other
+/// axes, a bug that affects only `ln2d` with V1, which no published model has.
 pub(crate) fn merge_neighbours(x: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = x.dims();
     let (device, dtype) = (x.device(), x.dtype());

@@ -1,8 +1,8 @@
-//! The official mini-language that says what SS2D computes, parsed into types.
+//! Parses the official mini-language for the function of SS2D.
 //!
 //! `<base>[_on<norm>][_nozact | _noz][_oact][_no32]`, e.g. `v05_noz` (every published VMamba) or `v052dc_noz_oact`. The official code
-//! strips the postfixes in one fixed order and ignores what it does not know; here every order is understood, and anything unknown,
-//! repeated or contradictory is an error that lists what exists.
+//! strips the postfixes in one fixed order and ignores unknown ones. Here every order is accepted, and unknown, repeated or contradictory
+//! postfixes are errors that list the supported ones.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,27 +13,27 @@ use vision_ops::Route;
 use super::config::ConfigError;
 use super::init::GROUPS;
 
-/// What SS2D computes between its two projections.
+/// The function of SS2D between its two projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ForwardType {
-    /// Which generation of the official code; all compute the same function of the other fields.
+    /// The generation of the official code. It does not change the results.
     pub generation: Generation,
-    /// The routes of the scan.
+    /// The scan routes.
     pub scan_pattern: ScanPattern,
     /// The multiplicative branch `z`.
     pub gate: Gate,
     /// Norm of the merged scan.
     pub out_norm: OutNormKind,
-    /// Activation after that norm.
+    /// Activation after the norm.
     pub out_activation: OutActivation,
 }
 
-/// Generations of the official forward function. They differ in kernels and number formats, not in mathematics; the generation decides
-/// under which name the FLOPs of the projections are counted, and v0 fixes the options around it.
+/// Generations of the official forward function. They differ in kernels and number formats, not in mathematics. The generation decides how
+/// the FLOPs of the projections are counted, and v0 fixes some other options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Generation {
-    /// `v0`, the vanilla model: gate always, convolution 3x3 with bias, projections as einsum.
+    /// `v0`, the vanilla model: always a gate, a 3x3 convolution with bias, projections as einsum.
     V0,
     /// `v01` to `v04`: projections as einsum. Written as `v04`.
     V04,
@@ -41,7 +41,7 @@ pub enum Generation {
     V05,
 }
 
-/// How the image is turned into sequences. There are always four groups of parameters.
+/// The order in which the scans visit pixels. There are always four groups of parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScanPattern {
     /// Rows, columns, and both reversed.
@@ -50,12 +50,12 @@ pub enum ScanPattern {
     Unidirectional,
     /// Rows twice and reversed rows twice (`v052d`).
     Bidirectional,
-    /// Each row by itself in both directions, then each column (`v052dc`).
+    /// Each row as a sequence, in both directions, then each column (`v052dc`).
     Cascade,
 }
 
 impl ScanPattern {
-    /// The route of each group of parameters; none for the cascade, which does not walk through the image but through each of its lines.
+    /// The route of each group of parameters; none for the cascade, which scans each line of the image as a sequence.
     pub fn routes(self) -> Option<[Route; GROUPS]> {
         match self {
             Self::Cross => Some(Route::CROSS),
@@ -82,13 +82,13 @@ pub enum Gate {
 pub enum OutNormKind {
     /// LayerNorm over channels.
     LayerNorm,
-    /// Nothing (`_onnone`).
+    /// No norm (`_onnone`).
     None,
     /// Depthwise 3x3 convolution without bias (`_ondwconv3`).
     DwConv3,
-    /// LayerNorm, then that convolution (`_oncnorm`).
+    /// LayerNorm, then a depthwise 3x3 convolution without bias (`_oncnorm`).
     CNorm,
-    /// Softmax over the positions of each channel (`_onsoftmax`).
+    /// Softmax over the positions, per channel (`_onsoftmax`).
     Softmax,
     /// Sigmoid (`_onsigmoid`).
     Sigmoid,
@@ -103,7 +103,7 @@ pub enum OutActivation {
     Gelu,
 }
 
-/// What a parse error lists.
+/// The list in a parse error.
 const SUPPORTED: &str = "v0, or one of v01 v02 v03 v04 v05 v051d v052d v052dc with postfixes _noz or _nozact, _oact, _no32, and one of \
                          _onnone _ondwconv3 _oncnorm _onsoftmax _onsigmoid";
 
@@ -125,7 +125,7 @@ impl ForwardType {
         out_activation: OutActivation::None,
     };
 
-    /// `v05_noz`: every published VMamba after the vanilla one.
+    /// `v05_noz`: every published VMamba but the vanilla ones.
     pub const V05_NOZ: Self = Self { generation: Generation::V05, gate: Gate::None, ..Self::VANILLA };
 
     /// Whether this is `v0`, whose official code fixes activation, convolution and initialisation.
@@ -155,7 +155,7 @@ impl FromStr for ForwardType {
                         .to_owned(),
                 ));
             }
-            other => return Err(refuse(format!("there is no base `{other}` here"))),
+            other => return Err(refuse(format!("unknown base `{other}`"))),
         };
         let mut parsed = Self { generation, scan_pattern, ..Self::VANILLA };
         let (mut gate, mut out_norm, mut out_activation, mut no32) = (None, None, None, false);
@@ -164,7 +164,7 @@ impl FromStr for ForwardType {
                 "noz" => gate.replace(Gate::None).is_some(),
                 "nozact" => gate.replace(Gate::Plain).is_some(),
                 "oact" => out_activation.replace(OutActivation::Gelu).is_some(),
-                // Only switches a float32 cast off that matters under half-precision autocast; float32 models are the same.
+                // Disables a cast to float32, which has an effect only under half-precision autocast.
                 "no32" => std::mem::replace(&mut no32, true),
                 _ => match OUT_NORMS.iter().find(|(_, name)| *name == word) {
                     Some((kind, _)) => out_norm.replace(*kind).is_some(),
@@ -186,7 +186,7 @@ impl FromStr for ForwardType {
 }
 
 impl fmt::Display for ForwardType {
-    /// In the official order, so that the string means the same to the official code.
+    /// Writes the postfixes in the order that the official code requires.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.generation, self.scan_pattern) {
             (Generation::V0, _) => return f.write_str("v0"),

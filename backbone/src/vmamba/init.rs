@@ -1,4 +1,4 @@
-//! How the parameters of the scan start (the official `mamba_init` and its two simpler alternatives).
+//! Initialisation of the scan's parameters (the official `mamba_init` and its two simpler alternatives).
 
 use burn::module::Param;
 use burn::prelude::*;
@@ -6,19 +6,19 @@ use burn::tensor::{Distribution, TensorData};
 
 use super::config::SsmInit;
 
-/// Groups of scan parameters, whatever the scan pattern.
+/// Groups of scan parameters; every scan pattern has four.
 pub(crate) const GROUPS: usize = 4;
 
-/// Step sizes of [`SsmInit::V0`] are drawn between these.
+/// Range of the initial step sizes of [`SsmInit::V0`].
 const STEP_RANGE: [f64; 2] = [1e-3, 0.1];
 
-/// No step size starts below this.
+/// Lower bound of the initial step sizes.
 const STEP_FLOOR: f64 = 1e-4;
 
-/// Factor of the normal and uniform draws of [`SsmInit::V1`] and [`SsmInit::V2`] for the step sizes.
+/// Factor for the random step-size projections of [`SsmInit::V1`] and [`SsmInit::V2`].
 const SMALL: f64 = 0.1;
 
-/// The parameters of the scan that the rules treat differently.
+/// The parameters of the scan that the initialisations treat differently.
 pub(super) struct ScanParameters {
     /// `[4, d_inner, dt_rank]`.
     pub(super) dt_projs_weight: Param<Tensor<3>>,
@@ -58,7 +58,7 @@ impl ScanParameters {
                 Tensor::zeros(a_shape, device),
             ),
         };
-        // A parameter must be a leaf, which the result of a multiplication on an autodiff device is not.
+        // A parameter must be a leaf of the autodiff graph; the result of a multiplication is not.
         Self {
             dt_projs_weight: Param::from_tensor(dt_projs_weight.detach()),
             dt_projs_bias: Param::from_tensor(dt_projs_bias.detach()),
@@ -68,8 +68,8 @@ impl ScanParameters {
     }
 }
 
-/// Biases whose softplus is a step size uniform in log space, from draws uniform in [0, 1). In double precision: the inverse softplus
-/// of a step of 1e-3 loses half its digits in single precision.
+/// Biases whose softplus is a step size uniform in log space, from draws uniform in [0, 1). Computed in float64, because in float32 the
+/// inverse softplus of a step of 1e-3 loses half of its digits.
 pub(crate) fn step_size_bias(draws: Tensor<2>) -> Tensor<2> {
     let (shape, device) = (draws.dims(), draws.device());
     let [low, high] = STEP_RANGE.map(f64::ln);
@@ -98,7 +98,7 @@ mod tests {
         let start = ScanParameters::new(SsmInit::V0, 64, 3, 4, &device);
         let steps: Vec<f64> = values(&start.dt_projs_bias).iter().map(|bias| bias.exp().ln_1p()).collect();
         assert!(steps.iter().all(|step| (0.99e-3..0.101).contains(step)));
-        // Half of the draws lie below the geometric mean; 128 of 256, standard deviation 8.
+        // Half of the draws are below the geometric mean: 128 of 256, with a standard deviation of 8.
         let below = steps.iter().filter(|step| **step < 1e-2).count();
         assert!((88..168).contains(&below), "{below}");
         assert!(values(&start.dt_projs_weight).iter().all(|w| w.abs() <= 0.5));

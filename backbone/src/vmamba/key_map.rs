@@ -1,10 +1,10 @@
-//! From paths in our modules to the keys of the official state_dict.
+//! Official state_dict keys of the parameters of our modules.
 
 /// The official state_dict key of the parameter at `path` in a [`Vmamba`](super::Vmamba) or
 /// [`VmambaClassifier`](super::VmambaClassifier).
 ///
-/// Most of a path is the official key already. What differs: the trunk is not a module of its own there, stem and downsampling are
-/// sequences whose entries have numbers, and the output norms are called `outnorm0` rather than `outnorm.0`.
+/// Most names are equal. In the official code, however, the trunk is not a module, stem and downsampling are `nn.Sequential` with numbers as
+/// names, and the output norms are called `outnorm0` instead of `outnorm.0`.
 ///
 /// ```
 /// assert_eq!(vmamba::official_key("trunk.patch_embed.conv2.weight"), "patch_embed.5.weight");
@@ -36,7 +36,7 @@ pub fn official_key(path: &str) -> String {
     key
 }
 
-/// Position of `part` in `path` where a name begins.
+/// The first position of `part` in `path` at the start of a name.
 fn find_at_boundary(path: &str, part: &str) -> Option<usize> {
     path.match_indices(part).map(|(start, _)| start).find(|start| *start == 0 || path.as_bytes()[*start - 1] == b'.')
 }

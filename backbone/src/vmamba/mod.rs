@@ -1,4 +1,4 @@
-//! VMamba (Liu et al., "VMamba: Visual State Space Model"): stem, stages of VSS blocks, a norm on every feature that goes out.
+//! VMamba (Liu et al., "VMamba: Visual State Space Model"): stem, stages of VSS blocks, a norm on every output feature.
 //!
 //! ```text
 //! image ─ patch_embed ─ layers[0] ─ layers[1] ─ layers[2] ─ layers[3]      blocks, then downsample to the next stage
@@ -49,16 +49,16 @@ pub struct Vmamba {
     config: VmambaConfig,
 }
 
-/// What backbone and classifier share: the stem and the stages.
+/// The stem and stages, which backbone and classifier share.
 #[derive(Module, Debug)]
 pub struct Trunk {
     patch_embed: PatchEmbed,
-    /// `[1, dim, height, width]` of the image size it was made for.
+    /// `[1, dim, height, width]` for the image size of the configuration.
     pos_embed: Option<Param<Tensor<4>>>,
     layers: Vec<Stage>,
 }
 
-/// Blocks of one resolution and the way to the next.
+/// The blocks of one resolution and the downsampling after them.
 #[derive(Module, Debug)]
 pub struct Stage {
     blocks: Vec<VssBlock>,
@@ -66,7 +66,7 @@ pub struct Stage {
 }
 
 impl Vmamba {
-    /// The configuration must be valid.
+    /// Requires a valid configuration.
     pub(crate) fn new(config: &VmambaConfig, device: &Device) -> Self {
         let norm = |stage| config.out_indices.contains(&stage).then(|| ChannelNorm::new(config.dim(stage), device));
         Self { trunk: Trunk::new(config, device), outnorm: (0..config.num_stages()).map(norm).collect(), config: config.clone() }
@@ -77,7 +77,7 @@ impl Vmamba {
         &self.config
     }
 
-    /// Stem and stages.
+    /// The stem and stages.
     pub(crate) fn trunk(&self) -> &Trunk {
         &self.trunk
     }
@@ -114,8 +114,8 @@ impl Trunk {
         Self { patch_embed, pos_embed, layers: layers.collect() }
     }
 
-    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', dim]` of every stage in the
-    /// same type, before its downsample and without norm.
+    /// `images` `[batch, in_chans, height, width]`, float32 or bf16, to the feature `[batch, height', width', dim]` of every stage, in the
+    /// type of the images, before its downsampling and without norm.
     fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let mut x = self.embed(images);
         let mut features = Vec::with_capacity(self.layers.len());
@@ -127,7 +127,7 @@ impl Trunk {
         features
     }
 
-    /// A block and what it gets: as [`Trunk::forward`], up to block `block` of stage `stage`. None when it does not exist.
+    /// Block `block` of stage `stage` and its input in a forward pass of `images`. None when the block does not exist.
     pub(crate) fn run_to(&self, images: Tensor<4>, stage: usize, block: usize) -> Option<(&VssBlock, Tensor<4>)> {
         let last = self.layers.get(stage)?;
         let found = last.blocks.get(block)?;
@@ -136,12 +136,12 @@ impl Trunk {
         Some((found, last.through(x, block)))
     }
 
-    /// The blocks of every stage.
+    /// The number of blocks of every stage.
     pub(crate) fn depths(&self) -> Vec<usize> {
         self.layers.iter().map(|stage| stage.blocks.len()).collect()
     }
 
-    /// `images` `[batch, in_chans, height, width]` to what the first block gets.
+    /// `images` `[batch, in_chans, height, width]` to the input of the first block.
     fn embed(&self, images: Tensor<4>) -> Tensor<4> {
         self.add_positions(self.patch_embed.forward(images.permute([0, 2, 3, 1])))
     }
@@ -158,8 +158,8 @@ impl Trunk {
         chain.then(channels_first)
     }
 
-    /// Adds the position table, resized when the image is not of the size it was made for. (The official classifier fails on another
-    /// size, and the official backbone carries the table without ever adding it.)
+    /// Adds the position table, resized for images of another size than that of the configuration. (The official classifier fails on another
+    /// size, and the official backbone has the table but never adds it.)
     fn add_positions(&self, x: Tensor<4>) -> Tensor<4> {
         let Some(table) = &self.pos_embed else {
             return x;
@@ -174,12 +174,12 @@ impl Trunk {
 }
 
 impl Stage {
-    /// Through the first `count` blocks.
+    /// Applies the first `count` blocks.
     fn through(&self, x: Tensor<4>, count: usize) -> Tensor<4> {
         self.blocks.iter().take(count).fold(x, |x, block| block.forward(x))
     }
 
-    /// From the last block to what the next stage gets.
+    /// From the output of the last block to the input of the next stage.
     fn to_next(&self, x: Tensor<4>) -> Tensor<4> {
         match &self.downsample {
             Some(downsample) => downsample.forward(x),
@@ -197,7 +197,7 @@ mod tests {
         VmambaConfig { depths: vec![1, 1], dims: Dims::Doubling(8), out_indices: vec![0, 1], ..VmambaConfig::default() }
     }
 
-    /// Options without an official fixture: the model runs and its features have the sizes and widths the configuration promises.
+    /// For options without an official fixture: the model runs, and its features have the sizes and channels of the configuration.
     #[test]
     fn every_option_gives_the_promised_shapes() {
         type Change = fn(&mut VmambaConfig);

@@ -1,4 +1,4 @@
-//! Reading a model described by the keyword arguments of the official `VSSM`.
+//! Reads the keyword arguments of the official `VSSM`.
 
 use serde_json::{Map, Value};
 
@@ -7,18 +7,18 @@ use super::forward_type::ForwardType;
 use super::presets::Preset;
 use crate::layers::Activation;
 
-/// A model as the official code is told to build it.
+/// A model described by the official keyword arguments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OfficialConfig {
     /// The backbone.
     pub config: VmambaConfig,
-    /// Classes of the classifier, when the arguments name them.
+    /// Number of classes of the classifier, if the arguments have it.
     pub num_classes: Option<usize>,
 }
 
 impl VmambaConfig {
-    /// The configuration the official constructor assumes for arguments it is not given. `forward_type` is the exception: the official
-    /// default `v2` cannot run, so that [`OfficialConfig::parse`] wants it spelled out.
+    /// The defaults of the official constructor, except for `forward_type`: the official default `v2` cannot run, so
+    /// [`OfficialConfig::parse`] requires the argument.
     pub fn official_defaults() -> Self {
         Self {
             depths: vec![2, 2, 9, 2],
@@ -37,12 +37,11 @@ impl VmambaConfig {
 
 impl OfficialConfig {
     /// Reads an object of official keyword arguments, e.g. `{"depths": [2, 2, 8, 2], "dims": 96, "forward_type": "v05_noz", …}`.
-    /// Missing ones have the official defaults. `use_checkpoint`, `pretrained` and `type` say how to train and where to load from, not
-    /// what the model is, and are passed over.
+    /// Missing ones have the official defaults. `use_checkpoint`, `pretrained` and `type` do not describe the model and are ignored.
     ///
     /// # Errors
-    /// [`ConfigError::Official`] for something that is no object, an unknown key or a value of the wrong type,
-    /// [`ConfigError::ForwardType`] for a missing or unsupported `forward_type`, [`ConfigError::Field`] for options that do not fit.
+    /// [`ConfigError::Official`] for a value that is not an object, an unknown key or a value of the wrong type,
+    /// [`ConfigError::ForwardType`] for a missing or unsupported `forward_type`, [`ConfigError::Field`] for invalid options.
     pub fn parse(arguments: &Value) -> Result<Self, ConfigError> {
         let official = |error: serde_json::Error| ConfigError::Official(error.to_string());
         let Value::Object(arguments) = arguments else {
@@ -75,12 +74,12 @@ impl OfficialConfig {
         };
 
         let Value::Object(mut merged) = serde_json::to_value(VmambaConfig::official_defaults()).map_err(official)? else {
-            return Err(ConfigError::Official("the defaults are no object".to_owned()));
+            return Err(ConfigError::Official("the defaults are not an object".to_owned()));
         };
         merged.extend(arguments);
         let mut config: VmambaConfig = serde_json::from_value(Value::Object(merged)).map_err(official)?;
         if forward_type.is_some_and(ForwardType::is_vanilla) {
-            // The official v0 sets these itself and ignores the arguments.
+            // The official v0 sets these options itself and ignores the arguments.
             config.ssm_act_layer = Activation::Silu;
             config.ssm_conv = Some(3);
             config.ssm_conv_bias = true;

@@ -7,7 +7,7 @@ use super::config::{ConfigError, Dims, DownsampleVersion, DtRank, NormLayout, Pa
 use super::forward_type::ForwardType;
 use crate::layers::Activation;
 
-/// A published model. `sXlY` in a name: ssm_ratio X, Y blocks in the third stage.
+/// A published model. `sXlY` in a name means `ssm_ratio` X and Y blocks in the third stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Preset {
     /// `vmamba_tiny_s1l8`, 30 M parameters.
@@ -31,7 +31,7 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// All presets, as the README of the official repository lists them.
+    /// All presets, in the order of the official README.
     pub const ALL: [Self; 9] = [
         Self::VanillaVmambaTiny,
         Self::VanillaVmambaSmall,
@@ -59,8 +59,8 @@ impl Preset {
         }
     }
 
-    /// Its configuration, with the stochastic depth of ImageNet training (the paper's 0.6 for `vanilla_vmamba_base`, whose official
-    /// file says 0.5 although the published checkpoint was trained with 0.6).
+    /// The configuration, with the stochastic depth of ImageNet training. For `vanilla_vmamba_base` that is the paper's 0.6, with which the
+    /// published checkpoint was trained, although the official configuration file has 0.5.
     pub fn config(self) -> VmambaConfig {
         match self {
             Self::VmambaTinyS1l8 => vmamba(96, 8, 1.0, 0.2),

@@ -4,9 +4,9 @@
 //! x ─ in_proj ─ depthwise conv ─ act ─ scan along four routes, merged ─ out_norm ─ out_act ─ (* z) ─ out_proj ─
 //!        └────────────────────────── z, activated or not ──────────────────────────────────────┘
 //! ```
-//! Everything is channels last. The input-dependent parameters of the scan (step size, B, C) are a linear function of a pixel, so they
-//! are computed once in raster order for all four routes; `vision_ops::selective_scan_2d` walks the routes by index and sums their
-//! results at the pixel they belong to.
+//! Tensors are channels last. The input-dependent parameters of the scan (step size, B, C) are a linear function of a pixel, so they are
+//! computed once in raster order for all four routes; `vision_ops::selective_scan_2d` follows the routes by index and sums their results at
+//! every pixel.
 
 #![allow(non_snake_case, reason = "`A_logs` and `Ds` are the official parameter names; the derive drops a narrower attribute")]
 
@@ -28,11 +28,11 @@ use crate::layers::{Activation, ChannelNorm, Dense, DepthwiseConv, halves, unifo
 pub struct Ss2d {
     in_proj: Dense,
     conv2d: Option<DepthwiseConv>,
-    /// Pixel to (step size, B, C) of each group: `[4, R + 2 N, D]`.
+    /// Projects a pixel to (step size, B, C) of each group: `[4, R + 2 N, D]`.
     x_proj_weight: Param<Tensor<3>>,
-    /// Step size from rank R to D channels: `[4, D, R]`.
+    /// Projects the step size from rank R to D channels: `[4, D, R]`.
     dt_projs_weight: Param<Tensor<3>>,
-    /// `[4, D]`.
+    /// Bias of the step size: `[4, D]`.
     dt_projs_bias: Param<Tensor<2>>,
     /// `A = -exp(A_logs)`: `[4 D, N]`.
     A_logs: Param<Tensor<2>>,
@@ -76,7 +76,7 @@ impl Ss2d {
         }
     }
 
-    /// `[batch, height, width, dim]` to the same shape; `residual` is added to the result where given.
+    /// `[batch, height, width, dim]` to the same shape, plus `residual` where given.
     pub fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
         let (x, z) = self.before_scan(x);
         let y = self.out_norm.forward(self.scan(x));
@@ -89,7 +89,7 @@ impl Ss2d {
             None => y,
         };
         if !y.device().is_autodiff() {
-            // No dropout without gradients, so that the sum is done while the product is in the cache.
+            // Without gradients there is no dropout, so the residual is added in the epilogue of the projection.
             return self.out_proj.forward_fused(y, Fused { residual, ..Fused::default() });
         }
         let y = self.dropout.forward(self.out_proj.forward(y));
@@ -99,13 +99,13 @@ impl Ss2d {
         }
     }
 
-    /// What the scan of `x` `[batch, height, width, dim]` takes, and along which routes it goes; none for the cascade, which scans lines.
+    /// The arguments and routes of the scan for the block input `x` `[batch, height, width, dim]`; none for the cascade, which scans lines.
     pub(crate) fn image_scan(&self, x: Tensor<4>) -> Option<(ScanArguments, [Route; GROUPS])> {
         let routes = self.scan_pattern.routes()?;
         Some((self.scan_arguments(self.before_scan(x).0, 0..GROUPS), routes))
     }
 
-    /// The input of the scan and, when there is a gate, the factor of its result.
+    /// The input of the scan and, with a gate, the factor of its result.
     fn before_scan(&self, x: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
         let (x, z) = self.branches(self.in_proj.forward(x));
         let x = match &self.conv2d {
@@ -115,7 +115,7 @@ impl Ss2d {
         (x, z)
     }
 
-    /// The scanned half and, when there is a gate, the multiplicative half.
+    /// The half to scan and, with a gate, the multiplicative half.
     fn branches(&self, x: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
         match self.gate {
             Gate::None => (x, None),
@@ -142,13 +142,13 @@ impl Ss2d {
         self.scan_arguments(x, first..first + routes.len()).scan(routes)
     }
 
-    /// What the scan of `x` `[batch, height, width, D]` takes with the parameter groups `groups`.
+    /// The arguments of the scan of `x` `[batch, height, width, D]` with the parameter groups `groups`.
     fn scan_arguments(&self, x: Tensor<4>, groups: Range<usize>) -> ScanArguments {
         let [_, per_group, d_inner] = self.x_proj_weight.dims();
         let rows = groups.start * d_inner..groups.end * d_inner;
         let all = groups == (0..GROUPS);
 
-        // Slicing is left out when it would take everything: it would copy the parameters.
+        // A slice of everything would copy the parameters.
         let pick3 = |t: &Param<Tensor<3>>| if all { t.val() } else { t.val().slice(s![groups.clone()]) };
         let projection = pick3(&self.x_proj_weight).reshape([groups.len() * per_group, d_inner]);
         ScanArguments {
@@ -161,8 +161,8 @@ impl Ss2d {
         }
     }
 
-    /// `v052dc`: each row by itself in both directions (groups 0 and 1), then each column of the result (groups 2 and 3), each stage
-    /// behind a LayerNorm without parameters.
+    /// `v052dc`: each row as a sequence in both directions (groups 0 and 1), then each column of the result (groups 2 and 3), both after a
+    /// LayerNorm without parameters.
     fn cascade(&self, x: Tensor<4>) -> Tensor<4> {
         let normalised = |x: Tensor<4>| vision_ops::channel_norm(x, None, None, ChannelNorm::EPSILON);
         let y = self.scan_lines(normalised(x), 0);
@@ -170,9 +170,9 @@ impl Ss2d {
         self.scan_lines(columns_as_lines, 2).swap_dims(1, 2)
     }
 
-    /// Scans every line of `x` `[batch, lines, length, D]` as a sequence of its own: forwards with group `first`, backwards with the
-    /// next one. The official code adds the backward result without turning it round again, so that position j receives what belongs
-    /// to position length - 1 - j; the published ablation was trained that way.
+    /// Scans every line of `x` `[batch, lines, length, D]` as a sequence: forwards with group `first`, backwards with the next group. The
+    /// official code adds the backward result without reversing it, so position j receives the result of position length - 1 - j. The
+    /// published ablation was trained that way.
     fn scan_lines(&self, x: Tensor<4>, first: usize) -> Tensor<4> {
         let [batch, lines, length, d_inner] = x.dims();
         let x = x.reshape([batch * lines, 1, length, d_inner]);
@@ -182,7 +182,7 @@ impl Ss2d {
     }
 }
 
-/// What [`vision_ops::selective_scan_2d`] takes besides the routes; its documentation has the shapes.
+/// The arguments of [`vision_ops::selective_scan_2d`] besides the routes; its documentation has the shapes.
 #[derive(Clone, Debug)]
 pub(crate) struct ScanArguments {
     pub(crate) x: Tensor<4>,
@@ -194,7 +194,7 @@ pub(crate) struct ScanArguments {
 }
 
 impl ScanArguments {
-    /// `[batch, height, width, D]`, the sum over the routes.
+    /// The sum over the routes, `[batch, height, width, D]`.
     pub(crate) fn scan(self, routes: &[Route]) -> Tensor<4> {
         vision_ops::selective_scan_2d(self.x, self.projections, self.dt_weight, self.dt_bias, self.a_logs, self.d, routes)
     }
@@ -207,7 +207,7 @@ pub enum OutNorm {
     LayerNorm(ChannelNorm),
     /// Depthwise 3x3 convolution without bias.
     DwConv3(DepthwiseConv),
-    /// LayerNorm over channels, then that convolution.
+    /// LayerNorm over channels, then a depthwise 3x3 convolution.
     CNorm(NormConv),
     /// A function without parameters.
     Fixed(FixedNorm),

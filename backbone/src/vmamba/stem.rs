@@ -1,12 +1,12 @@
-//! The stem: image to the first feature map at stride `patch_size`.
+//! The stem: from the image to the first feature map, with stride `patch_size`.
 
 use burn::prelude::*;
 
 use super::config::{PatchEmbedVersion, VmambaConfig};
 use crate::layers::{ChannelNorm, Conv, ConvConfig};
 
-/// Official `patch_embed`. V1: `conv1` (kernel = stride = patch size), `norm1`. V2: two overlapping convolutions of half the stride
-/// each, `conv1 norm1 GELU conv2 norm2`.
+/// Official `patch_embed`. V1: `conv1` (kernel = stride = patch size), `norm1`. V2: two overlapping convolutions with stride
+/// `patch_size / 2` each, `conv1 norm1 GELU conv2 norm2`.
 #[derive(Module, Debug)]
 pub struct PatchEmbed {
     conv1: Conv,

@@ -54,7 +54,7 @@ fn files_of_classifiers_load_into_classifiers_and_backbones() {
         let backbone = config.try_init(&device).unwrap();
         let (_, report) = load_into(backbone, &key, &config.backbone_state(file), &config.classifier_file_options())
             .unwrap_or_else(|error| panic!("backbone of {name}: {error}"));
-        // All but heads and what only one of both has.
+        // All keys but those of the head and of the parts that only one of both has.
         assert!(report.loaded.len() > 2 * (report.ignored.len() + report.allowed_missing.len()), "{name}: {report}");
     }
     assert_eq!(families, FAMILIES.iter().copied().collect(), "every family is tried");

@@ -1,19 +1,19 @@
-//! The rules: from facts to findings. Each rule is a function that adds what it finds.
+//! Applies the rules to the facts. Each rule is a function that adds its findings.
 
 mod files;
 mod labels;
 
 use std::path::Path;
 
+use vmamba_types::IGNORE_LABEL;
+
 use self::files::{duplicates, files, label_formats, sizes, structure};
 use self::labels::{class_list, ignored, occurrence, values};
 use super::scan::{FolderScan, LabelFacts, LabelKind, PairScan, SplitScan};
-use super::{CheckOptions, CheckReport, ClassCount, Finding, FindingKind, Severity, SplitReport};
+use super::{CheckOptions, CheckReport, ClassCount, EXAMPLES, Finding, FindingKind, Severity, SplitReport};
 
-/// The label that training ignores.
-const IGNORED: usize = 255;
-/// How many examples a finding names.
-const EXAMPLES: usize = 5;
+/// The raw label that is always ignored.
+const IGNORED: usize = IGNORE_LABEL as usize;
 
 pub(super) fn judge(root: Option<&Path>, scan: FolderScan, options: &CheckOptions) -> CheckReport {
     let num_classes = number_of_classes(&scan, options);
@@ -38,7 +38,7 @@ pub(super) fn judge(root: Option<&Path>, scan: FolderScan, options: &CheckOption
     CheckReport { root: root.map(Path::to_owned), num_classes, reduce_zero_label: options.reduce_zero_label, splits, findings }
 }
 
-/// How raw values become classes.
+/// How the values of label files become classes.
 #[derive(Clone, Copy)]
 struct Labels {
     num_classes: usize,
@@ -46,7 +46,7 @@ struct Labels {
 }
 
 impl Labels {
-    /// The raw value of a class.
+    /// The value of a class in the files.
     fn raw(self, class: usize) -> usize {
         class + usize::from(self.reduce)
     }
@@ -64,7 +64,7 @@ impl Labels {
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// Adds a finding about `examples`, unless there are none.
+    /// Adds a finding about `examples`; nothing when there are none.
     fn add(
         &mut self,
         severity: Severity,
@@ -88,13 +88,13 @@ impl Findings {
         });
     }
 
-    /// Adds a finding that concerns the data set as a whole.
+    /// Adds a finding about the whole data set.
     fn add_whole(&mut self, severity: Severity, kind: FindingKind, message: String, remedy: String) {
         self.0.push(Finding { severity, kind, split: None, count: 1, message, remedy, examples: Vec::new() });
     }
 }
 
-/// From the options, or failing that from the largest label.
+/// The number of classes by the options, or else by the largest label.
 fn number_of_classes(scan: &FolderScan, options: &CheckOptions) -> usize {
     options.num_classes.or((!options.class_names.is_empty()).then_some(options.class_names.len())).unwrap_or_else(|| {
         let largest = (0..IGNORED).rev().find(|&v| readable_labels(&scan.splits).any(|(_, l)| l.counts[v] > 0));
@@ -102,7 +102,7 @@ fn number_of_classes(scan: &FolderScan, options: &CheckOptions) -> usize {
     })
 }
 
-/// All label maps that hold class indices, with the name of their image.
+/// The label maps that hold class indices, with their pairs.
 fn readable_labels(splits: &[SplitScan]) -> impl Iterator<Item = (&PairScan, &LabelFacts)> + Clone {
     splits.iter().flat_map(|s| &s.pairs).filter_map(|pair| Some((pair, pair.labels.as_ref().ok()?))).filter(|(_, l)| is_index_map(l))
 }

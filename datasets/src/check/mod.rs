@@ -1,12 +1,12 @@
-//! Looks at a data set before training does, and says in words what would go wrong: label maps here, objects in `objects.rs`.
+//! Checks of a data set before training: label maps here, objects in `objects/`.
 //!
 //! ```text
-//! folder ─ scan.rs: every file read once, in parallel ─> facts a split ─ judge.rs: rules over the facts ─> findings
+//! folder ─ scan.rs: every file read once, in parallel ─> facts of each split ─ judge.rs: rules over the facts ─> findings
 //! ```
 //!
-//! The rules are the questions people ask most when a segmentor learns nothing: masks of 0 and 255, labels that start at one, a
-//! `reduce_zero_label` that is on or off against the data, files that do not fit each other, classes that never occur, validation
-//! images that are also training images.
+//! The rules cover the usual reasons why a segmentor learns nothing: masks of 0 and 255, labels that start at 1, a `reduce_zero_label` that
+//! does not fit the data, images and label maps that do not fit each other, classes that never occur, validation images that are also
+//! training images.
 
 mod judge;
 mod objects;
@@ -14,41 +14,47 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use objects::{CategoryCount, ObjectCheckOptions, ObjectReport, check_coco};
-
-use crate::sample::SegmentationDataset;
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What the data set is meant to be.
+pub use objects::{CategoryCount, ObjectCheckOptions, ObjectReport, check_coco, check_objects};
+use serde::Serialize;
+
+use crate::sample::SegmentationDataset;
+
+/// How many examples a finding names.
+const EXAMPLES: usize = 5;
+/// Smallest side of an image in pixels: below the coarsest stride of 32, no feature is left.
+const TINY: usize = 32;
+
+/// What the labels are checked against.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Class names in the order of their indices; empty when unknown.
+    /// Class names by class index; empty when unknown.
     pub class_names: Vec<String>,
-    /// Number of classes of the model, where it is known from elsewhere than the list of names.
+    /// Number of classes of the model, if it is known; otherwise that of the names, or that of the largest label.
     pub num_classes: Option<usize>,
-    /// Whether training will turn label 0 into 255 (ignored) and move all others down by one.
+    /// Whether training ignores label 0 and lowers all others by one.
     pub reduce_zero_label: bool,
-    /// Splits to look at; empty for all that are there.
+    /// Splits to check; empty for all.
     pub splits: Vec<String>,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Good to know.
+    /// For information.
     Info,
-    /// Training runs, but its result may not mean what one thinks.
+    /// Training runs, but its result may mislead.
     Warning,
-    /// Training would stop or learn something wrong.
+    /// Training would stop, or learn the wrong thing.
     Error,
 }
 
-/// What was found; the name is the key in JSON.
+/// The kind of a finding; in JSON, in snake case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // The names say it; the message of a finding explains it.
+#[expect(missing_docs, reason = "the message of a finding explains its kind")]
 pub enum FindingKind {
     NoSplits,
     MissingSplit,
@@ -61,6 +67,7 @@ pub enum FindingKind {
     OtherFiles,
     UnreadableImage,
     UnreadableLabel,
+    InvalidSample,
     SizeMismatch,
     ColourLabel,
     SixteenBitLabel,
@@ -104,35 +111,35 @@ pub enum FindingKind {
     AnchorsMissObjects,
 }
 
-/// One fact about the data set that its owner should know.
+/// A fact about the data set that its owner should know.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// What it is, for programs.
+    /// Its kind, for programs.
     pub kind: FindingKind,
-    /// The split it was found in, where it belongs to one.
+    /// The split it belongs to; `None` for the whole data set.
     pub split: Option<String>,
-    /// How many files, classes or values are concerned.
+    /// Number of files, classes or values concerned.
     pub count: usize,
-    /// What it is, in one sentence.
+    /// What was found, in one sentence.
     pub message: String,
     /// What to do about it, in one sentence.
     pub remedy: String,
-    /// The first few files, classes or values concerned.
+    /// The first files, classes or values concerned.
     pub examples: Vec<String>,
 }
 
 /// How often a class occurs in a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassCount {
-    /// Index as training sees it.
+    /// Class index.
     pub index: usize,
-    /// Name, or `class <index>` where no list was given.
+    /// Name, or `class <index>` without a class list.
     pub name: String,
-    /// Pixels of this class.
+    /// Pixels of the class.
     pub pixels: u64,
-    /// Images with at least one such pixel.
+    /// Images with at least one pixel of it.
     pub images: usize,
 }
 
@@ -145,94 +152,105 @@ pub struct SplitReport {
     pub images: usize,
     /// Label files.
     pub labels: usize,
-    /// Images with a label map, both readable.
+    /// Pairs of a readable image and a readable label map.
     pub usable: usize,
-    /// Smallest and largest width of the images, in pixels; zero when there is none.
+    /// Smallest and largest width of the images, in pixels; 0 without images.
     pub width: [u32; 2],
-    /// Smallest and largest height of the images, in pixels.
+    /// Smallest and largest height of the images, in pixels; 0 without images.
     pub height: [u32; 2],
-    /// Labelled pixels that training ignores.
+    /// Pixels that training ignores.
     pub ignored_pixels: u64,
     /// All pixels of readable label maps.
     pub pixels: u64,
-    /// The values in the label files as they are, with their pixel counts.
+    /// The values in the label files with their pixel counts, before `reduce_zero_label`.
     pub raw_values: Vec<(u8, u64)>,
-    /// Classes as training sees them, in the order of the list.
+    /// The classes by class index, after `reduce_zero_label`.
     pub classes: Vec<ClassCount>,
 }
 
-/// Everything that was found.
+/// The numbers and the findings of a segmentation data set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CheckReport {
-    /// The folder, where the data came from one.
+    /// The folder; `None` for samples of a data set.
     pub root: Option<PathBuf>,
-    /// Number of classes that the labels were held against.
+    /// Number of classes that the labels were checked against.
     pub num_classes: usize,
-    /// Whether label 0 was treated as "ignored".
+    /// Whether label 0 was ignored.
     pub reduce_zero_label: bool,
-    /// One entry a split.
+    /// The splits.
     pub splits: Vec<SplitReport>,
-    /// The worst first.
+    /// The findings, errors first.
     pub findings: Vec<Finding>,
 }
 
 impl CheckReport {
     /// Number of findings of this severity.
     pub fn count(&self, severity: Severity) -> usize {
-        self.findings.iter().filter(|f| f.severity == severity).count()
+        count(&self.findings, severity)
     }
 
-    /// Whether training may start: no error, and under `strict` no warning either.
+    /// Whether training may start: there is no error, and under `strict` no warning either.
     pub fn passes(&self, strict: bool) -> bool {
-        let limit = if strict { Severity::Warning } else { Severity::Error };
-        self.findings.iter().all(|f| f.severity < limit)
+        passes(&self.findings, strict)
     }
 }
 
-/// Why a check could not be made at all.
+fn count(findings: &[Finding], severity: Severity) -> usize {
+    findings.iter().filter(|finding| finding.severity == severity).count()
+}
+
+fn passes(findings: &[Finding], strict: bool) -> bool {
+    let limit = if strict { Severity::Warning } else { Severity::Error };
+    findings.iter().all(|finding| finding.severity < limit)
+}
+
+/// Why a check cannot be made at all.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckError {
     /// A folder or file cannot be read.
-    #[error("cannot read {path}: {reason}")]
-    List {
+    #[error("cannot read {}: {reason}", path.display())]
+    Io {
         /// The folder or file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         reason: std::io::Error,
     },
-    /// A file is no COCO annotations.
-    #[error("{path} {message}")]
+    /// A file does not hold COCO annotations.
+    #[error("{}: {message}", path.display())]
     NotCoco {
         /// The file.
         path: PathBuf,
-        /// What it is not.
+        /// What is wrong.
         message: String,
     },
-    /// A label has one byte, and 255 means "ignored".
-    #[error("{0} classes do not fit into 8-bit labels: at most {max} are possible", max = if *.1 { 254 } else { 255 })]
-    TooManyClasses(usize, bool),
+    /// A label has one byte, of which 255 is reserved for ignored pixels.
+    #[error("{count} classes do not fit into labels of 8 bits, which hold at most {most}")]
+    TooManyClasses {
+        /// Number of classes.
+        count: usize,
+        /// Largest possible number: 255, or 254 with `reduce_zero_label`.
+        most: usize,
+    },
 }
 
 /// Checks a folder of the ADE20K layout: `images/<split>/*.jpg` (or png, bmp, tif, webp) and `annotations/<split>/*.png`.
 ///
-/// Every file is read and decoded once; files are shared among the threads of rayon's pool, and the report does not depend on how many
-/// there are.
+/// Every file is read once, on all threads of rayon's pool; the report does not depend on their number.
 ///
 /// # Errors
-/// Only when the folder itself cannot be listed, or more classes are asked for than labels can name. Everything wrong inside the folder
-/// is a finding.
+/// When the folder cannot be listed, or there are more classes than labels can hold. Every problem inside the folder is a finding.
 pub fn check_folder(root: &Path, options: &CheckOptions) -> Result<CheckReport, CheckError> {
     check_class_count(options)?;
     let scan = scan::scan_folder(root, &options.splits)?;
     Ok(judge::judge(Some(root), scan, options))
 }
 
-/// Checks samples that do not come from a folder, such as the built-in scenes: each is a split with its name. Labels are taken as
-/// training sees them, so `reduce_zero_label` has no meaning here and is not applied.
+/// Checks data sets of any kind, such as the built-in scenes or one of your own; each is a split with a name. Their labels are class indices
+/// already, so `reduce_zero_label` is not applied.
 ///
 /// # Errors
-/// When more classes are asked for than labels can name.
+/// When there are more classes than labels can hold.
 pub fn check_datasets(datasets: &[(&str, &dyn SegmentationDataset)], options: &CheckOptions) -> Result<CheckReport, CheckError> {
     let options = CheckOptions { reduce_zero_label: false, ..options.clone() };
     check_class_count(&options)?;
@@ -243,5 +261,5 @@ pub fn check_datasets(datasets: &[(&str, &dyn SegmentationDataset)], options: &C
 fn check_class_count(options: &CheckOptions) -> Result<(), CheckError> {
     let count = options.num_classes.unwrap_or(options.class_names.len()).max(options.class_names.len());
     let most = if options.reduce_zero_label { 254 } else { 255 };
-    if count > most { Err(CheckError::TooManyClasses(count, options.reduce_zero_label)) } else { Ok(()) }
+    if count > most { Err(CheckError::TooManyClasses { count, most }) } else { Ok(()) }
 }

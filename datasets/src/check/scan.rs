@@ -1,4 +1,4 @@
-//! Reads every file of a data set once and keeps what the rules need: sizes, label values, a fingerprint of the content.
+//! Reads every file of a data set once and keeps the facts that the rules need: sizes, label values, fingerprints of the content.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -15,24 +15,24 @@ use crate::sample::SegmentationDataset;
 
 pub(super) struct FolderScan {
     pub(super) splits: Vec<SplitScan>,
-    /// Splits that were asked for and are not there.
+    /// Requested splits that do not exist.
     pub(super) missing: Vec<String>,
-    /// Images that lie directly in `images/`, where no split finds them.
+    /// Number of images directly in `images/`, which belong to no split.
     pub(super) stray_images: usize,
 }
 
 #[derive(Default)]
 pub(super) struct SplitScan {
     pub(super) name: String,
-    /// Image and label counts, whether or not they belong together.
+    /// Numbers of image and label files, paired or not.
     pub(super) images: usize,
     pub(super) labels: usize,
     pub(super) pairs: Vec<PairScan>,
     pub(super) images_without_label: Vec<String>,
     pub(super) labels_without_image: Vec<String>,
-    /// Stems that several images share.
+    /// Images that share their stem, and so their label map.
     pub(super) ambiguous: Vec<String>,
-    /// Label maps in a format that loses values (JPEG, WebP).
+    /// Label maps in another format than PNG, such as JPEG, which does not keep the values.
     pub(super) lossy_labels: Vec<String>,
     pub(super) other_files: Vec<String>,
 }
@@ -53,20 +53,20 @@ pub(super) struct LabelFacts {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) kind: LabelKind,
-    /// Pixels of each value; all zero for a kind without class indices.
+    /// Pixels of each value; all 0 for a kind without class indices.
     pub(super) counts: Box<[u64; 256]>,
     pub(super) content: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LabelKind {
-    /// Grey: the values are the labels.
+    /// Grey values, which are the labels.
     Grey,
-    /// Indices into a table of colours: the indices are the labels.
+    /// Palette indices, which are the labels.
     Palette,
-    /// Grey with 16 bits and values above 255.
+    /// Grey values of 16 bits, some above 255.
     Grey16,
-    /// Several channels; `true` when all of them are equal everywhere.
+    /// Several channels; `true` when they are equal at every pixel.
     Colour(bool),
 }
 
@@ -80,7 +80,7 @@ pub(super) fn scan_folder(root: &Path, wanted: &[String]) -> Result<FolderScan, 
     if annotations.is_dir() {
         found.extend(list(&annotations)?.iter().filter(|p| p.is_dir()).map(|p| file_name(p)));
     }
-    // In the order of use, whatever else there is behind them.
+    // Training first, then validation and test, then all others.
     let rank = |name: &str| ["train", "val", "test"].iter().position(|start| name.starts_with(start)).unwrap_or(3);
     found.sort_by(|a, b| (rank(a), a).cmp(&(rank(b), b)));
     found.dedup();
@@ -135,7 +135,7 @@ fn scan_split(name: &str, images: &Path, annotations: &Path) -> Result<SplitScan
     Ok(split)
 }
 
-/// The samples of a data set that is made in memory.
+/// The facts of the samples of a data set.
 pub(super) fn scan_dataset(name: &str, dataset: &dyn SegmentationDataset) -> SplitScan {
     let pairs: Vec<PairScan> = (0..dataset.len())
         .into_par_iter()
@@ -161,7 +161,7 @@ fn image_facts(path: &Path) -> Result<ImageFacts, String> {
     Ok(ImageFacts { width, height, content: fingerprint(width, height, image.as_raw()) })
 }
 
-/// Reads a label file as training does, and where that refuses it, finds out why.
+/// Reads a label file as training does; for a file that training refuses, finds out why.
 fn label_facts(path: &Path) -> Result<LabelFacts, String> {
     let (colour, depth) = png_kind(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let without_values = |kind| -> Result<LabelFacts, String> {
@@ -183,13 +183,13 @@ fn label_facts(path: &Path) -> Result<LabelFacts, String> {
             let [height, width] = labels.size();
             Ok(label_values(width as u32, height as u32, kind, labels.as_slice()))
         }
-        // A sound picture of 16 bits that is refused has values that no label can have.
+        // Training refuses 16 bits only for values above 255.
         Err(_) if depth == png::BitDepth::Sixteen => without_values(LabelKind::Grey16),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// What the header of a PNG says about its pixels.
+/// Colour type and bit depth by the header of a PNG file.
 fn png_kind(path: &Path) -> Result<(png::ColorType, png::BitDepth), png::DecodingError> {
     let reader = png::Decoder::new(BufReader::new(File::open(path)?)).read_info()?;
     Ok((reader.info().color_type, reader.info().bit_depth))
@@ -201,7 +201,7 @@ fn label_values(width: u32, height: u32, kind: LabelKind, values: &[u8]) -> Labe
     LabelFacts { width, height, kind, counts, content: fingerprint(width, height, values) }
 }
 
-/// Equal for equal content. 64 bits: among a million images the chance of a false pair is one in ten million.
+/// A hash of the content. With 64 bits, the probability of a false pair among a million images is 3e-8.
 pub(super) fn fingerprint(width: u32, height: u32, bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (width, height).hash(&mut hasher);
@@ -209,9 +209,9 @@ pub(super) fn fingerprint(width: u32, height: u32, bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The entries of a folder in order of their names, without hidden ones.
+/// The entries of a folder, sorted, without hidden ones.
 fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckError> {
-    let error = |reason| CheckError::List { path: folder.to_owned(), reason };
+    let error = |reason| CheckError::Io { path: folder.to_owned(), reason };
     let mut entries =
         std::fs::read_dir(folder).map_err(error)?.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(error)?;
     entries.retain(|path| !file_name(path).starts_with('.'));
@@ -219,7 +219,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckError> {
     Ok(entries)
 }
 
-/// The files of a folder; none when it does not exist.
+/// The files of a folder; none for a folder that does not exist.
 fn list_files(folder: &Path) -> Result<Vec<PathBuf>, CheckError> {
     let mut entries = if folder.is_dir() { list(folder)? } else { Vec::new() };
     entries.retain(|path| path.is_file());

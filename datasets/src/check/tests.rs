@@ -1,4 +1,4 @@
-//! The rules on facts made by hand; real files are checked through the command line in `tests/cli_check_data.rs`.
+//! Tests of the rules on constructed facts; `tests/cli_check_data.rs` checks real files through the program.
 
 use super::judge::judge;
 use super::scan::{FolderScan, ImageFacts, LabelFacts, LabelKind, PairScan, SplitScan};
@@ -29,7 +29,7 @@ fn found(report: &CheckReport, wanted: FindingKind) -> Option<Severity> {
 }
 
 #[test]
-fn every_label_trap_is_told_from_its_neighbours() {
+fn every_mistake_in_label_values_is_told_apart() {
     use FindingKind::{BinaryMask, LabelsStartAtOne, ReduceZeroDropsClass, ValueOutOfRange, ZeroNeverUsed};
     let traps = [BinaryMask, LabelsStartAtOne, ValueOutOfRange, ReduceZeroDropsClass, ZeroNeverUsed];
     let cases: [(&[usize], usize, bool, Option<FindingKind>); 14] = [
@@ -56,7 +56,7 @@ fn every_label_trap_is_told_from_its_neighbours() {
 }
 
 #[test]
-fn counts_are_those_that_training_sees() {
+fn classes_are_counted_after_reduce_zero_label() {
     let report = check(&[0, 1, 2, 3], 3, true);
     let split = &report.splits[0];
     assert_eq!(split.ignored_pixels, 1024);
@@ -74,7 +74,7 @@ fn errors_come_first_and_strict_counts_warnings() {
 }
 
 #[test]
-fn the_same_image_in_two_splits_is_noticed_once() {
+fn an_image_in_two_splits_is_one_finding() {
     let splits = vec![split("training", 7, &[0, 1]), split("validation", 7, &[0, 1])];
     let scan = FolderScan { splits, missing: Vec::new(), stray_images: 0 };
     let report = judge(None, scan, &CheckOptions { num_classes: Some(2), ..CheckOptions::default() });
@@ -84,7 +84,7 @@ fn the_same_image_in_two_splits_is_noticed_once() {
 }
 
 #[test]
-fn without_a_class_list_the_labels_decide() {
+fn without_a_class_list_the_largest_label_gives_the_number_of_classes() {
     let scan = FolderScan { splits: vec![split("training", 1, &[0, 4, 255])], missing: Vec::new(), stray_images: 0 };
     let report = judge(None, scan, &CheckOptions::default());
     assert_eq!(report.num_classes, 5);

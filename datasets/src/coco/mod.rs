@@ -12,13 +12,19 @@
 
 mod annotations;
 mod classes;
+mod config;
 mod dataset;
+mod error;
 mod evaluator;
+mod report;
 mod results;
 
 pub use classes::classes;
+pub use config::{EvalConfig, IouType};
 pub use dataset::{CocoDataset, CocoOptions, Dropped};
-pub use evaluator::{Curve, EvalConfig, EvalError, EvalReport, IouType, STAT_NAMES, evaluate};
+pub use error::EvalError;
+pub use evaluator::evaluate;
+pub use report::{Curve, EvalReport, STAT_NAMES};
 pub use results::{ResultEntry, read_results, to_results, write_results};
 
 /// Intersection over union of every detection with every ground truth box, `[detections, truth]`, row-major. Boxes are

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use vmamba_types::{Detection, Rle, Segmentation};
 
 use super::annotations::{RawSegmentation, read_json, to_box};
-use super::evaluator::{EvalError, IouType};
+use super::config::IouType;
+use super::error::EvalError;
 use crate::error::{AnnotationProblem, DataError};
 use crate::ground_truth::GroundTruth;
 

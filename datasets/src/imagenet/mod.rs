@@ -1,13 +1,12 @@
-//! Folders of ImageNet's layout: a folder of images for every class.
+//! Folders of the ImageNet layout: one folder of images for each class.
 //!
 //! ```text
 //! root/<class>/…/name.JPEG                 or
-//! root/<split>/<class>/…/name.JPEG         any picture format
+//! root/<split>/<class>/…/name.JPEG         any image format
 //! ```
 //!
-//! Classes are counted in the order of their folders' names, which for ImageNet are synsets, as torchvision's `ImageFolder` does it, or in
-//! the order of a [class list](ImageFolder::open). Pictures are read as everywhere in this crate, so, unlike in torchvision, turned as their
-//! EXIF orientation says. Hidden files and folders are left out.
+//! Class indices follow the sorted names of the folders (synsets in ImageNet), as in torchvision's `ImageFolder`, or the order of a
+//! [class list](ImageFolder::open). Unlike in torchvision, the EXIF orientation of a photo is applied. Hidden files and folders are skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,57 +16,57 @@ use image::RgbImage;
 use crate::error::DataError;
 use crate::image_io::{self, IMAGE_ENDINGS};
 
-/// Folders inside a class's folder may be nested this deep; links may make a circle.
+/// Deepest nesting of folders inside the folder of a class; a symbolic link may lead back to its parent.
 const DEPTH: usize = 8;
 
-/// A class of images.
+/// A class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageClass {
-    /// The name of its folder; for ImageNet its synset.
+    /// The name of its folder; in ImageNet its synset.
     pub folder: String,
-    /// What people call it; its folder's name where no list tells.
+    /// Its readable name; that of its folder without a class list.
     pub name: String,
 }
 
 /// An image with its class.
 #[derive(Clone, Debug)]
 pub struct ClassificationSample {
-    /// The picture, 8 bits a channel.
+    /// The image, 8 bits a channel.
     pub image: RgbImage,
-    /// Index of its class.
+    /// Class index.
     pub label: usize,
 }
 
-/// A folder of images for every class. Images are read when asked for, possibly from several threads at once.
+/// One folder of images for each class. Images are read on demand, possibly from several threads at once.
 #[derive(Clone, Debug)]
 #[expect(clippy::len_without_is_empty, reason = "an empty data set cannot be opened")]
 pub struct ImageFolder {
     root: PathBuf,
     classes: Vec<ImageClass>,
-    /// Every image with the index of its class, by class and then by name.
+    /// Every image with its class index, sorted by class and then by path.
     images: Vec<(PathBuf, usize)>,
 }
 
 impl ImageFolder {
-    /// Opens the folder `root/<split>` if there is one, else `root` itself.
+    /// Opens the folder `root/<split>` if it exists, else `root` itself.
     ///
-    /// `list` is a text file with a class a line, the index being the line's: the name of the class's folder, then, after a tab or space,
-    /// what people call it (the layout of ImageNet's `LOC_synset_mapping.txt`). With a list, classes without a folder have no images, so
-    /// that a part of a data set can be looked at.
+    /// `list` is a text file with one class a line, in the order of the class indices: the name of its folder, then, after a tab or space,
+    /// its readable name (the layout of ImageNet's `LOC_synset_mapping.txt`). A listed class without a folder has no images, so that a part
+    /// of a data set can be used.
     ///
     /// # Errors
-    /// When there is no such folder, no folder of a class in it, no image in one of them, or when the list is empty, names a class twice,
-    /// or lacks one of the folders.
+    /// When the folder does not exist or has no folders of classes, a class has no image, or the list is empty, names a class twice, or
+    /// lacks one of the folders.
     pub fn open(root: &Path, split: &str, list: Option<&Path>) -> Result<Self, DataError> {
         let below = root.join(split);
         let root = if below.is_dir() { below } else { root.to_owned() };
         if !root.is_dir() {
-            return Err(DataError::layout(&root, "no such folder; expected one with a folder of images for every class"));
+            return Err(DataError::layout(&root, "no such folder; expected a folder with one folder of images for each class"));
         }
         let (folders, _) = entries(&root)?;
         let folders: BTreeMap<String, PathBuf> = folders.into_iter().map(|path| (file_name(&path), path)).collect();
         if folders.is_empty() {
-            return Err(DataError::layout(&root, "no folder of a class in this folder; expected <class>/<image> below it"));
+            return Err(DataError::layout(&root, "there is no folder of a class in this folder; expected <class>/<image>"));
         }
         let classes = match list {
             Some(list) => read_list(list, &folders, &root)?,
@@ -79,19 +78,19 @@ impl ImageFolder {
             let before = images.len();
             collect(folder, label, DEPTH, &mut images)?;
             if images.len() == before {
-                let message = format!("no image in the folder of this class (looked for {})", IMAGE_ENDINGS.join(", "));
+                let message = format!("there is no image in the folder of this class (looked for {})", IMAGE_ENDINGS.join(", "));
                 return Err(DataError::layout(folder, message));
             }
         }
         Ok(Self { root, classes, images })
     }
 
-    /// The folder that holds the folders of the classes.
+    /// The folder with the folders of the classes.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The classes that labels count.
+    /// The classes by class index.
     pub fn classes(&self) -> &[ImageClass] {
         &self.classes
     }
@@ -101,27 +100,28 @@ impl ImageFolder {
         self.images.len()
     }
 
-    /// The file of image `index` and its label.
+    /// The file of image `index` and its class index.
     pub fn image(&self, index: usize) -> Option<(&Path, usize)> {
         self.images.get(index).map(|(path, label)| (path.as_path(), *label))
     }
 
-    /// Reads image `index`, below [`ImageFolder::len`].
+    /// Reads image `index`, counted from 0.
     ///
     /// # Errors
-    /// When the file is missing, no picture, or damaged.
+    /// When `index` is not below [`ImageFolder::len`], or the file is missing, not an image, or damaged.
     pub fn get(&self, index: usize) -> Result<ClassificationSample, DataError> {
         let Some((path, label)) = self.image(index) else {
-            return Err(DataError::layout(&self.root, format!("image {index} of {}", self.len())));
+            return Err(DataError::NoSuchSample { index, len: self.len() });
         };
         Ok(ClassificationSample { image: image_io::read_rgb(path)?, label })
     }
 }
 
-/// The images in and below a folder of any layout, in the order of their paths, folder by folder. Hidden files and folders are left out.
+/// The images in and below a folder of any layout, sorted, the images of a folder before those of its folders. Hidden files and folders are
+/// skipped.
 ///
 /// # Errors
-/// When there is no such folder or no image in it.
+/// When the folder does not exist or holds no image.
 pub fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     if !root.is_dir() {
         return Err(DataError::layout(root, "no such folder"));
@@ -129,22 +129,28 @@ pub fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut images = Vec::new();
     collect(root, 0, DEPTH, &mut images)?;
     if images.is_empty() {
-        return Err(DataError::layout(root, format!("no image in or below this folder (looked for {})", IMAGE_ENDINGS.join(", "))));
+        return Err(DataError::layout(
+            root,
+            format!("there is no image in or below this folder (looked for {})", IMAGE_ENDINGS.join(", ")),
+        ));
     }
     Ok(images.into_iter().map(|(path, _)| path).collect())
 }
 
-/// The images of a class in and below a folder.
+/// Collects the images of a class in and below a folder.
 fn collect(folder: &Path, label: usize, depth: usize, images: &mut Vec<(PathBuf, usize)>) -> Result<(), DataError> {
     if depth == 0 {
-        return Err(DataError::layout(folder, format!("folders are nested more than {DEPTH} deep; does a link lead back?")));
+        return Err(DataError::layout(
+            folder,
+            format!("folders are nested more than {DEPTH} deep; does a symbolic link lead back to a parent?"),
+        ));
     }
     let (folders, files) = entries(folder)?;
     images.extend(files.into_iter().map(|path| (path, label)));
     folders.iter().try_for_each(|folder| collect(folder, label, depth - 1, images))
 }
 
-/// The folders and the images in a folder, by name.
+/// The folders and the images in a folder, each sorted.
 fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
     let io = |source| DataError::io(folder, source);
     let (mut folders, mut images) = (Vec::new(), Vec::new());
@@ -165,7 +171,7 @@ fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
     Ok((folders, images))
 }
 
-/// The classes of a list; `folders` are those below `root`.
+/// Reads a class list and compares it with the `folders` in `root`.
 fn read_list(list: &Path, folders: &BTreeMap<String, PathBuf>, root: &Path) -> Result<Vec<ImageClass>, DataError> {
     let text = std::fs::read_to_string(list).map_err(|source| DataError::io(list, source))?;
     let mut classes = Vec::new();
@@ -173,12 +179,12 @@ fn read_list(list: &Path, folders: &BTreeMap<String, PathBuf>, root: &Path) -> R
     for (number, line) in text.lines().enumerate().map(|(number, line)| (number + 1, line.trim())).filter(|(_, line)| !line.is_empty()) {
         let (folder, name) = match line.split_once('\t') {
             Some((folder, name)) => (folder.trim(), name.trim()),
-            // A folder's name may have spaces.
+            // The name of a folder may contain spaces.
             None if folders.contains_key(line) => (line, line),
             None => line.split_once(char::is_whitespace).map_or((line, line), |(folder, name)| (folder, name.trim())),
         };
         if !known.insert(folder) {
-            return Err(DataError::layout(list, format!("line {number}: the class {folder} is listed twice")));
+            return Err(DataError::layout(list, format!("line {number}: the class `{folder}` is listed twice")));
         }
         classes.push(ImageClass { folder: folder.to_owned(), name: name.to_owned() });
     }
@@ -186,7 +192,7 @@ fn read_list(list: &Path, folders: &BTreeMap<String, PathBuf>, root: &Path) -> R
         return Err(DataError::layout(list, "the class list is empty"));
     }
     match folders.keys().find(|folder| !known.contains(folder.as_str())) {
-        Some(folder) => Err(DataError::layout(list, format!("the class list lacks the folder {folder} of {}", root.display()))),
+        Some(folder) => Err(DataError::layout(list, format!("the class list lacks the folder `{folder}` of {}", root.display()))),
         None => Ok(classes),
     }
 }
@@ -222,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_counted_in_the_order_of_their_folders() {
+    fn class_indices_follow_the_names_of_the_folders() {
         let names = ["n02/b.JPEG", "n02/a.png", "n01/images/x.jpg", "n10/y.webp", ".git/z.png"];
         let expected = [("n01/images/x.jpg", 0), ("n02/a.png", 1), ("n02/b.JPEG", 1), ("n10/y.webp", 2)];
         let expected = expected.map(|(name, label)| (name.to_owned(), label));
@@ -242,8 +248,8 @@ mod tests {
         assert_eq!(names, ["tench, Tinca tinca", "goldfish", "Granny Smith"]);
         assert_eq!(found(&data), [("n02/a.png".to_owned(), 0), ("Granny Smith/b.png".to_owned(), 2)]);
         for (list, parts) in [
-            ("n02\n", ["list.txt", "lacks the folder Granny Smith"]),
-            ("n02 a\nn02 b\n", ["line 2", "n02 is listed twice"]),
+            ("n02\n", ["list.txt", "lacks the folder `Granny Smith`"]),
+            ("n02 a\nn02 b\n", ["line 2", "`n02` is listed twice"]),
             ("\n", ["list.txt", "empty"]),
         ] {
             let error = open(&root, Some(list)).unwrap_err().to_string();
@@ -252,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn an_error_names_the_missing_folder_or_image() {
         let error = |root: &tempfile::TempDir| open(root, None).unwrap_err().to_string();
         assert!(error(&folder(&[])).contains("no folder of a class"));
         assert!(error(&folder(&["stray.png"])).contains("no folder of a class"));
@@ -266,7 +272,7 @@ mod tests {
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink(root.path().join("a"), root.path().join("a/circle")).unwrap();
-            assert!(error(&root).contains("does a link lead back"), "{}", error(&root));
+            assert!(error(&root).contains("does a symbolic link lead back"), "{}", error(&root));
         }
     }
 }

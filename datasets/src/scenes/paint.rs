@@ -1,30 +1,30 @@
-//! One scene from its random numbers: stuff from back to front, then the things in z-order, then light and sensor noise.
+//! Paints a scene: stuff from back to front, then the things in z-order, then light and sensor noise.
 
 use super::random::{SceneRng, direction, ease, hash, smooth_noise};
 use super::shape::Shape;
 use super::texture::{Colour, Pattern, Surface, blend, family_hue, hsv};
 use super::{BALL, CRATE, GEM, GROUND, HILL, RING, SKY, STAR, SceneConfig};
 
-/// The id of pixels where no thing stands.
+/// The id of pixels without a thing.
 pub(super) const NO_THING: u8 = u8::MAX;
 
-/// Share of an object's pixels that later objects must leave visible, and how often a place is tried before the object is left out.
+/// Smallest share of a thing that later things must leave visible, and the number of places that are tried before a thing is left out.
 const MIN_VISIBLE: f32 = 0.35;
 const PLACEMENTS: u32 = 6;
 
-/// A painted scene: picture and maps, all row by row.
+/// A painted scene: image and maps, all row-major.
 pub(super) struct Canvas {
     /// RGB bytes, `height * width * 3`.
     pub(super) rgb: Vec<u8>,
-    /// Class of the stuff behind the things.
+    /// Class of the stuff at every pixel, things ignored.
     pub(super) stuff: Vec<u8>,
-    /// Index into `things`, or [`NO_THING`].
+    /// Index into `things` at every pixel, or [`NO_THING`].
     pub(super) thing: Vec<u8>,
     /// Classes of the things, from back to front.
     pub(super) things: Vec<u8>,
 }
 
-/// An object at its place, with its rotation.
+/// A thing with its position and rotation.
 struct Thing {
     class: u8,
     shape: Shape,
@@ -47,7 +47,7 @@ pub(super) fn paint(config: &SceneConfig, index: u64) -> Canvas {
     let mut things = Vec::new();
     let wanted = rng.integer(config.min_objects, config.max_objects);
     let mut areas: Vec<usize> = Vec::new();
-    // Later objects are nearer: they are drawn over earlier ones and tend to stand lower and larger.
+    // Later things are nearer: they hide earlier ones and tend to be lower in the image and larger.
     for order in 0..wanted {
         let depth = (order + 1) as f32 / wanted as f32;
         for _ in 0..PLACEMENTS {
@@ -117,7 +117,7 @@ fn paint_stuff(colours: &mut [Colour], stuff: &mut [u8], width: usize, height: u
                 stuff[at] = HILL;
                 colours[at] = hill.colour(fx, fy);
             } else {
-                // Clouds are wider than high.
+                // Clouds are wider than they are high.
                 let cloud = smooth_noise(fx / (0.32 * side), fy / (0.14 * side), cloud_salt);
                 colours[at] = blend(sky, [248.0, 246.0, 243.0], cloudiness * ease(((cloud - 0.45) * 2.2).clamp(0.0, 1.0)));
             }
@@ -125,7 +125,7 @@ fn paint_stuff(colours: &mut [Colour], stuff: &mut [u8], width: usize, height: u
     }
 }
 
-/// A pixel of a thing's surroundings: position, own coordinates and signed distance to the outline.
+/// A pixel that a thing may cover: index, coordinates on the axes of the thing, and signed distance to its outline.
 struct Pixel {
     at: usize,
     u: f32,
@@ -134,12 +134,12 @@ struct Pixel {
 }
 
 impl Thing {
-    /// Draws class, form, place and looks. `depth` is near 0 at the back and 1 in front.
+    /// Draws class, shape, position and surface. `depth` is near 0 at the back and 1 in front.
     fn draw(width: usize, height: usize, depth: f32, rng: &mut SceneRng) -> Self {
         let side = width.min(height) as f32;
         let class = [BALL, CRATE, STAR, RING, GEM][rng.below(5) as usize];
         let radius = side * rng.between(0.09, 0.17) * (0.85 + 0.55 * depth);
-        // Pattern size follows the picture, not the object: far objects show fewer fields, but fields one can still see.
+        // The size of a pattern follows the image, not the thing: a far thing shows fewer fields, but each stays visible.
         let field = (side * rng.between(0.034, 0.05)).max(3.0);
         let squash = rng.between(0.7, 1.0);
         let bright = rng.between(0.75, 1.0);
@@ -164,7 +164,7 @@ impl Thing {
             Paint::Darker(share) => first.map(|c| c * share),
             Paint::Paler => blend(first, [255.0; 3], 0.8),
         };
-        // A ball is lit from above whichever way its ellipse points; everything else may lie in any direction.
+        // A ball is lit from above, so it is hardly rotated; all other things have any rotation.
         let turn = if class == BALL { rng.between(-0.06, 0.06) } else { rng.between(0.0, 1.0) };
         let (cos, sin) = direction(turn);
         let x = rng.between(0.04, 0.96) * width as f32;
@@ -172,7 +172,7 @@ impl Thing {
         Self { class, shape, surface: Surface { pattern, first, second }, x, y, cos, sin }
     }
 
-    /// The pixels that the object touches, with its soft edge.
+    /// The pixels that the thing covers, including its soft edge.
     fn pixels(&self, width: usize, height: usize) -> Vec<Pixel> {
         let reach = self.shape.reach() + 1.0;
         let range =
@@ -191,12 +191,12 @@ impl Thing {
         pixels
     }
 
-    /// Puts the object over what is there; the soft edge mixes with the background, the mask is sharp at distance 0.
+    /// Paints the thing over the canvas. The soft edge blends with the background; the mask ends at distance 0.
     fn paint(&self, pixels: &[Pixel], id: u8, width: usize, colours: &mut [Colour], thing: &mut [u8]) {
         let reach = self.shape.reach();
         for pixel in pixels {
             let cover = (0.5 - pixel.distance).min(1.0);
-            // Light from the upper left, in picture axes.
+            // Light comes from the upper left of the image.
             let (dx, dy) = ((pixel.at % width) as f32 - self.x, (pixel.at / width) as f32 - self.y);
             let light = 1.0 - 0.14 * (dx + dy) / reach;
             let own = self.surface.colour(pixel.u, pixel.v).map(|c| c * light);
@@ -208,13 +208,13 @@ impl Thing {
     }
 }
 
-/// How the second colour follows from the first.
+/// How the second colour of a surface follows from the first.
 enum Paint {
     Darker(f32),
     Paler,
 }
 
-/// Whether an object with these pixels would leave too little of an earlier one, or lies mostly outside the picture.
+/// Whether a thing with these pixels leaves too little of an earlier one visible, or lies mostly outside the image.
 fn hides_too_much(pixels: &[Pixel], thing: &[u8], areas: &[usize]) -> bool {
     if pixels.len() < 24 {
         return true;
@@ -229,7 +229,7 @@ fn hides_too_much(pixels: &[Pixel], thing: &[u8], areas: &[usize]) -> bool {
     left.iter().zip(areas).any(|(&left, &area)| (left as f32) < MIN_VISIBLE * area as f32)
 }
 
-/// Exposure, a gradient of light over the picture, a colour cast and sensor noise; gives bytes.
+/// Applies exposure, a gradient of light, a colour cast and sensor noise, and converts to bytes.
 fn expose(colours: &[Colour], width: usize, height: usize, rng: &mut SceneRng) -> Vec<u8> {
     let gain = rng.between(0.75, 1.15);
     let cast = [rng.between(0.94, 1.06), rng.between(0.96, 1.04), rng.between(0.94, 1.06)];
@@ -243,7 +243,7 @@ fn expose(colours: &[Colour], width: usize, height: usize, rng: &mut SceneRng) -
             let light = row_light * (1.0 + slope_x * (x as f32 - width as f32 * 0.5));
             let grain = hash(x as i32, y as i32, salt).to_le_bytes();
             for channel in 0..3 {
-                // Sum of two bytes: a triangular distribution around zero, part of it common to the channels.
+                // The sum of two bytes has a triangular distribution around 0; one of the bytes is common to the channels.
                 let n = (i32::from(grain[channel]) + i32::from(grain[3]) - 255) as f32 * (1.0 / 128.0);
                 rgb.push((colour[channel] * light * cast[channel] + noise * n + 0.5) as u8);
             }

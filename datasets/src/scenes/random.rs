@@ -1,17 +1,17 @@
-//! Randomness of the scenes: the same numbers on every platform, for every thread count and library version.
+//! Random numbers of the scenes, equal on every platform and for every library version.
 //!
-//! Draws are taken from ChaCha8 by our own integer arithmetic, because the `rand` crate does not promise that its distributions keep
-//! their values between versions. Angles become unit vectors through a polynomial, because `sin` and `cos` differ between C libraries
-//! and one differing bit is enough to flip a pixel.
+//! Distributions are computed here from the bits of ChaCha8, because the `rand` crate does not promise that its distributions keep their
+//! values between versions. Angles become unit vectors through a polynomial, because `sin` and `cos` differ between C libraries and one
+//! bit can flip a pixel.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Source of the decisions of one scene: what stands where, and how it looks.
+/// The random generator of one scene.
 pub(super) struct SceneRng(ChaCha8Rng);
 
 impl SceneRng {
-    /// The generator of scene `index` of the world `seed`. Scenes are independent: any of them can be made first.
+    /// The generator of scene `index` of the world `seed`. Scenes are independent of each other.
     pub(super) fn new(seed: u64, index: u64) -> Self {
         let mut key = *b"........--------vision scenes v1";
         key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -24,28 +24,28 @@ impl SceneRng {
         self.0.next_u32()
     }
 
-    /// Integer in `0..n` (0 for `n = 0`).
+    /// A uniform integer in `0..n`; 0 for `n = 0`.
     pub(super) fn below(&mut self, n: u32) -> u32 {
         ((u64::from(self.bits()) * u64::from(n)) >> 32) as u32
     }
 
-    /// Integer in `low..=high`.
+    /// A uniform integer in `low..=high`.
     pub(super) fn integer(&mut self, low: u32, high: u32) -> u32 {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    /// True in `percent` of 100 draws.
+    /// True with a probability of `percent` / 100.
     pub(super) fn chance(&mut self, percent: u32) -> bool {
         self.below(100) < percent
     }
 
-    /// Number in `[low, high)`, one of 2^24 equally spaced ones.
+    /// A uniform number in `[low, high)`, one of 2^24 equally spaced values.
     pub(super) fn between(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * ((self.bits() >> 8) as f32 * (1.0 / 16_777_216.0))
     }
 }
 
-/// 32 well mixed bits of a pixel position and a salt (the finaliser of MurmurHash3 over a linear combination).
+/// Hashes a pixel position and a salt to 32 bits (the finaliser of MurmurHash3 over a linear combination).
 #[inline]
 pub(super) fn hash(x: i32, y: i32, salt: u32) -> u32 {
     let mut h = (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77) ^ salt;
@@ -68,21 +68,21 @@ pub(super) fn smooth_noise(x: f32, y: f32, salt: u32) -> f32 {
     top + (bottom - top) * fy
 }
 
-/// The cubic `3t² - 2t³`, which starts and ends level.
+/// The cubic `3t² - 2t³`, whose slope is 0 at both ends.
 #[inline]
 pub(super) fn ease(t: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }
 
-/// `(cos, sin)` of `turn` full turns, of length one up to rounding; only multiplications, additions and one square root.
+/// `(cos, sin)` of `turn` full turns, normalised; computed with multiplications, additions and one square root only.
 pub(super) fn direction(turn: f32) -> (f32, f32) {
     let turn = turn - turn.floor();
     let quarter = (turn * 4.0).floor();
-    // Angle within the quarter, in radians around its middle: |a| <= pi/4, where these series are good to 1e-6.
+    // The angle from the middle of the quarter turn, in radians: |a| <= pi/4, where these series are accurate to 1e-6.
     let a = (turn * 4.0 - quarter - 0.5) * std::f32::consts::FRAC_PI_2;
     let s = a * (1.0 - a * a * (1.0 / 6.0 - a * a * (1.0 / 120.0)));
     let c = 1.0 - a * a * (0.5 - a * a * (1.0 / 24.0 - a * a * (1.0 / 720.0)));
-    // Rotate from the middle of the quarter (45 degrees) to its place.
+    // Rotate by the 45 degrees from the begin of the quarter turn to its middle.
     let h = std::f32::consts::FRAC_1_SQRT_2;
     let (c, s) = ((c - s) * h, (c + s) * h);
     let norm = 1.0 / (c * c + s * s).sqrt();
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draws_are_the_same_numbers_everywhere() {
+    fn a_scene_draws_the_same_numbers_again_and_another_scene_does_not() {
         let mut rng = SceneRng::new(7, 3);
         let first: Vec<u32> = (0..4).map(|_| rng.below(1000)).collect();
         let mut again = SceneRng::new(7, 3);

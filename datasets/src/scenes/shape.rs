@@ -1,10 +1,10 @@
-//! Outlines of the objects as signed distances: negative inside, zero on the border, in pixels.
+//! Outlines of things as signed distances in pixels: negative inside, 0 on the border.
 //!
-//! A signed distance gives the mask (`<= 0` at the pixel centre) and the soft edge of the picture from one number.
+//! The signed distance of a pixel centre gives both the mask (`<= 0`) and the soft edge of the image.
 
 use super::random::{SceneRng, direction};
 
-/// The geometry of an object around its own origin, in pixels.
+/// The geometry of a thing around its own origin, in pixels.
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
     /// Half axes.
@@ -13,12 +13,12 @@ pub(super) enum Shape {
     Rectangle { a: f32, b: f32 },
     /// Middle radius and half thickness of the band.
     Ring { radius: f32, half: f32 },
-    /// Closed polygon, convex or not: stars, regular and irregular polygons.
+    /// Vertices of a closed polygon: stars, regular and irregular polygons.
     Polygon { vertices: Vec<(f32, f32)> },
 }
 
 impl Shape {
-    /// A star with `points` tips: outer radius `radius`, inner radius `radius * inner`.
+    /// A star with `points` tips, outer radius `radius` and inner radius `radius * inner`.
     pub(super) fn star(points: u32, radius: f32, inner: f32) -> Self {
         let vertices = (0..2 * points)
             .map(|i| {
@@ -30,7 +30,7 @@ impl Shape {
         Self::Polygon { vertices }
     }
 
-    /// A polygon of `sides` corners whose radii vary by up to `jitter` (a fraction of `radius`).
+    /// A polygon of `sides` vertices whose distances from the origin are up to a share of `jitter` below `radius`.
     pub(super) fn polygon(sides: u32, radius: f32, jitter: f32, rng: &mut SceneRng) -> Self {
         let vertices = (0..sides)
             .map(|i| {
@@ -42,7 +42,7 @@ impl Shape {
         Self::Polygon { vertices }
     }
 
-    /// Radius of a circle around the origin that holds the whole shape.
+    /// Radius of a circle around the origin that contains the shape.
     pub(super) fn reach(&self) -> f32 {
         match self {
             Self::Ellipse { a, b } => a.max(*b),
@@ -52,7 +52,7 @@ impl Shape {
         }
     }
 
-    /// Signed distance of the point `(x, y)` to the outline; for the ellipse a first-order estimate, good near the border.
+    /// Signed distance of the point `(x, y)` to the outline. For the ellipse it is a first-order estimate, which is accurate near the border.
     pub(super) fn distance(&self, x: f32, y: f32) -> f32 {
         match self {
             Self::Ellipse { a, b } => {
@@ -60,7 +60,7 @@ impl Shape {
                 let f = u * u + v * v;
                 let (gx, gy) = (u / a, v / b);
                 let gradient = (gx * gx + gy * gy).sqrt();
-                // f/|grad f| near the border; at the centre the gradient vanishes and the short axis is the distance.
+                // f / |grad f| near the border. At the centre the gradient vanishes, and the distance is the short half axis.
                 if gradient < 1e-6 { -a.min(*b) } else { (f - 1.0) / (2.0 * gradient) }
             }
             Self::Rectangle { a, b } => {
@@ -74,7 +74,7 @@ impl Shape {
     }
 }
 
-/// Distance to the nearest edge, with the sign of the crossing number.
+/// Distance to the nearest edge; the parity of crossed edges decides the sign.
 fn polygon_distance(vertices: &[(f32, f32)], x: f32, y: f32) -> f32 {
     let Some(&last) = vertices.last() else { return f32::INFINITY };
     let mut nearest = f32::INFINITY;

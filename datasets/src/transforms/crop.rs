@@ -1,4 +1,4 @@
-//! Random crop that avoids one class filling it (mmsegmentation's `RandomCrop`).
+//! Random crop that avoids a dominant class (mmsegmentation's `RandomCrop`).
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -10,9 +10,9 @@ use super::{TransformRng, between};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CropConfig {
-    /// `[height, width]`; smaller images are padded to it after normalisation.
+    /// `[height, width]` in pixels; a smaller image is padded after normalisation.
     pub size: [usize; 2],
-    /// Another place is tried, up to ten times, while one class covers at least this share of the labelled pixels; 1 takes the first.
+    /// While one class covers at least this share of the labelled pixels, another place is drawn, up to ten times; 1 accepts the first.
     #[serde(default = "cat_max_ratio")]
     pub cat_max_ratio: f64,
 }
@@ -28,9 +28,9 @@ fn cat_max_ratio() -> f64 {
     0.75
 }
 
-/// Crops image and labels at the same random place to at most `config.size`.
+/// Crops image and labels at the same random place; a side that is smaller than the crop is kept.
 pub fn random_crop(image: &RgbImage, labels: &LabelMap, config: &CropConfig, rng: &mut TransformRng) -> (RgbImage, LabelMap) {
-    /// Tries of the reference.
+    /// How often mmsegmentation draws another place.
     const TRIES: usize = 10;
     let [height, width] = labels.size();
     let [crop_height, crop_width] = [config.size[0].min(height), config.size[1].min(width)];
@@ -59,7 +59,7 @@ pub fn random_crop(image: &RgbImage, labels: &LabelMap, config: &CropConfig, rng
     (image, cropped)
 }
 
-/// Whether there are several classes and none covers too much.
+/// Whether there are at least two classes, each with less than `cat_max_ratio` of the labelled pixels.
 fn is_varied(labels: &LabelMap, cat_max_ratio: f64) -> bool {
     let mut counts = [0_u32; 256];
     labels.as_slice().iter().for_each(|label| counts[usize::from(*label)] += 1);

@@ -1,4 +1,4 @@
-//! The transforms of detection in the order of mmdetection's pipelines: images with boxes and masks.
+//! Transforms of images with boxes and masks, in the order of mmdetection's pipelines.
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -7,28 +7,29 @@ use vmamba_types::Instance;
 use super::{NetworkInput, Normalize, PhotometricConfig, TransformRng, between, fit_size, flip_image, resize_bilinear, uniform};
 use crate::sample::DetectionSample;
 
-/// Images are padded to multiples of this many pixels.
+/// Inputs are padded to multiples of this number of pixels.
 const SIZE_DIVISOR: usize = 32;
 
-/// What a training image goes through: resize (or resize, crop, resize), flip, colour. Normalisation and padding come with the batch.
+/// The transforms of a training image: resize (or resize, crop, resize), flip, colour distortion. The loader normalises and pads whole
+/// batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectionTrainPipeline {
-    /// Limits of the long and the short side, of which one pair is drawn for each image.
+    /// Limits of the long and the short side in pixels; one pair is drawn for each image.
     pub scales: Vec<[usize; 2]>,
-    /// Both limits are drawn evenly between those of the two pairs of `scales` instead (mmdetection's `RandomResize`).
+    /// Whether to draw both limits uniformly between the two pairs of `scales` instead (mmdetection's `RandomResize`).
     #[serde(default)]
     pub scale_range: bool,
-    /// A crop before the resize, for a share of the images; absent for none.
+    /// A crop before the resize, for a share of the images; no crop if absent.
     #[serde(default)]
     pub crop: Option<ResizedCropConfig>,
     /// Probability of a horizontal flip.
     #[serde(default = "half")]
     pub flip: f64,
-    /// Colour distortion; absent for none.
+    /// Colour distortion; none if absent.
     #[serde(default)]
     pub photometric: Option<PhotometricConfig>,
-    /// Mean and standard deviation.
+    /// Mean and standard deviation of the channels.
     #[serde(default)]
     pub normalize: Normalize,
 }
@@ -37,12 +38,13 @@ pub struct DetectionTrainPipeline {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResizedCropConfig {
-    /// Share of the images that are cropped.
+    /// Probability of a crop.
     #[serde(default = "half")]
     pub probability: f64,
-    /// Limits of the long and the short side before the crop, of which one pair is drawn.
+    /// Limits of the long and the short side before the crop in pixels; one pair is drawn.
     pub scales: Vec<[usize; 2]>,
-    /// Smallest and largest side of the crop, drawn for height and width apart; smaller sides are kept whole.
+    /// Smallest and largest side of the crop in pixels. Height and width are drawn independently; a smaller image is not cropped along
+    /// that side.
     pub size: [usize; 2],
 }
 
@@ -50,16 +52,16 @@ fn half() -> f64 {
     0.5
 }
 
-/// A training image before it joins a batch.
+/// A transformed training image, before normalisation and padding.
 #[derive(Clone, Debug)]
 pub struct DetectionTrainSample {
     /// The transformed image.
     pub image: RgbImage,
-    /// Its objects and crowds, in pixels of the transformed image.
+    /// Its objects and crowd regions, in pixels of the transformed image.
     pub instances: Vec<Instance>,
-    /// Where it comes from.
+    /// Name of the sample.
     pub name: String,
-    /// Its number in the annotations.
+    /// Its image id in annotations and results.
     pub image_id: i64,
 }
 
@@ -69,10 +71,10 @@ impl DetectionTrainPipeline {
         Self { scales: vec![[1333, 800]], scale_range: false, crop: None, flip: half(), photometric: None, normalize: Normalize::default() }
     }
 
-    /// The first field that cannot be, with the reason.
+    /// Validates the limits.
     ///
     /// # Errors
-    /// When there is one.
+    /// Names the first invalid field and its allowed values.
     pub fn validate(&self) -> Result<(), String> {
         let scales = |field: &str, scales: &[[usize; 2]]| {
             if scales.is_empty() || scales.iter().flatten().any(|side| *side == 0) {
@@ -82,18 +84,18 @@ impl DetectionTrainPipeline {
         };
         scales("scales", &self.scales)?;
         if self.scale_range && !matches!(self.scales[..], [low, high] if low[0] <= high[0] && low[1] <= high[1]) {
-            return Err(format!("scales must be the smallest and the largest pair where scale_range is set, got {:?}", self.scales));
+            return Err(format!("scales must be the smallest and the largest pair with scale_range, but is {:?}", self.scales));
         }
         if let Some(crop) = &self.crop {
             scales("crop.scales", &crop.scales)?;
             if crop.size[0] == 0 || crop.size[0] > crop.size[1] {
-                return Err(format!("crop.size must be the smallest and the largest side, got {:?}", crop.size));
+                return Err(format!("crop.size must be the smallest and the largest side, but is {:?}", crop.size));
             }
         }
         Ok(())
     }
 
-    /// Transforms a sample.
+    /// Transforms a sample; every random choice comes from `rng`.
     pub fn apply(&self, sample: DetectionSample, rng: &mut TransformRng) -> DetectionTrainSample {
         let DetectionSample { image, instances, name, image_id, .. } = sample;
         let mut state = State { image, instances };
@@ -118,13 +120,13 @@ impl DetectionTrainPipeline {
     }
 }
 
-/// One of the scales.
+/// One of the scales, drawn uniformly.
 fn draw(scales: &[[usize; 2]], rng: &mut TransformRng) -> [usize; 2] {
     let index = between(rng, 0, scales.len() as i64 - 1) as usize;
     scales.get(index).copied().unwrap_or([1, 1])
 }
 
-/// An image with its objects on the way.
+/// An image with its objects between two transforms.
 struct State {
     image: RgbImage,
     instances: Vec<Instance>,
@@ -149,7 +151,7 @@ impl State {
         }
     }
 
-    /// Cuts out a random part; objects that lie outside are gone, boxes of the others end at its border.
+    /// Crops a random part. Objects outside it are removed, the boxes of the others are clipped.
     fn crop(&mut self, [smallest, largest]: [usize; 2], rng: &mut TransformRng) {
         let [height, width] = self.size();
         let mut side = |whole: usize| between(rng, smallest.min(whole) as i64, largest.min(whole) as i64) as usize;
@@ -178,20 +180,20 @@ impl State {
     }
 }
 
-/// The part of a box inside an image of `[height, width]` pixels.
+/// Clips a box to an image of `[height, width]` pixels.
 fn clip([x0, y0, x1, y1]: [f32; 4], [height, width]: [usize; 2]) -> [f32; 4] {
     let (w, h) = (width as f32, height as f32);
     [x0.clamp(0.0, w), y0.clamp(0.0, h), x1.clamp(0.0, w), y1.clamp(0.0, h)]
 }
 
-/// What an image goes through before prediction: resize, normalise, pad.
+/// The transforms of a test image: resize, normalise, pad.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectionTestPipeline {
-    /// Limits of the long and the short side, keeping the ratio; absent to keep the size of the file.
+    /// Limits of the long and the short side in pixels; the ratio is kept. The size of the file if absent.
     #[serde(default)]
     pub scale: Option<[usize; 2]>,
-    /// Mean and standard deviation.
+    /// Mean and standard deviation of the channels.
     #[serde(default)]
     pub normalize: Normalize,
 }
@@ -202,7 +204,7 @@ impl DetectionTestPipeline {
         Self { scale: Some([1333, 800]), normalize: Normalize::default() }
     }
 
-    /// The network's input for an image, and its `[height, width]` without the padding.
+    /// The network's input for an image, and the `[height, width]` of the resized image without padding.
     pub fn apply(&self, image: &RgbImage) -> (NetworkInput, [usize; 2]) {
         let original = [image.height() as usize, image.width() as usize];
         let size = self.scale.map_or(original, |limits| fit_size(original, limits));
@@ -218,7 +220,7 @@ impl DetectionTestPipeline {
     }
 }
 
-/// `[height, width]` of the smallest input that holds an image.
+/// `[height, width]` of the smallest input that holds an image of `size` = `[height, width]`.
 pub fn padded_size(size: [usize; 2]) -> [usize; 2] {
     size.map(|side| side.next_multiple_of(SIZE_DIVISOR))
 }
@@ -230,7 +232,7 @@ mod tests {
     use super::*;
     use vmamba_types::{InstanceMask, MaskPatch, Segmentation};
 
-    /// A picture whose red and green channels are the position, with a rectangle as object and a crowd.
+    /// An image whose red and green channels are the position, with two rectangles as objects and a crowd region.
     fn sample() -> DetectionSample {
         let image = RgbImage::from_fn(120, 80, |x, y| image::Rgb([x as u8 * 2, y as u8 * 3, 0]));
         let object = |x0: f64, y0: f64, x1: f64, y1: f64, crowd| {
@@ -274,22 +276,22 @@ mod tests {
                 assert!(x0 >= 0.0 && y0 >= 0.0 && x1 <= size[1] as f32 && y1 <= size[0] as f32 && x0 < x1 && y0 < y1, "seed {seed}");
                 let patch = mask.patch();
                 if patch.bits.is_empty() {
-                    // Less than a pixel of it is left.
+                    // Less than a pixel of the object is left.
                     assert!((x1 - x0).min(y1 - y0) < 3.0, "seed {seed}: {:?}", instance.bbox);
                     continue;
                 }
-                // The nearest neighbour moves an edge by up to a source pixel at each of two resizes.
+                // Nearest neighbour moves an edge by up to a source pixel at each of the two resizes.
                 for (a, b) in extent(&patch).iter().zip(instance.bbox) {
                     assert!((a - b).abs() <= 4.0, "seed {seed}: mask {:?}, box {:?}", extent(&patch), instance.bbox);
                 }
             }
         }
-        assert!(cropped > 5, "crops must lose objects at times");
+        assert!(cropped > 5, "some crops must lose objects");
     }
 
     #[test]
-    fn the_picture_moves_with_the_boxes() {
-        // Without interpolation in the way: only flip and crop.
+    fn the_image_moves_with_the_boxes() {
+        // No resize, so that pixels are not interpolated.
         for seed in 0..50 {
             let pipeline = DetectionTrainPipeline { scales: vec![[120, 80]], crop: None, ..pipeline() };
             let result = pipeline.apply(sample(), &mut TransformRng::seed_from_u64(seed));
@@ -301,14 +303,14 @@ mod tests {
     }
 
     #[test]
-    fn a_result_depends_on_the_generator_alone() {
+    fn equal_generators_give_equal_samples() {
         let run = || pipeline().apply(sample(), &mut TransformRng::seed_from_u64(11));
         let (a, b) = (run(), run());
         assert_eq!((a.image, a.instances), (b.image, b.instances));
     }
 
     #[test]
-    fn test_images_are_padded_and_know_their_size() {
+    fn test_images_are_padded_and_return_their_size() {
         let pipeline = DetectionTestPipeline { scale: Some([1333, 50]), normalize: Normalize::default() };
         let (input, size) = pipeline.apply(&sample().image);
         assert_eq!((size, input.size), ([50, 75], [64, 96]));
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_scales_gives_every_short_side_in_it_and_no_other() {
+    fn a_range_of_scales_gives_every_short_side_inside_and_no_other() {
         let pipeline = DetectionTrainPipeline { scales: vec![[300, 60], [300, 64]], scale_range: true, crop: None, ..pipeline() };
         let heights: std::collections::BTreeSet<u32> =
             (0..100).map(|seed| pipeline.apply(sample(), &mut TransformRng::seed_from_u64(seed)).image.height()).collect();
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_cannot_be_are_named() {
+    fn an_invalid_setting_is_named() {
         let wrong = |change: fn(&mut DetectionTrainPipeline)| {
             let mut pipeline = pipeline();
             change(&mut pipeline);

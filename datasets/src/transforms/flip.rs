@@ -3,12 +3,12 @@
 use image::RgbImage;
 use vmamba_types::LabelMap;
 
-/// Mirrors an image left to right.
+/// Flips an image horizontally.
 pub fn flip_image(image: &RgbImage) -> RgbImage {
     image::imageops::flip_horizontal(image)
 }
 
-/// Mirrors labels left to right.
+/// Flips a label map horizontally.
 pub fn flip_labels(labels: &LabelMap) -> LabelMap {
     let [height, width] = labels.size();
     let rows = labels.as_slice().chunks_exact(width.max(1));

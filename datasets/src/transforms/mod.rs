@@ -1,5 +1,5 @@
-//! What happens to an image and its labels or objects on the way to the network, as mmsegmentation 1.2.2 and mmdetection 3.3.0 do it; for
-//! classifiers as torchvision does it on Pillow images.
+//! Transforms of images, labels and objects between the data set and the network. Segmentation follows mmsegmentation 1.2.2, detection
+//! mmdetection 3.3.0, classification torchvision on Pillow images.
 
 mod classification;
 mod crop;
@@ -23,22 +23,22 @@ pub use resize::{fit_size, resize_bilinear, resize_nearest, scaled_size};
 
 use rand_chacha::ChaCha8Rng;
 
-/// The generator of all random transforms: small, fast, and the same on every platform.
+/// The random generator of all transforms; it draws the same numbers on every platform.
 pub type TransformRng = ChaCha8Rng;
 
-/// A fraction in [0, 1) with 53 random bits.
+/// A uniform number in [0, 1) with 53 random bits.
 pub(crate) fn uniform(rng: &mut TransformRng) -> f64 {
     use rand::Rng;
     (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// A number in `low..=high`.
+/// A uniform integer in `low..=high`.
 pub(crate) fn between(rng: &mut TransformRng, low: i64, high: i64) -> i64 {
     let span = (high - low + 1).max(1) as f64;
     low + (uniform(rng) * span) as i64
 }
 
-/// Heads or tails.
+/// True with probability one half.
 pub(crate) fn coin(rng: &mut TransformRng) -> bool {
     uniform(rng) < 0.5
 }

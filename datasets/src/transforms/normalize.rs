@@ -1,26 +1,26 @@
-//! From 8-bit pixels to the network's input.
+//! Normalisation: from 8-bit pixels to the network's input.
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-/// Mean and standard deviation of the channels, in RGB order and levels of 0 to 255.
+/// Mean and standard deviation of the channels, in RGB order and in levels of 0 to 255.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Normalize {
-    /// Subtracted.
+    /// The mean, which is subtracted.
     pub mean: [f32; 3],
-    /// Divided by.
+    /// The standard deviation, by which the difference is divided.
     pub std: [f32; 3],
 }
 
 impl Default for Normalize {
-    /// ImageNet's.
+    /// The statistics of ImageNet.
     fn default() -> Self {
         Self { mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] }
     }
 }
 
-/// A normalised image.
+/// A normalised and padded image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkInput {
     /// `[3, height, width]`, RGB.
@@ -30,7 +30,7 @@ pub struct NetworkInput {
 }
 
 impl Normalize {
-    /// Normalises an image and pads it with zeros at the bottom and the right to at least `size`.
+    /// Normalises an image and pads it with zeros at the bottom and on the right to at least `size` = `[height, width]`.
     pub fn apply(&self, image: &RgbImage, size: [usize; 2]) -> NetworkInput {
         let (image_width, image_height) = (image.width() as usize, image.height() as usize);
         let [height, width] = [size[0].max(image_height), size[1].max(image_width)];

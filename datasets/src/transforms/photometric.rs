@@ -1,8 +1,8 @@
-//! Photometric distortion (SSD; mmsegmentation's `PhotoMetricDistortion`): brightness, contrast, saturation and hue, each with
-//! probability one half, contrast either before or after the colours.
+//! Photometric distortion (from SSD; mmsegmentation's `PhotoMetricDistortion`): brightness, contrast, saturation and hue, each with
+//! probability one half. Contrast comes first or last, also with probability one half.
 //!
-//! Hue and saturation are changed in OpenCV's 8-bit HSV, hue in steps of two degrees. The way there is OpenCV's fixed-point arithmetic; the
-//! way back is computed in float and may differ from its vectorised version by one level.
+//! Hue and saturation are changed in OpenCV's 8-bit HSV, where hue has steps of two degrees. RGB to HSV is OpenCV's fixed point; HSV to RGB
+//! is computed in float and may differ from OpenCV's vectorised version by one level.
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -13,13 +13,13 @@ use super::{TransformRng, between, coin, uniform};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PhotometricConfig {
-    /// Brightness is shifted by up to this many levels.
+    /// Largest shift of the brightness, in levels.
     pub brightness_delta: f64,
-    /// Contrast factor, lowest and highest.
+    /// Smallest and largest factor of the contrast.
     pub contrast: [f64; 2],
-    /// Saturation factor, lowest and highest.
+    /// Smallest and largest factor of the saturation.
     pub saturation: [f64; 2],
-    /// Hue is turned by up to this many steps of two degrees.
+    /// Largest rotation of the hue, in steps of two degrees.
     pub hue_delta: i64,
 }
 
@@ -48,12 +48,12 @@ impl PhotometricConfig {
             contrast(image, rng);
         }
         let saturation = coin(rng).then(|| range(rng, self.saturation));
-        // The reference draws the hue with an exclusive upper end.
+        // mmsegmentation excludes the upper end of the hue.
         let hue = coin(rng).then(|| between(rng, -self.hue_delta, self.hue_delta - 1));
         if saturation.is_some() || hue.is_some() {
             for pixel in image.pixels_mut() {
                 let mut rgb = pixel.0;
-                // The reference goes through 8-bit RGB between the two.
+                // mmsegmentation converts to 8-bit RGB between the two.
                 if let Some(alpha) = saturation {
                     let [h, s, v] = to_hsv(rgb);
                     rgb = from_hsv([h, saturate(f64::from(s) * alpha), v]);
@@ -71,18 +71,18 @@ impl PhotometricConfig {
     }
 }
 
-/// Truncates to a level, as numpy's `astype(uint8)` after clipping.
+/// Clips to 0 to 255 and truncates, as numpy's `clip` and `astype(uint8)`.
 fn saturate(value: f64) -> u8 {
     value.clamp(0.0, 255.0) as u8
 }
 
-/// `value * alpha + beta` for every channel.
+/// Replaces every channel value by `value * alpha + beta`.
 fn convert(image: &mut RgbImage, alpha: f64, beta: f64) {
     let table: [u8; 256] = std::array::from_fn(|level| saturate(f64::from(level as f32 * alpha as f32 + beta as f32)));
     image.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
 }
 
-/// OpenCV's 8-bit conversion: hue 0 to 179, saturation and value 0 to 255, divisions as products with 12 fractional bits.
+/// OpenCV's 8-bit RGB to HSV: hue 0 to 179, saturation and value 0 to 255; divisions are products with 12 fractional bits.
 fn to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
     const SHIFT: i32 = 12;
     let [r, g, b] = [r, g, b].map(i32::from);
@@ -103,7 +103,7 @@ fn to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
     [h as u8, s as u8, v as u8]
 }
 
-/// Back to RGB.
+/// 8-bit HSV to RGB.
 fn from_hsv([h, s, v]: [u8; 3]) -> [u8; 3] {
     let (h, s, v) = (f32::from(h) * (6.0 / 180.0), f32::from(s) / 255.0, f32::from(v) / 255.0);
     let sector = h.floor();
@@ -125,8 +125,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hsv_has_the_values_of_opencv() {
-        // Values of cv2.cvtColor(.., COLOR_RGB2HSV): primaries, a grey, and two mixtures.
+    fn hsv_equals_opencv() {
+        // cv2.cvtColor(.., COLOR_RGB2HSV) of the primaries, a grey, and two mixtures.
         for (rgb, hsv) in [
             ([255, 0, 0], [0, 255, 255]),
             ([0, 255, 0], [60, 255, 255]),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn there_and_back_changes_little() {
+    fn a_round_trip_through_hsv_changes_little() {
         for r in (0..256).step_by(15) {
             for g in (0..256).step_by(17) {
                 for b in (0..256).step_by(51) {

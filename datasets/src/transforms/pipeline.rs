@@ -1,4 +1,4 @@
-//! The transforms in the order of mmsegmentation's pipelines.
+//! Transforms of images with label maps, in the order of mmsegmentation's pipelines.
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -10,13 +10,13 @@ use super::{
 };
 use crate::sample::SegmentationSample;
 
-/// Random scale (mmcv's `RandomResize`).
+/// A random resize that keeps the ratio (mmcv's `RandomResize`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RandomResizeConfig {
-    /// Limits of the long and the short side at ratio 1.
+    /// Limits of the long and the short side in pixels, before the factor.
     pub scale: [usize; 2],
-    /// Lowest and highest factor of the limits.
+    /// Smallest and largest factor of the limits.
     #[serde(default = "ratio")]
     pub ratio: [f64; 2],
 }
@@ -25,22 +25,22 @@ fn ratio() -> [f64; 2] {
     [0.5, 2.0]
 }
 
-/// What a training image goes through: resize, crop, flip, colour, normalise, pad.
+/// The transforms of a training image: resize, crop, flip, colour distortion, normalise, pad.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainPipeline {
-    /// Random scale; absent to keep the size of the file.
+    /// Random resize; the size of the file if absent.
     #[serde(default)]
     pub resize: Option<RandomResizeConfig>,
-    /// Random crop, to whose size smaller images are padded.
+    /// Random crop; a smaller image is padded to its size.
     pub crop: CropConfig,
     /// Probability of a horizontal flip.
     #[serde(default = "half")]
     pub flip: f64,
-    /// Colour distortion; absent for none.
+    /// Colour distortion; none if absent.
     #[serde(default)]
     pub photometric: Option<PhotometricConfig>,
-    /// Mean and standard deviation.
+    /// Mean and standard deviation of the channels.
     #[serde(default)]
     pub normalize: Normalize,
 }
@@ -49,14 +49,14 @@ fn half() -> f64 {
     0.5
 }
 
-/// A sample ready for training.
+/// A transformed training sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainSample {
-    /// The image, of the crop's size.
+    /// The normalised image, of the size of the crop.
     pub input: NetworkInput,
-    /// Its labels, padded with 255.
+    /// Its labels, padded with [`IGNORE_LABEL`].
     pub labels: Vec<u8>,
-    /// Where it comes from.
+    /// Name of the sample.
     pub name: String,
 }
 
@@ -72,12 +72,12 @@ impl TrainPipeline {
         }
     }
 
-    /// Transforms a sample.
+    /// Transforms a sample; every random choice comes from `rng`.
     pub fn apply(&self, sample: SegmentationSample, rng: &mut TransformRng) -> TrainSample {
         let SegmentationSample { mut image, mut labels, name, original_size } = sample;
         if let Some(resize) = &self.resize {
             let ratio = resize.ratio[0] + (resize.ratio[1] - resize.ratio[0]) * uniform(rng);
-            // The reference truncates the scaled limits to whole pixels before it fits the image.
+            // mmcv truncates the scaled limits to whole pixels before it fits the image.
             let size = fit_size(original_size, resize.scale.map(|limit| (limit as f64 * ratio) as usize));
             image = resize_bilinear(&image, size);
             labels = resize_nearest(&labels, size);
@@ -104,14 +104,14 @@ fn pad_labels(labels: &LabelMap, [height, width]: [usize; 2]) -> Vec<u8> {
     padded
 }
 
-/// What an image goes through before prediction: resize and normalise, no padding.
+/// The transforms of a test image: resize and normalise, without padding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TestPipeline {
-    /// Limits of the long and the short side, keeping the ratio; absent to keep the size of the file.
+    /// Limits of the long and the short side in pixels; the ratio is kept. The size of the file if absent.
     #[serde(default)]
     pub resize: Option<[usize; 2]>,
-    /// Mean and standard deviation.
+    /// Mean and standard deviation of the channels.
     #[serde(default)]
     pub normalize: Normalize,
 }
@@ -129,7 +129,8 @@ impl TestPipeline {
         self.normalize.apply(resized.as_ref().unwrap_or(image), [0, 0])
     }
 
-    /// The input for a view of test-time augmentation: the *original* image scaled by `ratio`, as mmsegmentation 1.x does.
+    /// The network's input for a view of test-time augmentation. As in mmsegmentation 1.x, the original image is scaled by `ratio`, not
+    /// the resized one.
     pub fn apply_scaled(&self, image: &RgbImage, ratio: f64) -> NetworkInput {
         let size = scaled_size([image.height() as usize, image.width() as usize], ratio);
         self.normalize.apply(&resize_bilinear(image, size), [0, 0])
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_result_has_the_size_of_the_crop_and_depends_on_the_generator_alone() {
+    fn every_sample_has_the_size_of_the_crop_and_equal_generators_give_equal_samples() {
         for seed in 0..30 {
             let run = || pipeline().apply(sample(40 + seed as usize, 70), &mut TransformRng::seed_from_u64(seed));
             let result = run();
@@ -179,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn image_and_labels_are_cut_and_mirrored_together() {
-        // The label is a function of the column, which the red channel tells.
+    fn image_and_labels_are_cropped_and_flipped_together() {
+        // The label is a function of the column, and so is the red channel.
         let pipeline = TrainPipeline { resize: None, photometric: None, flip: 1.0, ..pipeline() };
         let result = pipeline.apply(sample(60, 90), &mut TransformRng::seed_from_u64(5));
         let normalize = Normalize::default();

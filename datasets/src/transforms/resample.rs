@@ -1,19 +1,19 @@
-//! Resizing exactly as Pillow does, because classifiers were trained and tested on its numbers.
+//! Resize as Pillow does it, bit for bit, because published classifiers were trained and tested with it.
 //!
-//! Unlike OpenCV's, Pillow's filters widen with the ratio when a picture shrinks (antialiasing). Its 8-bit path is fixed point with 22 bits
-//! of weight: first along the rows, rounded to 8 bits, then along the columns (`Resample.c`).
+//! Unlike OpenCV, Pillow widens the filter when an image shrinks (antialiasing). Its 8-bit path uses fixed point with 22 bits of weight:
+//! first along the rows, rounded to 8 bits, then along the columns (`Resample.c`).
 
 use std::ops::Range;
 
 use image::RgbImage;
 
-/// Fixed-point bits of Pillow's weights: 32 without 8 of the pixel and 2 against overflow.
+/// Fractional bits of Pillow's weights: 32 less 8 for the pixel and 2 against overflow.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
-/// Half of the width of the cubic filter, in pixels of the larger grid.
+/// Half the width of the cubic filter, in pixels of the coarser grid.
 const SUPPORT: f64 = 2.0;
 
-/// A part of a resized picture, in its pixels.
+/// A part of a resized image, in pixels of the resized image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// First row.
@@ -25,13 +25,13 @@ pub struct Window {
 }
 
 impl Window {
-    /// All of a picture of `[height, width]`.
+    /// The whole of an image of `size` = `[height, width]`.
     pub fn whole(size: [usize; 2]) -> Self {
         Self { top: 0, left: 0, size }
     }
 
-    /// The middle of a picture of `[height, width]`, at most `size` of it. Where it cannot be in the middle, it begins at the even of the
-    /// two rows or columns, as torchvision's `CenterCrop`, which rounds as Python does.
+    /// The centre crop of at most `size` = `[height, width]`. As in torchvision's `CenterCrop`, which rounds halves to even, an odd
+    /// remainder puts the begin on the even one of the two middle rows or columns.
     pub fn centre([height, width]: [usize; 2], size: [usize; 2]) -> Self {
         let size = [size[0].min(height), size[1].min(width)];
         let begin = |whole: usize, part: usize| ((whole - part) as f64 / 2.0).round_ties_even() as usize;
@@ -39,17 +39,18 @@ impl Window {
     }
 }
 
-/// `[height, width]` of an image scaled so that its shorter side is `side`, the longer one being cut to whole pixels (torchvision's
+/// `[height, width]` of an image scaled so that its shorter side is `side`; the longer side is truncated to whole pixels (torchvision's
 /// `Resize` with one number).
 pub fn shorter_side_size([height, width]: [usize; 2], side: usize) -> [usize; 2] {
     let long = |long: usize, short: usize| ((side * long) as f64 / short.max(1) as f64) as usize;
     if width <= height { [long(height, width), side] } else { [side, long(width, height)] }
 }
 
-/// Resizes to `[height, width]` with Pillow's `BICUBIC`, bit for bit, and gives `window` of the result; what lies outside is not computed.
+/// Resizes to `[height, width]` with Pillow's `BICUBIC`, bit for bit, and returns the `window` of the result. Pixels outside the window are
+/// not computed.
 ///
 /// # Panics
-/// When the window is not inside.
+/// When the window is not inside `[height, width]`.
 pub fn resize_bicubic(image: &RgbImage, [height, width]: [usize; 2], window: Window) -> RgbImage {
     let Window { top, left, size: [rows, columns] } = window;
     assert!(top + rows <= height && left + columns <= width, "resize_bicubic: {window:?} is not inside {height} x {width}");
@@ -58,7 +59,7 @@ pub fn resize_bicubic(image: &RgbImage, [height, width]: [usize; 2], window: Win
         return RgbImage::new(columns as u32, rows as u32);
     }
     let (across, down) = (taps(old_width, width, left..left + columns), taps(old_height, height, top..top + rows));
-    // Only the source rows that the window reads are stretched.
+    // The first pass resizes only the source rows that the window reads.
     let first = down.iter().map(|taps| taps.first).min().unwrap_or(0);
     let last = down.iter().map(|taps| taps.first + taps.weights.len()).max().unwrap_or(0);
     let mut stretched = Vec::with_capacity((last - first) * columns * 3);
@@ -88,21 +89,21 @@ pub fn resize_bicubic(image: &RgbImage, [height, width]: [usize; 2], window: Win
     RgbImage::from_raw(columns as u32, rows as u32, pixels).unwrap_or_default()
 }
 
-/// One half, where sums begin so that cutting the fraction rounds.
+/// One half: the start of every sum, so that truncation rounds.
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
-/// A sum of weighted pixels as a level.
+/// Converts a weighted sum to a level of 0 to 255.
 fn level(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-/// What an output position reads: neighbours from `first` on, with weights in units of 2^-22.
+/// The neighbours that an output position sums: from `first` on, with weights in units of 2^-22.
 struct Taps {
     first: usize,
     weights: Vec<i32>,
 }
 
-/// The taps of the positions `range` of an axis that goes from `old` to `new` pixels.
+/// The taps of the output positions `range` of an axis that is resized from `old` to `new` pixels.
 fn taps(old: usize, new: usize, range: Range<usize>) -> Vec<Taps> {
     let scale = old as f64 / new as f64;
     let widening = scale.max(1.0);
@@ -119,7 +120,7 @@ fn taps(old: usize, new: usize, range: Range<usize>) -> Vec<Taps> {
     range.map(at).collect()
 }
 
-/// Keys' cubic with a = -0.5, as Pillow has it (OpenCV and PyTorch's tensors take -0.75).
+/// Keys' cubic filter with a = -0.5, as in Pillow; OpenCV and PyTorch's tensors use -0.75.
 fn cubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_a_part_of_the_whole() {
+    fn a_window_equals_its_part_of_the_whole() {
         let image = picture(31, 47);
         for size in [[20, 13], [64, 90], [47, 31]] {
             let whole = resize_bicubic(&image, size, Window::whole(size));
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_size_is_the_same_picture_and_a_constant_stays_constant() {
+    fn an_unchanged_size_changes_no_pixel_and_a_constant_stays_constant() {
         let image = picture(31, 47);
         assert_eq!(resize_bicubic(&image, [47, 31], Window::whole([47, 31])), image);
         let grey = RgbImage::from_pixel(7, 5, image::Rgb([93, 0, 255]));
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_strip_costs_its_window_only() {
+    fn a_long_strip_is_resized_inside_its_window_only() {
         let strip = RgbImage::from_pixel(100_000, 1, image::Rgb([5, 6, 7]));
         let size = shorter_side_size([1, 100_000], 256);
         assert_eq!(size, [256, 25_600_000]);
@@ -170,8 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn crops_begin_where_torchvision_begins_them() {
-        // Halves go to the even row or column: 5 / 2 = 2.5 to 2, 7 / 2 = 3.5 to 4.
+    fn centre_crops_begin_as_in_torchvision() {
+        // Halves round to even: 5 / 2 = 2.5 to 2, 7 / 2 = 3.5 to 4.
         assert_eq!(Window::centre([9, 11], [4, 4]), Window { top: 2, left: 4, size: [4, 4] });
         assert_eq!(Window::centre([3, 8], [4, 4]), Window { top: 0, left: 2, size: [3, 4] });
     }

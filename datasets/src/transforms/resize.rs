@@ -1,14 +1,14 @@
-//! Resizing exactly as OpenCV does, because published weights were trained and tested on its numbers.
+//! Resize as OpenCV does it, bit for bit, because published weights were trained and tested with it.
 //!
-//! `INTER_LINEAR` on 8-bit pixels is fixed point with 11 bits of weight; a plain float interpolation differs by one level on about an
-//! eighth of the pixels. Halving both axes exactly is silently an area average there. `INTER_NEAREST` takes the floor of the scaled
+//! `INTER_LINEAR` on 8-bit pixels uses fixed point with 11 bits of weight; float interpolation differs by one level on about an eighth of
+//! the pixels. When both axes are halved exactly, OpenCV averages 2x2 blocks instead. `INTER_NEAREST` takes the floor of the scaled
 //! position rather than the nearest centre.
 
 use image::RgbImage;
 use rayon::prelude::*;
 use vmamba_types::{LabelMap, nearest_positions};
 
-/// Fixed-point one of OpenCV's weights.
+/// The weight 1 in OpenCV's fixed point.
 const ONE: f64 = 2048.0;
 
 /// `[height, width]` of an image scaled by `scale`, as mmcv's `rescale_size`: `int(side * scale + 0.5)`.
@@ -16,8 +16,8 @@ pub fn scaled_size([height, width]: [usize; 2], scale: f64) -> [usize; 2] {
     [height, width].map(|side| ((side as f64 * scale + 0.5) as usize).max(1))
 }
 
-/// `[height, width]` of an image scaled, keeping its ratio, so that its long side is at most the larger of `limits` and its short side at
-/// most the smaller.
+/// `[height, width]` of an image scaled to the largest size of its ratio whose long side is at most the larger of `limits` and whose short
+/// side is at most the smaller.
 pub fn fit_size([height, width]: [usize; 2], limits: [usize; 2]) -> [usize; 2] {
     let (long, short) = (height.max(width) as f64, height.min(width) as f64);
     let (long_limit, short_limit) = (limits[0].max(limits[1]) as f64, limits[0].min(limits[1]) as f64);
@@ -40,7 +40,7 @@ pub fn resize_bilinear(image: &RgbImage, [height, width]: [usize; 2]) -> RgbImag
     RgbImage::from_raw(width as u32, height as u32, pixels).unwrap_or_default()
 }
 
-/// The mean of every 2x2 block, halves rounded up.
+/// The mean of every 2x2 block; halves are rounded up.
 fn halve(source: &[u8], old_width: usize, pixels: &mut [u8], width: usize) {
     pixels.par_chunks_mut(width * 3).enumerate().for_each(|(y, row)| {
         let (top, bottom) = (&source[2 * y * old_width * 3..][..old_width * 3], &source[(2 * y + 1) * old_width * 3..][..old_width * 3]);
@@ -54,14 +54,15 @@ fn halve(source: &[u8], old_width: usize, pixels: &mut [u8], width: usize) {
     });
 }
 
-/// Where an output position reads: the first of two neighbours, and their weights in units of 1/2048.
+/// The two neighbours that an output position interpolates: the first, and both weights in units of 1/2048.
 #[derive(Clone, Copy)]
 struct Tap {
     low: i64,
     weights: [i32; 2],
 }
 
-/// The taps of an axis. OpenCV scales by the reciprocal of the ratio, and takes the position in double but its fraction in single precision.
+/// The taps of an axis. OpenCV multiplies by the reciprocal of the ratio, computes the position in double precision and its fraction in
+/// single precision.
 fn taps(old: usize, new: usize) -> Vec<Tap> {
     let scale = 1.0 / (new as f64 / old as f64);
     (0..new)
@@ -78,7 +79,8 @@ fn taps(old: usize, new: usize) -> Vec<Tap> {
 fn interpolate(source: &[u8], [old_height, old_width]: [usize; 2], pixels: &mut [u8], [height, width]: [usize; 2]) {
     let rows = taps(old_height, height);
     let whole = [2048, 0];
-    // Horizontally, positions beyond a border take the border pixel alone; vertically only the rows are clamped, the weights stay.
+    // Beyond the left and right borders the border pixel has weight 1; beyond the top and bottom the rows are clamped and keep their
+    // weights.
     let columns: Vec<(usize, usize, [i32; 2])> = taps(old_width, width)
         .into_iter()
         .map(|tap| match tap.low {
@@ -99,7 +101,7 @@ fn interpolate(source: &[u8], [old_height, old_width]: [usize; 2], pixels: &mut 
             }
         }
     };
-    // A task computes a band of rows, so that neighbouring rows share their stretched sources.
+    // A task computes a band of rows, because neighbouring rows share their stretched source rows.
     const BAND: usize = 16;
     pixels.par_chunks_mut(BAND * width * 3).enumerate().for_each(|(band, pixels)| {
         let mut stretched: [(Option<i64>, Vec<i32>); 2] = [(None, Vec::new()), (None, Vec::new())];

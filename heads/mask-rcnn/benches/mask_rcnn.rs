@@ -3,9 +3,10 @@
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use divan::Bencher;
-use mask_rcnn::{ImageInfo, MaskRcnn, MaskRcnnConfig};
+use mask_rcnn::{MaskRcnn, MaskRcnnConfig};
 use vmamba::zoo::Backbone;
 use vmamba::{FeaturePyramid, Preset};
+use vmamba_detection::{Detector, ImageInfo};
 
 fn main() {
     divan::main();
@@ -16,7 +17,7 @@ const SIZE: [usize; 2] = [800, 1088];
 
 fn model(device: &Device) -> MaskRcnn<Backbone> {
     device.seed(0);
-    let mut config = MaskRcnnConfig::new(Preset::VmambaTinyS1l8.config(), 80);
+    let mut config = MaskRcnnConfig::on(Preset::VmambaTinyS1l8.config(), 80);
     // Random weights find every class equally improbable; so the heads work on as many boxes as they may.
     config.heads.test.score_threshold = 0.0;
     config.init(device)

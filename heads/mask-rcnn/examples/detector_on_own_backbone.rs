@@ -7,8 +7,9 @@
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use mask_rcnn::{HeadsConfig, ImageInfo, ImageTruth, MaskRcnn, RandomChoice};
+use mask_rcnn::{HeadsConfig, MaskRcnn};
 use vmamba::FeaturePyramid;
+use vmamba_detection::{Detector, ImageInfo, ImageTruth, RandomChoice};
 use vmamba_types::Instance;
 
 /// Three strided convolutions.

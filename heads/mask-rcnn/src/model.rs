@@ -2,94 +2,66 @@
 
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
-use rayon::prelude::*;
-use vision_ops::{Roi, paste_mask};
 use vmamba::FeaturePyramid;
-use vmamba_types::{Detection, Instance, Rle};
+use vmamba::zoo::Backbone;
+use vmamba_detection::{
+    AnchorGenerator, Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead,
+    RpnOutput, RpnTargets, ScoredBox, paste_masks, rois_of,
+};
+use vmamba_types::Detection;
 
-use crate::anchor_generator::AnchorGenerator;
-use crate::box_head::ScoredBox;
-use crate::config::HeadsConfig;
-use crate::fpn::Fpn;
-use crate::loss::{DetectionLoss, sum};
-use crate::roi_head::{RoiHead, RoiSample, sample_rois};
-use crate::rpn::{Proposals, RpnHead, RpnOutput, RpnTargets, rpn_targets};
-use crate::sampler::Choose;
-
-/// Images are padded to multiples of this many pixels.
-pub const SIZE_DIVISOR: usize = 32;
+use crate::config::{HeadsConfig, MaskRcnnConfig};
+use crate::roi_head::RoiHead;
 
 /// A detection and instance segmentation model on any backbone.
 #[derive(Module, Debug)]
 pub struct MaskRcnn<P> {
     /// The backbone.
     pub backbone: P,
-    /// The feature pyramid.
+    /// The feature pyramid network.
     pub neck: Fpn,
-    /// The region proposals.
+    /// The region proposal network.
     pub rpn_head: RpnHead,
     /// The heads on RoIs.
     pub roi_head: RoiHead,
     #[module(skip)]
-    anchors: AnchorGenerator,
-    #[module(skip)]
     config: HeadsConfig,
 }
 
-/// The objects of a training image.
-#[derive(Clone, Debug, Default)]
-pub struct ImageTruth {
-    /// `[height, width]` of the image in the batch, padding not counted.
-    pub size: [usize; 2],
-    /// Its objects, in pixels of the network's input.
-    pub instances: Vec<Instance>,
-    /// Boxes of its crowds, which are no objects.
-    pub crowds: Vec<[f32; 4]>,
-}
-
-impl ImageTruth {
-    /// `[height, width]` after padding of this image alone: anchors beyond are not trained.
-    pub fn padded(&self) -> [usize; 2] {
-        self.size.map(|side| side.next_multiple_of(SIZE_DIVISOR))
+impl MaskRcnnConfig {
+    /// Builds the model with random weights on `device`.
+    ///
+    /// # Errors
+    /// See [`MaskRcnnConfig::validate`].
+    pub fn try_init(&self, device: &Device) -> Result<MaskRcnn<Backbone>, DetectorConfigError> {
+        self.validate()?;
+        Ok(MaskRcnn::new(self.backbone.try_init(device)?, self.num_classes, &self.heads, device))
     }
-}
 
-/// How an image of a batch relates to its file.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ImageInfo {
-    /// `[height, width]` in the batch, padding not counted.
-    pub size: [usize; 2],
-    /// `[height, width]` of the file.
-    pub original: [usize; 2],
-    /// Size in the batch over size of the file: width, then height.
-    pub scale: [f32; 2],
-}
-
-impl ImageInfo {
-    /// Of an image of `original` size that was resized to `size`.
-    pub fn new(original: [usize; 2], size: [usize; 2]) -> Self {
-        let ratio = |axis: usize| (size[axis] as f64 / original[axis].max(1) as f64) as f32;
-        Self { size, original, scale: [ratio(1), ratio(0)] }
+    /// Builds the model with random weights on `device`.
+    ///
+    /// # Panics
+    /// When the configuration is invalid; [`MaskRcnnConfig::try_init`] returns the error instead.
+    pub fn init(&self, device: &Device) -> MaskRcnn<Backbone> {
+        match self.try_init(device) {
+            Ok(model) => model,
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
 impl<P: FeaturePyramid> MaskRcnn<P> {
-    /// Puts pyramid and heads for `num_classes` classes on a backbone; see [`MaskRcnnConfig`](crate::MaskRcnnConfig) for VMamba.
+    /// Puts pyramid and heads for `num_classes` classes on a backbone. For a backbone of the zoo see
+    /// [`MaskRcnnConfig`](crate::MaskRcnnConfig).
     pub fn new(backbone: P, num_classes: usize, config: &HeadsConfig, device: &Device) -> Self {
         let strides = backbone.strides();
-        // Every level beyond the backbone's has twice the stride of the one before.
-        let all: Vec<usize> = (0..config.fpn.levels)
-            .map(|level| {
-                strides.get(level).copied().unwrap_or_else(|| strides.last().map_or(1, |last| last << (level + 1 - strides.len())))
-            })
-            .collect();
+        let anchors = config.anchors.init(&config.fpn.strides(&strides));
         Self {
             neck: config.fpn.init(&backbone.channels(), device),
-            rpn_head: RpnHead::new(config.fpn.channels, config.rpn.channels, config.anchors.per_cell(), device),
+            rpn_head: config.rpn.init(config.fpn.channels, anchors, device),
             roi_head: RoiHead::new(config.fpn.channels, &strides, num_classes, config, device),
-            anchors: config.anchors.init(&all),
-            config: config.clone(),
             backbone,
+            config: config.clone(),
         }
     }
 
@@ -100,73 +72,38 @@ impl<P: FeaturePyramid> MaskRcnn<P> {
 
     /// The anchors.
     pub fn anchors(&self) -> &AnchorGenerator {
-        &self.anchors
+        self.rpn_head.anchors()
     }
 
-    /// Normalised RGB images `[batch, 3, height, width]`, float32 or bf16, padded to multiples of [`SIZE_DIVISOR`], to the levels of the
-    /// pyramid in the same type.
+    /// Images as for [`Detector`] to the levels of the pyramid, `[batch, channels, height, width]` in the type of the images, the finest
+    /// first.
     pub fn pyramid(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         self.neck.forward(self.backbone.forward_features(images))
     }
 
-    /// Loss of a batch: images as for [`MaskRcnn::pyramid`], the objects of each, and what picks the boxes that are trained on.
-    pub fn loss(&self, images: Tensor<4>, truth: &[ImageTruth], choose: &mut dyn Choose) -> DetectionLoss {
-        let [_, _, height, width] = images.dims();
-        let device = images.device();
-        let levels = self.pyramid(images);
-        let rpn = self.rpn_head.forward(&levels);
-        let rpn_loss = rpn.loss(&self.rpn_targets(&rpn, truth, choose));
-        let proposals = self.train_proposals(&rpn, truth);
-        let samples = self.sample_rois(&proposals, truth, choose);
-        let roi_loss = self.roi_head.loss(&levels, &samples, truth, [height, width]);
-        let total = sum(&rpn_loss.objectness, &device)
-            + sum(&rpn_loss.boxes, &device)
-            + roi_loss.cls.clone()
-            + roi_loss.bbox.clone()
-            + roi_loss.mask.clone();
-        DetectionLoss {
-            total,
-            rpn_cls: rpn_loss.objectness,
-            rpn_bbox: rpn_loss.boxes,
-            cls: roi_loss.cls,
-            bbox: roi_loss.bbox,
-            mask: roi_loss.mask,
-            accuracy: roi_loss.accuracy,
-        }
-    }
-
-    /// The anchors that a batch is trained on.
+    /// Samples the anchors that a batch is trained on.
     pub fn rpn_targets(&self, rpn: &RpnOutput, truth: &[ImageTruth], choose: &mut dyn Choose) -> RpnTargets {
-        rpn_targets(&self.anchors, &rpn.sizes(), truth, &self.config.rpn, choose)
+        self.rpn_head.targets(&rpn.sizes(), truth, self.size_divisor(), choose)
     }
 
-    /// Proposals as training takes them.
+    /// Proposals of every image in training.
     pub fn train_proposals(&self, rpn: &RpnOutput, truth: &[ImageTruth]) -> Vec<Proposals> {
         let sizes: Vec<[usize; 2]> = truth.iter().map(|image| image.size).collect();
-        rpn.proposals(&self.anchors, &sizes, &self.config.rpn.train)
+        self.rpn_head.train_proposals(rpn, &sizes)
     }
 
-    /// The RoIs that a batch is trained on.
+    /// Samples the RoIs that a batch is trained on.
     pub fn sample_rois(&self, proposals: &[Proposals], truth: &[ImageTruth], choose: &mut dyn Choose) -> Vec<RoiSample> {
-        proposals.iter().zip(truth).map(|(own, truth)| sample_rois(own, truth, &self.config.roi, choose)).collect()
+        proposals.iter().zip(truth).map(|(own, truth)| self.config.roi.sample(&own.boxes, truth, choose)).collect()
     }
 
-    /// Objects of a batch: images as for [`MaskRcnn::pyramid`]. Boxes and masks are in pixels of the files, by falling score.
-    pub fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
-        let levels = self.pyramid(images);
-        let rpn = self.rpn_head.forward(&levels);
-        let proposals = self.test_proposals(&rpn, infos);
-        let boxes = self.detect_boxes(&levels, &proposals, infos);
-        self.detect_masks(&levels, &boxes, infos)
-    }
-
-    /// Proposals as prediction takes them.
+    /// Proposals of every image in prediction.
     pub fn test_proposals(&self, rpn: &RpnOutput, infos: &[ImageInfo]) -> Vec<Proposals> {
         let sizes: Vec<[usize; 2]> = infos.iter().map(|info| info.size).collect();
-        rpn.proposals(&self.anchors, &sizes, &self.config.rpn.test)
+        self.rpn_head.test_proposals(rpn, &sizes)
     }
 
-    /// Boxes with classes, in pixels of the network's input.
+    /// Boxes with classes of every image by descending score, in pixels of the network's input.
     pub fn detect_boxes(&self, levels: &[Tensor<4>], proposals: &[Proposals], infos: &[ImageInfo]) -> Vec<Vec<ScoredBox>> {
         let rois = rois_of(proposals.iter().map(|own| own.boxes.iter().copied()));
         if rois.is_empty() {
@@ -177,12 +114,15 @@ impl<P: FeaturePyramid> MaskRcnn<P> {
         let own = |(own, info): (&Proposals, &ImageInfo)| {
             let rows = begin..begin + own.boxes.len();
             begin = rows.end;
-            if rows.is_empty() { Vec::new() } else { output.rows(rows).detect(&own.boxes, info.size, &self.config.test) }
+            if rows.is_empty() {
+                return Vec::new();
+            }
+            self.roi_head.bbox_head.detect(&output.rows(rows), &own.boxes, info.size, &self.config.test)
         };
         proposals.iter().zip(infos).map(own).collect()
     }
 
-    /// Adds the masks, and brings all to pixels of the files.
+    /// Adds masks to boxes, and scales both to pixels of the files.
     pub fn detect_masks(&self, levels: &[Tensor<4>], boxes: &[Vec<ScoredBox>], infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
         let rois = rois_of(boxes.iter().map(|own| own.iter().map(|found| found.bbox)));
         if rois.is_empty() {
@@ -190,31 +130,50 @@ impl<P: FeaturePyramid> MaskRcnn<P> {
         }
         let classes: Vec<usize> = boxes.iter().flatten().map(|found| found.category).collect();
         let probabilities = sigmoid(self.roi_head.masks(levels, &rois, &classes));
-        let [_, side, _] = probabilities.dims();
-        let probabilities: Vec<f32> = probabilities.into_data().iter::<f32>().collect();
-        let of_object: Vec<(usize, ScoredBox)> =
-            boxes.iter().enumerate().flat_map(|(image, own)| own.iter().map(move |found| (image, *found))).collect();
-        let threshold = self.config.test.mask_threshold;
-        let detections: Vec<(usize, Detection)> = of_object
-            .par_iter()
-            .zip(probabilities.par_chunks_exact(side * side))
-            .filter_map(|((image, found), mask)| {
-                let info = infos.get(*image)?;
-                let bbox: [f32; 4] = std::array::from_fn(|i| found.bbox[i] / info.scale[i % 2]);
-                let counts = paste_mask(mask, side, bbox, info.original, threshold);
-                let mask = Some(Rle { size: info.original, counts });
-                Some((*image, Detection { bbox, score: found.score, category: found.category, mask }))
-            })
-            .collect();
-        let mut results = vec![Vec::new(); infos.len()];
-        for (image, detection) in detections {
-            results[image].push(detection);
-        }
-        results
+        paste_masks(probabilities, boxes, infos, self.config.test.mask_threshold)
     }
 }
 
-/// The boxes of all images in one list.
-fn rois_of(boxes: impl Iterator<Item = impl Iterator<Item = [f32; 4]>>) -> Vec<Roi> {
-    boxes.enumerate().flat_map(|(image, own)| own.map(move |bbox| Roi { image, bbox })).collect()
+impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
+    fn size_divisor(&self) -> usize {
+        self.backbone.size_divisor()
+    }
+
+    fn loss(&self, images: Tensor<4>, truth: &[ImageTruth], choose: &mut dyn Choose) -> DetectionLoss {
+        let [_, _, height, width] = images.dims();
+        let levels = self.pyramid(images);
+        let rpn = self.rpn_head.forward(&levels);
+        let rpn_loss = self.rpn_head.loss(&rpn, &self.rpn_targets(&rpn, truth, choose));
+        let proposals = self.train_proposals(&rpn, truth);
+        let samples = self.sample_rois(&proposals, truth, choose);
+        let roi_loss = self.roi_head.loss(&levels, &samples, truth, [height, width]);
+        let heads = [("loss_cls", roi_loss.cls), ("loss_bbox", roi_loss.bbox), ("loss_mask", roi_loss.mask)];
+        let parts = rpn_loss.parts().into_iter().chain(heads.map(|(name, part)| (name.to_owned(), part)));
+        DetectionLoss::new(parts.collect(), vec![("acc".to_owned(), roi_loss.accuracy)])
+    }
+
+    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
+        let levels = self.pyramid(images);
+        let rpn = self.rpn_head.forward(&levels);
+        let proposals = self.test_proposals(&rpn, infos);
+        let boxes = self.detect_boxes(&levels, &proposals, infos);
+        self.detect_masks(&levels, &boxes, infos)
+    }
+
+    fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {
+        let mut all = |module: &str, outputs: &[Tensor<4>]| {
+            outputs.iter().enumerate().for_each(|(index, output)| observe(module, index, output));
+        };
+        let features = self.backbone.forward_features(images);
+        all("backbone", &features);
+        let levels = self.neck.forward(features);
+        all("neck", &levels);
+        let rpn = self.rpn_head.forward(&levels);
+        all("rpn_head.rpn_cls", &rpn.objectness);
+        all("rpn_head.rpn_reg", &rpn.deltas);
+    }
+
+    fn official_key(path: &str) -> String {
+        vmamba_detection::official_key(path)
+    }
 }

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use divan::Bencher;
-use upernet::{FcnHeadConfig, UperHeadConfig, UperNet, UperNetConfig};
+use upernet::{FcnHeadConfig, Segmentor, UperHeadConfig, UperNet, UperNetConfig};
 use vmamba::zoo::Backbone;
 use vmamba::{FeaturePyramid, Preset, VmambaConfig};
 

@@ -1,5 +1,5 @@
-//! Parameters and FLOPs by the official counting: the auxiliary head counts in the parameters only, and the final upsampling to the
-//! image not at all (mmsegmentation's counting of the published table).
+//! Parameters and FLOPs by the counting of mmsegmentation's published table: the auxiliary head counts in the parameters only, the final
+//! upsampling to the image not at all.
 
 use vmamba::complexity::{Complexity, OpKind};
 
@@ -25,7 +25,7 @@ impl UperNetConfig {
         conv_module(&mut cost, inputs + self.head.pool_scales.len() * channels, channels, 3, coarse);
         for (inputs, size) in finer {
             conv_module(&mut cost, *inputs, channels, 1, *size);
-            // From the level above; then, but for the finest, up to the finest.
+            // The next coarser level is resized to this one.
             resize(&mut cost, *size);
             conv_module(&mut cost, channels, channels, 3, *size);
         }

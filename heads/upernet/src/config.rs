@@ -1,24 +1,21 @@
-//! Configuration of UperNet; the defaults are those of the published ADE20K models.
+//! Configuration of UperNet. The defaults are those of the published ADE20K models.
 
-use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use vmamba::ConfigError;
-use vmamba::zoo::{Backbone, BackboneConfig};
+use vmamba::zoo::BackboneConfig;
 
-use crate::model::UperNet;
-
-/// UperNet on a VMamba backbone.
+/// UperNet on any backbone of the zoo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UperNetConfig {
     /// The backbone.
     pub backbone: BackboneConfig,
-    /// Classes, the ignored label not counted.
+    /// Number of classes without the ignored label.
     pub num_classes: usize,
     /// The decode head.
     #[serde(default)]
     pub head: UperHeadConfig,
-    /// The auxiliary head that helps training; absent to train without.
+    /// The head for an auxiliary loss in training; `None` trains without.
     #[serde(default = "FcnHeadConfig::some")]
     pub auxiliary: Option<FcnHeadConfig>,
 }
@@ -27,11 +24,11 @@ pub struct UperNetConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UperHeadConfig {
-    /// Channels of every internal map.
+    /// Channels of all maps inside the head.
     pub channels: usize,
-    /// Sides of the pooled maps.
+    /// Sides of the pooled maps, in cells.
     pub pool_scales: Vec<usize>,
-    /// Probability of dropping a channel before the classifier, in training.
+    /// Probability of dropping a channel before the classifier in training, in [0, 1).
     pub dropout: f64,
 }
 
@@ -39,15 +36,15 @@ pub struct UperHeadConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FcnHeadConfig {
-    /// Which level of the pyramid it sees, 0 the finest.
+    /// The level of the pyramid that it reads, 0 being the finest.
     pub in_index: usize,
-    /// Channels of its convolutions.
+    /// Outputs of its convolutions.
     pub channels: usize,
     /// Number of 3x3 convolutions.
     pub num_convs: usize,
-    /// Probability of dropping a channel before the classifier, in training.
+    /// Probability of dropping a channel before the classifier in training, in [0, 1).
     pub dropout: f64,
-    /// Weight of its loss in the total.
+    /// Factor of its loss.
     pub loss_weight: f64,
 }
 
@@ -69,30 +66,30 @@ impl FcnHeadConfig {
     }
 }
 
-/// An image size to ask for the number of levels with, which does not depend on it.
+/// An image size for which the backbone is asked how many levels it has; the number does not depend on it.
 const ANY_IMAGE: [usize; 2] = [224, 224];
 
-/// What is wrong with a [`UperNetConfig`].
+/// Why an [`UperNetConfig`] is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum UperNetConfigError {
-    /// The backbone's configuration.
+    /// The configuration of the backbone is invalid.
     #[error("backbone: {0}")]
     Backbone(#[from] ConfigError),
-    /// A number that must be positive is 0.
+    /// A count or size is 0.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
-    /// A probability outside [0, 1).
+    /// A probability is outside [0, 1).
     #[error("{field} must be in [0, 1), got {value}")]
     Probability {
-        /// The field.
+        /// Path of the field.
         field: &'static str,
         /// Its value.
         value: f64,
     },
-    /// The auxiliary head looks at a level that does not exist.
+    /// The auxiliary head reads a level that does not exist.
     #[error("auxiliary.in_index is {index}, but the backbone has {levels} levels (0 to {})", levels - 1)]
     Level {
-        /// The level asked for.
+        /// The level that the configuration names.
         index: usize,
         /// Levels of the backbone.
         levels: usize,
@@ -100,15 +97,15 @@ pub enum UperNetConfigError {
 }
 
 impl UperNetConfig {
-    /// The published head and auxiliary head for `num_classes` classes.
-    pub fn new(backbone: impl Into<BackboneConfig>, num_classes: usize) -> Self {
+    /// The published heads for `num_classes` classes on a backbone.
+    pub fn on(backbone: impl Into<BackboneConfig>, num_classes: usize) -> Self {
         Self { backbone: backbone.into(), num_classes, head: UperHeadConfig::default(), auxiliary: FcnHeadConfig::some() }
     }
 
-    /// Checks every field.
+    /// Validates value ranges.
     ///
     /// # Errors
-    /// The first field that cannot be.
+    /// Returns the first invalid field.
     pub fn validate(&self) -> Result<(), UperNetConfigError> {
         self.backbone.validate()?;
         let positive = |field, value: usize| if value == 0 { Err(UperNetConfigError::Zero(field)) } else { Ok(()) };
@@ -129,26 +126,5 @@ impl UperNetConfig {
             }
         }
         Ok(())
-    }
-
-    /// Builds the model with random weights on `device`.
-    ///
-    /// # Errors
-    /// As [`UperNetConfig::validate`].
-    pub fn try_init(&self, device: &Device) -> Result<UperNet<Backbone>, UperNetConfigError> {
-        self.validate()?;
-        let backbone = self.backbone.try_init(device)?;
-        Ok(UperNet::new(backbone, self.num_classes, &self.head, self.auxiliary.as_ref(), device))
-    }
-
-    /// As [`UperNetConfig::try_init`].
-    ///
-    /// # Panics
-    /// When the configuration is not valid.
-    pub fn init(&self, device: &Device) -> UperNet<Backbone> {
-        match self.try_init(device) {
-            Ok(model) => model,
-            Err(error) => panic!("{error}"),
-        }
     }
 }

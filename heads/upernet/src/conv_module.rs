@@ -1,4 +1,4 @@
-//! Convolution, batch norm and ReLU in one layer (mmcv's `ConvModule`), and what surrounds it. Inside the heads maps are channels last.
+//! The layers of the heads: mmcv's `ConvModule`, the classifier, channel dropout. Inside the heads maps are channels last.
 
 use burn::module::{Flag, Param};
 use burn::nn::Initializer;
@@ -12,12 +12,12 @@ use vmamba::layers::{BatchNorm2d, Conv, ConvConfig};
 pub struct ConvModule {
     /// The convolution, `[out, in, kernel, kernel]`.
     pub conv: Conv,
-    /// Its norm.
+    /// The norm behind it.
     pub bn: BatchNorm2d,
 }
 
 impl ConvModule {
-    /// From `inputs` to `outputs` channels with an odd `kernel`.
+    /// A layer from `inputs` to `outputs` channels with an odd `kernel`, Kaiming normal.
     pub fn new(inputs: usize, outputs: usize, kernel: usize, device: &Device) -> Self {
         // mmcv's ConvModule: Kaiming normal, fan-out, for ReLU.
         let initializer = Initializer::KaimingNormal { gain: std::f64::consts::SQRT_2, fan_out_only: true };
@@ -33,15 +33,14 @@ impl ConvModule {
     }
 }
 
-/// The last layer of a head: a 1x1 convolution with bias, initialised as mmsegmentation's `conv_seg` (normal, standard deviation 0.01,
-/// bias 0).
+/// The last layer of a head, mmsegmentation's `conv_seg`: a 1x1 convolution with normal weights of standard deviation 0.01 and zero bias.
 pub(crate) fn classifier(inputs: usize, classes: usize, device: &Device) -> Conv {
     let weight = Initializer::Normal { mean: 0.0, std: 0.01 }.init([classes, inputs, 1, 1], device);
     let config = ConvConfig { inputs, outputs: classes, kernel: 1, stride: 1, padding: 0 };
     config.with_parameters(weight, Some(Initializer::Zeros.init([classes], device)))
 }
 
-/// Drops whole channels in training and scales the kept ones (`torch.nn.Dropout2d`).
+/// Drops whole channels in training and scales the others (`torch.nn.Dropout2d`).
 #[derive(Module, Debug)]
 pub struct Dropout2d {
     /// Probability of dropping, in [0, 1).
@@ -64,7 +63,7 @@ impl Dropout2d {
         }
         let keep = 1.0 - self.rate;
         let [batch, .., channels] = x.dims();
-        // Drawn and divided in float32, so that the same channels are dropped whatever the type of the activations.
+        // In float32, so that the type of the activations does not change which channels are dropped.
         let kept: Tensor<4> = Tensor::random([batch, 1, 1, channels], Distribution::Bernoulli(keep), &device);
         let scale = (kept / keep).cast(x.dtype());
         x * scale

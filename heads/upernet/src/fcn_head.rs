@@ -7,7 +7,7 @@ use vmamba::layers::Conv;
 use crate::config::FcnHeadConfig;
 use crate::conv_module::{ConvModule, Dropout2d, classifier};
 
-/// One level to class logits of its size.
+/// Class logits from one level of a pyramid.
 #[derive(Module, Debug)]
 pub struct FcnHead {
     pub(crate) convs: Vec<ConvModule>,
@@ -18,7 +18,7 @@ pub struct FcnHead {
 }
 
 impl FcnHead {
-    /// A head on levels of `inputs` channels, of which it reads one.
+    /// A head for a pyramid with levels of `inputs` channels, the finest first; it reads one of them.
     ///
     /// # Panics
     /// When the level does not exist.
@@ -36,17 +36,17 @@ impl FcnHead {
         }
     }
 
-    /// The level it reads.
+    /// The level that it reads.
     pub fn in_index(&self) -> usize {
         self.in_index
     }
 
-    /// Weight of its loss in the total.
+    /// Factor of its loss.
     pub fn loss_weight(&self) -> f64 {
         self.loss_weight
     }
 
-    /// The features of its level, `[batch, channels, height, width]`, to float32 logits of the same size.
+    /// The features of its level, `[batch, inputs, height, width]`, to float32 logits `[batch, classes, height, width]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.convs.iter().fold(x.permute([0, 2, 3, 1]), |x, conv| conv.forward(x));
         self.conv_seg.forward(self.dropout.forward(x)).cast(DType::F32).permute([0, 3, 1, 2])

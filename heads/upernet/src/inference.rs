@@ -1,15 +1,15 @@
-//! Prediction: whole images, sliding windows, test-time augmentation (mmsegmentation's `EncoderDecoder.inference` and `SegTTAModel`).
+//! Prediction with any [`Segmentor`]: whole images, sliding windows, test-time augmentation (mmsegmentation's `EncoderDecoder.inference` and
+//! `SegTTAModel`).
 //!
-//! Logits are resized twice, first to the network's input and then to the original image, as mmsegmentation does; the label map is the
-//! argmax after that.
+//! Logits are resized twice as in mmsegmentation: to the network's input, then to the original image. The label map is the argmax of the
+//! result.
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 use vision_ops::{argmax_resized, resize_bilinear, softmax_channels};
-use vmamba::FeaturePyramid;
 
-use crate::model::UperNet;
+use crate::segmentor::Segmentor;
 
 pub use vision_ops::argmax_channels as label_map;
 
@@ -17,24 +17,24 @@ pub use vision_ops::argmax_channels as label_map;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum InferenceMode {
-    /// At once.
+    /// The whole image at once.
     #[default]
     Whole,
-    /// In overlapping windows whose logits are averaged; `[height, width]` in pixels of the network's input.
+    /// Overlapping windows whose logits are averaged. Sizes are `[height, width]` in pixels of the network's input.
     Slide {
-        /// Size of a window; smaller images are one window of their size.
+        /// Size of a window. An image that is smaller is one window.
         crop: [usize; 2],
-        /// Distance between windows; the last ones are shifted back to the border.
+        /// Distance between windows. The last window of a row or column is shifted back to the border.
         stride: [usize; 2],
     },
 }
 
-/// One view of an image for test-time augmentation.
+/// One view of an image; test-time augmentation averages several.
 #[derive(Debug, Clone)]
 pub struct View {
     /// The network's input, `[1, 3, height, width]`.
     pub input: Tensor<4>,
-    /// Whether it was flipped horizontally, so that the logits are flipped back.
+    /// Whether the input was flipped horizontally. The logits are flipped back then.
     pub flipped: bool,
 }
 
@@ -42,7 +42,7 @@ pub struct View {
 ///
 /// # Panics
 /// When a crop or stride is 0.
-pub fn logits<P: FeaturePyramid>(model: &UperNet<P>, input: Tensor<4>, mode: InferenceMode) -> Tensor<4> {
+pub fn logits<S: Segmentor + ?Sized>(model: &S, input: Tensor<4>, mode: InferenceMode) -> Tensor<4> {
     let [_, _, height, width] = input.dims();
     match mode {
         InferenceMode::Whole => resize_bilinear(model.forward(input), [height, width], false),
@@ -50,29 +50,36 @@ pub fn logits<P: FeaturePyramid>(model: &UperNet<P>, input: Tensor<4>, mode: Inf
     }
 }
 
-/// The class of every pixel at the original size, in raster order: the argmax of [`predict`], without holding the logits at that size.
-/// For one image.
+/// The class of every pixel of one image at the original size `[height, width]`, row-major: the argmax of [`predict`], without storing the
+/// logits at that size.
 ///
 /// # Panics
-/// As [`logits`], or when there is not exactly one image.
-pub fn predict_labels<P: FeaturePyramid>(model: &UperNet<P>, view: View, mode: InferenceMode, original: [usize; 2]) -> Vec<u32> {
+/// When a crop or stride is 0, or when there is not exactly one image.
+pub fn predict_labels<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode, original: [usize; 2]) -> Vec<u32> {
     argmax_resized(view_logits(model, view, mode), original)
 }
 
-/// Logits at the original size: `original` is `[height, width]` of the image before it was resized for the network.
-pub fn predict<P: FeaturePyramid>(model: &UperNet<P>, view: View, mode: InferenceMode, original: [usize; 2]) -> Tensor<4> {
+/// Logits `[batch, classes, height, width]` at the size `original: [height, width]` that the image had before it was resized for the
+/// network.
+///
+/// # Panics
+/// When a crop or stride is 0.
+pub fn predict<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode, original: [usize; 2]) -> Tensor<4> {
     resize_bilinear(view_logits(model, view, mode), original, false)
 }
 
 /// Logits at the size of the view, flipped back.
-fn view_logits<P: FeaturePyramid>(model: &UperNet<P>, view: View, mode: InferenceMode) -> Tensor<4> {
+fn view_logits<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode) -> Tensor<4> {
     let logits = logits(model, view.input, mode);
     if view.flipped { logits.flip([3]) } else { logits }
 }
 
-/// Mean over the views of the softmax of their logits at the original size, `[1, classes, height, width]`; `None` without views.
-pub fn predict_augmented<P: FeaturePyramid>(
-    model: &UperNet<P>,
+/// The softmax of the logits at the original size, averaged over the views, `[batch, classes, height, width]`; `None` without views.
+///
+/// # Panics
+/// When a crop or stride is 0.
+pub fn predict_augmented<S: Segmentor + ?Sized>(
+    model: &S,
     views: impl IntoIterator<Item = View>,
     mode: InferenceMode,
     original: [usize; 2],
@@ -89,7 +96,7 @@ pub fn predict_augmented<P: FeaturePyramid>(
     Some(sum / count as f64)
 }
 
-fn slide<P: FeaturePyramid>(model: &UperNet<P>, input: Tensor<4>, crop: [usize; 2], stride: [usize; 2]) -> Tensor<4> {
+fn slide<S: Segmentor + ?Sized>(model: &S, input: Tensor<4>, crop: [usize; 2], stride: [usize; 2]) -> Tensor<4> {
     let [batch, channels, height, width] = input.dims();
     let (rows, columns) = (windows(height, crop[0], stride[0]), windows(width, crop[1], stride[1]));
     let mut sum: Option<Tensor<4>> = None;
@@ -109,11 +116,11 @@ fn slide<P: FeaturePyramid>(model: &UperNet<P>, input: Tensor<4>, crop: [usize; 
         ((0..height).map(|y| times(&rows, y)).collect(), (0..width).map(|x| times(&columns, x)).collect());
     let counts: Vec<f32> = by_row.iter().flat_map(|row| by_column.iter().map(move |column| (row * column) as f32)).collect();
     let counts = Tensor::<4>::from_data(TensorData::new(counts, [1, 1, height, width]), &input.device());
-    // At least one window covers every pixel, so there is a sum.
+    // Every pixel is covered by at least one window, so there is a sum.
     sum.map_or_else(|| Tensor::zeros([batch, 1, height, width], &input.device()), |sum| sum / counts)
 }
 
-/// Start and end of the windows along an axis.
+/// Start and end of each window along an axis.
 fn windows(extent: usize, crop: usize, stride: usize) -> Vec<(usize, usize)> {
     assert!(crop > 0 && stride > 0, "slide inference: crop and stride must be at least 1");
     let count = extent.saturating_sub(crop).div_ceil(stride) + 1;
@@ -127,7 +134,72 @@ fn windows(extent: usize, crop: usize, stride: usize) -> Vec<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::windows;
+    use burn::prelude::*;
+    use burn::tensor::Distribution;
+    use burn::tensor::activation::softmax;
+
+    use super::{InferenceMode, View, label_map, predict, predict_augmented, predict_labels, windows};
+    use crate::loss::loss_and_accuracy;
+    use crate::segmentor::{SegmentationLoss, Segmentor};
+
+    /// A segmentor that judges every pixel by its own colour: logits are the three channels.
+    struct ByColour;
+
+    impl Segmentor for ByColour {
+        fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+            images
+        }
+
+        fn loss(&self, images: Tensor<4>, labels: Tensor<3, Int>) -> SegmentationLoss {
+            let (loss, accuracy) = loss_and_accuracy(self.forward(images), &labels);
+            SegmentationLoss::new(vec![("loss_ce".to_owned(), loss)], vec![("acc_seg".to_owned(), accuracy)])
+        }
+
+        fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {
+            observe("colour", 0, &self.forward(images));
+        }
+    }
+
+    fn image(size: [usize; 2], device: &Device) -> Tensor<4> {
+        device.seed(1);
+        Tensor::random([1, 3, size[0], size[1]], Distribution::Uniform(-1.0, 1.0), device)
+    }
+
+    fn assert_equal(a: Tensor<4>, b: Tensor<4>) {
+        assert!((a - b).abs().max().into_scalar::<f32>() < 1e-6);
+    }
+
+    #[test]
+    fn any_segmentor_predicts_whole_in_windows_and_augmented() {
+        let device = Device::flex();
+        let input = image([20, 30], &device);
+        let view = |flipped: bool| View { input: if flipped { input.clone().flip([3]) } else { input.clone() }, flipped };
+        // Behind the trait object, as for a segmentor that is chosen at run time.
+        let model: &dyn Segmentor = &ByColour;
+        let whole = predict(model, view(false), InferenceMode::Whole, [20, 30]);
+        assert_equal(whole.clone(), input.clone());
+        assert_equal(predict(model, view(true), InferenceMode::Whole, [20, 30]), input.clone());
+        // Every pixel is judged alone, so that windows change nothing.
+        let slide = InferenceMode::Slide { crop: [8, 12], stride: [5, 7] };
+        assert_equal(predict(model, view(false), slide, [20, 30]), input.clone());
+        assert_eq!(predict_labels(model, view(true), slide, [20, 30]), label_map(whole));
+        let mean = predict_augmented(model, [view(false), view(true)], slide, [20, 30]).unwrap();
+        assert_equal(mean, softmax(input.clone(), 1));
+        assert!(predict_augmented(model, [], slide, [20, 30]).is_none());
+    }
+
+    #[test]
+    fn any_segmentor_has_a_loss_of_named_parts() {
+        let device = Device::flex();
+        let input = image([4, 5], &device);
+        let labels: Vec<i64> = label_map(input.clone()).into_iter().map(i64::from).collect();
+        let labels = Tensor::<1, Int>::from_ints(labels.as_slice(), &device).reshape([1, 4, 5]);
+        let loss = ByColour.loss(input, labels);
+        assert_eq!(loss.accuracies.len(), 1);
+        assert!((loss.accuracies[0].1 - 100.0).abs() < 1e-4, "every label is the largest logit");
+        assert_eq!(loss.parts[0].0, "loss_ce");
+        assert_eq!(loss.total.into_scalar::<f32>(), loss.parts[0].1.clone().into_scalar::<f32>());
+    }
 
     #[test]
     fn windows_cover_the_axis_and_end_at_its_border() {

@@ -1,6 +1,6 @@
-//! From paths in our modules to the keys of mmsegmentation's state_dict.
+//! Keys of mmsegmentation's state_dict for paths in our modules.
 
-/// The official key of the parameter at `path` in a [`UperNet`](crate::UperNet) on VMamba.
+/// The official key of the parameter at `path` in an [`UperNet`](crate::UperNet) on a backbone of the zoo.
 ///
 /// ```
 /// assert_eq!(upernet::official_key("backbone.outnorm.0.weight"), "backbone.outnorm0.weight");
@@ -10,7 +10,7 @@ pub fn official_key(path: &str) -> String {
     if let Some(path) = path.strip_prefix("backbone.") {
         return format!("backbone.{}", vmamba::zoo::key(path));
     }
-    // There a pooling branch is a sequence of the pool (0) and the convolution (1).
+    // In mmsegmentation a pooling branch is a sequence of the pool (0) and the convolution (1).
     if let Some((head, (branch, rest))) =
         path.split_once("psp_modules.branches.").and_then(|(head, rest)| Some((head, rest.split_once('.')?)))
     {

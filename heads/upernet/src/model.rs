@@ -2,10 +2,12 @@
 
 use burn::prelude::*;
 use vmamba::FeaturePyramid;
+use vmamba::zoo::Backbone;
 
-use crate::config::{FcnHeadConfig, UperHeadConfig};
+use crate::config::{FcnHeadConfig, UperHeadConfig, UperNetConfig, UperNetConfigError};
 use crate::fcn_head::FcnHead;
-use crate::loss::{SegmentationLoss, loss_and_accuracy};
+use crate::loss::loss_and_accuracy;
+use crate::segmentor::{SegmentationLoss, Segmentor};
 use crate::uper_head::UperHead;
 
 /// A semantic segmentation model on any backbone.
@@ -15,15 +17,38 @@ pub struct UperNet<P> {
     pub backbone: P,
     /// The head that predicts.
     pub decode_head: UperHead,
-    /// The head that helps training.
+    /// The head for an auxiliary loss in training.
     pub auxiliary_head: Option<FcnHead>,
 }
 
-impl<P: FeaturePyramid> UperNet<P> {
-    /// Puts heads for `num_classes` classes on a backbone; see [`UperNetConfig`](crate::UperNetConfig) for VMamba.
+impl UperNetConfig {
+    /// Builds the model with random weights on `device`.
+    ///
+    /// # Errors
+    /// See [`UperNetConfig::validate`].
+    pub fn try_init(&self, device: &Device) -> Result<UperNet<Backbone>, UperNetConfigError> {
+        self.validate()?;
+        let backbone = self.backbone.try_init(device)?;
+        Ok(UperNet::new(backbone, self.num_classes, &self.head, self.auxiliary.as_ref(), device))
+    }
+
+    /// Builds the model with random weights on `device`.
     ///
     /// # Panics
-    /// When the backbone has no level, or not the one the auxiliary head reads.
+    /// When the configuration is invalid; [`UperNetConfig::try_init`] returns the error instead.
+    pub fn init(&self, device: &Device) -> UperNet<Backbone> {
+        match self.try_init(device) {
+            Ok(model) => model,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl<P: FeaturePyramid> UperNet<P> {
+    /// Puts heads for `num_classes` classes on a backbone. For a backbone of the zoo see [`UperNetConfig`](crate::UperNetConfig).
+    ///
+    /// # Panics
+    /// When the backbone has no level, or not the level that the auxiliary head reads.
     pub fn new(backbone: P, num_classes: usize, head: &UperHeadConfig, auxiliary: Option<&FcnHeadConfig>, device: &Device) -> Self {
         let channels = backbone.channels();
         Self {
@@ -32,28 +57,34 @@ impl<P: FeaturePyramid> UperNet<P> {
             backbone,
         }
     }
+}
 
-    /// Normalised RGB images `[batch, 3, height, width]`, float32 or bf16, to logits `[batch, classes, height / 4, width / 4]`, float32.
-    /// Activations in between have the type of the images.
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+impl<P: FeaturePyramid> Segmentor for UperNet<P> {
+    /// Logits `[batch, classes, height / 4, width / 4]` with the published backbones. Activations in between have the type of the images.
+    fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         self.decode_head.forward(self.backbone.forward_features(images))
     }
 
-    /// Loss of a batch: images as for [`UperNet::forward`], `labels: [batch, height, width]` with class indices or
-    /// [`IGNORE_INDEX`](crate::IGNORE_INDEX).
-    pub fn loss(&self, images: Tensor<4>, labels: Tensor<3, Int>) -> SegmentationLoss {
+    fn loss(&self, images: Tensor<4>, labels: Tensor<3, Int>) -> SegmentationLoss {
         let features = self.backbone.forward_features(images);
         let auxiliary = self.auxiliary_head.as_ref().and_then(|head| {
             let logits = head.forward(features.get(head.in_index())?.clone());
             let (loss, accuracy) = loss_and_accuracy(logits, &labels);
             Some((loss * head.loss_weight(), accuracy))
         });
-        let (decode_ce, decode_accuracy) = loss_and_accuracy(self.decode_head.forward(features), &labels);
-        let (auxiliary_ce, auxiliary_accuracy) = auxiliary.unzip();
-        let total = match &auxiliary_ce {
-            Some(auxiliary) => decode_ce.clone() + auxiliary.clone(),
-            None => decode_ce.clone(),
-        };
-        SegmentationLoss { total, decode_ce, decode_accuracy, auxiliary_ce, auxiliary_accuracy }
+        let decode = loss_and_accuracy(self.decode_head.forward(features), &labels);
+        let (mut parts, mut accuracies) = (Vec::new(), Vec::new());
+        for (head, (loss, accuracy)) in std::iter::once(("decode", decode)).chain(auxiliary.map(|auxiliary| ("aux", auxiliary))) {
+            parts.push((format!("{head}.loss_ce"), loss));
+            accuracies.push((format!("{head}.acc_seg"), accuracy));
+        }
+        SegmentationLoss::new(parts, accuracies)
+    }
+
+    fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {
+        let features = self.backbone.forward_features(images);
+        features.iter().enumerate().for_each(|(level, output)| observe("backbone", level, output));
+        let logits = self.decode_head.forward_observed(features, |module, output| observe(&format!("decode_head.{module}"), 0, output));
+        observe("decode_head.conv_seg", 0, &logits);
     }
 }

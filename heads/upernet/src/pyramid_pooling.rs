@@ -7,7 +7,7 @@ use vision_ops::resize_bilinear;
 
 use crate::conv_module::ConvModule;
 
-/// Averages over grids of several sizes, each projected and brought back to the size of the input.
+/// Averages over grids of several sizes, each projected by a convolution and resized to the input.
 #[derive(Module, Debug)]
 pub struct PyramidPooling {
     pub(crate) branches: Vec<ConvModule>,
@@ -15,14 +15,14 @@ pub struct PyramidPooling {
 }
 
 impl PyramidPooling {
-    /// One branch a scale, from `inputs` to `outputs` channels.
+    /// One branch for each scale, from `inputs` to `outputs` channels.
     pub fn new(inputs: usize, outputs: usize, scales: &[usize], device: &Device) -> Self {
         Self { branches: scales.iter().map(|_| ConvModule::new(inputs, outputs, 1, device)).collect(), scales: scales.to_vec() }
     }
 
-    /// The branches on `x: [batch, height, width, in]` before they are resized, `[batch, scale, scale, out]` each.
+    /// The branches of `x: [batch, height, width, in]` before they are resized, `[batch, scale, scale, out]` each.
     pub fn pooled(&self, x: &Tensor<4>) -> Vec<Tensor<4>> {
-        // A sum over the whole map is not for 8 bits.
+        // The 8 bits of a bf16 significand cannot hold a sum over the whole map.
         let first = x.clone().permute([0, 3, 1, 2]).cast(DType::F32);
         let pool = |(branch, scale): (&ConvModule, &usize)| {
             branch.forward(adaptive_avg_pool2d(first.clone(), [*scale, *scale]).cast(x.dtype()).permute([0, 2, 3, 1]))
@@ -30,7 +30,7 @@ impl PyramidPooling {
         self.branches.iter().zip(&self.scales).map(pool).collect()
     }
 
-    /// `x` and every branch at its size, along the channels: `[batch, height, width, in + scales * out]`.
+    /// `x` and every branch resized to it, concatenated along the channels: `[batch, height, width, in + scales * out]`.
     pub fn concatenate(x: Tensor<4>, pooled: Vec<Tensor<4>>) -> Tensor<4> {
         let [_, height, width, _] = x.dims();
         let pooled = pooled.into_iter().map(|branch| resized(branch, [height, width]));

@@ -1,4 +1,4 @@
-//! The decode head: pyramid pooling on the coarsest level, a feature pyramid downwards, fusion at the finest (mmsegmentation's
+//! The decode head: pyramid pooling on the coarsest level, a top-down feature pyramid, fusion at the finest level (mmsegmentation's
 //! `UPerHead`).
 
 use burn::prelude::*;
@@ -9,7 +9,7 @@ use crate::config::UperHeadConfig;
 use crate::conv_module::{ConvModule, Dropout2d, classifier};
 use crate::pyramid_pooling::{PyramidPooling, resized};
 
-/// Feature maps of all levels to class logits at the finest.
+/// Class logits at the finest level from the features of all levels.
 #[derive(Module, Debug)]
 pub struct UperHead {
     pub(crate) psp_modules: PyramidPooling,
@@ -22,7 +22,7 @@ pub struct UperHead {
 }
 
 impl UperHead {
-    /// A head for levels of `inputs` channels, the finest first.
+    /// A head for a pyramid with levels of `inputs` channels, the finest first.
     ///
     /// # Panics
     /// When `inputs` is empty.
@@ -40,14 +40,14 @@ impl UperHead {
         }
     }
 
-    /// `features`, `[batch, channels, height, width]` each and the finest first, to logits `[batch, classes, height, width]` at the size
-    /// of the finest. Features are float32 or bf16, logits float32.
+    /// Features `[batch, inputs[i], height, width]`, the finest first, float32 or bf16, to float32 logits `[batch, classes, height, width]`
+    /// at the size of the finest level.
     pub fn forward(&self, features: Vec<Tensor<4>>) -> Tensor<4> {
         self.forward_observed(features, |_, _| ())
     }
 
-    /// As [`UperHead::forward`], calling `observe` with the official name and the output `[batch, channels, height, width]` of every layer
-    /// on the way.
+    /// As [`UperHead::forward`]; calls `observe` with the official name and the output `[batch, channels, height, width]` of every layer
+    /// before the classifier.
     pub fn forward_observed(&self, features: Vec<Tensor<4>>, mut observe: impl FnMut(String, &Tensor<4>)) -> Tensor<4> {
         let mut observe = |name: String, x: &Tensor<4>| observe(name, &x.clone().permute([0, 3, 1, 2]));
         let mut features: Vec<Tensor<4>> = features.into_iter().map(|x| x.permute([0, 2, 3, 1])).collect();
@@ -67,7 +67,7 @@ impl UperHead {
             laterals.push(x);
         }
 
-        // Downwards: every level adds the one above it; `above` collects them from coarse to fine.
+        // Top-down: every level adds the next coarser one; `above` collects the sums from coarse to fine.
         for lateral in laterals.into_iter().rev() {
             let [_, height, width, _] = lateral.dims();
             let sum = match above.last() {

@@ -10,6 +10,21 @@ use include_dir::{Dir, include_dir};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+/// Deserialises a table inside of another one. The error begins with the path in the table, so that [`load`] can name the whole path.
+///
+/// # Errors
+/// When a key or value is not valid.
+pub fn at_path<T: DeserializeOwned>(table: serde_json::Map<String, serde_json::Value>) -> Result<T, String> {
+    serde_path_to_error::deserialize(serde_json::Value::Object(table)).map_err(|error| {
+        let path = error.path().to_string();
+        let message = error.into_inner();
+        if path == "." { message.to_string() } else { format!("{AT}{path}: {message}") }
+    })
+}
+
+/// Begins an error of [`at_path`].
+const AT: &str = "at ";
+
 /// Reads a configuration file with its bases, applies `overrides` (`key.path=value`) and checks every key.
 ///
 /// # Errors
@@ -33,9 +48,12 @@ fn finish<C: DeserializeOwned>(mut table: Table, overrides: &[String], name: &st
     }
     serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let path = error.path().to_string();
-        let place = if path == "." { String::new() } else { format!("{path}: ") };
-        let reason = explain(&error.into_inner().to_string());
-        anyhow!("{name}: {place}{reason}")
+        let message = error.into_inner().to_string();
+        // The path inside of a table with a `kind` is in the message.
+        let (inner, message) = message.strip_prefix(AT).and_then(|rest| rest.split_once(": ")).unwrap_or(("", &message));
+        let place = [path.as_str(), inner].into_iter().filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join(".");
+        let separator = if place.is_empty() { "" } else { ": " };
+        anyhow!("{name}: {place}{separator}{}", explain(message))
     })
 }
 

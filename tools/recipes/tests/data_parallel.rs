@@ -4,8 +4,10 @@
 use std::sync::{Arc, Barrier, Mutex};
 
 use burn::prelude::*;
+use upernet::UperNet;
 use vmamba::checkpoint::{StateDict, state_dict_of};
-use vmamba_recipes::detection::Detection;
+use vmamba::zoo::Backbone;
+use vmamba_recipes::detection::{AnyDetector, Detection};
 use vmamba_recipes::segmentation::Segmentation;
 use vmamba_recipes::{Configured, RunConfig, config};
 use vmamba_train::parameters::trainable;
@@ -54,7 +56,7 @@ fn two_devices_equal_two_accumulated_batches<R: Configured>(more: &[&str]) {
     };
     let (one, two) = (configured("train.accumulation=2"), configured("train.accumulation=1"));
     // Initialised once, because other tests draw from the same generator.
-    let model = R::open(&one).unwrap().random_model(cpus(1).first()).unwrap();
+    let model = R::open(&one).unwrap().random_model(&one, cpus(1).first()).unwrap();
     let trained = |config: &RunConfig<R::Task>, devices: usize| {
         let newest = Arc::new(Mutex::new(StateDict::new()));
         let builder = Trainer::builder(R::open(config).unwrap(), model.clone()).config(config.train.clone());
@@ -73,7 +75,7 @@ fn two_devices_equal_two_accumulated_batches<R: Configured>(more: &[&str]) {
 
 #[test]
 fn a_segmentor_on_two_devices_is_trained_as_on_one_with_two_accumulated_batches_bit_by_bit() {
-    two_devices_equal_two_accumulated_batches::<Segmentation>(&[
+    two_devices_equal_two_accumulated_batches::<Segmentation<UperNet<Backbone>>>(&[
         "data.source.size=64",
         "data.source.train=8",
         "data.source.val=2",
@@ -86,7 +88,7 @@ fn a_segmentor_on_two_devices_is_trained_as_on_one_with_two_accumulated_batches_
 
 #[test]
 fn a_detector_on_two_devices_is_trained_as_on_one_with_two_accumulated_batches_bit_by_bit() {
-    two_devices_equal_two_accumulated_batches::<Detection>(&[
+    two_devices_equal_two_accumulated_batches::<Detection<AnyDetector>>(&[
         "data.source.size=64",
         "data.source.train=8",
         "data.source.val=2",

@@ -8,7 +8,6 @@ use anstream::eprintln;
 use anyhow::{Context, Result};
 use clap::Parser;
 use image::{Rgb, RgbImage};
-use mask_rcnn::AnchorConfig;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,6 +21,7 @@ use vision_datasets::scenes::{SceneConfig, SceneDataset, scene_classes};
 use vision_datasets::transforms::fit_size;
 use vision_datasets::{ade20k, image_io};
 use vmamba_cli::process;
+use vmamba_detection::AnchorConfig;
 use vmamba_report::files::write_whole;
 use vmamba_report::objects;
 use vmamba_report::pictures::{self, Classes};
@@ -139,7 +139,7 @@ fn check_objects(file: &Path, images: &Path, arguments: &Arguments) -> Result<bo
         });
     }
     let sheet = arguments.sheet.as_ref().and_then(|_| object_sheet(file, images, arguments.sheet_images));
-    hand_out(&object_text(&report, coverage, arguments), &report, sheet, arguments)?;
+    hand_out(&object_text(file, &report, coverage, arguments), &report, sheet, arguments)?;
     Ok(report.passes(arguments.strict))
 }
 
@@ -164,10 +164,10 @@ fn anchor_coverage(report: &ObjectReport, arguments: &Arguments) -> Option<[f64;
 }
 
 /// The report on objects for a person.
-fn object_text(report: &ObjectReport, coverage: Option<[f64; 2]>, arguments: &Arguments) -> String {
+fn object_text(file: &Path, report: &ObjectReport, coverage: Option<[f64; 2]>, arguments: &Arguments) -> String {
     let mut text = format!(
         "{}\n{} images, {} annotations, {} categories\n\n",
-        report.annotations_file.display(),
+        file.display(),
         report.images,
         report.annotations,
         report.categories.len()

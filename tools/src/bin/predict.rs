@@ -129,7 +129,7 @@ fn is_detector(path: &Path) -> Result<bool> {
     if let Some(task) = checkpoint.metadata().get("task").filter(|_| checkpoint.is_ours()) {
         return Ok(task == detection::TASK);
     }
-    Ok(checkpoint.state_dict(Weights::Auto)?.keys().any(|key| key.starts_with("rpn_head.")))
+    Ok(mask_rcnn::is_checkpoint(checkpoint.keys(Weights::Auto)?))
 }
 
 /// An object in COCO's terms, with the name of its class.

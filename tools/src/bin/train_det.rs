@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use vmamba_cli::process;
 use vmamba_cli::train::{TrainArguments, train};
-use vmamba_recipes::detection::Detection;
+use vmamba_recipes::detection::{AnyDetector, Detection};
 
 /// Train a detector with instance masks (Mask R-CNN on VMamba).
 ///
@@ -20,5 +20,5 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    process::run_tool(|| train::<Detection>(&arguments.train).map(|()| true))
+    process::run_tool(|| train::<Detection<AnyDetector>>(&arguments.train).map(|()| true))
 }

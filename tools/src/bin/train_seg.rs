@@ -4,6 +4,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use upernet::UperNet;
+use vmamba::zoo::Backbone;
 use vmamba_cli::process;
 use vmamba_cli::train::{TrainArguments, train};
 use vmamba_recipes::segmentation::Segmentation;
@@ -20,5 +22,5 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    process::run_tool(|| train::<Segmentation>(&arguments.train).map(|()| true))
+    process::run_tool(|| train::<Segmentation<UperNet<Backbone>>>(&arguments.train).map(|()| true))
 }

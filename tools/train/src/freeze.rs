@@ -87,7 +87,7 @@ impl ModuleVisitor for Search<'_> {
 
     fn visit_flag(&mut self, _flag: &Param<Flag>) {
         // The flag of a batch norm: whether it normalises by the batch's statistics.
-        let in_backbone = self.path.first().is_some_and(|(name, _)| name == "backbone");
+        let in_backbone = (self.keys)(&self.place()).starts_with("backbone.");
         let frozen = self.visit();
         if self.config.norm_eval && in_backbone {
             self.evaluated += 1;

@@ -5,7 +5,7 @@ use super::*;
 use crate::analysis::{BlockIndex, TraceError};
 use crate::vmamba::{Dims, Vmamba, VmambaConfig};
 
-/// Float32 scans sum up to 70 entries here, in another order.
+/// Tolerance: float32 scans sum up to 70 entries here, in another order.
 const TOLERANCE: f64 = 1e-4;
 
 fn model(forward_type: &str, state: usize) -> Vmamba {
@@ -68,7 +68,7 @@ fn the_official_form_is_the_same_where_nothing_underflows() {
     }
 }
 
-/// One channel and state over `length` patches in a row, with B = C = 1 and a decay of e^-step a patch.
+/// One channel and state over `length` patches in a row, with B = C = 1 and a decay of e^-step per patch.
 fn chain(length: usize, step: f32) -> ScanTrace {
     let ones = vec![1.0; length];
     let route = RouteTrace { route: Route::Rows, delta: vec![step; length], a: vec![-1.0], b: ones.clone(), c: ones.clone(), d: vec![0.0] };
@@ -101,7 +101,7 @@ fn merged_maps_are_the_normalised_sum_and_the_mean_of_the_normalised() {
         let mean: f32 = maps.routes.iter().map(|map| map.normalised[pixel]).sum::<f32>() / 4.0;
         assert!((sum - maps.sum[pixel]).abs() < 1e-6 && (mean - maps.nall[pixel]).abs() < 1e-6);
     }
-    // The range of all queries, from the maps of all queries.
+    // The range over the maps of all queries.
     let everywhere: Vec<_> = (0..70).map(|q| activation_maps(&trace, [q / 10, q % 10], MapOptions::default()).unwrap()).collect();
     let whole = activation_maps(&trace, [2, 7], MapOptions { range: MapRange::AllQueries, ..MapOptions::default() }).unwrap();
     let queries = std::sync::atomic::AtomicUsize::new(0);
@@ -123,7 +123,7 @@ fn merged_maps_are_the_normalised_sum_and_the_mean_of_the_normalised() {
     }
 }
 
-/// Three patches in a row whose contributions are all below 0: what was not visited, 0, must not become the greatest.
+/// Three patches in a row with negative contributions: the 0 of patches that were not visited must not become the maximum.
 #[test]
 fn patches_that_were_not_visited_are_no_contribution_and_no_end_of_the_range() {
     let mut trace = chain(3, 0.5);
@@ -134,11 +134,11 @@ fn patches_that_were_not_visited_are_no_contribution_and_no_end_of_the_range() {
     assert_eq!((route.raw[2], route.range), (0.0, [-1.0, -(-0.5_f64).exp() as f32]));
     assert_eq!(route.normalised, [1.0, 0.0, 0.0]);
     assert_eq!((&maps.visited, maps.sum_range, &maps.all, &maps.nall), (&route.visited, route.range, &route.normalised, &maps.all));
-    // Over all queries the least is the query itself, the greatest the first patch seen from the last.
+    // Over all queries, the minimum is the query itself and the maximum the first patch seen from the last.
     let whole = activation_maps(&trace, [0, 1], MapOptions { range: MapRange::AllQueries, ..MapOptions::default() }).unwrap();
     assert_eq!(whole.routes[0].range, [-1.0, -(-1.0_f64).exp() as f32]);
     assert_eq!(whole.routes[0].normalised[2], 0.0);
-    // At the first patch there is nothing but itself.
+    // The first patch sees only itself.
     let first = activation_maps(&trace, [0, 0], MapOptions::default()).unwrap();
     assert_eq!((first.routes[0].range, &first.routes[0].normalised), ([-1.0; 2], &vec![0.0; 3]));
 }

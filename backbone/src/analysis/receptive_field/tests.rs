@@ -11,7 +11,7 @@ fn random(shape: [usize; 4], device: &Device) -> Tensor<4> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
 }
 
-/// Numbers in [-1, 1) that are the same in every run: Burn's random numbers are those of the whole process, other tests included.
+/// Reproducible numbers in [-1, 1). Burn's random generator is shared by the whole process, other tests included.
 fn fixed(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
@@ -21,7 +21,7 @@ fn fixed(count: usize, seed: u64) -> Vec<f32> {
     (0..count + 8).map(|_| next()).skip(8).collect()
 }
 
-/// The model with weights that are the same in every run.
+/// The model with reproducible weights.
 fn with_fixed_weights<M: Module>(model: M) -> M {
     let key = |path: &str| path.to_owned();
     let mut state = state_dict_of(&model, &key);
@@ -40,12 +40,12 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-/// A depthwise convolution: where a channel's middle is positive, its kernel lies around the middle, negative weights cut off.
+/// For a depthwise convolution, the contribution of a channel with a positive middle is its kernel without the negative weights.
 #[test]
 fn the_field_of_a_depthwise_convolution_is_its_kernels() {
     let device = Device::flex().autodiff();
     let mut conv = DepthwiseConv::new(3, 5, true, &device);
-    // Far more than what 25 weights of at most 1 / 5 make of the image.
+    // Far more than 25 weights of at most 1 / 5 make of the image.
     conv.bias = Some(Param::from_tensor(Tensor::from_floats([90.0, -90.0, 90.0], &device)));
     let conv = conv.freeze();
     let chain = Chain::of(|x: Tensor<4>| conv.forward(x.permute([0, 2, 3, 1])).permute([0, 3, 1, 2]));
@@ -62,13 +62,13 @@ fn the_field_of_a_depthwise_convolution_is_its_kernels() {
             expected[(6 + place / 5 - 2) * 10 + 5 + place % 5 - 2] += weight.max(0.0);
         }
     }
-    // Sums of three numbers of a float32.
+    // Sums of three float32 numbers.
     for (found, expected) in values(central_gradient(&chain, image)).iter().zip(&expected) {
         assert!((found - expected).abs() < 1e-6, "{found} {expected}");
     }
 }
 
-/// Central differences of the scalar itself, for a network with every part of VMamba.
+/// Central differences of the scalar, for a network with every part of VMamba.
 #[test]
 fn the_gradient_of_a_small_vmamba_is_that_of_differences() {
     let device = Device::flex().autodiff();
@@ -98,13 +98,13 @@ fn the_gradient_of_a_small_vmamba_is_that_of_differences() {
             const STEP: f32 = 2e-2;
             expected += ((moved(STEP) - moved(-STEP)) / (2.0 * f64::from(STEP))).max(0.0);
         }
-        // The scalar, of about 10, has 1e-6 of error in float32, which the step enlarges to 1e-4, beside the curvature.
+        // The scalar is about 10 with a float32 error of 1e-6; division by the step makes it 1e-4. The curvature adds to that.
         let error = (f64::from(found[pixel]) - expected).abs();
         assert!(error < 0.01 * f64::from(largest), "pixel {pixel}: {} and {expected}, largest {largest}", found[pixel]);
     }
 }
 
-/// Part by part is the same as at once, in every family.
+/// Gradients step by step equal those of the whole network, in every family.
 #[test]
 fn every_family_has_a_chain_whose_parts_give_the_gradient_of_the_whole() {
     let device = Device::flex().autodiff();
@@ -135,7 +135,7 @@ fn every_family_has_a_chain_whose_parts_give_the_gradient_of_the_whole() {
         let largest = whole.iter().copied().fold(0.0, f32::max);
         assert!(largest > 0.0, "{name}");
         for (part, whole) in parts.iter().zip(&whole) {
-            // The same operations; sums may be in another order.
+            // The operations are equal, but sums may be in another order.
             assert!((part - whole).abs() <= 1e-5 * largest, "{name}: {part} {whole}");
         }
         assert_eq!(parts, values(central_gradient(&chain, image.clone())), "{name}: again the same");
@@ -146,7 +146,7 @@ fn every_family_has_a_chain_whose_parts_give_the_gradient_of_the_whole() {
     assert_eq!(families.len(), 9, "{families:?}");
 }
 
-/// The last map is what the classifier itself goes on from.
+/// The classifier continues from the last map.
 #[test]
 fn the_last_map_is_what_classifiers_average() {
     let device = Device::flex();
@@ -164,13 +164,13 @@ fn images_without_numbers_are_left_out_of_the_mean() {
     assert_eq!(field.mean(), None);
     assert!(field.add(&[1.0, 4.0]) && !field.add(&[f32::NAN, 1.0]) && !field.add(&[1.0, f32::INFINITY]) && field.add(&[2.0, 0.0]));
     assert_eq!((field.mean(), field.images(), field.skipped()), (Some(vec![1.5, 2.0]), 2, 2));
-    // A network of no numbers makes a map of no numbers, and not one of zeros.
+    // A network of NaN makes a map of NaN, not of zeros.
     let device = Device::flex().autodiff();
     let chain = Chain::of(|x: Tensor<4>| x.log());
     assert!(values(central_gradient(&chain, Tensor::full([1, 1, 4, 4], -1.0, &device))).iter().any(|value| value.is_nan()));
 }
 
-/// By the definition: every square is summed on its own.
+/// By definition: sums every square by itself.
 #[test]
 fn covering_squares_are_the_smallest_that_hold_enough() {
     let device = Device::flex();
@@ -187,7 +187,7 @@ fn covering_squares_are_the_smallest_that_hold_enough() {
                 let inside: f64 =
                     rows.clone().flat_map(|y| columns.clone().map(move |x| (y, x))).map(|(y, x)| f64::from(map[y * width + x])).sum();
                 let area = (rows.len() * columns.len()) as f64 / (height * width) as f64;
-                // Sums in another order differ in the last digits.
+                // Sums in another order differ in their last digits.
                 (inside > share * total * (1.0 - 1e-12)).then_some((2 * half + 1, area))
             });
             assert_eq!(Some((found.side, found.area)), slow, "{size:?} {share}");
@@ -195,6 +195,6 @@ fn covering_squares_are_the_smallest_that_hold_enough() {
         assert_eq!(covering_square(&map, size, 1.0), None);
     }
     assert_eq!(covering_square(&[0.0; 4], [2, 2], 0.5), None);
-    // All of the sum in the corner, which the published script never reaches.
+    // The whole sum is in the corner, which the published script never reaches.
     assert_eq!(covering_square(&[1.0, 0.0, 0.0, 0.0], [2, 2], 0.5), Some(CoveringSquare { side: 3, area: 1.0 }));
 }

@@ -21,9 +21,9 @@ pub struct ConvnextConfig {
     pub dims: Vec<usize>,
     /// Stochastic depth of the last block; it rises linearly from 0 over all blocks.
     pub drop_path_rate: f64,
-    /// Where the scale of every block's branch starts; 0 leaves the scale out.
+    /// Initial value of the layer scale in every block; 0 leaves it out.
     pub layer_scale_init_value: f64,
-    /// Stages whose features the backbone gives, ascending.
+    /// Stages whose features the backbone returns, ascending.
     pub out_indices: Vec<usize>,
 }
 
@@ -34,7 +34,7 @@ impl Default for ConvnextConfig {
 }
 
 impl ConvnextConfig {
-    /// ConvNeXt-T: 28.6M parameters, 4.5 GFLOPs. `drop_path_rate` is that of ImageNet-1K; the published detectors use 0.4.
+    /// ConvNeXt-T: 28.6M parameters, 4.5 GFLOPs. `drop_path_rate` is that of the ImageNet-1K training; the published detectors use 0.4.
     pub fn tiny() -> Self {
         Self {
             in_chans: 3,
@@ -56,10 +56,10 @@ impl ConvnextConfig {
         Self { dims: vec![128, 256, 512, 1024], drop_path_rate: 0.5, ..Self::small() }
     }
 
-    /// Checks that the options make a network.
+    /// Validates the options.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
+    /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
         let positive = |numbers: &[usize]| !numbers.is_empty() && numbers.iter().all(|number| *number > 0);
@@ -72,11 +72,11 @@ impl ConvnextConfig {
         require_stages(&self.out_indices, self.depths.len())
     }
 
-    /// Checks that the network can take images of `[height, width]` pixels. Sizes that a stride does not divide are rounded down, so that
-    /// the image must have a position in the last stage, 32 pixels each way for four stages.
+    /// Checks that the network can process images of `[height, width]` pixels. Sizes that a stride does not divide are rounded down, and the
+    /// last stage needs at least one position: 32 pixels per side for four stages.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the size.
+    /// [`ConfigError::Field`] for the field `image`.
     pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
         let least = self.stride(self.depths.len().saturating_sub(1));
         require(image.iter().all(|size| *size >= least), "image", &format!("height and width of at least {least} pixels"), &image)
@@ -93,7 +93,7 @@ impl ConvnextConfig {
         Ok(Convnext { trunk: Trunk::new(self, device), outnorm, config: self.clone() })
     }
 
-    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
+    /// A classifier with random weights on `device`. It does not use `out_indices`.
     ///
     /// # Errors
     /// As [`ConvnextConfig::validate`].
@@ -113,7 +113,7 @@ impl ConvnextConfig {
         self.dims.get(stage).copied().unwrap_or(0)
     }
 
-    /// Pixels of the image between two neighbouring positions of stage `stage`.
+    /// Stride of stage `stage`, in pixels of the image.
     pub fn stride(&self, stage: usize) -> usize {
         4 << stage
     }
@@ -173,7 +173,7 @@ impl ConvnextConfig {
         ConvConfig { inputs: self.in_chans, outputs: self.dim(0), kernel: 4, stride: 4, padding: 0 }
     }
 
-    /// What leads to stage `stage`; the stem leads to the first.
+    /// The downsampling before stage `stage`; none for the first, which follows the stem.
     pub(super) fn downsample(&self, stage: usize) -> Option<ConvConfig> {
         let before = stage.checked_sub(1)?;
         Some(ConvConfig { inputs: self.dim(before), outputs: self.dim(stage), kernel: 2, stride: 2, padding: 0 })

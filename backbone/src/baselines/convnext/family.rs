@@ -24,8 +24,8 @@ impl ParameterGroups for ConvnextConfig {
         }
     }
 
-    /// 6 for ConvNeXt-T, 12 for ConvNeXt-S and ConvNeXt-B: the two first stages, the third by three blocks, and the last. The published
-    /// recipes by stage use the same number, although they give numbers up to 4 only.
+    /// 6 for ConvNeXt-T, 12 for ConvNeXt-S and ConvNeXt-B: one for each of the first two stages, one for every three blocks of the third, one
+    /// for the last. The published recipes that group by stage use this number too, although their layers end at 4.
     fn num_layers(&self, _by: LayerGrouping) -> usize {
         self.depths.get(2).map_or(0, |blocks| blocks.div_ceil(BLOCKS_A_LAYER)) + 3
     }

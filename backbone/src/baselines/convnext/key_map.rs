@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The key in the official repository, classifiers and detectors, of the parameter at `path` in a [`Convnext`](super::Convnext) or [`ConvnextClassifier`](super::ConvnextClassifier).
+/// The key in the official repository, for classifiers and detectors, of the parameter at `path` in a [`Convnext`](super::Convnext) or
+/// [`ConvnextClassifier`](super::ConvnextClassifier).
 ///
 /// ```
 /// use vmamba::baselines::convnext::key;
@@ -14,7 +15,7 @@ use std::borrow::Cow;
 pub fn key(path: &str) -> String {
     let path = path.strip_prefix("trunk.").unwrap_or(path);
     match *path.split('.').collect::<Vec<_>>() {
-        // The first module is 0: the norm before a convolution, or the convolution of the stem.
+        // Module 0 is the first: the norm before a convolution, or the convolution of the stem.
         ["stem", "conv", name] => format!("downsample_layers.0.0.{name}"),
         ["stem", "norm", name] => format!("downsample_layers.0.1.{name}"),
         ["stages", stage, "downsample", "norm", name] => format!("downsample_layers.{stage}.0.{name}"),
@@ -25,10 +26,10 @@ pub fn key(path: &str) -> String {
     }
 }
 
-/// That key for one of timm, torchvision or mmpretrain.
+/// The official key for a key of timm, torchvision or mmpretrain.
 ///
-/// A classifier of mmpretrain has its norm as `backbone.norm3`; in its detectors, whose keys are looked up without `backbone.`, `norm3` is
-/// the norm of the last level.
+/// In a classifier of mmpretrain, `backbone.norm3` is the norm before the head. In its detectors, whose keys come here without `backbone.`,
+/// `norm3` is the norm of the last level.
 pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     let (key, classifier) = match key.strip_prefix("backbone.") {
         Some(key) => (key, true),
@@ -41,7 +42,7 @@ pub fn rename(key: &str) -> Option<Cow<'_, str>> {
         ["stages", stage, "blocks", block, ref rest @ ..] => format!("stages.{stage}.{block}.{}", block_key(rest)),
         ["head", "norm", name] => format!("norm.{name}"),
         ["head", "fc", name] => format!("head.{name}"),
-        // torchvision: stem, and then stages and downsamplings in turn
+        // torchvision: the stem, then stages and downsamplings in turn
         ["features", "0", index, name] => format!("downsample_layers.0.{index}.{name}"),
         ["features", index, first, ref rest @ ..] => {
             let Ok(index) = index.parse::<usize>() else {
@@ -62,7 +63,7 @@ pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     Some(renamed.into())
 }
 
-/// The official name of a parameter inside a block for one of timm (`conv_dw`, `mlp.fc1`), torchvision (`block.0`) or mmpretrain
+/// The official name of a parameter in a block for the name in timm (`conv_dw`, `mlp.fc1`), torchvision (`block.0`) or mmpretrain
 /// (`depthwise_conv`).
 fn block_key(names: &[&str]) -> String {
     let (module, name) = match *names {

@@ -17,9 +17,9 @@ use crate::vmamba::config::require;
 pub struct DeitConfig {
     /// Channels of the input image.
     pub in_chans: usize,
-    /// Whether the patch embedding has a bias. That of mmsegmentation 1.x has none, unless its configuration asks for it.
+    /// Whether the patch embedding has a bias. In mmsegmentation 1.x it has none by default.
     pub patch_bias: bool,
-    /// Side of a patch in pixels. A multiple of 4 for the backbone, whose finest level has a quarter of it as stride.
+    /// Side of a patch in pixels. For the backbone a multiple of 4, because a quarter of it is the stride of the finest level.
     pub patch_size: usize,
     /// Side in pixels of the square image that the position table is made for. Images of other sizes get a resized table.
     pub image_size: usize,
@@ -33,13 +33,13 @@ pub struct DeitConfig {
     pub mlp_ratio: f64,
     /// Stochastic depth of the last block; it rises linearly from 0.
     pub drop_path_rate: f64,
-    /// How the position table is brought to the grid of another image size.
+    /// Resizes the position table to the grid of another image size.
     pub position_resize: TableResize,
-    /// Blocks whose tokens become the four levels of the backbone, ascending.
+    /// Blocks after which the four levels of the backbone are taken, ascending.
     pub out_indices: Vec<usize>,
     /// Channels of the backbone's levels.
     pub neck_channels: usize,
-    /// Whether the backbone normalises the tokens of the last block, as mmsegmentation's configurations with `ln` in their names do.
+    /// Whether a norm follows the last block of the backbone, as in mmsegmentation's configurations with `ln` in their names.
     pub final_norm: bool,
 }
 
@@ -83,10 +83,10 @@ impl DeitConfig {
         }
     }
 
-    /// Checks that the options fit together.
+    /// Validates the options.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
+    /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let divides = |part: usize, whole: usize| part > 0 && whole > 0 && whole.is_multiple_of(part);
         require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
@@ -100,7 +100,7 @@ impl DeitConfig {
         require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
     }
 
-    /// As [`DeitConfig::validate`], with what only the backbone needs.
+    /// As [`DeitConfig::validate`], and validates the options of the backbone.
     fn validate_backbone(&self) -> Result<(), ConfigError> {
         self.validate()?;
         let refuse = |field: &'static str, expected: String, found: String| Err(ConfigError::Field { field, expected, found });
@@ -117,10 +117,10 @@ impl DeitConfig {
         Ok(())
     }
 
-    /// Checks that an image of `[height, width]` pixels is made of whole patches.
+    /// Checks that the patch size divides an image of `[height, width]` pixels.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] when it is not.
+    /// [`ConfigError::Field`] for the field `image`.
     pub fn check_image(&self, [height, width]: [usize; 2]) -> Result<(), ConfigError> {
         let whole = |size: usize| size > 0 && size.is_multiple_of(self.patch_size);
         if whole(height) && whole(width) {
@@ -136,7 +136,7 @@ impl DeitConfig {
     /// A backbone with random weights on `device`.
     ///
     /// # Errors
-    /// As [`DeitConfig::validate`], and when the options of the backbone make no pyramid.
+    /// As [`DeitConfig::validate`], and for options that make no pyramid.
     pub fn try_init(&self, device: &Device) -> Result<Deit, ConfigError> {
         self.validate_backbone()?;
         Ok(Deit {
@@ -147,7 +147,7 @@ impl DeitConfig {
         })
     }
 
-    /// A classifier with random weights on `device`. The options of the backbone have no meaning for it.
+    /// A classifier with random weights on `device`. It does not use the options of the backbone.
     ///
     /// # Errors
     /// As [`DeitConfig::validate`].
@@ -172,7 +172,7 @@ impl DeitConfig {
         SCALES.iter().map(|scale| grid.map(|size| scaled(size, *scale))).collect()
     }
 
-    /// Patches along height and width; a rest that fills no patch is left out.
+    /// Patches along height and width; pixels that do not fill a patch are cropped.
     pub(super) fn grid(&self, image: [usize; 2]) -> [usize; 2] {
         image.map(|size| size / self.patch_size)
     }
@@ -209,7 +209,7 @@ impl DeitConfig {
         for level in self.level_sizes(image) {
             let [lateral, conv] = self.neck_convs();
             cost.conv_layer(&lateral, grid);
-            // The reference resizes by a factor of 1, too.
+            // The reference also counts the resize by a factor of 1.
             cost.add(OpKind::UpsampleBilinear, product(&[4, self.neck_channels, level[0], level[1]]));
             cost.conv_layer(&conv, level);
         }
@@ -220,7 +220,7 @@ impl DeitConfig {
     pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
         let grid = self.grid(image);
         let mut cost = self.trunk_complexity(grid);
-        // The official count normalises all tokens, of which the head takes the first.
+        // The official count includes the norm of all tokens, although the head uses only the first.
         cost.layer_norm(self.embed_dim, [1, grid[0] * grid[1] + 1]);
         cost.linear(OpKind::Linear, self.embed_dim, num_classes, true, [1, 1]);
         cost
@@ -247,8 +247,8 @@ impl DeitConfig {
 }
 
 impl DeitConfig {
-    /// A classifier's state with its table of positions resized to the image size of this configuration, as mmsegmentation does it when a
-    /// segmentor starts from a classifier. Tables that are no square with a class token stay, and are reported when loaded.
+    /// Resizes the position table of a classifier to the image size of this configuration, as mmsegmentation does when a segmentor starts from
+    /// a classifier. A table that is not a square grid with a class token stays as it is and fails to load.
     pub fn fit_positions(&self, mut state: StateDict) -> StateDict {
         let side = self.table_side();
         let key = state.keys().find(|key| rename(key).is_some_and(|key| key == "pos_embed")).map(str::to_owned);

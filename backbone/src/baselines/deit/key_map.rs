@@ -22,8 +22,8 @@ pub fn key(path: &str) -> String {
     }
 }
 
-/// The key of [`key`] for one of torchvision's `VisionTransformer`, or of mmpretrain's or mmsegmentation's, whose prefix `backbone.` is
-/// taken off. Others are returned as they are.
+/// The key in timm for a key of the `VisionTransformer` of torchvision, mmpretrain or mmsegmentation; the prefix `backbone.` of the latter two
+/// is removed. Other keys stay.
 ///
 /// ```
 /// use vmamba::baselines::deit;
@@ -70,7 +70,7 @@ pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     }))
 }
 
-/// A whole segmentor's state as ours has it: mmsegmentation's neck stands beside the backbone, here it is a part of it. Others stay.
+/// Moves the neck of a segmentor of mmsegmentation into the backbone, where our model has it. Other files stay as they are.
 pub fn neck_into_backbone(mut state: StateDict) -> StateDict {
     if state.keys().any(|key| key.starts_with("decode_head.")) {
         let beside: Vec<String> = state.keys().filter(|key| key.starts_with("neck.")).map(str::to_owned).collect();

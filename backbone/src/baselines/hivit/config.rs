@@ -15,13 +15,13 @@ use crate::vmamba::config::require;
 pub struct HivitConfig {
     /// Channels of the input image.
     pub in_chans: usize,
-    /// Side in pixels of a token of the last stage. A multiple of 4, the first stage having a quarter of it as stride.
+    /// Side in pixels of a token of the last stage. A multiple of 4, because a quarter of it is the stride of the first stage.
     pub patch_size: usize,
-    /// Side in pixels of the square image that the tables of positions are made for. Images of other sizes get bicubically resized tables.
+    /// Side in pixels of the square image that the position tables are made for. For images of other sizes, the tables are resized bicubically.
     pub image_size: usize,
     /// Channels of the last stage; the second has half of them, the first a quarter.
     pub embed_dim: usize,
-    /// Blocks of the three stages; those of the first two are two MLPs each.
+    /// Blocks of the three stages. A block of the first two stages is two MLPs.
     pub depths: [usize; 3],
     /// Attention heads of the last stage's blocks; they share the channels evenly.
     pub num_heads: usize,
@@ -29,19 +29,19 @@ pub struct HivitConfig {
     pub stem_mlp_ratio: f64,
     /// Hidden width of the last stage's MLPs over its channels.
     pub mlp_ratio: f64,
-    /// Adds a learned table of positions before the last stage.
+    /// Adds a learned position table before the last stage.
     pub absolute_positions: bool,
-    /// Adds learned biases for every distance to the scores of attention.
+    /// Adds learned relative position biases to the attention scores.
     pub relative_positions: bool,
     /// Whether the stem normalises.
     pub patch_norm: bool,
-    /// Added to the variance in every norm: 1e-6 in the official repository, 1e-5 in mmpretrain.
+    /// Epsilon of every norm: 1e-6 in the official repository, 1e-5 in mmpretrain.
     pub norm_epsilon: f64,
-    /// Whether the classifier normalises the average. mmpretrain's does not.
+    /// Whether the classifier has a norm after the average. mmpretrain's does not.
     pub final_norm: bool,
-    /// Whether the backbone normalises its levels: the official detector's does, the segmentor's does not.
+    /// Whether the levels of the backbone have a norm, as in the official detector but not in the segmentor.
     pub level_norms: bool,
-    /// Stochastic depth of the last block; it rises linearly from 0 over all blocks, each MLP counting as one.
+    /// Stochastic depth of the last block; it rises linearly from 0 over all blocks, where every MLP counts as one.
     pub drop_path_rate: f64,
 }
 
@@ -83,10 +83,10 @@ impl HivitConfig {
         Self { embed_dim: 512, num_heads: 8, drop_path_rate: 0.5, ..Self::small() }
     }
 
-    /// Checks that the options fit together.
+    /// Validates the options.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
+    /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
         let quarters = |size: usize| size > 0 && size.is_multiple_of(MERGED);
@@ -114,10 +114,10 @@ impl HivitConfig {
         require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
     }
 
-    /// Checks that an image of `[height, width]` pixels divides into tokens.
+    /// Checks that the patch size divides an image of `[height, width]` pixels.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] when it does not.
+    /// [`ConfigError::Field`] for the field `image`.
     pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
         if image.iter().all(|size| *size > 0 && size.is_multiple_of(self.patch_size)) {
             return Ok(());
@@ -130,7 +130,7 @@ impl HivitConfig {
     /// A backbone with random weights on `device`.
     ///
     /// # Errors
-    /// As [`HivitConfig::validate`], and when the second level would not be taken from the second stage.
+    /// As [`HivitConfig::validate`], and for depths with which the second level would not come from the second stage.
     pub fn try_init(&self, device: &Device) -> Result<Hivit, ConfigError> {
         self.validate()?;
         require(self.depths[1] >= self.depths[0], "depths", "a second stage not shorter than the first, for a backbone", &self.depths)?;
@@ -168,7 +168,7 @@ impl HivitConfig {
         stages.into_iter().chain([stages[LAST].map(|size| (size / 2).max(1))]).collect()
     }
 
-    /// Blocks of the official list behind which the first two levels are taken.
+    /// Indices in the official list of the blocks after which the first two levels are taken.
     pub(super) fn taps(&self) -> [usize; 2] {
         [self.depths[0] - 1, self.depths[0] + self.depths[1]]
     }
@@ -194,12 +194,12 @@ impl HivitConfig {
         if stage == LAST { self.depths[stage] } else { 2 * self.depths[stage] }
     }
 
-    /// Tokens along a side of the image that the tables are made for.
+    /// Tokens along a side of the image that the position tables are made for.
     pub(super) fn table_side(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// Cost of the backbone for one image of `[height, width]` pixels. The max pool of the last level is free there.
+    /// Cost of the backbone for one image of `[height, width]` pixels. The max pool of the last level is free.
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image);
         if self.level_norms {
@@ -210,7 +210,8 @@ impl HivitConfig {
         cost
     }
 
-    /// Cost of the classifier for one image of `[height, width]` pixels. The average is free, as it is no pooling layer there.
+    /// Cost of the classifier for one image of `[height, width]` pixels. The average is free, because it is not a pooling layer in the
+    /// reference.
     pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image);
         if self.final_norm {

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 pub fn key(path: &str) -> String {
     let path = path.strip_prefix("trunk.").unwrap_or(path);
     match path.strip_prefix("level_norms.").and_then(|rest| rest.split_once('.')) {
-        // There the last is behind a pool.
+        // In the official code, a pool comes before the last norm.
         Some(("3", parameter)) => return format!("fpn4.1.{parameter}"),
         Some((level, parameter)) => return format!("fpn{}.{parameter}", level.parse::<usize>().map_or(0, |level| level + 1)),
         None => (),
@@ -22,8 +22,8 @@ pub fn key(path: &str) -> String {
     [".Mlp.", ".Merge.", ".Attention.", ".mixed."].iter().fold(path.to_owned(), |path, ours| path.replace(ours, "."))
 }
 
-/// The key of [`key`] for one of mmpretrain, or of a detector or segmentor, whose prefix `backbone.` is taken off; others are returned as
-/// they are. `None` for the numbers of pairs of positions, which are worked out.
+/// The key of [`key`] for a key of mmpretrain, or of a detector or segmentor, without the prefix `backbone.`. Other keys stay. `None` for the
+/// tables of relative positions, which the model computes itself.
 ///
 /// ```
 /// use vmamba::baselines::hivit;

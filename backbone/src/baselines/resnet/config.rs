@@ -15,13 +15,13 @@ use crate::vmamba::config::{require, require_stages};
 pub struct ResnetConfig {
     /// Channels of the input image.
     pub in_chans: usize,
-    /// Channels of the stem and inside the blocks of the first stage, doubled from stage to stage; 64 in every published model.
+    /// Channels of the stem and of the inner convolutions of the first stage, doubled from stage to stage; 64 in every published model.
     pub width: usize,
     /// Blocks of each stage; its length is the number of stages.
     pub depths: Vec<usize>,
-    /// Whether three 3x3 convolutions stand in place of the first 7x7 one, the first two of half the width (mmsegmentation's `ResNetV1c`).
+    /// Replaces the 7x7 convolution by three 3x3 ones, the first two of half the width (mmsegmentation's `ResNetV1c`).
     pub deep_stem: bool,
-    /// Stages whose features the backbone gives, ascending.
+    /// Stages whose features the backbone returns, ascending.
     pub out_indices: Vec<usize>,
 }
 
@@ -46,10 +46,10 @@ impl ResnetConfig {
         Self { in_chans: 3, width: 64, depths: depths.to_vec(), deep_stem: false, out_indices: vec![0, 1, 2, 3] }
     }
 
-    /// Checks that the options make a network.
+    /// Validates the options.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
+    /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
         require(self.width > 0, "width", "at least 1", &self.width)?;
@@ -59,11 +59,11 @@ impl ResnetConfig {
         require_stages(&self.out_indices, self.depths.len())
     }
 
-    /// Checks that the network can take images of `[height, width]` pixels. Sizes that a stride does not divide are rounded up, so that all
-    /// but empty images will do.
+    /// Checks that the network can process images of `[height, width]` pixels. Sizes that a stride does not divide are rounded up, so only empty
+    /// images are refused.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the size.
+    /// [`ConfigError::Field`] for the field `image`.
     pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
         require(!image.contains(&0), "image", "at least one pixel", &image)
     }
@@ -77,7 +77,7 @@ impl ResnetConfig {
         Ok(Resnet { trunk: Trunk::new(self, device), config: self.clone() })
     }
 
-    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
+    /// A classifier with random weights on `device`. It does not use `out_indices`.
     ///
     /// # Errors
     /// As [`ResnetConfig::validate`].
@@ -94,7 +94,7 @@ impl ResnetConfig {
         (EXPANSION * self.width) << stage
     }
 
-    /// Pixels of the image between two neighbouring positions of stage `stage`.
+    /// Stride of stage `stage`, in pixels of the image.
     pub fn stride(&self, stage: usize) -> usize {
         4 << stage
     }
@@ -105,7 +105,7 @@ impl ResnetConfig {
         std::iter::successors(Some(halved(halved(image))), |size| Some(halved(*size))).take(self.depths.len()).collect()
     }
 
-    /// Cost of the backbone for one image of `[height, width]` pixels. Its norms use the stored statistics.
+    /// Cost of the backbone for one image of `[height, width]` pixels. Norms use their running statistics.
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = Complexity::default();
         let size = self.stem().iter().fold(image, |size, conv| conv_norm_cost(&mut cost, conv, size));

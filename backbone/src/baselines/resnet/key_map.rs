@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The key in torchvision, timm and mmdetection, and of a deep stem in mmsegmentation, of the parameter at `path` in a [`Resnet`](super::Resnet) or
-/// [`ResnetClassifier`](super::ResnetClassifier).
+/// The key of the parameter at `path` in a [`Resnet`](super::Resnet) or [`ResnetClassifier`](super::ResnetClassifier) in torchvision, timm and
+/// mmdetection; for a deep stem, in mmsegmentation.
 ///
 /// ```
 /// use vmamba::baselines::resnet::key;
@@ -25,25 +25,25 @@ pub fn key(path: &str) -> String {
     }
 }
 
-/// [`key`] behind `stem.`.
+/// The part of [`key`] for a path after `stem.`.
 fn stem_key(path: &str) -> Option<String> {
     if let Some(parameter) = path.strip_prefix("Plain.") {
         return Some(parameter.replace("conv.", "conv1.").replace("norm.", "bn1."));
     }
-    // There the stem is a sequence of convolution, norm and ReLU, three times.
+    // In mmsegmentation the stem is a sequence of three times convolution, norm and ReLU.
     let (number, parameter) = path.strip_prefix("Deep.")?.split_once('.')?;
     let (layer, name) = parameter.split_once('.')?;
     Some(format!("stem.{}.{name}", 3 * number.parse::<usize>().ok()? + usize::from(layer == "norm")))
 }
 
-/// That key for one of another spelling: a classifier of mmpretrain (`backbone.`, `head.fc.`), or the backbone in a detector of torchvision
-/// (`backbone.body.`). `None` for the counters of batches, which are no parameters.
+/// The key of [`key`] for a key of a classifier of mmpretrain (`backbone.`, `head.fc.`) or of the backbone in a detector of torchvision
+/// (`backbone.body.`). `None` for the counters `num_batches_tracked`, which are not parameters.
 pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     if key.ends_with("num_batches_tracked") {
         return None;
     }
     let key = key.strip_prefix("backbone.").unwrap_or(key);
     let key = key.strip_prefix("body.").unwrap_or(key);
-    // What is behind `head.` already begins with `fc.`.
+    // `head.fc.weight` is `fc.weight`.
     Some(key.strip_prefix("head.").filter(|rest| rest.starts_with("fc.")).unwrap_or(key).into())
 }

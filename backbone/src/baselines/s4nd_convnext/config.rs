@@ -11,45 +11,45 @@ use crate::layers::Dense;
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
 
-/// Every option.
+/// Options of an S4ND-ConvNeXt; the default is [`S4ndConvnextConfig::tiny`].
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct S4ndConvnextConfig {
-    /// Channels of the image.
+    /// Channels of the input image.
     pub in_chans: usize,
-    /// Pixels of one position of the first stage along each axis, 4.
+    /// Stride of the first stage, in pixels of the image; 4 in the published model.
     pub patch_size: usize,
     /// Channels of the stem's S4ND layer.
     pub stem_channels: usize,
-    /// How many pixels the stem's kernels reach in either direction, vertically and horizontally.
+    /// Lengths of the stem's kernels per direction in pixels, vertical and horizontal.
     pub stem_lengths: [usize; 2],
     /// Blocks of every stage.
     pub depths: Vec<usize>,
     /// Channels of every stage.
     pub dims: Vec<usize>,
-    /// Height and width of the images whose maps the kernels span; others are allowed, see [`S4ndConvnextConfig::check_image`].
+    /// Height and width of the images whose maps the kernels span. Images may have other sizes, see [`S4ndConvnextConfig::check_image`].
     pub image_size: [usize; 2],
     /// States of every kernel, an even number.
     pub d_state: usize,
-    /// Step sizes of the state spaces start between these.
+    /// Range of the initial step sizes of the state spaces.
     pub dt_range: [f64; 2],
-    /// The way to the next stage.
+    /// The downsampling between stages.
     pub downsample: S4ndDownsampling,
-    /// Start of the scale of every branch (`gamma`).
+    /// Initial value of the layer scale in every block (`gamma`).
     pub layer_scale: f64,
-    /// Rate of stochastic depth of the last block; it grows from 0.
+    /// Stochastic depth of the last block; it rises linearly from 0 over all blocks.
     pub drop_path_rate: f64,
-    /// Stages whose features the backbone gives.
+    /// Stages whose features the backbone returns, ascending.
     pub out_indices: Vec<usize>,
 }
 
-/// The way from one stage to the next, behind a norm.
+/// The downsampling between two stages, after a norm.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum S4ndDownsampling {
-    /// ConvNeXt's 2x2 convolution of stride 2: official `patch`, the default of the code and what VMamba's authors measured.
+    /// ConvNeXt's 2x2 convolution with stride 2: official `patch`, the default of the code, which VMamba's authors measured.
     Convolution,
-    /// S4ND, average over 2x2, linear, gate: official `s4nd` with `downsample_glu`, of the configuration that was trained on ImageNet.
+    /// S4ND, average over 2x2, linear, gate: official `s4nd` with `downsample_glu`, as in the configuration that was trained on ImageNet.
     S4nd,
 }
 
@@ -60,7 +60,7 @@ impl Default for S4ndConvnextConfig {
 }
 
 impl S4ndConvnextConfig {
-    /// S4ND-ConvNeXt-T as VMamba's tables have it: 30 M parameters, 5.2 GFLOPs.
+    /// S4ND-ConvNeXt-T of VMamba's tables: 30 M parameters, 5.2 GFLOPs.
     pub fn tiny() -> Self {
         Self {
             in_chans: 3,
@@ -79,15 +79,15 @@ impl S4ndConvnextConfig {
         }
     }
 
-    /// S4ND-ConvNeXt-T as the authors' configuration for ImageNet has it (`convnext_timm_tiny_s4nd_imagenet.yaml`).
+    /// S4ND-ConvNeXt-T of the authors' configuration for ImageNet (`convnext_timm_tiny_s4nd_imagenet.yaml`).
     pub fn tiny_s4nd_downsample() -> Self {
         Self { downsample: S4ndDownsampling::S4nd, ..Self::tiny() }
     }
 
-    /// Checks that the options fit together.
+    /// Validates the options.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
+    /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let stages = self.depths.len();
         let positive = |values: &[usize]| !values.is_empty() && values.iter().all(|value| *value > 0);
@@ -118,10 +118,10 @@ impl S4ndConvnextConfig {
         )
     }
 
-    /// Checks that the last stage has a position for images of this height and width.
+    /// Checks that the last stage has at least one position for an image of `[height, width]` pixels.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] called `image`.
+    /// [`ConfigError::Field`] for the field `image`.
     pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
         let least = self.strides().last().copied().unwrap_or(1);
         require(image.iter().all(|size| *size >= least), "image", &format!("at least {least} pixels along each axis"), &image)
@@ -154,7 +154,7 @@ impl S4ndConvnextConfig {
         (0..self.depths.len()).map(|stage| first.map(|size| size >> stage)).collect()
     }
 
-    /// Pixels of a position of every stage along each axis.
+    /// Stride of every stage, in pixels of the image.
     pub fn strides(&self) -> Vec<usize> {
         (0..self.depths.len()).map(|stage| self.patch_size << stage).collect()
     }
@@ -166,9 +166,9 @@ impl S4ndConvnextConfig {
 
     /// Cost of the classifier for one image of `[height, width]` pixels.
     ///
-    /// VMamba's counting, to its digits: what the official code computes by Fourier transforms is counted by a formula for these, products
-    /// of spectra by what fvcore makes of an einsum, and kernels hardly at all. LayerNorms of maps whose memory is not laid out by channels
-    /// escape it: those of the stem and of the downsampling.
+    /// Counted as by VMamba's authors, to the last digit: Fourier transforms by their formula, products of spectra as fvcore counts an einsum,
+    /// and little of the kernels. Their counter misses the LayerNorms of the stem and the downsampling, whose maps are not channels last in
+    /// memory.
     pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
         let mut counter = Counter::trunk(self, image);
         let last = self.dims.len() - 1;
@@ -190,10 +190,10 @@ impl S4ndConvnextConfig {
         S4ndConfig { inputs: self.dims[stage], outputs: None, d_state: self.d_state, lengths, dt_range: self.dt_range }
     }
 
-    /// A state dict with all kernels' `C` as after the first forward pass. The official code keeps `l_kernel` 0 until then, and other values
-    /// of `C`, which would load without a word.
+    /// Adjusts the `C` of all kernels as the first forward pass of the official code does. Until then the official code has 0 in `l_kernel` and
+    /// other values in `C`, which would load without an error.
     ///
-    /// A kernel whose state space is none of the official starts of this network loses its `C`, so that loading it fails.
+    /// A kernel whose state space is not an official initialisation of this network loses its `C`, so that loading fails.
     pub fn settle_kernels(&self, mut state: StateDict) -> StateDict {
         let unsettled = |(key, tensor): (&str, &StateTensor)| (key.ends_with(".l_kernel") && tensor.data == [0.0]).then(|| key.to_owned());
         for key in state.iter().filter_map(unsettled).collect::<Vec<_>>() {
@@ -207,7 +207,7 @@ impl S4ndConvnextConfig {
         state
     }
 
-    /// How far the kernel reaches whose keys begin with `prefix`, such as `stages.1.blocks.0.conv_dw.kernel.0.`.
+    /// The length of the kernel whose keys begin with `prefix`, such as `stages.1.blocks.0.conv_dw.kernel.0.`.
     fn kernel_length(&self, prefix: &str) -> Option<usize> {
         let (layer, axis) = prefix.trim_end_matches('.').rsplit_once('.')?;
         let axis = axis.parse::<usize>().ok()?;
@@ -217,7 +217,7 @@ impl S4ndConvnextConfig {
         } else {
             let (stage, rest) = layer.strip_prefix("stages.")?.split_once('.')?;
             let stage = stage.parse::<usize>().ok()?;
-            // What leads into a stage sees the maps of the one before.
+            // A downsampling sees the maps of the stage before.
             let seen = if rest.starts_with("downsample.") { stage.checked_sub(1)? } else { stage };
             *self.stage_sizes(self.image_size).get(seen)?
         };
@@ -225,7 +225,7 @@ impl S4ndConvnextConfig {
     }
 }
 
-/// Counts an S4ND network; the transforms' FLOPs are no whole numbers before they are added up.
+/// Counts an S4ND network. The FLOPs of single transforms are fractional, so they are summed apart and rounded at the end.
 struct Counter {
     cost: Complexity,
     transforms: f64,
@@ -268,7 +268,7 @@ impl Counter {
         self.cost
     }
 
-    /// The linear layer before a gate, an einsum in the official code.
+    /// Adds the linear layer before a gate, an einsum in the official code.
     fn gate(&mut self, inputs: usize, outputs: usize, [height, width]: [usize; 2]) {
         self.cost.add_params((inputs + 1) * 2 * outputs);
         self.cost.add(OpKind::Einsum, einsum_count(product(&[inputs, 2 * outputs, height, width])));
@@ -295,8 +295,8 @@ impl Counter {
         }
     }
 
-    /// VMamba's formula for a transform of the last `axes` axes: logarithms of the sizes times the number of values, four times that of
-    /// complex ones.
+    /// Adds a transform of the last `axes` axes by VMamba's formula: the logarithms of the sizes times the number of values, and four times as
+    /// much for complex values.
     fn transform(&mut self, shape: &[usize], axes: usize, complex: bool) {
         let values: f64 = shape.iter().map(|size| *size as f64).product();
         let logarithms: f64 = shape[shape.len() - axes..].iter().map(|size| (*size as f64).log2()).product();

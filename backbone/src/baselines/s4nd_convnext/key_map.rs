@@ -15,8 +15,8 @@ pub fn key(path: &str) -> String {
     RENAMED.iter().fold(path.to_owned(), |path, (ours, official)| path.replacen(ours, official, 1))
 }
 
-/// The official key for one of a training run's checkpoint, where the network is the part `model` of another; `None` for what is no
-/// parameter: the length of a kernel, and roots of unity that older versions stored.
+/// The official key for a key of a training checkpoint, in which the network is the field `model` of another module. `None` for entries that
+/// are not parameters: the length of a kernel, and roots of unity that older versions stored.
 pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     let key = key.strip_prefix("model.").unwrap_or(key);
     let buffer = key.contains(".kernel.") && [".l_kernel", ".omega", ".z"].iter().any(|end| key.ends_with(end));

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::{require, require_stages};
 
-/// Options of a [`Swin`](super::Swin); the default is [`SwinConfig::tiny`]. Names are the official ones where there are such.
+/// Options of a [`Swin`](super::Swin); the default is [`SwinConfig::tiny`]. The official options have their official names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SwinConfig {
     /// Channels of the input image.
     pub in_chans: usize,
-    /// Side of a patch in pixels, which is the stride of the first stage.
+    /// Side of a patch in pixels; the stride of the first stage.
     pub patch_size: usize,
     /// Channels of the first stage, doubled from stage to stage.
     pub embed_dim: usize,
@@ -21,20 +21,19 @@ pub struct SwinConfig {
     pub num_heads: Vec<usize>,
     /// Size of the windows.
     pub window_size: WindowSize,
-    /// Side of the windows that the tables of the position bias are stored for. Where the windows are of another size, the tables are
-    /// resampled on the way, bicubically.
+    /// Side of the windows for which the bias tables are stored. For windows of another size, the tables are resampled bicubically.
     pub table_window: usize,
-    /// What becomes of a window that is larger than the map.
+    /// What to do when a window is larger than the map.
     pub small_maps: SmallMaps,
     /// Hidden width of the MLP over the block width.
     pub mlp_ratio: f64,
     /// Whether queries, keys and values have a bias.
     pub qkv_bias: bool,
-    /// Whether the patches are normalised.
+    /// Whether a norm follows the patch embedding.
     pub patch_norm: bool,
     /// Stochastic depth of the last block; it rises linearly from 0 over all blocks.
     pub drop_path_rate: f64,
-    /// Stages whose features the backbone gives, ascending.
+    /// Stages whose features the backbone returns, ascending.
     pub out_indices: Vec<usize>,
 }
 
@@ -42,21 +41,21 @@ pub struct SwinConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WindowNumberOrWord", into = "WindowNumberOrWord")]
 pub enum WindowSize {
-    /// This many positions in height and width, whatever the image.
+    /// This many positions in height and width, for every image.
     Fixed(usize),
-    /// The image's height and width over the stride of the last stage (32), rounded up: the number of windows does not depend on the image.
-    /// So the VMamba paper runs Swin-T at sizes it was not trained for.
+    /// The image's height and width over the stride of the last stage (32), rounded up, so the number of windows does not depend on the image
+    /// size. The VMamba paper evaluates Swin-T like this at sizes that it was not trained for.
     Scaled,
 }
 
-/// What becomes of a window that is larger than the map. Where it is just as large both are the same: one window, no shift.
+/// What to do when a window is larger than the map. For a map of exactly the window's size, both give one window without shift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SmallMaps {
-    /// The map is padded to one window, which is not shifted: torchvision. The detectors pad as well, but go on shifting; their images never
-    /// are so small.
+    /// Pads the map to one window, without shift, as torchvision does. The detectors pad too but still shift; their images are never that
+    /// small.
     Pad,
-    /// The window becomes as small as the map, in each direction by itself, and its bias is resampled: the official classifier and timm.
+    /// Shrinks the window to the map, per axis, and resamples the bias, as the official classifier and timm do.
     Shrink,
 }
 
@@ -129,10 +128,10 @@ impl SwinConfig {
         Self { window_size: WindowSize::Fixed(12), table_window: 12, ..Self::base() }
     }
 
-    /// Checks that the options fit together.
+    /// Validates the options.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
+    /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let stages = self.depths.len();
         require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
@@ -158,10 +157,10 @@ impl SwinConfig {
         require_stages(&self.out_indices, stages)
     }
 
-    /// Checks that an image of `[height, width]` pixels can be processed: every image that is not empty, as all sizes are padded.
+    /// Checks that an image of `[height, width]` pixels is not empty. All sizes are padded as needed.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] naming `image`.
+    /// [`ConfigError::Field`] for the field `image`.
     pub fn check_image(&self, image: [usize; 2]) -> Result<(), ConfigError> {
         if image.iter().all(|size| *size > 0) {
             return Ok(());
@@ -180,7 +179,7 @@ impl SwinConfig {
         self.embed_dim << stage
     }
 
-    /// Pixels of the image between two neighbouring positions of stage `stage`.
+    /// Stride of stage `stage`, in pixels of the image.
     pub fn stride(&self, stage: usize) -> usize {
         self.patch_size << stage
     }

@@ -1,4 +1,4 @@
-//! From paths in our modules to the official keys, and from other spellings to these.
+//! Keys of a Swin's parameters.
 
 use std::borrow::Cow;
 
@@ -19,11 +19,11 @@ pub fn key(path: &str) -> String {
     }
 }
 
-/// The official key for a key of torchvision (`features.1.0.attn.qkv.weight`); `None` for tables that are worked out anew.
+/// The official key for a key of torchvision (`features.1.0.attn.qkv.weight`); `None` for tables that the model computes itself.
 ///
-/// The keys of timm and of OpenMMLab cannot be translated one by one: timm counts patch mergings to the stage that follows them, so that its
-/// `layers.1.downsample` is the official `layers.0.downsample`, and OpenMMLab's merging orders channels otherwise. See [`official_state`].
-/// A file of these that is loaded without it does not fit, so that no mistake goes unseen.
+/// For timm and OpenMMLab a translation of single keys is not enough: timm puts a patch merging into the stage after it, so its
+/// `layers.1.downsample` is the official `layers.0.downsample`, and OpenMMLab's merging has another order of channels. [`official_state`]
+/// converts such files; without it they do not load.
 pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     if key.ends_with("relative_position_index") || key.ends_with("attn_mask") {
         return None;
@@ -34,7 +34,7 @@ pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     Some(torchvision(key).map_or(Cow::Borrowed(key), Cow::Owned))
 }
 
-/// torchvision has stem, blocks and mergings in one sequence.
+/// In torchvision, the stem, the stages and the mergings are one sequence.
 fn torchvision(key: &str) -> Option<String> {
     let (index, rest) = key.strip_prefix("features.")?.split_once('.')?;
     let index: usize = index.parse().ok()?;
@@ -54,14 +54,13 @@ fn torchvision(key: &str) -> Option<String> {
     })
 }
 
-/// The weights of a file with official keys and in the official order of channels; call it on what a file holds before
-/// [`load_into`](crate::checkpoint::load_into). Known are
-/// * timm 1.x (`layers.1.downsample`, `head.fc`); older timm files count as the official ones do;
-/// * mmdetection and mmsegmentation (`backbone.stages.0.blocks.0.attn.w_msa.qkv`), whose prefix stays, for
+/// Converts a file to the official keys and order of channels. Call it before [`load_into`](crate::checkpoint::load_into). It converts
+/// * files of timm 1.x (`layers.1.downsample`, `head.fc`); older timm files number stages as the official ones do;
+/// * files of mmdetection and mmsegmentation (`backbone.stages.0.blocks.0.attn.w_msa.qkv`), which keep their prefix for
 ///   [`LoadOptions::strip_prefix`](crate::checkpoint::LoadOptions::strip_prefix);
-/// * classifiers of mmpretrain, whose prefix does not stay and whose `norm3` is the official `norm`.
+/// * classifiers of mmpretrain, which lose their prefix; their `norm3` is the official `norm`.
 ///
-/// Anything else is returned as it is, and so are other tensors of a file, such as those of a detector's heads.
+/// Other files stay as they are, and so do other tensors, such as those of a detector's heads.
 pub fn official_state(state: StateDict) -> StateDict {
     let has = |part: &str| state.iter().any(|(key, _)| key.contains(part));
     let mmlab = has(".attn.w_msa.");
@@ -113,15 +112,15 @@ fn from_mmlab(key: &str, tensor: &StateTensor, classifier: bool) -> (String, Sta
     (format!("{prefix}{renamed}"), tensor)
 }
 
-/// OpenMMLab merges with `unfold`: of every channel its four neighbours, row by row. The official order is of every neighbour its channels,
-/// and goes down before it goes right. This is the last axis of the norm and of the reduction.
+/// Reorders the merged channels, which are the last axis of the norm and of the reduction. OpenMMLab merges with `unfold`: channels first,
+/// then the four neighbours row by row. The official order is neighbours first, column by column, then channels.
 fn merged_as_official(tensor: &StateTensor) -> StateTensor {
     let merged = tensor.shape.last().copied().unwrap_or(0);
     if merged == 0 || !merged.is_multiple_of(4) {
         return tensor.clone();
     }
     let channels = merged / 4;
-    // Place by place of the official order, where the value stands.
+    // For every place in the official order, the place in OpenMMLab's.
     let places: Vec<usize> = [0, 2, 1, 3].iter().flat_map(|neighbour| (0..channels).map(move |channel| 4 * channel + neighbour)).collect();
     let order = |row: &[f32]| places.iter().filter_map(|place| row.get(*place).copied()).collect::<Vec<f32>>();
     StateTensor { shape: tensor.shape.clone(), data: tensor.data.chunks_exact(merged).flat_map(order).collect() }

@@ -1,4 +1,5 @@
-//! Where the windows of a stage lie, and what depends on nothing but that: worked out once a stage and used by all of its blocks.
+//! The windows of a stage, with the mask and index tables that depend only on them. They are computed once and shared by all blocks of the
+//! stage.
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
@@ -6,34 +7,34 @@ use burn::tensor::TensorData;
 use super::config::SmallMaps;
 use crate::layers::RelativePositions;
 
-/// Windows on a map.
+/// The windows on a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Geometry {
     /// Height and width of the map.
     pub map: [usize; 2],
     /// Height and width of a window.
     pub window: [usize; 2],
-    /// Height and width of the map with zeros at the bottom and the right, a multiple of the window.
+    /// Height and width of the map with zero padding at the bottom and the right, a multiple of the window.
     pub padded: [usize; 2],
-    /// How far windows are shifted in shifted blocks; 0 in a direction with one window.
+    /// Shift of the windows in shifted blocks; 0 along an axis with one window.
     pub shift: [usize; 2],
 }
 
-/// Windows with their tables on a device.
+/// The windows with their mask and index tables on a device.
 pub(super) struct Windows {
     pub geometry: Geometry,
-    /// `[windows, 1, positions, positions]` of a shifted block, [`MASKED`] for pairs that are neighbours only because the map is wrapped;
-    /// `None` without a shift.
+    /// The attention mask of a shifted block, `[windows, 1, positions, positions]`: [`MASKED`] for pairs that share a window only because the
+    /// map wraps around. `None` without a shift.
     pub mask: Option<Tensor<4>>,
-    /// What the tables of the bias are read by.
+    /// Indices into the bias tables.
     pub positions: RelativePositions,
 }
 
-/// What is added to the score of a pair that may not attend to each other; the reference has no infinity there.
+/// Added to the scores of masked pairs. The reference uses this value instead of minus infinity.
 const MASKED: f64 = -100.0;
 
 impl Geometry {
-    /// Windows of the size `window` on a map of `[height, width]` positions.
+    /// Windows of size `window` on a map of `[height, width]` positions.
     pub fn new(map: [usize; 2], window: [usize; 2], small_maps: SmallMaps) -> Self {
         let axis = |axis: usize| {
             let window = match small_maps {
@@ -46,13 +47,12 @@ impl Geometry {
         Self { map, window: [height, width], padded: [rows, columns], shift: [down, right] }
     }
 
-    /// Number of windows in both directions.
+    /// Number of windows along both axes.
     pub fn counts(&self) -> [usize; 2] {
         [self.padded[0] / self.window[0], self.padded[1] / self.window[1]]
     }
 
-    /// Pads `x: [batch, height, width, channels]` and, for a shifted block, moves it up and to the left by half a window; what leaves the map
-    /// comes in on the other side.
+    /// Pads `x: [batch, height, width, channels]` and, for a shifted block, rolls it up and to the left by half a window.
     pub fn shifted_in(&self, x: Tensor<4>, shifted: bool) -> Tensor<4> {
         [0, 1].into_iter().fold(x, |x, axis| {
             let (size, shift, dim) = (self.map[axis], if shifted { self.shift[axis] } else { 0 }, axis + 1);
@@ -64,7 +64,7 @@ impl Geometry {
         })
     }
 
-    /// The way back from [`Geometry::shifted_in`].
+    /// The inverse of [`Geometry::shifted_in`].
     pub fn shifted_out(&self, x: Tensor<4>, shifted: bool) -> Tensor<4> {
         [0, 1].into_iter().fold(x, |x, axis| {
             let (size, padded, dim) = (self.map[axis], self.padded[axis], axis + 1);
@@ -76,7 +76,8 @@ impl Geometry {
         })
     }
 
-    /// For a shifted block, window by window, the part of the map that each position comes from: only positions of one part are neighbours.
+    /// For a shifted block, the region of the map that each position comes from, window by window. Only positions of one region attend to each
+    /// other.
     fn parts(&self) -> Vec<f32> {
         let part = |axis: usize, position: usize| {
             let (size, window, shift) = (self.padded[axis], self.window[axis], self.shift[axis]);
@@ -97,7 +98,7 @@ impl Geometry {
 }
 
 impl Windows {
-    /// Worked out on `device`.
+    /// Computes the tables on `device`.
     pub fn new(geometry: Geometry, device: &Device) -> Self {
         let ([height, width], [down, across]) = (geometry.window, geometry.counts());
         let positions = height * width;
@@ -111,7 +112,7 @@ impl Windows {
     }
 }
 
-/// Zeros behind the end of axis `dim`.
+/// Pads the end of axis `dim` with zeros.
 pub(super) fn pad_end(x: Tensor<4>, dim: usize, count: usize) -> Tensor<4> {
     if count == 0 {
         return x;

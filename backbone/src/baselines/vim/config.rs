@@ -19,9 +19,9 @@ pub struct VimConfig {
     pub in_chans: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Pixels from one patch to the next; patches overlap where it is below `patch_size`.
+    /// Pixels from one patch to the next. Patches overlap when it is less than `patch_size`.
     pub stride: usize,
-    /// Side in pixels of the square image that the position table is made for. Images of other sizes get a bicubically resized table.
+    /// Side in pixels of the square image that the position table is made for. For images of other sizes, the table is resized bicubically.
     pub image_size: usize,
     /// Channels of every token.
     pub embed_dim: usize,
@@ -35,9 +35,9 @@ pub struct VimConfig {
     pub expand: usize,
     /// Stochastic depth of the last block; it rises linearly from 0.
     pub drop_path_rate: f64,
-    /// Blocks whose results become the four levels of the backbone, ascending.
+    /// Blocks whose branches become the four levels of the backbone, ascending.
     pub out_indices: Vec<usize>,
-    /// Whether the backbone rotates the position into its tokens ahead of every block. The official classifiers do not.
+    /// Whether the backbone applies rotary positions before every block. The official classifiers do not.
     pub rotary_positions: bool,
 }
 
@@ -63,7 +63,7 @@ impl VimConfig {
         Self::of_width(768, 0.1)
     }
 
-    /// The same with a patch every 8 pixels, as the fine-tuned Vim-Ti+ and Vim-S+ have.
+    /// This model with a patch every 8 pixels, as in the fine-tuned Vim-Ti+ and Vim-S+.
     #[must_use]
     pub fn stride8(self) -> Self {
         Self { stride: 8, drop_path_rate: 0.0, ..self }
@@ -86,10 +86,10 @@ impl VimConfig {
         }
     }
 
-    /// Checks that the options fit together.
+    /// Validates the options.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
+    /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let positive = [
             ("in_chans", self.in_chans),
@@ -113,10 +113,10 @@ impl VimConfig {
         require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
     }
 
-    /// Checks that an image of `[height, width]` pixels divides into patches.
+    /// Checks that an image of `[height, width]` pixels divides into whole patches.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] when it does not.
+    /// [`ConfigError::Field`] for the field `image`.
     pub fn check_image(&self, [height, width]: [usize; 2]) -> Result<(), ConfigError> {
         if self.fits(height) && self.fits(width) {
             return Ok(());
@@ -128,7 +128,7 @@ impl VimConfig {
     /// A backbone with random weights on `device`.
     ///
     /// # Errors
-    /// As [`VimConfig::validate`], and when the options of the backbone make no pyramid.
+    /// As [`VimConfig::validate`], and for options that make no pyramid.
     pub fn try_init(&self, device: &Device) -> Result<Vim, ConfigError> {
         self.validate()?;
         let indices = &self.out_indices;
@@ -140,7 +140,7 @@ impl VimConfig {
         Ok(Vim::new(self, device))
     }
 
-    /// A classifier with random weights on `device`. The options of the backbone have no meaning for it.
+    /// A classifier with random weights on `device`. It does not use the options of the backbone.
     ///
     /// # Errors
     /// As [`VimConfig::validate`].
@@ -164,10 +164,10 @@ impl VimConfig {
         DeconvPyramid::level_sizes(self.grid(image))
     }
 
-    /// A classifier's state with its table of positions as the backbone has it: without the class token's, and resized to the image size of
-    /// this configuration. Tables that are no square with a class token stay, and are reported when loaded.
+    /// Converts the position table of a classifier to that of the backbone: removes the row of the class token, and resizes the others to the
+    /// image size of this configuration. A table that is not a square grid with a class token stays as it is and fails to load.
     ///
-    /// The official code takes the first position for the class token's, where the classifiers have it in the middle; here it is the middle.
+    /// The row of the class token is the middle one, as in the classifiers. (The official code removes the first.)
     pub fn fit_positions(&self, mut state: StateDict) -> StateDict {
         let side = self.table_side();
         let key = state.keys().find(|key| rename(key).is_some_and(|key| key == "pos_embed")).map(str::to_owned);
@@ -210,25 +210,25 @@ impl VimConfig {
 
     /// Cost of the classifier for one image of `[height, width]` pixels, as VMamba's authors counted it.
     ///
-    /// Their count is for what the scan's kernel does, `9 L D N` a direction and `2 L D` for the skip connection and the gate. It leaves out
-    /// what the same fused operation does before the scan: the convolutions and the projections to step sizes, B and C, which are another
-    /// 0.61 G for Vim-S at 224. RMSNorm is free there. The parameters are complete.
+    /// They count only the scan of the fused operation: `9 L D N` per direction, and `2 L D` for the skip connection and the gate. They leave
+    /// out the convolutions and the projections to step sizes, B and C in that operation, which are another 0.61 G for Vim-S at 224, and
+    /// RMSNorm. The parameters are complete.
     pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image, 1);
-        // The class token, and the norm ahead of the head.
+        // The class token, and the norm before the head.
         cost.add_params(2 * self.embed_dim);
         cost.linear(OpKind::Linear, self.embed_dim, num_classes, true, [1, 1]);
         cost
     }
 
-    /// Cost of the backbone for one image of `[height, width]` pixels, counted as the classifier's.
+    /// Cost of the backbone for one image of `[height, width]` pixels, counted like the classifier's.
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image, 0);
         DeconvPyramid::add_cost(&mut cost, self.embed_dim, self.grid(image));
         cost
     }
 
-    /// Patches, so many further tokens, and layers.
+    /// Cost of the patch embedding and the layers, for the patches and `further` more tokens.
     fn trunk_complexity(&self, image: [usize; 2], further: usize) -> Complexity {
         let (dim, inner, state, rank) = (self.embed_dim, self.d_inner(), self.d_state, self.dt_rank());
         let tokens = self.grid(image).iter().product::<usize>() + further;
@@ -238,7 +238,7 @@ impl VimConfig {
         for _ in 0..self.depth {
             cost.add_params(dim);
             cost.add_params(2 * dim * inner);
-            // The official code multiplies the weight with the sequence, which is no linear layer to the tool.
+            // The official code uses a matrix product, which the tool does not count as a linear layer.
             cost.add(OpKind::Matmul, product(&[2, dim, inner, tokens]));
             let projections = inner * (rank + 2 * state) + (rank + 1) * inner;
             cost.add_params(2 * (inner * (self.d_conv + 1) + projections + inner * (state + 1)));

@@ -7,7 +7,7 @@ use crate::checkpoint::StateDict;
 use crate::family::{ClassifierFile, Family, Level, inherent_methods, uniform_levels};
 use crate::{ParameterGroups, Place};
 
-/// The authors' segmentor decays by dimension, which is the default; `A_log` has two dimensions and is decayed there.
+/// The authors' segmentor decays by dimension, which is the default. `A_log` has two dimensions, so it is decayed.
 impl ParameterGroups for VimConfig {
     fn depths(&self) -> Vec<usize> {
         vec![self.depth]

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use crate::checkpoint::StateDict;
 use crate::layers::deconv_pyramid_key;
 
-/// The key in the official `VisionMamba`, or its `VisionMambaSeg`, of the parameter at `path` in a [`VimClassifier`](super::VimClassifier) or [`Vim`](super::Vim).
+/// The key in the official `VisionMamba`, or its `VisionMambaSeg`, of the parameter at `path` in a [`VimClassifier`](super::VimClassifier) or
+/// [`Vim`](super::Vim).
 ///
 /// ```
 /// use vmamba::baselines::vim;
@@ -29,8 +30,8 @@ pub fn key(path: &str) -> String {
     path.replace(".forwards.", ".")
 }
 
-/// The key of [`key`] for one of a detector or segmentor, whose prefix `backbone.` is taken off; others are returned as they are. There is
-/// no other spelling. `None` for the tables of rotary positions (`rope.*`), which are worked out.
+/// The key of [`key`] for a key of a detector or segmentor, without the prefix `backbone.`. Other keys stay; there is no other implementation.
+/// `None` for the tables of rotary positions (`rope.*`), which the model computes itself.
 ///
 /// ```
 /// use vmamba::baselines::vim;
@@ -41,7 +42,7 @@ pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     (!key.starts_with("rope.")).then_some(Cow::Borrowed(key))
 }
 
-/// An official segmentor's state without the last norm, which it has and does not use; others stay.
+/// Removes the last norm from the file of an official segmentor, which has it but does not use it. Other files stay as they are.
 pub fn without_unused_norm(mut state: StateDict) -> StateDict {
     if state.keys().any(|key| key.starts_with("decode_head.")) {
         state.remove("backbone.norm_f.weight");

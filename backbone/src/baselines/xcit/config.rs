@@ -1,4 +1,4 @@
-//! Options and cost of an XCiT.
+//! Options of an XCiT, its sizes and its cost.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::layers::{ConvConfig, DeconvPyramid};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
 
-/// Pixels of the image between two neighbouring positions.
+/// Stride of the patches, in pixels of the image.
 const PATCH: usize = 16;
 
 /// Options of an XCiT; the default is [`XcitConfig::small_12`].
@@ -26,15 +26,15 @@ pub struct XcitConfig {
     pub num_heads: usize,
     /// Hidden width of the MLP over `embed_dim`.
     pub mlp_ratio: f64,
-    /// Number of blocks with class attention, of the classifier only.
+    /// Number of blocks with class attention, which only the classifier has.
     pub cls_attn_layers: usize,
-    /// What the factors of all branches start with.
+    /// Initial value of the layer scale of all branches.
     pub eta: f64,
-    /// Whether the second norm of a class attention block normalises all tokens, or the class token only.
+    /// Whether the second norm of a class attention block normalises all tokens or only the class token.
     pub tokens_norm: bool,
-    /// Stochastic depth, the same in all blocks but those of the class attention, which have none.
+    /// Stochastic depth of every block. Class attention blocks have none.
     pub drop_path_rate: f64,
-    /// Blocks whose maps become the four levels of the backbone, ascending.
+    /// Blocks after which the four levels of the backbone are taken, ascending.
     pub out_indices: Vec<usize>,
 }
 
@@ -71,10 +71,10 @@ impl XcitConfig {
         Self { embed_dim: 512, drop_path_rate: 0.15, ..Self::small_24() }
     }
 
-    /// Checks that the options fit together.
+    /// Validates the options.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] with the first field that does not.
+    /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let divides = |part: usize, whole: usize| part > 0 && whole > 0 && whole.is_multiple_of(part);
         require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
@@ -88,10 +88,10 @@ impl XcitConfig {
         require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
     }
 
-    /// Checks that an image of `[height, width]` pixels has a position. Sizes that 16 does not divide are rounded up.
+    /// Checks that an image of `[height, width]` pixels is not empty. Sizes that 16 does not divide are rounded up.
     ///
     /// # Errors
-    /// [`ConfigError::Field`] when it has none.
+    /// [`ConfigError::Field`] for the field `image`.
     pub fn check_image(&self, [height, width]: [usize; 2]) -> Result<(), ConfigError> {
         if height > 0 && width > 0 {
             return Ok(());
@@ -102,7 +102,7 @@ impl XcitConfig {
     /// A backbone with random weights on `device`.
     ///
     /// # Errors
-    /// As [`XcitConfig::validate`], and when `out_indices` make no pyramid.
+    /// As [`XcitConfig::validate`], and for `out_indices` that make no pyramid.
     pub fn try_init(&self, device: &Device) -> Result<Xcit, ConfigError> {
         self.validate()?;
         let indices = &self.out_indices;
@@ -113,7 +113,7 @@ impl XcitConfig {
         Ok(Xcit::new(self, device))
     }
 
-    /// A classifier with random weights on `device`. `out_indices` has no meaning for it.
+    /// A classifier with random weights on `device`. It does not use `out_indices`.
     ///
     /// # Errors
     /// As [`XcitConfig::validate`].
@@ -140,7 +140,7 @@ impl XcitConfig {
         (self.mlp_ratio * self.embed_dim as f64) as usize
     }
 
-    /// The four convolutions of stride 2 that make patches of the image.
+    /// The four convolutions of the patch embedding, with stride 2 each.
     pub(super) fn patch_convs(&self) -> [ConvConfig; 4] {
         let widths = [self.in_chans, self.embed_dim / 8, self.embed_dim / 4, self.embed_dim / 2, self.embed_dim];
         [0, 1, 2, 3].map(|i| ConvConfig { inputs: widths[i], outputs: widths[i + 1], kernel: 3, stride: 2, padding: 1 })
@@ -171,7 +171,7 @@ impl XcitConfig {
             cost.linear(OpKind::Linear, hidden, dim, true, one);
             cost.add_params(2 * dim);
         }
-        // The official count normalises all tokens, of which the head takes the first.
+        // The official count includes the norm of all tokens, although the head uses only the first.
         cost.layer_norm(dim, all);
         cost.linear(OpKind::Linear, dim, num_classes, true, one);
         cost

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use crate::checkpoint::{StateDict, StateTensor};
 use crate::layers::deconv_pyramid_key;
 
-/// The key in timm's `Xcit` (and, for `fpn1` and `fpn2`, in the official backbone of detectors) of the parameter at `path` in an [`Xcit`](super::Xcit)
-/// or [`XcitClassifier`](super::XcitClassifier).
+/// The key in timm's `Xcit` (and, for `fpn1` and `fpn2`, in the official backbone of detectors) of the parameter at `path` in an
+/// [`Xcit`](super::Xcit) or [`XcitClassifier`](super::XcitClassifier).
 ///
 /// ```
 /// use vmamba::baselines::xcit;
@@ -18,15 +18,15 @@ pub fn key(path: &str) -> String {
     if let Some((number, parameter)) = path.strip_prefix("patch_embed.proj.").and_then(|rest| rest.split_once('.'))
         && let Ok(number) = number.parse::<usize>()
     {
-        // An activation stands between two of the reference's.
+        // In the reference, an activation follows each convolution in the sequence.
         let parameter = parameter.replacen("conv.", "0.", 1).replacen("norm.", "1.", 1);
         return format!("patch_embed.proj.{}.{parameter}", 2 * number);
     }
     deconv_pyramid_key(path).unwrap_or_else(|| path.to_owned())
 }
 
-/// The key of [`key`] for one of the official repository, or of mmpretrain, whose prefix `backbone.` is taken off. Others are returned as
-/// they are. For files of official classifiers see [`split_class_attention`], too.
+/// The key of [`key`] for a key of the official repository or of mmpretrain; the latter's prefix `backbone.` is removed. Other keys stay.
+/// Files of official classifiers also need [`split_class_attention`].
 pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     const THEIRS: [(&str, &str); 2] = [("pos_embeder.", "pos_embed."), ("head.fc.", "head.")];
     let key = key.strip_prefix("backbone.").unwrap_or(key);
@@ -34,13 +34,13 @@ pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     Some(found.map_or(Cow::Borrowed(key), Cow::Owned))
 }
 
-/// The state dict with query, key and value of the class attention as layers of their own (`cls_attn_blocks.0.attn.q.weight`, …), where the
-/// official files have one layer with the rows of all three (`cls_attn_blocks.0.attn.qkv.weight`). Other entries stay.
+/// Splits query, key and value of the class attention into three layers (`cls_attn_blocks.0.attn.q.weight`, …). Official files have one layer
+/// with the rows of all three (`cls_attn_blocks.0.attn.qkv.weight`). Other entries stay.
 pub fn split_class_attention(mut state: StateDict) -> StateDict {
     let fused: Vec<String> =
         state.keys().filter(|key| key.contains("cls_attn_blocks.") && key.contains(".attn.qkv.")).map(str::to_owned).collect();
     for key in fused {
-        // What has no three equal parts stays, and is reported as unexpected when loaded.
+        // A tensor without three equal parts stays, and loading reports it as unexpected.
         let Some(tensor) =
             state.get(&key).filter(|tensor| tensor.shape.first().is_some_and(|rows| *rows > 0 && rows.is_multiple_of(3))).cloned()
         else {

@@ -1,23 +1,23 @@
-//! The bytes of a pickle, read once from front to back.
+//! The bytes of a pickle, read once from start to end.
 
 use std::io::{self, BufRead, Read};
 
 use super::Kind;
 
-/// Longest string kept; keys and class names are far shorter, and what is longer (a log, an array in text form) is passed over.
+/// Limit for a string in bytes. Keys and class names are far shorter; longer strings, such as logs, are skipped.
 const MAX_TEXT: u64 = 64 << 10;
 
-/// Longest line of the text opcodes.
+/// Limit for a line of the text opcodes, in bytes.
 const MAX_LINE: u64 = 64 << 10;
 
-/// A reader that knows its position.
+/// A reader that counts its bytes.
 pub(crate) struct Input<R> {
     reader: R,
     offset: u64,
 }
 
 impl<R: BufRead> Input<R> {
-    /// From the reader's position, which counts as 0.
+    /// Starts at the current position of the reader, which counts as 0.
     pub(crate) fn new(reader: R) -> Self {
         Self { reader, offset: 0 }
     }
@@ -38,7 +38,7 @@ impl<R: BufRead> Input<R> {
         Ok(bytes)
     }
 
-    /// `length` bytes of UTF-8 (what is not becomes U+FFFD), or `None` when they are too many to keep.
+    /// Reads `length` bytes of UTF-8; invalid bytes become U+FFFD. `None` when the string is too long to keep.
     pub(super) fn text(&mut self, length: u64) -> Result<Option<String>, Kind> {
         if length > MAX_TEXT {
             self.skip(length)?;
@@ -50,14 +50,14 @@ impl<R: BufRead> Input<R> {
         Ok(Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())))
     }
 
-    /// Passes over `length` bytes without holding them.
+    /// Skips `length` bytes without storing them.
     pub(super) fn skip(&mut self, length: u64) -> Result<(), Kind> {
         let skipped = io::copy(&mut self.reader.by_ref().take(length), &mut io::sink()).map_err(Kind::Io)?;
         self.offset = self.offset.saturating_add(skipped);
         if skipped == length { Ok(()) } else { Err(Kind::End) }
     }
 
-    /// Up to and without the next line feed.
+    /// Reads up to the next line feed, which is not part of the result.
     pub(super) fn line(&mut self) -> Result<String, Kind> {
         let mut bytes = Vec::new();
         self.reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes).map_err(Kind::Io)?;

@@ -1,11 +1,11 @@
-//! A pickle reader that runs nothing.
+//! A pickle reader that runs no code.
 //!
-//! A pickle is a program for a stack machine (Python's `pickletools` documents the opcodes). This machine keeps the data flow of all
-//! protocols (0 to 5) and drops the calls: a global is a name, and calling one gives an opaque object that swallows whatever state it
-//! is given. Only the few callables that describe tensors and ordered dictionaries mean something ([`Callable`]).
+//! A pickle is a program for a stack machine (Python's `pickletools` documents the opcodes). This machine follows the data flow of
+//! all protocols (0 to 5) but makes no calls: a global is a name, and calling one gives an opaque object that discards the state it is
+//! given. Only the few callables that describe tensors and ordered dictionaries are interpreted ([`Callable`]).
 //!
-//! All values live in one arena and refer to each other by index, so that cycles and depth cost nothing, neither while reading nor when
-//! dropped. Memory is linear in the bytes read and capped by [`Limits`].
+//! All values live in one arena and refer to each other by index, so cycles and deep nesting need no recursion, neither to read nor to drop
+//! them. Memory is linear in the bytes read and bounded by [`Limits`].
 
 mod input;
 mod value;
@@ -16,7 +16,7 @@ use std::io::{self, BufRead};
 pub(crate) use input::Input;
 pub(crate) use value::{Heap, Id, StorageRef, TensorRef, Value};
 
-/// A malformed pickle: where and why.
+/// Where and why a pickle is malformed.
 #[derive(Debug, thiserror::Error)]
 #[error("pickle at byte {offset}: {kind}")]
 pub struct PickleError {
@@ -49,14 +49,14 @@ pub(crate) enum Kind {
     Malformed(&'static str),
 }
 
-/// Caps on what a pickle may build. A trainer's checkpoint has some 10^5 objects.
+/// Limits for what a pickle may build. A trainer's checkpoint has about 10^5 objects.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Objects created.
     pub objects: usize,
-    /// References held by the stack, by the memo, and by all containers together; each.
+    /// References: a limit each for the stack, the memo, and all containers together.
     pub references: usize,
-    /// Bytes of strings kept.
+    /// Bytes of stored strings.
     pub text: usize,
 }
 
@@ -66,13 +66,13 @@ impl Default for Limits {
     }
 }
 
-/// What a pickle describes.
+/// The object that a pickle describes.
 pub(crate) struct Pickle {
     pub heap: Heap,
     pub root: Id,
 }
 
-/// Reads one pickle up to and with its STOP.
+/// Reads one pickle, including its STOP opcode.
 pub(crate) fn read_pickle<R: BufRead>(input: &mut Input<R>, limits: Limits) -> Result<Pickle, PickleError> {
     let mut machine =
         Machine { input, limits, heap: Heap::default(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), references: 0 };
@@ -80,13 +80,13 @@ pub(crate) fn read_pickle<R: BufRead>(input: &mut Input<R>, limits: Limits) -> R
     Ok(Pickle { heap: machine.heap, root })
 }
 
-/// The callables that mean something to us.
+/// The callables that are interpreted.
 #[derive(Clone, Copy, PartialEq)]
 enum Callable {
     OrderedDict,
-    /// `_rebuild_tensor(storage, offset, size, stride)`, and v2 with more arguments that do not matter here.
+    /// `_rebuild_tensor(storage, offset, size, stride)`, and v2 with further arguments, which are ignored.
     Tensor,
-    /// As `Tensor`, with the element type as seventh argument and an untyped storage.
+    /// As `Tensor`, with an untyped storage and the element type as the seventh argument.
     TypedTensor,
     /// `_rebuild_parameter(data, …)`.
     Parameter,
@@ -100,7 +100,7 @@ struct Machine<'a, R> {
     limits: Limits,
     heap: Heap,
     stack: Vec<Id>,
-    /// Heights of the stack at which a MARK lies.
+    /// Heights of the stack at its MARKs.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
     /// References held by containers.
@@ -117,14 +117,14 @@ impl<R: BufRead> Machine<'_, R> {
                     0..=5 => {}
                     other => return Err(Kind::Protocol(other)),
                 },
-                // FRAME only announces a length.
+                // FRAME is a length, which this reader does not need.
                 0x95 => drop(self.input.array::<8>()?),
                 b'(' => {
                     self.check("marks", self.marks.len())?;
                     self.marks.push(self.stack.len());
                 }
                 b'0' => {
-                    // POP takes a MARK as well.
+                    // POP also removes a MARK.
                     if self.marks.last() == Some(&self.stack.len()) {
                         self.marks.pop();
                     } else {
@@ -182,7 +182,7 @@ impl<R: BufRead> Machine<'_, R> {
         self.create(value)
     }
 
-    /// A two's complement integer of `length` bytes; beyond 16 bytes its value is of no use here.
+    /// A two's complement integer of `length` bytes. Values of more than 16 bytes are skipped.
     fn long(&mut self, length: u64) -> Result<Value, Kind> {
         if length > 16 {
             self.input.skip(length)?;
@@ -273,7 +273,7 @@ impl<R: BufRead> Machine<'_, R> {
         }
     }
 
-    /// APPEND, APPENDS, ADDITEMS. What a foreign object or a set is given is dropped.
+    /// APPEND, APPENDS, ADDITEMS. Items of foreign objects and sets are discarded.
     fn append(&mut self, op: u8, items: &[Id]) -> Result<(), Kind> {
         self.hold(items.len())?;
         let top = self.top(op)?;
@@ -285,7 +285,7 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(())
     }
 
-    /// SETITEM, SETITEMS. The items of a foreign object are kept: it may be a dictionary by another name.
+    /// SETITEM, SETITEMS. Items of foreign objects are kept, as they may be subclasses of a dictionary.
     fn set_items(&mut self, op: u8, items: &[Id]) -> Result<(), Kind> {
         self.hold(items.len())?;
         let added = pairs(items)?;
@@ -328,7 +328,7 @@ impl<R: BufRead> Machine<'_, R> {
                 let (name, module) = (text(name)?, text(module)?);
                 self.create_global(&module, &name)
             }
-            // Only the binary form carries the tuple that describes a storage.
+            // Only the binary form has the tuple that describes a storage.
             b'P' => {
                 self.input.line()?;
                 self.create(Value::Skipped("persistent object"))
@@ -361,7 +361,7 @@ impl<R: BufRead> Machine<'_, R> {
                 let class = *items.first().ok_or(Kind::Underflow(op))?;
                 self.create(Value::Object { class, items: Vec::new() })
             }
-            // BUILD: the state of an object, which says nothing about weights.
+            // BUILD: the state of an object, which holds no weights.
             _ => {
                 self.pop(op)?;
                 self.top(op).map(drop)
@@ -369,10 +369,10 @@ impl<R: BufRead> Machine<'_, R> {
         }
     }
 
-    /// REDUCE and NEWOBJ, for the callables we know; everything else becomes an opaque object.
+    /// REDUCE and NEWOBJ. Unknown callables give an opaque object.
     fn call(&mut self, callable: Id, arguments: Id) -> Result<(), Kind> {
         let (callable, arguments) = match self.callable(callable) {
-            // Unwrapped once, not recursively.
+            // Unwrap one level, without recursion.
             Callable::FromType => match self.heap.sequence(arguments) {
                 Some([inner, _, arguments, ..]) => (*inner, *arguments),
                 _ => return Err(Kind::Malformed("tensor subclass")),
@@ -438,7 +438,7 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(top)
     }
 
-    /// The value on top; those below the last MARK are out of reach.
+    /// The value on top of the stack; values below the last MARK are not accessible.
     fn top(&self, op: u8) -> Result<Id, Kind> {
         let floor = self.marks.last().copied().unwrap_or(0);
         self.stack.get(floor..).and_then(|reachable| reachable.last()).copied().ok_or(Kind::Underflow(op))
@@ -449,7 +449,7 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
-    /// Accounts for references that go into a container.
+    /// Counts references that are stored in a container.
     fn hold(&mut self, count: usize) -> Result<(), Kind> {
         self.references = self.references.saturating_add(count);
         self.check("references", self.references.saturating_sub(1))

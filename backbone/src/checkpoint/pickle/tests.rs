@@ -44,7 +44,7 @@ fn the_same_dictionary_is_read_from_every_protocol() {
 
 #[test]
 fn a_call_is_never_made_and_what_it_would_give_is_opaque() {
-    // os.system("touch …"): what an attacker would write.
+    // os.system("touch …"), as an attacker would write it.
     let folder = tempfile::tempdir().unwrap();
     let witness = folder.path().join("witness");
     let command = text(&format!("touch {}", witness.display()));
@@ -108,7 +108,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let limits = Limits { objects: 1000, references: 1000, text: 10_000 };
         drop(read_within(&bytes, limits));
-        // And with opcodes that begin well.
+        // And after a valid start.
         drop(read_within(&program(&[b"(", &bytes]), limits));
     }
 }

@@ -9,14 +9,14 @@ use crate::checkpoint::element::ElementType;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Id(u32);
 
-/// Where a string lies in the heap's text.
+/// The range of a string in the heap's text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Text {
     start: u32,
     end: u32,
 }
 
-/// A value; containers refer to others by index.
+/// A value. Containers refer to other values by index.
 #[derive(Debug)]
 pub(crate) enum Value {
     None,
@@ -24,7 +24,7 @@ pub(crate) enum Value {
     Int(i128),
     Float(f64),
     Text(Text),
-    /// A class or function by its name; never resolved.
+    /// A class or function, by name; it is never resolved.
     Global {
         module: Text,
         name: Text,
@@ -34,47 +34,47 @@ pub(crate) enum Value {
     Dict(Vec<(Id, Id)>),
     Storage(Box<StorageRef>),
     Tensor(Box<TensorRef>),
-    /// An instance of something foreign, with the items it was given if it is a kind of dictionary.
+    /// An instance of a foreign class, with its items if it is a kind of dictionary.
     Object {
         class: Id,
         items: Vec<(Id, Id)>,
     },
-    /// Something read over whose contents are of no use.
+    /// A value whose contents were skipped.
     Skipped(&'static str),
 }
 
 /// A flat array of elements in another part of the file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StorageRef {
-    /// Its name in the file.
+    /// The name of the storage in the file.
     pub key: String,
     /// Type of the elements.
     pub element: ElementType,
     /// Number of elements.
     pub elements: u64,
-    /// The part of it that is meant (legacy files have views of storages); otherwise all of it.
+    /// The range of elements: part of the storage for the views in legacy files, otherwise all of it.
     pub view: Range64,
 }
 
-/// A half-open range; `std::ops::Range` has no order.
+/// A half-open range; `std::ops::Range` does not implement `Ord`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Range64 {
-    /// First.
+    /// The first element.
     pub start: u64,
-    /// One past the last.
+    /// One past the last element.
     pub end: u64,
 }
 
-/// A strided view of a storage. Nothing is checked against the storage yet.
+/// A strided view of a storage, not yet checked against the storage.
 #[derive(Clone, Debug)]
 pub(crate) struct TensorRef {
-    /// Where the elements are.
+    /// The storage of the elements.
     pub storage: StorageRef,
     /// First element, relative to the storage's view.
     pub offset: u64,
     /// Dimensions.
     pub shape: Vec<u64>,
-    /// Elements from one index to the next, per dimension.
+    /// Stride of every dimension, in elements.
     pub strides: Vec<u64>,
 }
 
@@ -126,7 +126,7 @@ impl Heap {
     }
 
     pub(super) fn get_mut(&mut self, id: Id) -> &mut Value {
-        // Indices come from `add` alone and values are never removed.
+        // Only `add` makes indices, and values are never removed.
         &mut self.values[id.0 as usize]
     }
 
@@ -139,7 +139,7 @@ impl Heap {
         self.text.get(Range { start: text.start as usize, end: text.end as usize }).unwrap_or_default()
     }
 
-    /// The string at `id`, if it is one.
+    /// The value at `id` if it is a string.
     pub(crate) fn text(&self, id: Id) -> Option<&str> {
         match self.get(id) {
             Value::Text(text) => Some(self.str(*text)),
@@ -147,7 +147,7 @@ impl Heap {
         }
     }
 
-    /// Module and name of the global at `id`, if it is one.
+    /// Module and name of the value at `id` if it is a global.
     pub(crate) fn global(&self, id: Id) -> Option<(&str, &str)> {
         match self.get(id) {
             Value::Global { module, name } => Some((self.str(*module), self.str(*name))),
@@ -163,7 +163,7 @@ impl Heap {
         }
     }
 
-    /// The items of a dictionary or of a foreign object that was filled like one.
+    /// The items of a dictionary or of a foreign object that has items.
     pub(crate) fn mapping(&self, id: Id) -> Option<&[(Id, Id)]> {
         match self.get(id) {
             Value::Dict(items) | Value::Object { items, .. } => Some(items),
@@ -171,7 +171,7 @@ impl Heap {
         }
     }
 
-    /// All storages that are described.
+    /// All storages that the pickle describes.
     pub(crate) fn storages(&self) -> impl Iterator<Item = &StorageRef> {
         self.values.iter().filter_map(|value| match value {
             Value::Storage(storage) => Some(&**storage),
@@ -179,7 +179,7 @@ impl Heap {
         })
     }
 
-    /// What the value is, in words: `dict`, or `object of yacs.config.CfgNode`.
+    /// A description of the value: `dict`, or `object of yacs.config.CfgNode`.
     pub(crate) fn describe(&self, id: Id) -> String {
         match self.get(id) {
             Value::Object { class, .. } => match self.global(*class) {
@@ -223,7 +223,7 @@ impl Heap {
     }
 
     /// A persistent id: `("storage", type, key, location, elements)`, in legacy files with a sixth entry `(key, offset, elements)` for
-    /// a view. Anything else is nothing we know.
+    /// a view. Other persistent ids are opaque.
     pub(super) fn storage(&self, id: Id) -> Result<Value, Kind> {
         let Some([tag, class, key, _location, elements, rest @ ..]) = self.sequence(id) else {
             return Ok(Value::Skipped("persistent object"));
@@ -277,11 +277,11 @@ impl Heap {
     }
 }
 
-/// PyTorch's own limit.
+/// PyTorch's limit for the dimensions of a tensor.
 const MAX_RANK: usize = 64;
 
 impl StorageRef {
-    /// An untyped storage, counted in bytes, as one of `element`; `None` when they do not divide.
+    /// An untyped storage, whose size is in bytes, as a storage of `element`; `None` when the element's size does not divide it.
     fn retyped(self, element: ElementType) -> Option<Self> {
         if self.element != ElementType::Untyped {
             return Some(self);

@@ -1,18 +1,15 @@
-//! Rules about files: what is there, whether it can be read, and whether images and label maps fit each other.
+//! Rules about files: whether they exist, can be read, and fit each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::scan::{FolderScan, LabelKind, PairScan, SplitScan};
-use super::super::{FindingKind, Severity};
+use super::super::{FindingKind, Severity, TINY};
 use super::{Findings, plural};
-
-/// Images below this on a side have nothing left at a stride of 32.
-const TINY: u32 = 32;
 
 pub(super) fn structure(findings: &mut Findings, scan: &FolderScan) {
     if scan.splits.is_empty() && scan.missing.is_empty() {
         let stray = if scan.stray_images > 0 {
-            format!(" ({} lie directly in images/)", plural(scan.stray_images, "image", "images"))
+            format!(" (images/ itself holds {})", plural(scan.stray_images, "image", "images"))
         } else {
             String::new()
         };
@@ -20,7 +17,7 @@ pub(super) fn structure(findings: &mut Findings, scan: &FolderScan) {
             Severity::Error,
             FindingKind::NoSplits,
             format!("there is no split{stray}: expected folders such as images/training and annotations/training"),
-            "put the images into images/<split> and the label maps, as PNG with the same names, into annotations/<split>".to_owned(),
+            "put the images into images/<split>, and label maps of the same names, as PNG, into annotations/<split>".to_owned(),
         );
     }
     findings.add(
@@ -28,7 +25,7 @@ pub(super) fn structure(findings: &mut Findings, scan: &FolderScan) {
         FindingKind::MissingSplit,
         None,
         &scan.missing,
-        |n| format!("{} neither in images/ nor in annotations/", plural(n, "split asked for is", "splits asked for are")),
+        |n| format!("{} neither in images/ nor in annotations/", plural(n, "requested split is", "requested splits are")),
         "check the spelling; the splits of a data set are the folders below images/",
     );
 }
@@ -42,10 +39,17 @@ pub(super) fn files(findings: &mut Findings, split: &SplitScan) {
             name,
             &[format!("images/{}", split.name)],
             |_| "the split has no image".to_owned(),
-            "put jpg, png, bmp, tif or webp files there, or leave the split out",
+            "add jpg, png, bmp, tif or webp files, or remove the split",
         );
     }
-    // All lonely on both sides is one mistake (a suffix such as _mask), not hundreds.
+    pairing(findings, split);
+    readability(findings, split);
+}
+
+/// Images and label maps belong together by name.
+fn pairing(findings: &mut Findings, split: &SplitScan) {
+    let name = Some(split.name.as_str());
+    // When no file has a partner, the cause is one mistake, such as the suffix _mask: one finding, not hundreds.
     if split.pairs.is_empty() && !split.images_without_label.is_empty() && !split.labels_without_image.is_empty() {
         let shown = [split.images_without_label[0].clone(), split.labels_without_image[0].clone()];
         findings.add(
@@ -54,7 +58,7 @@ pub(super) fn files(findings: &mut Findings, split: &SplitScan) {
             name,
             &shown,
             |_| format!("none of the {} images has a label map of the same name", split.images),
-            "image and label map must differ in their ending only: a.jpg and a.png",
+            "give image and label map the same name except for the extension: a.jpg and a.png",
         );
     } else {
         findings.add(
@@ -79,7 +83,9 @@ pub(super) fn files(findings: &mut Findings, split: &SplitScan) {
         FindingKind::AmbiguousName,
         name,
         &split.ambiguous,
-        |n| format!("{} by several images that differ in their ending only", plural(n, "label map is claimed", "label maps are claimed")),
+        |n| {
+            format!("{} by several images that differ only in their extension", plural(n, "label map is claimed", "label maps are claimed"))
+        },
         "keep one of the images, or give them different names",
     );
     findings.add(
@@ -88,7 +94,7 @@ pub(super) fn files(findings: &mut Findings, split: &SplitScan) {
         name,
         &split.lossy_labels,
         |n| format!("{} not PNG", plural(n, "label map is", "label maps are")),
-        "make the label maps again as PNG; values that went through JPEG cannot be restored",
+        "write the label maps as PNG; JPEG has lost their values, so start from the originals",
     );
     findings.add(
         Severity::Info,
@@ -96,8 +102,13 @@ pub(super) fn files(findings: &mut Findings, split: &SplitScan) {
         name,
         &split.other_files,
         |n| format!("{} neither an image nor a label map", plural(n, "file is", "files are")),
-        "nothing needs to be done; such files are skipped",
+        "nothing to do: such files are skipped",
     );
+}
+
+/// Every file can be decoded.
+fn readability(findings: &mut Findings, split: &SplitScan) {
+    let name = Some(split.name.as_str());
     let unreadable: Vec<String> = split.pairs.iter().filter_map(|p| p.image.as_ref().err().cloned()).collect();
     findings.add(
         Severity::Error,
@@ -114,7 +125,7 @@ pub(super) fn files(findings: &mut Findings, split: &SplitScan) {
         name,
         &unreadable,
         |n| format!("{} cannot be read", plural(n, "label map", "label maps")),
-        "copy or make the files again, or remove them with their images",
+        "copy or write the files again, or remove them with their images",
     );
 }
 
@@ -129,7 +140,7 @@ pub(super) fn label_formats(findings: &mut Findings, split: &SplitScan) {
         name,
         &of_kind(&|kind| kind == LabelKind::Colour(false)),
         |n| format!("{} colours instead of class indices", plural(n, "label map holds", "label maps hold")),
-        "translate every colour into the index of its class and save one channel of 8 bits",
+        "map every colour to the index of its class and save one channel of 8 bits",
     );
     findings.add(
         Severity::Error,
@@ -137,7 +148,7 @@ pub(super) fn label_formats(findings: &mut Findings, split: &SplitScan) {
         name,
         &of_kind(&|kind| kind == LabelKind::Colour(true)),
         |n| format!("{} several equal channels", plural(n, "label map has", "label maps have")),
-        "save one of the channels as grey PNG of 8 bits",
+        "save one of the channels as a grey PNG of 8 bits",
     );
     findings.add(
         Severity::Error,
@@ -145,7 +156,7 @@ pub(super) fn label_formats(findings: &mut Findings, split: &SplitScan) {
         name,
         &of_kind(&|kind| kind == LabelKind::Grey16),
         |n| format!("{} 16 bits a pixel and values above 255", plural(n, "label map has", "label maps have")),
-        "save class indices as grey PNG of 8 bits; instance numbers must be turned into classes first",
+        "save class indices as a grey PNG of 8 bits; map instance numbers to classes first",
     );
     findings.add(
         Severity::Info,
@@ -154,11 +165,11 @@ pub(super) fn label_formats(findings: &mut Findings, split: &SplitScan) {
         &of_kind(&|kind| kind == LabelKind::Palette),
         |n| {
             format!(
-                "{} a table of colours; the indices are taken as labels, the colours are not looked at",
+                "{} a palette; the indices are the labels, and the colours do not matter",
                 plural(n, "label map has", "label maps have")
             )
         },
-        "nothing needs to be done when the indices are the classes, as in PASCAL VOC",
+        "nothing to do if the indices are the classes, as in PASCAL VOC",
     );
 }
 
@@ -168,7 +179,7 @@ pub(super) fn sizes(findings: &mut Findings, split: &SplitScan) {
     let mut tiny = Vec::new();
     for pair in &split.pairs {
         let Ok(image) = &pair.image else { continue };
-        if image.width < TINY || image.height < TINY {
+        if image.width.min(image.height) < TINY as u32 {
             tiny.push(format!("{} ({}x{})", pair.name, image.width, image.height));
         }
         let Ok(labels) = &pair.labels else { continue };
@@ -178,9 +189,9 @@ pub(super) fn sizes(findings: &mut Findings, split: &SplitScan) {
         }
     }
     let remedy = if turned > 0 {
-        "width and height are exchanged: the label map was made without looking at the photo's EXIF orientation, so turn the label map"
+        "rotate the label maps: width and height are exchanged, because the EXIF orientation of the photos was ignored"
     } else {
-        "resize the label maps by nearest neighbour, never by interpolation, or take the original images"
+        "resize the label maps with nearest neighbour, never with interpolation, or use the original images"
     };
     let name = Some(split.name.as_str());
     findings.add(
@@ -197,12 +208,12 @@ pub(super) fn sizes(findings: &mut Findings, split: &SplitScan) {
         name,
         &tiny,
         |n| format!("{} smaller than {TINY} pixels on a side", plural(n, "image is", "images are")),
-        "the coarsest features have a stride of 32 pixels; enlarge such images or leave them out",
+        "enlarge or remove the images: the coarsest features have a stride of 32 pixels",
     );
 }
 
 pub(super) fn duplicates(findings: &mut Findings, splits: &[SplitScan]) {
-    // Fingerprint of the image -> every place where it is, with the fingerprint of its labels.
+    // By fingerprint of the image: its splits and pairs.
     let mut places: BTreeMap<u64, Vec<(usize, &PairScan)>> = BTreeMap::new();
     for (index, split) in splits.iter().enumerate() {
         for pair in &split.pairs {
@@ -228,8 +239,8 @@ pub(super) fn duplicates(findings: &mut Findings, splits: &[SplitScan]) {
         FindingKind::DuplicateAcrossSplits,
         None,
         &across,
-        |n| format!("{} in more than one split, so validation would measure memory", plural(n, "image is", "images are")),
-        "remove such images from one of the splits",
+        |n| format!("{} in more than one split, so validation would reward memorising", plural(n, "image is", "images are")),
+        "remove the images from one of the splits",
     );
     findings.add(
         Severity::Warning,
@@ -245,6 +256,6 @@ pub(super) fn duplicates(findings: &mut Findings, splits: &[SplitScan]) {
         None,
         &conflicting,
         |n| format!("{} with different label maps", plural(n, "image occurs", "images occur")),
-        "find out which label map is right and remove the others",
+        "keep the right label map and remove the others",
     );
 }

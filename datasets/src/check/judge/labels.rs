@@ -1,4 +1,4 @@
-//! Rules about label values: the traps of how labels were made, and classes that hardly occur.
+//! Rules about label values: common mistakes in writing labels, and classes that hardly occur.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,9 +6,9 @@ use super::super::scan::SplitScan;
 use super::super::{CheckOptions, ClassCount, FindingKind, Severity, SplitReport};
 use super::{Findings, IGNORED, Labels, is_training, plural, readable_labels};
 
-/// A class with less than this share of the labelled pixels is called rare.
+/// A class with a smaller share of the labelled pixels is rare.
 const RARE: f64 = 0.001;
-/// A class with more than this share leaves little to learn from the others.
+/// A class with a larger share of the labelled pixels dominates.
 const DOMINANT: f64 = 0.9;
 
 pub(super) fn class_list(findings: &mut Findings, options: &CheckOptions, num_classes: usize) {
@@ -17,16 +17,16 @@ pub(super) fn class_list(findings: &mut Findings, options: &CheckOptions, num_cl
         findings.add_whole(
             Severity::Info,
             FindingKind::NoClassList,
-            format!("no class list was given; {num_classes} classes were assumed from the largest label"),
-            "give the list of classes, so that label values can be held against it".to_owned(),
+            format!("without a class list, the largest label gives {num_classes} classes"),
+            "give a class list, so that the labels can be checked against it".to_owned(),
         );
     }
     if let Some(wanted) = options.num_classes.filter(|&n| !names.is_empty() && n != names.len()) {
         findings.add_whole(
             Severity::Error,
             FindingKind::NumClassesMismatch,
-            format!("the class list has {} names, but the model is to have {wanted} classes", names.len()),
-            "make both agree; with reduce_zero_label the list does not contain the class that label 0 stands for".to_owned(),
+            format!("the class list has {} names, but the model has {wanted} classes", names.len()),
+            "make both agree; with reduce_zero_label, the list does not contain the class of label 0".to_owned(),
         );
     }
     let mut seen = BTreeSet::new();
@@ -37,7 +37,7 @@ pub(super) fn class_list(findings: &mut Findings, options: &CheckOptions, num_cl
         None,
         &twice,
         |n| format!("{} more than once in the class list", plural(n, "name occurs", "names occur")),
-        "tables cannot tell such classes apart; rename one of them",
+        "rename one of them: tables cannot tell them apart",
     );
 }
 
@@ -60,7 +60,7 @@ pub(super) fn ignored(findings: &mut Findings, split: &SplitScan, labels: Labels
         name,
         &empty,
         |n| format!("{} nothing but ignored pixels", plural(n, "label map has", "label maps have")),
-        "such images teach nothing; remove them, or look whether 255 was meant as a class",
+        "remove the images, or check whether 255 is meant as a class: nothing can be learned from them",
     );
     if all > 0 && empty.len() < split.pairs.len() && lost * 2 > all {
         let share = 100.0 * lost as f64 / all as f64;
@@ -71,15 +71,15 @@ pub(super) fn ignored(findings: &mut Findings, split: &SplitScan, labels: Labels
             &[format!("{share:.1}%")],
             |_| format!("{share:.1}% of all labelled pixels are ignored"),
             if labels.reduce {
-                "label 0 is ignored because reduce_zero_label is on; turn it off if 0 is a class such as background"
+                "turn reduce_zero_label off if 0 is a class such as background"
             } else {
-                "look whether 255 was meant as a class"
+                "check whether 255 is meant as a class"
             },
         );
     }
 }
 
-/// The traps of label values, over all splits together: they come from how the labels were made.
+/// Mistakes in writing labels. They concern all splits, because one program wrote the labels of all.
 pub(super) fn values(findings: &mut Findings, splits: &[SplitScan], labels: Labels) {
     let n = labels.num_classes;
     let mut files: BTreeMap<usize, Vec<String>> = BTreeMap::new();
@@ -99,22 +99,34 @@ pub(super) fn values(findings: &mut Findings, splits: &[SplitScan], labels: Labe
             FindingKind::BinaryMask,
             None,
             &files[&IGNORED],
-            |_| "all labels are 0 or 255; 255 means \"ignored\", so nothing but class 0 would be learned".to_owned(),
-            "write the foreground as 1 instead of 255 (background 0) and train two classes with reduce_zero_label off",
+            |_| "all labels are 0 or 255, but 255 means \"ignored\", so only class 0 would be learned".to_owned(),
+            "write the foreground as 1 instead of 255 (background 0), and train two classes with reduce_zero_label off",
         );
         return;
     }
-    let bad: Vec<usize> = files.keys().copied().filter(|&v| !labels.is_valid(v)).collect();
+    out_of_range(findings, &files, labels);
+    zero_label(findings, &files, labels);
+}
+
+/// The label values that are no class, with their files.
+fn outside(files: &BTreeMap<usize, Vec<String>>, labels: Labels) -> Vec<usize> {
+    files.keys().copied().filter(|&v| !labels.is_valid(v)).collect()
+}
+
+/// Labels beyond the classes; one more than the classes means that labels count from 1.
+fn out_of_range(findings: &mut Findings, files: &BTreeMap<usize, Vec<String>>, labels: Labels) {
+    let n = labels.num_classes;
+    let bad = outside(files, labels);
     if !labels.reduce && bad == [n] && n > 0 {
-        let (what, remedy) = if has(0) {
+        let (what, remedy) = if files.contains_key(&0) {
             (
-                format!("labels go from 0 to {n}, one more than the {n} classes"),
-                "if 0 means \"unlabelled\", turn reduce_zero_label on; if 0 is a class, the class list lacks it",
+                format!("labels run from 0 to {n}, which is one more than the {n} classes"),
+                "if 0 means \"unlabelled\", turn reduce_zero_label on; if 0 is a class, add it to the class list",
             )
         } else {
             (
-                format!("labels go from 1 to {n} instead of from 0 to {}", n - 1),
-                "turn reduce_zero_label on: it makes 0 ignored and moves every label down by one",
+                format!("labels run from 1 to {n} instead of from 0 to {}", n - 1),
+                "turn reduce_zero_label on: it ignores 0 and lowers every other label by one",
             )
         };
         findings.add(Severity::Error, FindingKind::LabelsStartAtOne, None, &files[&n], |_| what, remedy);
@@ -129,7 +141,7 @@ pub(super) fn values(findings: &mut Findings, splits: &[SplitScan], labels: Labe
             &shown,
             |count| {
                 format!(
-                    "{} outside the classes: with {n} classes labels are {low} to {high}{}, or 255",
+                    "{} outside the {n} classes: labels are {low} to {high}{}, or 255",
                     plural(count, "label value is", "label values are"),
                     if labels.reduce { " or 0 (ignored)" } else { "" }
                 )
@@ -137,24 +149,30 @@ pub(super) fn values(findings: &mut Findings, splits: &[SplitScan], labels: Labe
             "add the missing classes to the list, or map these values to a class or to 255",
         );
     }
+}
+
+/// Labels that contradict `reduce_zero_label`.
+fn zero_label(findings: &mut Findings, files: &BTreeMap<usize, Vec<String>>, labels: Labels) {
+    let n = labels.num_classes;
+    let has = |value: usize| files.contains_key(&value);
     if labels.reduce && n >= 2 && !has(n) && (0..n).all(has) {
         findings.add(
             Severity::Warning,
             FindingKind::ReduceZeroDropsClass,
             None,
             &files[&0],
-            |_| format!("reduce_zero_label is on, but labels are exactly 0 to {}: class 0 would be ignored and every other class get the name before it", n - 1),
+            |_| format!("reduce_zero_label is on, but labels are exactly 0 to {}: class 0 would be ignored and every other class would get the name before it", n - 1),
             "turn reduce_zero_label off, unless 0 really means \"unlabelled\" and the last class never occurs",
         );
     }
-    if !labels.reduce && n >= 2 && !has(0) && !has(n) && bad.is_empty() && files.keys().any(|&v| v != IGNORED) {
+    if !labels.reduce && n >= 2 && !has(0) && !has(n) && outside(files, labels).is_empty() && files.keys().any(|&v| v != IGNORED) {
         findings.add(
             Severity::Warning,
             FindingKind::ZeroNeverUsed,
             None,
             &["0".to_owned()],
-            |_| "no label is 0, which is the first class while reduce_zero_label is off".to_owned(),
-            "if the labels count from 1, turn reduce_zero_label on",
+            |_| "no label is 0, which is the first class with reduce_zero_label off".to_owned(),
+            "turn reduce_zero_label on if the labels count from 1",
         );
     }
 }
@@ -185,9 +203,9 @@ pub(super) fn occurrence(findings: &mut Findings, splits: &[SplitReport]) {
             &never,
             |n| format!("{n} of {} classes never occur", split.classes.len()),
             if is_training(&split.name) {
-                "the model cannot learn such classes; add images, or drop them from the list"
+                "add images of these classes, or remove them from the list: the model cannot learn them"
             } else {
-                "they have no IoU here and do not count in the mean"
+                "nothing to do: they have no IoU here, and the mean leaves them out"
             },
         );
         findings.add(
@@ -196,7 +214,7 @@ pub(super) fn occurrence(findings: &mut Findings, splits: &[SplitReport]) {
             name,
             &shown(&|share| share < RARE),
             |n| format!("{} less than {}% of the labelled pixels", plural(n, "class has", "classes have"), 100.0 * RARE),
-            "expect a low IoU there; crops that prefer rare classes and longer training help",
+            "expect a low IoU; longer training and crops that prefer rare classes help",
         );
         findings.add(
             Severity::Warning,
@@ -204,7 +222,7 @@ pub(super) fn occurrence(findings: &mut Findings, splits: &[SplitReport]) {
             name,
             &shown(&|share| share > DOMINANT),
             |_| format!("one class has more than {}% of the labelled pixels", 100.0 * DOMINANT),
-            "pixel accuracy will look good whatever the model learns; judge by mIoU and consider class weights",
+            "judge by mIoU, because pixel accuracy is high whatever the model learns; consider class weights",
         );
     }
     if training.is_empty() {
@@ -218,7 +236,7 @@ pub(super) fn occurrence(findings: &mut Findings, splits: &[SplitReport]) {
             FindingKind::ClassMissingInTraining,
             Some(&split.name),
             &only,
-            |n| format!("{} here but never in training, so the IoU there will be 0", plural(n, "class occurs", "classes occur")),
+            |n| format!("{} here but never in training, so the IoU will be 0", plural(n, "class occurs", "classes occur")),
             "move images between the splits so that every class can be learned",
         );
     }

@@ -4,14 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use mask_rcnn::{HeadsConfig, MaskRcnnConfig};
 use serde::{Deserialize, Serialize};
 use vision_datasets::coco::{CocoDataset, CocoOptions};
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::scenes::SceneObjects;
 use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
-use vmamba::zoo::BackboneConfig;
 
+use super::model::DetectionModelConfig;
 use crate::run_config::{DataConfig, RunConfig, Section, TaskConfig};
 use crate::scenes::SceneSource;
 use crate::split::Split;
@@ -32,30 +31,6 @@ impl TaskConfig for DetectionTask {
 
 /// The configuration of a detector.
 pub type DetectionConfig = RunConfig<DetectionTask>;
-
-/// Mask R-CNN. The data give the number of classes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DetectionModelConfig {
-    /// The backbone: `preset = "vmamba_tiny_s1l8"` and any option that differs from the preset.
-    pub backbone: BackboneConfig,
-    /// Neck, RPN and RoI heads.
-    #[serde(default)]
-    pub heads: HeadsConfig,
-}
-
-impl DetectionModelConfig {
-    /// The configuration of the whole model for a number of classes.
-    pub fn for_classes(&self, num_classes: usize) -> MaskRcnnConfig {
-        MaskRcnnConfig { backbone: self.backbone.clone(), num_classes, heads: self.heads.clone() }
-    }
-}
-
-impl Section for DetectionModelConfig {
-    fn validate(&self) -> Result<(), String> {
-        self.for_classes(1).validate().map_err(|error| error.to_string())
-    }
-}
 
 /// Images with annotated objects, and their transforms.
 pub type DetectionDataConfig = DataConfig<DetectionSource, DetectionTrainPipeline, DetectionTestPipeline>;
@@ -110,22 +85,14 @@ pub struct CocoSource {
     pub val_images: PathBuf,
 }
 
-/// A split of a data source.
-pub struct OpenedData {
-    /// The images.
-    pub data: Arc<dyn DetectionDataset>,
-    /// What was left out of the annotations, a sentence each.
-    pub notes: Vec<String>,
-}
-
 impl DetectionSource {
     /// Opens a split. `classes` orders the classes by name, for a trained model.
     ///
     /// # Errors
     /// When annotations or images are missing or wrong.
-    pub fn open(&self, split: Split, classes: Option<&[String]>) -> Result<OpenedData> {
+    pub fn open(&self, split: Split, classes: Option<&[String]>) -> Result<Arc<dyn DetectionDataset>> {
         match self {
-            Self::Scenes(scenes) => Ok(OpenedData { data: Arc::new(SceneObjects::new(scenes.split(split))?), notes: Vec::new() }),
+            Self::Scenes(scenes) => Ok(Arc::new(SceneObjects::new(scenes.split(split))?)),
             Self::Coco(source) => source.open(split, classes),
             Self::Own => bail!("data.source: the model was trained on a dataset of another program; name the data with a configuration"),
         }
@@ -142,23 +109,12 @@ impl DetectionSource {
 }
 
 impl CocoSource {
-    fn open(&self, split: Split, classes: Option<&[String]>) -> Result<OpenedData> {
+    fn open(&self, split: Split, classes: Option<&[String]>) -> Result<Arc<dyn DetectionDataset>> {
         let (annotations, images, options) = match split {
             Split::Train => (&self.train_annotations, &self.train_images, CocoOptions::train()),
             Split::Val => (&self.val_annotations, &self.val_images, CocoOptions::default()),
         };
         let options = CocoOptions { classes: classes.map(<[String]>::to_vec), ..options };
-        let data = CocoDataset::open(&self.root.join(annotations), &self.root.join(images), &options)?;
-        let (dropped, annotations) = (data.dropped(), annotations.display());
-        let mut notes = Vec::new();
-        if let Some(first) = dropped.first_annotation {
-            let count = dropped.annotations;
-            notes.push(format!("{annotations}: {count} annotations without area in their image are left out, first {first}"));
-        }
-        let (empty, small) = (dropped.empty_images, dropped.small_images);
-        if empty + small > 0 {
-            notes.push(format!("{annotations}: {empty} images without annotation and {small} tiny ones are left out of training"));
-        }
-        Ok(OpenedData { data: Arc::new(data), notes })
+        Ok(Arc::new(CocoDataset::open(&self.root.join(annotations), &self.root.join(images), &options)?))
     }
 }

@@ -7,19 +7,18 @@ use anyhow::{Context, Result};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
-use mask_rcnn::{ImageInfo, MaskRcnn};
 use vision_datasets::coco::{EvalConfig, EvalReport, IouType, ResultEntry, evaluate, to_results};
 use vision_datasets::loader::Prefetch;
 use vision_datasets::sample::{DetectionDataset, DetectionSample};
 use vision_datasets::transforms::DetectionTestPipeline;
-use vmamba::zoo::Backbone;
+use vmamba_detection::{Detector, ImageInfo};
 use vmamba_train::Precision;
 use vmamba_types::Detection;
 
 /// A detector with everything its predictions depend on.
-pub struct Predictor<'a> {
+pub struct Predictor<'a, M> {
     /// The model, without gradients.
-    pub model: &'a MaskRcnn<Backbone>,
+    pub model: &'a M,
     /// The device of the model.
     pub device: &'a Device,
     /// Transforms of an image before the network.
@@ -44,7 +43,7 @@ pub struct DetectionEvaluation {
     pub images: usize,
 }
 
-impl Predictor<'_> {
+impl<M: Detector> Predictor<'_, M> {
     /// The objects of an image in descending order of their scores, in pixels of the image.
     pub fn predict(&self, image: &RgbImage) -> Vec<Detection> {
         let (input, size) = self.pipeline.apply(image);

@@ -3,31 +3,36 @@
 pub mod config;
 pub mod evaluate;
 pub mod load;
+pub mod model;
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use mask_rcnn::{ImageTruth, MaskRcnn, MaskRcnnConfig, RandomChoice, official_key};
 use vision_datasets::coco::EvalReport;
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
 use vision_datasets::sample::DetectionDataset;
-use vmamba::FeaturePyramid;
+use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
-use vmamba::zoo::Backbone;
+use vmamba_detection::{Detector, ImageTruth, RandomChoice};
 use vmamba_train::guard::is_finite;
-use vmamba_train::optimizer::Groups;
+use vmamba_train::optimizer::{Groups, ungrouped};
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 use vmamba_types::Instance;
 
-pub use config::{DetectionConfig, DetectionTask, TASK};
+pub use config::{DetectionConfig, DetectionDataConfig, DetectionSource, DetectionTask, TASK};
 pub use evaluate::{DetectionEvaluation, Predictor};
 pub use load::{LoadedDetector, load_detector};
+pub use model::{AnyDetector, DetectionModelConfig, is_checkpoint};
 
-use crate::configured::Configured;
+use crate::configured::{Configured, describe};
+use crate::run_config::{DataConfig, metadata};
 use crate::split::Split;
 
 /// The figures of the newest validation.
@@ -39,25 +44,73 @@ pub struct Reports {
     pub masks: EvalReport,
 }
 
-/// Training of a detector.
-pub struct Detection {
-    config: DetectionConfig,
+/// Training of a detector `M` on any dataset.
+pub struct Detection<M> {
+    name: String,
+    data: DetectionDataConfig,
+    /// What a checkpoint says about the model, so that it can be loaded without other files.
+    model: Option<DetectionModelConfig>,
+    groups: Groups,
     train: Arc<dyn DetectionDataset>,
     val: Arc<dyn DetectionDataset>,
-    notes: Vec<String>,
     reports: Mutex<Option<Reports>>,
+    trained: PhantomData<fn() -> M>,
 }
 
-impl Detection {
-    /// Trains on `train` and validates on `val`, which must have the same classes, as `config` says. The configuration's `data.source` is
-    /// not opened.
-    pub fn new(train: Arc<dyn DetectionDataset>, val: Arc<dyn DetectionDataset>, config: DetectionConfig) -> Self {
-        Self { config, train, val, notes: Vec::new(), reports: Mutex::new(None) }
+impl<M: Detector> Detection<M> {
+    /// Trains on `train` and validates on `val`, which must have the same classes. Transforms are those of the published COCO recipe, on two
+    /// worker threads.
+    pub fn new(train: impl DetectionDataset + 'static, val: impl DetectionDataset + 'static) -> Self {
+        let source = DetectionSource::Own;
+        let data = DataConfig { source, train: DetectionTrainPipeline::coco(), test: DetectionTestPipeline::coco(), workers: 2 };
+        Self::with_data(Arc::new(train), Arc::new(val), TASK, data)
     }
 
-    /// The configuration of the model for these data.
-    pub fn model_config(&self) -> MaskRcnnConfig {
-        self.config.model.for_classes(self.train.classes().len())
+    fn with_data(train: Arc<dyn DetectionDataset>, val: Arc<dyn DetectionDataset>, name: &str, data: DetectionDataConfig) -> Self {
+        Self { name: name.to_owned(), data, model: None, groups: ungrouped(), train, val, reports: Mutex::new(None), trained: PhantomData }
+    }
+
+    /// Sets the name of the run, the title of its plots.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets the transforms of training and of test images.
+    #[must_use]
+    pub fn transforms(mut self, train: DetectionTrainPipeline, test: DetectionTestPipeline) -> Self {
+        (self.data.train, self.data.test) = (train, test);
+        self
+    }
+
+    /// Sets the number of threads that read and transform images.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.data.workers = workers.max(1);
+        self
+    }
+
+    /// Writes the configuration of a built-in model into the checkpoints, so that they can be loaded without other files. Weight decay and
+    /// layer-wise learning rates go by its backbone.
+    #[must_use]
+    pub fn model(mut self, config: impl Into<DetectionModelConfig>) -> Self {
+        let config = config.into();
+        self.groups = Arc::new(config.backbone().clone());
+        self.model = Some(config);
+        self
+    }
+
+    /// Sets weight decay and layers of the parameters of a backbone from outside of this project.
+    #[must_use]
+    pub fn parameter_groups(mut self, groups: Groups) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    /// The configuration of the run with a built-in model.
+    fn config(&self, model: &DetectionModelConfig, train: &TrainConfig) -> DetectionConfig {
+        DetectionConfig { train: train.clone(), ..DetectionConfig::new(&self.name, model.clone(), self.data.clone()) }
     }
 
     /// The validation set.
@@ -71,15 +124,16 @@ impl Detection {
     }
 
     /// Predicts as the validation does.
-    pub fn predictor<'a>(&'a self, model: &'a MaskRcnn<Backbone>, device: &'a Device) -> Predictor<'a> {
-        Predictor { model, device, pipeline: &self.config.data.test, precision: Precision::Float32 }
+    pub fn predictor<'a>(&'a self, model: &'a M, device: &'a Device) -> Predictor<'a, M> {
+        Predictor { model, device, pipeline: &self.data.test, precision: Precision::Float32 }
     }
 }
 
 /// The images of a batch, `[batch, 3, height, width]`.
-fn images(batch: &DetectionBatch, device: &Device) -> Tensor<4> {
+fn images(batch: &DetectionBatch, context: &StepContext) -> Tensor<4> {
     let [height, width] = batch.size;
-    Tensor::from_data(TensorData::new(batch.images.clone(), [batch.names.len(), 3, height, width]), device)
+    let shape = [batch.names.len(), 3, height, width];
+    context.precision.input(Tensor::from_data(TensorData::new(batch.images.clone(), shape), &context.device))
 }
 
 /// The ground truth of a batch, crowds apart.
@@ -92,8 +146,8 @@ fn truth(batch: &DetectionBatch) -> Vec<ImageTruth> {
     batch.instances.iter().zip(&batch.image_sizes).map(of_image).collect()
 }
 
-impl Recipe for Detection {
-    type Model = MaskRcnn<Backbone>;
+impl<M: Detector + Module + 'static> Recipe for Detection<M> {
+    type Model = M;
     type Batch = DetectionBatch;
 
     fn samples(&self) -> usize {
@@ -101,30 +155,21 @@ impl Recipe for Detection {
     }
 
     fn batches(&self, order: BatchOrder) -> Batches<'_, DetectionBatch> {
-        let workers = self.config.data.workers;
+        let workers = self.data.workers;
         let loader = LoaderConfig { batch_size: order.batch_size, seed: order.seed, workers, ahead: 2 * workers };
-        let batches = DetectionLoader::new(Arc::clone(&self.train), self.config.data.train.clone(), loader, order.first);
+        let batches = DetectionLoader::new(Arc::clone(&self.train), self.data.train.clone(), loader, order.first);
         Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
     }
 
-    fn loss(&self, model: &MaskRcnn<Backbone>, batch: &DetectionBatch, context: &StepContext) -> StepLoss {
-        let images = context.precision.input(images(batch, &context.device));
-        let loss = model.loss(images, &truth(batch), &mut RandomChoice::new(context.seed));
-        let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
-        let sum = |terms: &[Tensor<1>]| terms.iter().map(scalar).sum::<f64>();
-        let parts = [
-            ("loss_rpn_cls", sum(&loss.rpn_cls)),
-            ("loss_rpn_bbox", sum(&loss.rpn_bbox)),
-            ("loss_cls", scalar(&loss.cls)),
-            ("acc", loss.accuracy),
-            ("loss_bbox", scalar(&loss.bbox)),
-            ("loss_mask", scalar(&loss.mask)),
-        ];
-        StepLoss { total: loss.total, parts: parts.map(|(name, value)| (name.to_owned(), value)).to_vec() }
+    fn loss(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> StepLoss {
+        let loss = model.loss(images(batch, context), &truth(batch), &mut RandomChoice::new(context.seed));
+        let scalar = |value: Tensor<1>| f64::from(value.into_scalar::<f32>());
+        let parts = loss.parts.into_iter().map(|(name, part)| (name, scalar(part))).chain(loss.accuracies).collect();
+        StepLoss { total: loss.total, parts }
     }
 
-    fn validate(&self, model: &MaskRcnn<Backbone>, device: &Device) -> Result<Scalars, BoxError> {
-        let found = self.predictor(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?;
+    fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
+        let found = self.predictor(model, device).evaluate(&self.val, self.data.workers, |_, _, _| Ok(()))?;
         let (boxes, masks) = (found.boxes, found.masks);
         let figures = [
             ("bbox_AP", boxes.stats[0]),
@@ -139,38 +184,36 @@ impl Recipe for Detection {
     }
 
     fn keys(&self) -> KeyMap {
-        official_key
+        M::official_key
     }
 
     fn parameter_groups(&self) -> Groups {
-        Arc::new(self.config.model.backbone.clone())
+        Arc::clone(&self.groups)
     }
 
     fn sample_names(&self, batch: &DetectionBatch) -> Vec<String> {
         batch.names.clone()
     }
 
-    fn first_non_finite_module(&self, model: &MaskRcnn<Backbone>, batch: &DetectionBatch, context: &StepContext) -> Option<String> {
-        let first = |what: &str, maps: &[Tensor<4>]| Some(format!("{what}, output {}", maps.iter().position(|map| !is_finite(map))?));
-        let images = context.precision.input(images(batch, &context.device));
+    fn first_non_finite_module(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> Option<String> {
+        let images = images(batch, context);
         if !is_finite(&images) {
             return Some("the images".to_owned());
         }
-        let features = model.backbone.forward_features(images);
-        first("backbone", &features).or_else(|| {
-            let levels = model.neck.forward(features);
-            first("neck", &levels).or_else(|| {
-                let rpn = model.rpn_head.forward(&levels);
-                first("rpn_head.rpn_cls", &rpn.objectness).or_else(|| first("rpn_head.rpn_reg", &rpn.deltas)).or_else(|| {
-                    let boxes = batch.instances.iter().flatten().all(|instance| instance.bbox.iter().all(|side| side.is_finite()));
-                    Some(if boxes { "roi_head" } else { "the boxes of the annotations" }.to_owned())
-                })
-            })
+        let mut first = None;
+        model.observe(images, &mut |module, index, output| {
+            if first.is_none() && !is_finite(output) {
+                first = Some(format!("{module}, output {index}"));
+            }
+        });
+        first.or_else(|| {
+            let boxes = batch.instances.iter().flatten().all(|instance| instance.bbox.iter().all(|side| side.is_finite()));
+            Some(if boxes { "roi_head" } else { "the boxes of the annotations" }.to_owned())
         })
     }
 
     fn name(&self) -> String {
-        self.config.name.clone()
+        self.name.clone()
     }
 
     fn metric(&self) -> &'static str {
@@ -182,41 +225,45 @@ impl Recipe for Detection {
     }
 
     fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
-        self.config.metadata(config, self.train.classes(), self.val.len(), self.metric())
+        let model = self.model.as_ref().map(|model| self.config(model, config));
+        metadata::<DetectionTask>(model.as_ref(), self.train.classes(), self.val.len(), self.metric())
     }
 }
 
-impl Configured for Detection {
+impl Configured for Detection<AnyDetector> {
     type Task = DetectionTask;
 
     const DEMO: &'static str = include_str!("../../../../configs/demo/scenes_det.toml");
 
     fn open(config: &DetectionConfig) -> Result<Self> {
-        let train = config.data.source.open(Split::Train, None)?;
-        let val = config.data.source.open(Split::Val, Some(&train.data.classes().names))?;
-        let notes = train.notes.into_iter().chain(val.notes).collect();
-        Ok(Self { notes, ..Self::new(train.data, val.data, config.clone()) })
+        let source = &config.data.source;
+        let train = source.open(Split::Train, None)?;
+        let val = source.open(Split::Val, Some(&train.classes().names))?;
+        Ok(Self::with_data(train, val, &config.name, config.data.clone()).model(config.model.clone()))
     }
 
-    fn random_model(&self, device: &Device) -> Result<MaskRcnn<Backbone>> {
-        device.seed(self.config.train.seed);
-        self.model_config().try_init(device).context("model")
+    fn random_model(&self, config: &DetectionConfig, device: &Device) -> Result<AnyDetector> {
+        device.seed(config.train.seed);
+        config.model.try_init(self.train.classes().len(), device).context("model")
     }
 
-    fn initial_model(&self, device: &Device) -> Result<(MaskRcnn<Backbone>, Option<LoadReport>)> {
-        load::start_from(self.random_model(device)?, &self.model_config(), &self.config.init)
+    fn pretrained_model(&self, config: &DetectionConfig, path: &Path, device: &Device) -> Result<(AnyDetector, LoadReport)> {
+        device.seed(config.train.seed);
+        config.model.init_from(self.train.classes().len(), path, device)
     }
 
-    fn complexity(&self) -> (Complexity, [usize; 2]) {
-        let size = complexity_size(&self.config);
-        (self.model_config().complexity(size), size)
+    fn complexity(&self, config: &DetectionConfig) -> (Complexity, [usize; 2]) {
+        let size = complexity_size(config);
+        (config.model.complexity(self.train.classes().len(), size), size)
     }
 
     fn describe_data(&self) -> String {
-        let (from, classes) = (self.config.data.source.place(), self.train.classes().len());
-        let (train, val) = (self.train.len(), self.val.len());
-        let notes = self.notes.iter().map(|note| format!("\n{note}")).collect::<String>();
-        format!("data: {from}, {classes} classes, {train} training and {val} validation images{notes}")
+        describe(
+            &self.data.source.place(),
+            self.train.classes().len(),
+            [self.train.len(), self.val.len()],
+            &[self.train.notes(), self.val.notes()],
+        )
     }
 }
 

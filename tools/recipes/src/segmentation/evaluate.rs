@@ -7,21 +7,20 @@ use anyhow::{Context, Result};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
-use upernet::UperNet;
+use upernet::Segmentor;
 use upernet::inference::{InferenceMode, View, label_map, predict_augmented, predict_labels};
 use vision_datasets::ade20k::{IouMetric, IouReport};
 use vision_datasets::loader::Prefetch;
 use vision_datasets::sample::{SegmentationDataset, SegmentationSample};
 use vision_datasets::transforms::{NetworkInput, TestPipeline};
-use vmamba::zoo::Backbone;
 use vmamba_train::Precision;
 
 use super::config::TestConfig;
 
 /// A segmentor with everything its predictions depend on.
-pub struct Predictor<'a> {
+pub struct Predictor<'a, M> {
     /// The model, without gradients.
-    pub model: &'a UperNet<Backbone>,
+    pub model: &'a M,
     /// The device of the model.
     pub device: &'a Device,
     /// Transforms of an image before the network.
@@ -44,7 +43,7 @@ pub struct SegmentationEvaluation {
     pub images: usize,
 }
 
-impl Predictor<'_> {
+impl<M: Segmentor> Predictor<'_, M> {
     /// The predicted class of every pixel of an image, row by row.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! Reads configurations of mmsegmentation and mmdetection from the manifests of fixtures. Dropout and stochastic depth are off, as in all
 //! cases.
 
-use mask_rcnn::{AnchorConfig, HeadsConfig, MaskRcnnConfig, MaxIouAssigner, ProposalConfig, RandomSampler};
+use mask_rcnn::{HeadsConfig, MaskRcnnConfig};
 use serde_json::Value;
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig};
 use vmamba::{OfficialConfig, VmambaConfig};
+use vmamba_detection::{AnchorConfig, MaxIouAssigner, ProposalConfig, RandomSampler};
 
 use crate::error::{Result, StudyError};
 

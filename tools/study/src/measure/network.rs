@@ -4,18 +4,16 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::prelude::*;
 use burn::tensor::Distribution;
-use mask_rcnn::{ImageInfo, MaskRcnnConfig};
-use upernet::{UperHeadConfig, UperNetConfig};
+use mask_rcnn::MaskRcnnConfig;
+use upernet::{Segmentor, UperHeadConfig, UperNetConfig};
 use vmamba::zoo::{BackboneConfig, Classifier};
+use vmamba_detection::{Detector, ImageInfo};
 
 use super::task::{Task, Work};
 use crate::error::{Result, StudyError};
 
 /// Number of classes of ImageNet-1K.
 pub const CLASSES: usize = 1000;
-
-/// Mask R-CNN pads images to a multiple of this many pixels.
-const DIVISOR: usize = 32;
 
 const LEARNING_RATE: f64 = 1e-4;
 
@@ -38,10 +36,9 @@ impl Network {
     pub fn new(config: &BackboneConfig, task: &Task, device: &Device) -> Result<Self> {
         let Task { work, size, batch, precision, .. } = *task;
         let device = if matches!(work, Work::Train { .. }) { device.clone().autodiff() } else { device.clone() };
-        let padded = if work == Work::Detect { size.map(|side| side.next_multiple_of(DIVISOR)) } else { size };
-        config.check_image(padded)?;
         config.validate()?;
         device.seed(0);
+        let mut padded = size;
         let run: Box<dyn FnMut(Tensor<4>) -> Option<Tensor<1>> + Send> = match work {
             Work::Forward => {
                 let model = config.try_init_classifier(CLASSES, &device)?;
@@ -54,10 +51,11 @@ impl Network {
                 Box::new(move |images| Some(model.forward(images).flatten(0, 3)))
             }
             Work::Detect => {
-                let mut detector = MaskRcnnConfig::new(config.clone(), 80);
+                let mut detector = MaskRcnnConfig::on(config.clone(), 80);
                 // Random weights score every class alike; without a threshold the heads work on as many boxes as they may.
                 detector.heads.test.score_threshold = 0.0;
                 let model = detector.init(&device);
+                padded = size.map(|side| side.next_multiple_of(model.size_divisor()));
                 let infos = vec![ImageInfo::new(size, size); batch];
                 Box::new(move |images| {
                     std::hint::black_box(model.predict(images, &infos));
@@ -65,6 +63,7 @@ impl Network {
                 })
             }
         };
+        config.check_image(padded)?;
         let images = Tensor::<4>::random([batch, 3, padded[0], padded[1]], Distribution::Normal(0.0, 1.0), &device);
         Ok(Self { images: precision.input(images), run, last: None, finished: false })
     }

@@ -120,7 +120,7 @@ impl RunConfig {
     /// Parameters, and multiply-accumulates / 1e9 at `[height, width]`; `None` when the backbone does not take the size.
     pub fn cost(&self, classes: usize, size: [usize; 2]) -> Option<(u64, f64)> {
         let (backbone, complexity): (_, Box<dyn Fn() -> _>) = match self {
-            Self::Detection(config) => (&config.model.backbone, Box::new(|| config.model.for_classes(classes).complexity(size))),
+            Self::Detection(config) => (config.model.backbone(), Box::new(|| config.model.complexity(classes, size))),
             Self::Segmentation(config) => (&config.model.backbone, Box::new(|| config.model.for_classes(classes).complexity(size))),
         };
         backbone.check_image(size).ok()?;

@@ -73,8 +73,8 @@ pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSet
     // A row with a batch size of its own shares the recipe of the row without.
     let name = row.batch.and_then(|batch| row.id.strip_suffix(&format!("_batch{batch}"))).unwrap_or(&row.id);
     let recipe: Option<DetectionConfig> = built_in(&format!("mask_rcnn/{name}.toml"));
-    let model = recipe.as_ref().map(|recipe| &recipe.model.backbone);
-    let same_backbone = found.backbone(&config.model.backbone, &row.backbone, model);
+    let model = recipe.as_ref().map(|recipe| recipe.model.backbone());
+    let same_backbone = found.backbone(config.model.backbone(), &row.backbone, model);
     let batch = row.batch.unwrap_or(setting.batch);
     match (config.train.epochs, config.train.iterations) {
         (Some(own), _) => found.unequal("epochs", own, setting.epochs),

@@ -1,0 +1,57 @@
+//! Configurations in files, and their validation.
+
+use crate::box_coder::BoxCoder;
+use crate::box_head::{BoxHeadConfig, BoxHeadLayers, BoxLoss, ConvNorm};
+use crate::config_error::DetectionConfigError;
+use crate::fpn::FpnConfig;
+use crate::rpn::RpnConfig;
+
+#[test]
+fn the_box_head_of_a_cascade_reads_from_a_file() {
+    let text = r#"{
+        "layers": { "shared_4conv1fc": { "channels": 256, "norm": "batch_norm" } },
+        "coder": { "target_stds": [0.05, 0.05, 0.1, 0.1] },
+        "loss": "giou",
+        "loss_weight": 10.0
+    }"#;
+    let config: BoxHeadConfig = serde_json::from_str(text).unwrap();
+    let expected = BoxHeadConfig {
+        layers: BoxHeadLayers::Shared4Conv1Fc { channels: 256, norm: ConvNorm::BatchNorm },
+        coder: BoxCoder::with_stds([0.05, 0.05, 0.1, 0.1]),
+        loss: BoxLoss::Giou,
+        loss_weight: 10.0,
+        ..BoxHeadConfig::default()
+    };
+    assert_eq!(config, expected);
+    assert_eq!(serde_json::from_str::<BoxHeadConfig>(&serde_json::to_string(&config).unwrap()).unwrap(), config);
+    let smooth: BoxHeadConfig = serde_json::from_str(r#"{"layers": "shared_2fc", "loss": {"smooth_l1": {"beta": 0.5}}}"#).unwrap();
+    assert_eq!((smooth.layers, smooth.loss), (BoxHeadLayers::Shared2Fc, BoxLoss::SmoothL1 { beta: 0.5 }));
+    for wrong in [r#"{"layers": "shared_3fc"}"#, r#"{"loss": "l2"}"#, r#"{"layers": {"shared_4conv1fc": {"norm": "none", "depth": 4}}}"#] {
+        assert!(serde_json::from_str::<BoxHeadConfig>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn invalid_fields_are_named_by_their_path() {
+    let mut rpn = RpnConfig::default();
+    assert_eq!(rpn.validate(), Ok(()));
+    rpn.test.nms_pre = 0;
+    let error = rpn.validate().unwrap_err().within("rpn").within("heads");
+    assert_eq!(error.to_string(), "heads.rpn.test.nms_pre must be at least 1");
+    rpn = RpnConfig::default();
+    rpn.assigner.negative = f32::NAN;
+    assert!(matches!(rpn.validate(), Err(DetectionConfigError::Share { field, .. }) if field == "assigner.negative"));
+    let levels = FpnConfig { levels: 3, ..FpnConfig::default() }.validate(4).unwrap_err().to_string();
+    assert_eq!(levels, "levels is 3, but the backbone alone has 4");
+    let wrong = [
+        BoxHeadConfig { loss: BoxLoss::SmoothL1 { beta: 0.0 }, ..BoxHeadConfig::default() },
+        BoxHeadConfig { loss_weight: -1.0, ..BoxHeadConfig::default() },
+        BoxHeadConfig { coder: BoxCoder::with_stds([0.1, 0.0, 0.2, 0.2]), ..BoxHeadConfig::default() },
+        BoxHeadConfig { layers: BoxHeadLayers::Shared4Conv1Fc { channels: 0, norm: ConvNorm::None }, ..BoxHeadConfig::default() },
+    ];
+    let fields = ["loss.smooth_l1.beta", "loss_weight", "coder.target_stds", "layers.shared_4conv1fc.channels"];
+    for (config, field) in wrong.iter().zip(fields) {
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.starts_with(field), "{error}");
+    }
+}

@@ -1,0 +1,204 @@
+//! The built-in detectors. A new one is a variant of the two enums here; the compiler lists the rest.
+
+use anyhow::{Context, Result};
+use burn::prelude::*;
+use mask_rcnn::{HeadsConfig, MaskRcnn, MaskRcnnConfig};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use vmamba::checkpoint::{Checkpoint, LoadReport};
+use vmamba::complexity::Complexity;
+use vmamba::zoo::{Backbone, BackboneConfig};
+use vmamba_detection::{Choose, DetectionLoss, Detector, ImageInfo, ImageTruth};
+use vmamba_types::Detection;
+
+use crate::config::at_path;
+use crate::run_config::Section;
+
+/// The table `model` of a detector. `kind` names the detector; without it, it is `"mask_rcnn"`. The data give the number of classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
+pub enum DetectionModelConfig {
+    /// Mask R-CNN.
+    MaskRcnn(MaskRcnnModel),
+}
+
+/// Any built-in detector.
+#[derive(Module, Debug)]
+pub enum AnyDetector {
+    /// Mask R-CNN.
+    MaskRcnn(MaskRcnn<Backbone>),
+}
+
+/// Mask R-CNN.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskRcnnModel {
+    /// The backbone: `preset = "vmamba_tiny_s1l8"` and any option that differs from the preset.
+    pub backbone: BackboneConfig,
+    /// Neck, RPN and RoI heads.
+    #[serde(default)]
+    pub heads: HeadsConfig,
+}
+
+impl MaskRcnnModel {
+    /// The configuration of the whole model.
+    pub fn for_classes(&self, num_classes: usize) -> MaskRcnnConfig {
+        MaskRcnnConfig { backbone: self.backbone.clone(), num_classes, heads: self.heads.clone() }
+    }
+}
+
+impl DetectionModelConfig {
+    /// The values of `kind`.
+    const KINDS: [&'static str; 1] = ["mask_rcnn"];
+
+    /// The value of `kind`.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::MaskRcnn(_) => "mask_rcnn",
+        }
+    }
+
+    /// The backbone.
+    pub fn backbone(&self) -> &BackboneConfig {
+        match self {
+            Self::MaskRcnn(model) => &model.backbone,
+        }
+    }
+
+    /// Cost of the whole model for one image of `[height, width]` pixels.
+    pub fn complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
+        match self {
+            Self::MaskRcnn(model) => model.for_classes(num_classes).complexity(image),
+        }
+    }
+
+    /// The model with random weights on `device`.
+    ///
+    /// # Errors
+    /// When the options do not fit together.
+    pub fn try_init(&self, num_classes: usize, device: &Device) -> Result<AnyDetector> {
+        match self {
+            Self::MaskRcnn(model) => Ok(AnyDetector::MaskRcnn(model.for_classes(num_classes).try_init(device)?)),
+        }
+    }
+
+    /// The model on `device` with the weights of a checkpoint to start training from: a classifier's, or a detector's for any classes.
+    ///
+    /// # Errors
+    /// When the file cannot be read or does not fit.
+    pub fn init_from(&self, num_classes: usize, path: &std::path::Path, device: &Device) -> Result<(AnyDetector, LoadReport)> {
+        match self {
+            Self::MaskRcnn(model) => {
+                let (model, report) = model.for_classes(num_classes).init_from(path, device)?;
+                Ok((AnyDetector::MaskRcnn(model), report))
+            }
+        }
+    }
+
+    /// The model on `device` with all weights of a checkpoint, to predict; averaged weights where the file has them.
+    ///
+    /// # Errors
+    /// When the file cannot be read or does not fit.
+    pub fn load(&self, num_classes: usize, checkpoint: &Checkpoint, device: &Device) -> Result<AnyDetector> {
+        match self {
+            Self::MaskRcnn(model) => Ok(AnyDetector::MaskRcnn(model.for_classes(num_classes).load_checkpoint(checkpoint, device)?.0)),
+        }
+    }
+
+    /// The number of classes of the weights in a checkpoint; `None` when they are not this detector's.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn num_classes(&self, checkpoint: &Checkpoint) -> Result<Option<usize>> {
+        match self {
+            Self::MaskRcnn(_) => Ok(mask_rcnn::num_classes(checkpoint)?),
+        }
+    }
+}
+
+impl From<MaskRcnnConfig> for DetectionModelConfig {
+    fn from(config: MaskRcnnConfig) -> Self {
+        Self::MaskRcnn(MaskRcnnModel { backbone: config.backbone, heads: config.heads })
+    }
+}
+
+impl Section for DetectionModelConfig {
+    fn validate(&self) -> Result<(), String> {
+        match self {
+            Self::MaskRcnn(model) => model.for_classes(1).validate().map_err(|error| error.to_string()),
+        }
+    }
+}
+
+impl TryFrom<Map<String, Value>> for DetectionModelConfig {
+    type Error = String;
+
+    fn try_from(mut table: Map<String, Value>) -> Result<Self, String> {
+        let kind = table.remove("kind").unwrap_or_else(|| json!("mask_rcnn"));
+        match kind.as_str() {
+            Some("mask_rcnn") => Ok(Self::MaskRcnn(at_path(table)?)),
+            _ => Err(format!("unknown variant `{}`, expected one of `{}`", kind.to_string().trim_matches('"'), Self::KINDS.join("`, `"))),
+        }
+    }
+}
+
+impl From<DetectionModelConfig> for Map<String, Value> {
+    fn from(config: DetectionModelConfig) -> Self {
+        let fields = match &config {
+            DetectionModelConfig::MaskRcnn(model) => serde_json::to_value(model),
+        };
+        let mut table = Self::from_iter([("kind".to_owned(), json!(config.kind()))]);
+        // A struct with named fields serialises to an object.
+        if let Ok(Value::Object(fields)) = fields {
+            table.extend(fields);
+        }
+        table
+    }
+}
+
+impl Detector for AnyDetector {
+    fn size_divisor(&self) -> usize {
+        match self {
+            Self::MaskRcnn(model) => model.size_divisor(),
+        }
+    }
+
+    fn loss(&self, images: Tensor<4>, truth: &[ImageTruth], choose: &mut dyn Choose) -> DetectionLoss {
+        match self {
+            Self::MaskRcnn(model) => model.loss(images, truth, choose),
+        }
+    }
+
+    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
+        match self {
+            Self::MaskRcnn(model) => model.predict(images, infos),
+        }
+    }
+
+    fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {
+        match self {
+            Self::MaskRcnn(model) => model.observe(images, observe),
+        }
+    }
+
+    fn official_key(path: &str) -> String {
+        match path.split_once('.') {
+            Some(("MaskRcnn", path)) => MaskRcnn::<Backbone>::official_key(path),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+/// Whether keys of a checkpoint are a detector's.
+pub fn is_checkpoint<K: AsRef<str>>(keys: impl IntoIterator<Item = K> + Clone) -> bool {
+    mask_rcnn::is_checkpoint(keys)
+}
+
+/// The names of the classes of an official checkpoint, which has only their number: COCO's, if there are 80.
+pub(super) fn official_classes(config: &DetectionModelConfig, checkpoint: &Checkpoint) -> Result<(vmamba_types::ClassList, bool)> {
+    match config.num_classes(checkpoint)? {
+        Some(80) => Ok((vision_datasets::coco::classes(), true)),
+        Some(count) => Ok((vmamba_types::ClassList::numbered(count), false)),
+        None => None.with_context(|| format!("{} holds no weights of a {}", checkpoint.path().display(), config.kind())),
+    }
+}
