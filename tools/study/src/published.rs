@@ -124,7 +124,7 @@ pub fn scaling_study() -> Option<&'static ScalingStudy> {
     Some(&published().ok()?.scaling)
 }
 
-/// A table of the paper's ablations, named after what it varies.
+/// A table of the paper's ablations, named after the option that it varies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ablation {
     /// From the first paper's block to VMamba-T, step by step.

@@ -228,7 +228,7 @@ pub fn run(plan: &AccuracyPlan, device: &Device, study: &mut Study, folder: &Pat
 }
 
 impl Accuracy {
-    /// Whether `other` has the same model, size, precision and paths, whatever the content of the files.
+    /// Whether `other` has the same model, size, precision and paths; the content of the files may differ.
     fn replaces(&self, other: &Self) -> bool {
         let key = |row: &Self| (row.model.clone(), row.side, row.precision, row.checkpoint.path.clone(), row.data.path.clone());
         key(self) == key(other)

@@ -56,7 +56,7 @@ pub(super) struct Scores {
     pub pixels: usize,
 }
 
-/// The cases of one operation; none for operations that run on the host whatever the device.
+/// The cases of one operation; none for operations that always run on the host.
 ///
 /// The match is exhaustive: an operation that is added to `vision_ops` does not compile without its cases here.
 pub(super) fn of(operation: Operation) -> Vec<Case> {
