@@ -140,7 +140,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         "layer": layer.to_string(), "mode": scan.then(|| mode.name()), "official_clamp": scan.then_some(arguments.official_clamp),
         "range_of_all_queries": scan.then_some(arguments.range_of_all_queries), "mean": mean, "std": std, "queries": written,
     });
-    Ok(write_whole(&out.join("activation.json"), format!("{settings:#}\n").as_bytes())?)
+    write_whole(&out.join("activation.json"), format!("{settings:#}\n").as_bytes())?;
+    Ok(())
 }
 
 /// An error for options that have no effect on this model.

@@ -129,7 +129,8 @@ impl StudyError {
 
 impl From<anyhow::Error> for StudyError {
     fn from(error: anyhow::Error) -> Self {
-        Self::Other(error.into())
+        // In contrast to `into`, this keeps the type for `downcast_ref`.
+        Self::Other(error.reallocate_into_boxed_dyn_error_without_backtrace())
     }
 }
 
@@ -169,5 +170,7 @@ mod tests {
         assert_eq!(error.line(), "--checkpoint: cannot read a.pth: no such file");
         let foreign = StudyError::from(anyhow::anyhow!("inner").context("outer"));
         assert_eq!(foreign.line(), "outer: inner");
+        let StudyError::Other(typed) = StudyError::from(anyhow::Error::new(std::fmt::Error)) else { panic!("another variant") };
+        assert!(typed.is::<std::fmt::Error>());
     }
 }

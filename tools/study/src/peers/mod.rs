@@ -58,9 +58,9 @@ pub fn compare(task: Task, ours: &[Preset], peers: Option<&mut Peers>, names: &[
     let peers = peers.map(RefCell::new);
     if let Some(peers) = &peers {
         for name in names {
-            let ready = peers.borrow_mut().set_up(name, &task, DEVICE);
+            let (mut ready, task) = (None, &task);
             contenders.push(Box::new(move |times| {
-                ready.clone()?;
+                ready.get_or_insert_with(|| peers.borrow_mut().set_up(name, task, DEVICE)).clone()?;
                 peers.borrow_mut().run(name, times)
             }));
         }

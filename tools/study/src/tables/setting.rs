@@ -49,10 +49,10 @@ pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &Segmen
         SegmentationSource::Scenes(_) => found.say("built-in scenes instead of ADE20K"),
         SegmentationSource::Own => found.say("a dataset of another program instead of ADE20K"),
         SegmentationSource::Folder(FolderSource { root, classes: Some(_), .. }) => {
-            found.say(format!("data {} instead of ADE20K", root.display()))
+            found.say(format!("data {} instead of ADE20K", root.display()));
         }
         SegmentationSource::Folder(FolderSource { val_split, .. }) if val_split != "validation" => {
-            found.say(format!("split {val_split} instead of validation"))
+            found.say(format!("split {val_split} instead of validation"));
         }
         SegmentationSource::Folder(_) => (),
     }
