@@ -2,7 +2,7 @@
 
 pub mod arguments;
 pub mod measuring_options;
-pub mod options;
 pub mod present;
 pub mod process;
+pub mod study_options;
 pub mod train;

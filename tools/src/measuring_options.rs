@@ -5,7 +5,7 @@ use vmamba_study::measure::Protocol;
 use vmamba_train::DeviceChoice;
 
 use crate::arguments::whole_number;
-use crate::options::{DeviceOption, MeasureOption};
+use crate::study_options::{DeviceOption, MeasureOption};
 
 /// Device and timing protocol, with defaults that depend on the device.
 #[derive(Args, Clone, Debug)]

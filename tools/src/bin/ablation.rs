@@ -7,8 +7,8 @@ use anstream::{eprintln, println};
 use anyhow::Result;
 use clap::Parser;
 use vmamba_cli::measuring_options::MeasuringOptions;
-use vmamba_cli::options::{self, BatchOption, OutOption, PrecisionOption, one_of};
 use vmamba_cli::process;
+use vmamba_cli::study_options::{self, BatchOption, OutOption, PrecisionOption, one_of};
 use vmamba_study::ablation::{AblationConfig, Speed, check_file_names, write};
 use vmamba_study::measure::allocator::CountingAllocator;
 use vmamba_study::published::Ablation;
@@ -43,7 +43,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = options::parse(&[("out", "runs/ablation")]);
+    let arguments: Arguments = study_options::parse(&[("out", "runs/ablation")]);
     process::run_tool(|| run(&arguments))
 }
 

@@ -11,8 +11,8 @@ use serde_json::json;
 use vision_datasets::transforms::Normalize;
 use vmamba::analysis::{Decay, MapMode, MapOptions, MapRange};
 use vmamba_cli::arguments::share;
-use vmamba_cli::options::{self, DeviceOption, OutOption, SeedOption, SizeOption};
 use vmamba_cli::process;
+use vmamba_cli::study_options::{self, DeviceOption, OutOption, SeedOption, SizeOption};
 use vmamba_report::files::write_whole;
 use vmamba_study::activation::{Figure, Layer, Query, Viewer, photo, scene, write_figure};
 
@@ -76,7 +76,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = options::parse(&[("size", "512"), ("out", "runs/activation")]);
+    let arguments: Arguments = study_options::parse(&[("size", "512"), ("out", "runs/activation")]);
     process::run_tool(|| run(&arguments).map(|()| true))
 }
 

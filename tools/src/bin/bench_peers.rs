@@ -6,8 +6,8 @@ use anstream::{eprintln, print, println};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use vmamba_cli::arguments::whole_number;
-use vmamba_cli::options::{self, MeasureOption, OutOption, PresetsOption, PythonOption, RoundsOption, SidesOption};
 use vmamba_cli::process;
+use vmamba_cli::study_options::{self, MeasureOption, OutOption, PresetsOption, PythonOption, RoundsOption, SidesOption};
 use vmamba_study::measure::{Peers, Task, Work};
 use vmamba_study::peers::{self, Results};
 use vmamba_train::Precision;
@@ -70,7 +70,7 @@ enum Kind {
 
 fn main() -> ExitCode {
     let arguments: Arguments =
-        options::parse(&[("models", "vmamba_tiny_s1l8"), ("sides", "224,512"), ("rounds", "15"), ("out", "runs/peers")]);
+        study_options::parse(&[("models", "vmamba_tiny_s1l8"), ("sides", "224,512"), ("rounds", "15"), ("out", "runs/peers")]);
     process::run_tool(|| run(&arguments).map(|()| true))
 }
 

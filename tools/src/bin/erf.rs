@@ -7,8 +7,8 @@ use anstream::{eprintln, print, println};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use vmamba_cli::arguments::{positive, whole_number};
-use vmamba_cli::options::{self, CheckpointsOption, DeviceOption, OutOption, SeedOption, SizeOption};
 use vmamba_cli::process;
+use vmamba_cli::study_options::{self, CheckpointsOption, DeviceOption, OutOption, SeedOption, SizeOption};
 use vmamba_report::heatmap::ColourMap;
 use vmamba_study::ablation::AblationConfig;
 use vmamba_study::erf::{self, Field, Images, Look, Settings, State};
@@ -80,7 +80,7 @@ enum Colours {
 const MODELS: [&str; 6] = ["resnet50", "convnext_tiny", "swin_tiny", "deit_small", "hivit_tiny", "vmamba_tiny_s1l8"];
 
 fn main() -> ExitCode {
-    let arguments: Arguments = options::parse(&[("size", "1024"), ("out", "runs/erf")]);
+    let arguments: Arguments = study_options::parse(&[("size", "1024"), ("out", "runs/erf")]);
     process::run_tool(|| run(&arguments))
 }
 

@@ -9,11 +9,11 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use vmamba_cli::arguments::whole_number;
-use vmamba_cli::options::{
+use vmamba_cli::process;
+use vmamba_cli::study_options::{
     self, BatchesOption, DeviceOption, MeasureOption, OutOption, PrecisionsOption, PresetsOption, PythonOption, RunsOptions, SidesOption,
     one_of,
 };
-use vmamba_cli::process;
 use vmamba_study::gpu_check::{self, Environment, FixtureSet, Operation, Part, PeerSource, Session, Setup, checked_operations};
 
 /// Check a device against the CPU and the official implementations, and measure its speed, memory and bandwidth, beside PyTorch where
@@ -96,7 +96,7 @@ fn operations() -> impl TypedValueParser<Value = Operation> {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = options::parse(&DEFAULTS);
+    let arguments: Arguments = study_options::parse(&DEFAULTS);
     process::run_tool(|| run(&arguments))
 }
 

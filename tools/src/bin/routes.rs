@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::scenes::{SceneConfig, SceneDataset};
 use vmamba::vmamba::ScanPattern;
-use vmamba_cli::options::{self, OutOption};
 use vmamba_cli::process;
+use vmamba_cli::study_options::{self, OutOption};
 use vmamba_report::files::write_whole;
 use vmamba_study::routes::figure::RouteFigure;
 use vmamba_study::routes::{RouteError, pattern_name, place};
@@ -88,7 +88,7 @@ fn pair<N: FromStr>(text: &str, between: char, form: &str) -> Result<[N; 2], Str
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = options::parse(&[("out", "runs/routes")]);
+    let arguments: Arguments = study_options::parse(&[("out", "runs/routes")]);
     let query = arguments.query.unwrap_or(arguments.grid.map(|side| (side / 2) as i64));
     // A query outside the grid is wrong usage, but shows only once both are parsed.
     let query = place(arguments.grid, query).unwrap_or_else(|error| {

@@ -11,8 +11,8 @@ use vision_datasets::imagenet::ImageFolder;
 use vmamba::zoo::BackboneConfig;
 use vmamba_cli::arguments::whole_number;
 use vmamba_cli::measuring_options::MeasuringOptions;
-use vmamba_cli::options::{self, BatchesOption, CheckpointsOption, ModelsOption, OutOption, PrecisionsOption, SidesOption, one_of};
 use vmamba_cli::process;
+use vmamba_cli::study_options::{self, BatchesOption, CheckpointsOption, ModelsOption, OutOption, PrecisionsOption, SidesOption, one_of};
 use vmamba_study::measure::{Purpose, allocator::CountingAllocator};
 use vmamba_study::scaling::{self, AccuracyPlan, Plan, Study};
 
@@ -73,7 +73,7 @@ const DEFAULTS: [(&str, &str); 5] = [
 ];
 
 fn main() -> ExitCode {
-    let arguments: Arguments = options::parse(&DEFAULTS);
+    let arguments: Arguments = study_options::parse(&DEFAULTS);
     process::run_tool(|| run(&arguments))
 }
 

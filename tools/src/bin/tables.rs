@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anstream::{print, println};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use vmamba_cli::options::{self, OutOption};
 use vmamba_cli::process;
+use vmamba_cli::study_options::{self, OutOption};
 use vmamba_report::files::write_whole;
 use vmamba_study::tables::run::{Run, read_checkpoint, read_folder};
 use vmamba_study::tables::{Benchmark, assemble, layout};
@@ -53,7 +53,7 @@ impl Task {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = options::parse(&[("out", "runs/tables")]);
+    let arguments: Arguments = study_options::parse(&[("out", "runs/tables")]);
     process::run_tool(|| run(&arguments).map(|()| true))
 }
 

@@ -1,5 +1,5 @@
-//! Options shared by several programs. Each is defined once, without a default where the programs differ: [`parse`] adds the default of a
-//! program.
+//! Options shared by the programs of studies. Each is defined once, without a default where the programs differ: [`parse`] adds the default
+//! of a program.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -32,7 +32,7 @@ where
 /// `--device`.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct DeviceOption {
-    /// Device: `cpu`, `cuda[:N]` or `vulkan[:N]`.
+    /// Device: cpu, cuda, cuda:N, vulkan or vulkan:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: DeviceChoice,
 }
