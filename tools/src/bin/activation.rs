@@ -143,7 +143,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         "layer": layer.to_string(), "mode": scan.then(|| mode.name()), "official_clamp": scan.then_some(arguments.official_clamp),
         "range_of_all_queries": scan.then_some(arguments.range_of_all_queries), "mean": mean, "std": std, "queries": written,
     });
-    write_whole(&out.join("activation.json"), format!("{settings:#}\n").as_bytes())
+    Ok(write_whole(&out.join("activation.json"), format!("{settings:#}\n").as_bytes())?)
 }
 
 /// Says which of the options changes nothing for this model.

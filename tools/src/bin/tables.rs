@@ -84,5 +84,5 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    write_whole(path, text.as_bytes())
+    Ok(write_whole(path, text.as_bytes())?)
 }

@@ -16,7 +16,7 @@ pub struct PoolPeak {
     pub before: u64,
     /// Largest sample of the memory in use.
     pub in_use: u64,
-    /// Memory in reserve after the work; the reserve grows to the peak and stays.
+    /// Memory that the allocator holds after the work. It grows to the peak and is not returned.
     pub reserved: u64,
 }
 

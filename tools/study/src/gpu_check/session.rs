@@ -141,7 +141,7 @@ impl Session {
             write_whole(&path, text.as_bytes())
         };
         file("gpu_check.md", self.markdown())?;
-        file("gpu_check.json", format!("{:#}\n", self.json()))
+        Ok(file("gpu_check.json", format!("{:#}\n", self.json()))?)
     }
 
     fn markdown(&self) -> String {

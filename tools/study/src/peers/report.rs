@@ -111,7 +111,7 @@ pub fn plot(comparisons: &[Comparison], png: &Path, svg: &Path) -> Result<()> {
             }
         }
     }
-    line_plot(Some(png), Some(svg), "Forward pass", "side of the image, pixels", "milliseconds for a million pixels", &series)
+    Ok(line_plot(Some(png), Some(svg), "Forward pass", "side of the image, pixels", "milliseconds for a million pixels", &series)?)
 }
 
 #[cfg(test)]

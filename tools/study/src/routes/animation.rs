@@ -30,7 +30,7 @@ impl RouteFigure {
     /// # Errors
     /// When the file cannot be written.
     pub fn write_animation(&self, path: &Path) -> Result<()> {
-        write_whole(path, &encode(&self.frames())?)
+        Ok(write_whole(path, &encode(&self.frames())?)?)
     }
 
     fn frames(&self) -> Vec<RgbImage> {

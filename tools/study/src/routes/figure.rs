@@ -94,7 +94,7 @@ impl RouteFigure {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, png: &Path, svg: &Path) -> Result<()> {
-        self.sheet().write(Some(png), Some(svg))
+        Ok(self.sheet().write(Some(png), Some(svg))?)
     }
 
     fn sheet(&self) -> Sheet {
