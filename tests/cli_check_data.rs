@@ -1,4 +1,4 @@
-//! `check_data` on data sets that are broken in one way each: every test makes a healthy set, breaks it, and names the finding.
+//! The check of label maps: every test breaks a healthy data set in one way and expects one finding.
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use serde_json::Value;
@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
+use tests::tool::{executable, program};
 
 const WIDTH: u32 = 48;
 const HEIGHT: u32 = 40;
@@ -107,7 +108,7 @@ impl Checked {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_check_data")).args(arguments).output().unwrap()
+    Command::new(executable(program::CHECK_DATA)).args(arguments).output().unwrap()
 }
 
 fn noise(width: u32, height: u32, seed: u32) -> RgbImage {

@@ -1,12 +1,12 @@
-//! `check_data` on COCO annotations: every trap is told by its name, and all at once.
+//! The check of COCO annotations: every kind of mistake has a name, and one run reports them all.
 
 use std::fs;
 
 use serde_json::{Value, json};
 use tests::shared_root;
-use tests::tool::{Place, Ran, run};
+use tests::tool::{Place, Ran, program, run};
 
-const CHECK: &str = env!("CARGO_BIN_EXE_check_data");
+const CHECK: &str = program::CHECK_DATA;
 
 fn check(place: &Place, more: &[&str]) -> (Ran, Value) {
     let (file, images, report) = (place.path("data/annotations/instances_train.json"), place.path("data/train"), place.path("report.json"));
@@ -22,7 +22,7 @@ fn change(place: &Place, edit: impl FnOnce(&mut Value)) {
     fs::write(&path, document.to_string()).expect("annotations");
 }
 
-/// Number of things a finding of this kind concerns; 0 when there is none.
+/// The count of the findings of this kind; 0 when there is none.
 fn count(report: &Value, kind: &str) -> u64 {
     let findings = report["findings"].as_array().expect("findings");
     findings.iter().filter(|finding| finding["kind"] == kind).map(|finding| finding["count"].as_u64().expect("a count")).sum()
@@ -43,7 +43,7 @@ fn a_good_set_is_ready_and_counted() {
 }
 
 #[test]
-fn every_problem_is_told_at_once() {
+fn every_mistake_is_reported_at_once() {
     let place = Place::detection(1);
     let square = json!([[10, 10, 30, 10, 30, 30, 10, 30]]);
     let entry = |id: i64, fields: Value| {
@@ -125,13 +125,13 @@ fn corners_instead_of_sizes_are_told_as_such() {
 fn anchors_that_fit_no_object_are_a_warning() {
     let place = Place::detection(1);
     let (ran, report) = check(&place, &["--scale", "64", "64", "--anchor-scales", "64"]);
-    assert!(ran.succeeded().contains("overlap no anchor by half"), "{ran:?}");
+    assert!(ran.succeeded().contains("have no anchor with an IoU of 0.5"), "{ran:?}");
     assert!(count(&report, "anchors_miss_objects") > 3);
     assert_eq!(check(&place, &["--scale", "64", "64", "--anchor-scales", "64", "--strict"]).0.code, Some(1));
 }
 
 #[test]
-fn what_is_no_coco_is_an_error() {
+fn files_that_are_not_coco_annotations_are_errors() {
     let place = Place::detection(1);
     let path = place.path("data/annotations/instances_train.json");
     for (text, part) in [("[", "not valid JSON"), ("{\"images\": []}", "the list `categories` is missing")] {

@@ -3,14 +3,14 @@
 use std::fs;
 
 use serde_json::Value;
-use tests::tool::{Place, run};
+use tests::tool::{Place, program, run};
 use vmamba::checkpoint::{Checkpoint, Weights};
 
-const TRAIN_SEG: &str = env!("CARGO_BIN_EXE_train_seg");
-const TRAIN_DET: &str = env!("CARGO_BIN_EXE_train_det");
-const TEST_SEG: &str = env!("CARGO_BIN_EXE_test_seg");
-const TEST_DET: &str = env!("CARGO_BIN_EXE_test_det");
-const PREDICT: &str = env!("CARGO_BIN_EXE_predict");
+const TRAIN_SEG: &str = program::TRAIN_SEG;
+const TRAIN_DET: &str = program::TRAIN_DET;
+const TEST_SEG: &str = program::TEST_SEG;
+const TEST_DET: &str = program::TEST_DET;
+const PREDICT: &str = program::PREDICT;
 
 const BF16: [&str; 2] = ["--set", "train.precision=bf16"];
 
@@ -20,15 +20,15 @@ fn losses(place: &Place, out: &str) -> Vec<f64> {
     values.filter_map(|value| value["loss"].as_f64()).collect()
 }
 
-/// Asserts that the weights and the averaged weights of a checkpoint are float32, in type and in value: that there is something behind the
-/// 8 bits bf16 has.
+/// Asserts that the weights and the averaged weights of a checkpoint are float32: that is their type, and their values use more than the 8
+/// bits of mantissa of bf16.
 #[track_caller]
 fn assert_float32(path: &str) {
     let bytes = fs::read(path).expect("a checkpoint");
     let (length, rest) = bytes.split_first_chunk().expect("a header");
     let header: Value = serde_json::from_slice(&rest[..u64::from_le_bytes(*length) as usize]).expect("JSON");
     let types: Vec<&str> = header.as_object().expect("tensors").values().filter_map(|entry| entry["dtype"].as_str()).collect();
-    // The state of the optimiser is bytes.
+    // The state of the optimiser is stored as bytes.
     assert!(types.contains(&"F32") && types.iter().all(|own| ["F32", "U8"].contains(own)), "{types:?}");
     let checkpoint = Checkpoint::read(path).expect("a checkpoint");
     for weights in [Weights::Model, Weights::Ema] {
@@ -39,12 +39,12 @@ fn assert_float32(path: &str) {
     }
 }
 
-/// Asserts that two traces are near each other, and not the same: then bf16 would have changed nothing.
+/// Asserts that two traces are close but differ; equal traces would mean that bf16 has no effect.
 #[track_caller]
 fn assert_near(narrow: &[f64], wide: &[f64]) {
     assert!(narrow.len() == wide.len() && !wide.is_empty());
-    assert!(narrow != wide, "bf16 changes nothing");
-    // Eight bits of mantissa in each of some forty activations on the way.
+    assert!(narrow != wide, "bf16 has no effect");
+    // Some forty activations in a row round to eight bits of mantissa.
     assert!(narrow.iter().zip(wide).all(|(a, b)| (a / b - 1.0).abs() < 0.02), "{narrow:?} instead of {wide:?}");
 }
 
@@ -63,7 +63,7 @@ fn a_segmentor_trains_in_bf16_on_float32_weights() {
         run(TEST_SEG, &[&[checkpoint.as_str(), "--json", &json], more].concat()).succeeded();
         serde_json::from_slice::<Value>(&fs::read(&json).expect("figures")).expect("JSON")
     };
-    // Validations and evaluations are float32 unless they are asked for something else.
+    // Validations and evaluations compute in float32 by default.
     let wide = figures(&[]);
     let logged: Value = serde_json::from_str(place.trace("narrow").last().expect("a validation")).expect("JSON");
     assert_eq!(wide["metrics"]["mIoU"], logged["mIoU"]);
@@ -93,7 +93,7 @@ fn a_detector_trains_in_bf16_on_float32_weights() {
     let place = Place::detection(3);
     place.train_with(TRAIN_DET, "wide", &[]).succeeded();
     place.train_with(TRAIN_DET, "narrow", &BF16).succeeded();
-    // The first step: later ones sample other boxes, since other ones are proposed.
+    // Only the first step: later steps sample other boxes, because the proposals differ.
     assert_near(&losses(&place, "narrow")[..1], &losses(&place, "wide")[..1]);
     assert_float32(&place.path("narrow/last.safetensors"));
     let checkpoint = place.path("narrow/best.safetensors");
@@ -102,14 +102,14 @@ fn a_detector_trains_in_bf16_on_float32_weights() {
 }
 
 #[test]
-fn what_is_no_number_in_bf16_is_found() {
+fn a_loss_that_is_not_finite_in_bf16_is_found() {
     let place = Place::new(3);
     let ran = place.train_with(TRAIN_SEG, "run", &[&BF16[..], &["--set", "train.optimizer.lr=1e30"]].concat());
     ran.failed(&["is not finite", "first in"]);
 }
 
 #[test]
-fn a_precision_that_does_not_exist_is_named_with_those_that_do() {
+fn an_unknown_precision_is_named_with_the_known_ones() {
     let place = Place::new(2);
     let ran = place.train_with(TRAIN_SEG, "run", &["--set", "train.precision=fp16"]);
     ran.failed(&["train.precision", "fp16", "float32", "bf16"]);

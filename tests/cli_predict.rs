@@ -1,18 +1,18 @@
-//! `predict` on photos, folders and patterns.
+//! Prediction of photos, folders and patterns; export of weights.
 
 use std::fs;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
-use tests::tool::{Place, run};
+use tests::tool::{Place, program, run};
 use vmamba::checkpoint::{Checkpoint, Weights};
 
-const PREDICT: &str = env!("CARGO_BIN_EXE_predict");
+const PREDICT: &str = program::PREDICT;
 
 /// A trained checkpoint and three photos of different sizes and formats.
 fn place() -> Place {
     let place = Place::new(1);
-    place.train_with(env!("CARGO_BIN_EXE_train_seg"), "run", &[]).succeeded();
+    place.train_with(program::TRAIN_SEG, "run", &[]).succeeded();
     let photos = place.folder.path().join("photos");
     fs::create_dir_all(photos.join("deeper")).expect("a folder");
     for (name, width, height) in [("a.png", 60, 34), ("b.jpg", 33, 47), ("deeper/a.png", 32, 32)] {
@@ -45,7 +45,7 @@ fn files_folders_and_patterns_give_overlays_and_label_maps_of_the_photos_size() 
 fn exported_weights_have_the_official_keys_and_the_trained_values() {
     let place = place();
     let (checkpoint, file) = (place.path("run/last.safetensors"), place.path("weights.safetensors"));
-    let export = |more: &[&str]| run(env!("CARGO_BIN_EXE_export_weights"), &[&[checkpoint.as_str(), &file], more].concat());
+    let export = |more: &[&str]| run(program::EXPORT_WEIGHTS, &[&[checkpoint.as_str(), &file], more].concat());
     let read = |path: &str, weights| Checkpoint::read(path).and_then(|checkpoint| checkpoint.state_dict(weights)).expect("readable");
     export(&[]).succeeded();
     assert_eq!(read(&file, Weights::Auto), read(&checkpoint, Weights::Model));

@@ -1,5 +1,5 @@
-//! `test_cls` on pictures whose answers are known: the head of a random backbone is set to the mean features of coloured classes, so that
-//! it is right but where a picture lies in the folder of another class.
+//! Evaluation of a classifier whose answers are known: the head of a random backbone is set to the mean features of coloured classes, so it
+//! errs only on pictures in the folder of another class.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,13 +9,13 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
-use tests::tool::{Ran, run};
+use tests::tool::{Ran, program, run};
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::transforms::ClassificationPipeline;
 use vmamba::checkpoint::{StateDict, export_safetensors, state_dict_of};
 use vmamba::zoo::BackboneConfig;
 
-const TEST: &str = env!("CARGO_BIN_EXE_test_cls");
+const TEST: &str = program::TEST_CLS;
 
 const TINY: &str = r#"
 depths = [1, 1, 1, 1]
@@ -29,7 +29,7 @@ downsample_version = "v3"
 norm_layer = "ln2d"
 "#;
 
-/// Folders, in another order than the colours.
+/// Folders, in an order that differs from the colours'.
 const CLASSES: [&str; 7] = ["n07", "n01", "n05", "n03", "n02", "n06", "n04"];
 const COLOURS: [[u8; 3]; 7] =
     [[250, 10, 10], [10, 250, 10], [10, 10, 250], [250, 250, 10], [10, 250, 250], [250, 10, 250], [128, 128, 128]];
@@ -38,7 +38,7 @@ const SIZE: usize = 32;
 struct Place(tempfile::TempDir);
 
 impl Place {
-    /// Three pictures of every class below `data/val`, four below `data/train`, and a classifier that knows the colours.
+    /// Three pictures of every class in `data/val`, four in `data/train`, and a classifier that recognises the colours.
     fn new() -> Self {
         let place = Self(tempfile::tempdir().expect("a temporary folder"));
         for (class, colour) in CLASSES.iter().zip(COLOURS) {
@@ -57,7 +57,7 @@ impl Place {
         self.0.path().join(inner).to_string_lossy().into_owned()
     }
 
-    /// A coloured picture with a little pattern of its own.
+    /// A coloured picture with a small pattern that depends on its number.
     fn picture(&self, name: &str, colour: [u8; 3], number: u32) {
         let path = self.path(name);
         fs::create_dir_all(Path::new(&path).parent().expect("a folder")).expect("the folder can be made");
@@ -66,7 +66,8 @@ impl Place {
         image.save(path).expect("the picture can be written");
     }
 
-    /// The head's row of a class is the mean feature of its training pictures, and its bias half of the square, less: the nearest mean wins.
+    /// Sets the head to a nearest-mean classifier: the weights of a class are the mean feature of its training pictures, the bias is minus
+    /// half its square.
     fn write_classifier(&self) {
         let device = Device::flex();
         device.seed(5);
@@ -117,7 +118,7 @@ impl Place {
     }
 }
 
-/// Of `right` of `count` images.
+/// Asserts that `found` is the accuracy of `right` out of `count` images.
 fn share(value: &Value, right: usize, count: usize) {
     let found = value.as_f64().expect("a share");
     assert!((found - right as f64 / count as f64).abs() < 1e-12, "{found} is not {right} of {count}");
@@ -129,7 +130,7 @@ fn every_picture_is_counted_with_its_own_label() {
     let ran = place.test(&[]);
     assert!(ran.succeeded().contains("top-1 100.000  top-5 100.000  mean of classes 100.000  (21 images, 0 skipped"), "{ran:?}");
 
-    // A red picture among the blue ones, and a picture whose class a list moves.
+    // One red picture is in the folder of the blue ones; a class list changes the class of another picture.
     place.picture("data/val/n05/red.png", COLOURS[0], 1);
     let figures = place.figures(&[]);
     let metrics = &figures["metrics"];
@@ -141,7 +142,7 @@ fn every_picture_is_counted_with_its_own_label() {
     share(&metrics["mean_class_top1"], 27, 28);
     assert_eq!((&figures["resized_side"], &figures["size"]), (&Value::from(36), &Value::from(32)));
 
-    // Two classes change places in the list: their pictures become wrong.
+    // With two classes swapped in the list, their pictures count as errors.
     let swapped = place.path("swapped.txt");
     fs::write(&swapped, "n02 two\nn01 one\nn03\nn04\nn05\nn06\nn07\n").expect("the folder can be written");
     let metrics = &place.figures(&["--classes", &swapped])["metrics"];
@@ -165,7 +166,7 @@ fn figures_do_not_depend_on_the_number_of_workers() {
 }
 
 #[test]
-fn pictures_that_cannot_be_read_are_skipped_counted_and_named() {
+fn unreadable_pictures_are_skipped_counted_and_named() {
     let place = Place::new();
     fs::write(place.path("data/val/n01/notes.jpg"), "no picture").expect("the folder can be written");
     let whole = place.path("whole.jpg");
@@ -188,18 +189,18 @@ fn pictures_that_cannot_be_read_are_skipped_counted_and_named() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error_that_says_so() {
+fn data_and_checkpoints_that_do_not_fit_the_model_are_errors() {
     let place = Place::new();
     let none = place.path("none");
     place.test(&["--data", &none]).failed(&["--data", "none: no such folder"]);
     place.test(&["--checkpoint", &none]).failed(&["none"]);
     place.test(&["--model", "vmamba_tinny"]).failed(&["--model", "vmamba_tinny", "vmamba_tiny_s1l8"]);
     place.test(&["--model", &place.path("none.toml")]).failed(&["--model", "none.toml"]);
-    // A class that the model does not know.
+    // The data have a class that the model lacks.
     place.picture("data/val/n08/0.png", COLOURS[0], 0);
     place.test(&[]).failed(&["7 classes", "has 8", "--classes"]);
     fs::remove_dir_all(place.path("data/val/n08")).expect("it is there");
-    // Without a class, the others would move.
+    // With a class missing, the indices of the others would shift.
     fs::remove_dir_all(place.path("data/val/n01")).expect("it is there");
     place.test(&[]).failed(&["7 classes", "has 6"]);
     let list = place.path("list.txt");
@@ -211,7 +212,7 @@ fn what_does_not_fit_is_an_error_that_says_so() {
     let unknown = place.path("unknown.toml");
     fs::write(&unknown, "dimms = 16").expect("the folder can be written");
     place.test(&["--model", &unknown]).failed(&["unknown.toml", "dimms"]);
-    // A backbone's file has no head.
+    // The checkpoint of a backbone has no head.
     let device = Device::flex();
     let config: BackboneConfig = toml::from_str(TINY).expect("the options are right");
     let backbone = config.try_init(&device).expect("the options fit together");
@@ -223,7 +224,7 @@ fn what_does_not_fit_is_an_error_that_says_so() {
 }
 
 #[test]
-fn linear_tuning_begins_at_the_trained_head_or_learns_a_new_one() {
+fn linear_tuning_starts_from_the_trained_head_or_learns_a_new_one() {
     let place = Place::new();
     let data = place.path("data");
     let figures = place.figures(&["--linear-tuning", &data]);
@@ -245,7 +246,7 @@ fn linear_tuning_begins_at_the_trained_head_or_learns_a_new_one() {
     assert!(at("before") < 0.6 && at("best") > 0.9, "{} {}", at("before"), at("best"));
     assert_eq!(place.figures(&anew)["linear_tuning"], *tuned, "the same seed takes the same steps");
 
-    // The folders of another data set.
+    // The training folder has another class.
     fs::rename(place.path("data/train/n07"), place.path("data/train/n09")).expect("it is there");
-    place.test(&["--linear-tuning", &data]).failed(&["are not the same", "n09", "n07"]);
+    place.test(&["--linear-tuning", &data]).failed(&["differ", "n09", "n07"]);
 }

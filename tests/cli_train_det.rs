@@ -1,17 +1,17 @@
-//! `train_det`, `test_det` and `predict` from COCO annotations to figures, and training that was interrupted.
+//! Training, evaluation and prediction of a detector from COCO annotations to figures, and interrupted runs.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use tests::tool::{Place, Ran, run};
+use tests::tool::{Place, Ran, program, run};
 use vision_datasets::coco::{EvalConfig, IouType, evaluate, read_results};
 use vision_datasets::ground_truth::GroundTruth;
 use vmamba::checkpoint::{Checkpoint, Weights, export_safetensors};
 
-const TRAIN: &str = env!("CARGO_BIN_EXE_train_det");
-const TEST: &str = env!("CARGO_BIN_EXE_test_det");
-const PREDICT: &str = env!("CARGO_BIN_EXE_predict");
+const TRAIN: &str = program::TRAIN_DET;
+const TEST: &str = program::TEST_DET;
+const PREDICT: &str = program::PREDICT;
 
 fn train(place: &Place, out: &str, more: &[&str]) -> Ran {
     place.train_with(TRAIN, out, more)
@@ -40,7 +40,7 @@ fn a_run_leaves_checkpoints_curves_pictures_and_figures() {
 }
 
 #[test]
-fn a_checkpoint_and_the_data_are_all_that_test_det_needs() {
+fn a_checkpoint_and_the_data_suffice_for_an_evaluation() {
     let place = Place::detection(3);
     train(&place, "run", &[]).succeeded();
     fs::remove_file(&place.config).expect("the configuration is there");
@@ -54,6 +54,10 @@ fn a_checkpoint_and_the_data_are_all_that_test_det_needs() {
     for (kind, name) in [("bbox", "AP"), ("bbox", "AP50"), ("segm", "AP"), ("segm", "AP75")] {
         let figure = figures[kind][name].as_f64().expect("a figure").max(0.0);
         assert_eq!(Some(figure), logged[format!("{kind}_{name}")].as_f64(), "{kind} {name}");
+    }
+    for name in ["classes_bbox", "classes_segm"] {
+        let rows = figures[name].as_array().expect("a row for each class");
+        assert!(!rows.is_empty() && rows.iter().all(|row| row.get("AP").is_some() && row.get("AP50").is_some()), "{name}: {rows:?}");
     }
     assert_eq!(fs::read_dir(place.path("out/pictures")).expect("pictures").count(), 4);
     // The written results evaluate to the same figures.
@@ -77,7 +81,7 @@ fn an_official_checkpoint_is_evaluated_with_its_configuration() {
     export_safetensors(&plain, &state).expect("weights");
     run(TEST, &[&plain]).failed(&["plain.safetensors", "--config"]);
     let config = place.config.to_string_lossy().into_owned();
-    // Such a file does not say what its classes are called; it counts them, and the data name them.
+    // Such a file gives the number of classes; the data give their names.
     let figures = |arguments: &[&str]| -> Value {
         let json = place.path("figures.json");
         run(TEST, &[arguments, &["--json", &json]].concat()).succeeded();

@@ -1,13 +1,13 @@
-//! `train_seg` and `test_seg` from data to figures, and training that was interrupted.
+//! Training and evaluation of a segmentor from data to figures, and interrupted runs.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use tests::tool::{Place, Ran, run};
+use tests::tool::{Place, Ran, program, run};
 
-const TRAIN: &str = env!("CARGO_BIN_EXE_train_seg");
-const TEST: &str = env!("CARGO_BIN_EXE_test_seg");
+const TRAIN: &str = program::TRAIN_SEG;
+const TEST: &str = program::TEST_SEG;
 
 fn train(place: &Place, out: &str, more: &[&str]) -> Ran {
     place.train_with(TRAIN, out, more)
@@ -34,14 +34,14 @@ fn a_run_leaves_checkpoints_curves_pictures_and_figures() {
 }
 
 #[test]
-fn a_checkpoint_and_the_data_are_all_that_test_seg_needs() {
+fn a_checkpoint_and_the_data_suffice_for_an_evaluation() {
     let place = Place::new(3);
     train(&place, "run", &[]).succeeded();
     fs::remove_file(&place.config).expect("the configuration is there");
     let (checkpoint, json, out) = (place.path("run/best.safetensors"), place.path("figures.json"), place.path("out"));
     let ran = run(TEST, &[&checkpoint, "--json", &json, "--out", &out]);
     let text = ran.succeeded();
-    assert!(text.contains("crate") && text.contains("mean"), "a row a class: {text}");
+    assert!(text.contains("crate") && text.contains("mean"), "a row for each class: {text}");
     let figures: Value = serde_json::from_slice(&fs::read(&json).expect("figures")).expect("JSON");
     assert_eq!(figures["images"], 4);
     // The same weights on the same images as the validation of the run.
@@ -79,7 +79,7 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one_bit_by_bit() {
 }
 
 #[test]
-fn a_folder_with_a_run_is_not_touched_without_being_asked_to() {
+fn a_folder_with_a_run_is_not_touched_without_overwrite_or_resume() {
     let place = Place::new(1);
     train(&place, "run", &[]).succeeded();
     let before = place.trace("run");
@@ -98,6 +98,21 @@ fn a_run_resumed_by_its_folder_alone_keeps_its_configuration() {
     let text = ran.succeeded();
     assert!(text.contains("changed since the run began: train.iterations was 2, is 3"), "{text}");
     assert!(text.contains("resumed after iteration 2"), "{text}");
+    assert!(!text.contains("starting from"), "a resumed run does not start from random weights: {text}");
+}
+
+#[test]
+fn a_resumed_run_does_not_need_the_checkpoint_it_started_from() {
+    let place = Place::new(1);
+    train(&place, "pretrained", &[]).succeeded();
+    let init = format!("init={}", place.path("pretrained/last.safetensors"));
+    let started = train(&place, "run", &["--set", &init]);
+    assert!(started.succeeded().contains("starting from"), "{started:?}");
+    fs::remove_dir_all(place.path("pretrained")).expect("the pretrained model");
+    let resumed = train(&place, "run", &["--resume", "--set", &init, "--set", "train.iterations=2"]);
+    let text = resumed.succeeded();
+    assert!(text.contains("resumed after iteration 1") && !text.contains("starting from"), "{text}");
+    train(&place, "other", &["--set", &init]).failed(&["init", "pretrained/last.safetensors"]);
 }
 
 #[test]
@@ -109,7 +124,7 @@ fn a_trained_segmentor_starts_one_for_other_classes() {
     let init = format!("init={}", place.path("run/last.safetensors"));
     let ran = train(&place, "more", &["--set", &init]);
     let text = ran.succeeded();
-    assert!(text.contains("loaded") && text.contains("conv_seg"), "the report names what begins anew: {text}");
+    assert!(text.contains("loaded") && text.contains("conv_seg"), "the report names the layers that keep random weights: {text}");
 }
 
 #[test]
@@ -119,7 +134,7 @@ fn groups_are_shown_without_training() {
     let text = ran.succeeded();
     let decay = |key: &str| text.lines().find(|line| line.contains(key)).and_then(|line| line.split_whitespace().nth(2)).map(str::to_owned);
     assert_eq!(decay("backbone.layers.0.blocks.0.norm.weight").as_deref(), Some("0"));
-    assert_eq!(decay("backbone.patch_embed.2.weight").as_deref(), Some("0.01"), "an oddity of the recipe");
+    assert_eq!(decay("backbone.patch_embed.2.weight").as_deref(), Some("0.01"), "the official recipe decays this norm");
     assert!(!Path::new(&place.path("run")).exists());
 }
 
@@ -134,7 +149,7 @@ fn devices_that_cannot_share_a_run_are_refused_before_it_begins() {
         let ran = train(&place, "run", &["--devices", devices]);
         assert_eq!(ran.code, Some(1), "{devices}: {ran:?}");
         assert!(ran.stderr.contains("--devices") && ran.stderr.contains(reason), "{devices}: {ran:?}");
-        assert!(!Path::new(&place.path("run")).exists(), "nothing was begun");
+        assert!(!Path::new(&place.path("run")).exists(), "no run was started");
     }
     for usage in [&["--devices", "cpu,gpu"][..], &["--devices", "cpu", "--device", "cpu"]] {
         assert_eq!(train(&place, "run", usage).code, Some(2), "{usage:?}");

@@ -1,15 +1,15 @@
-//! Everything that can be wrong with the input of the detection tools: each gives one error that names the file and what is wrong with it,
-//! exit code 1, and loses nothing.
+//! Wrong input of the detection programs: each mistake gives exit code 1 and one error that names the file and the mistake, and no data are
+//! lost.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tests::tool::{Place, Ran, run};
+use tests::tool::{Place, Ran, program, run};
 use vmamba::checkpoint::{Checkpoint, StateTensor, Weights, export_safetensors};
 
-const TRAIN: &str = env!("CARGO_BIN_EXE_train_det");
-const TEST: &str = env!("CARGO_BIN_EXE_test_det");
+const TRAIN: &str = program::TRAIN_DET;
+const TEST: &str = program::TEST_DET;
 
 const ANNOTATIONS: &str = "data/annotations/instances_train.json";
 
@@ -25,7 +25,7 @@ fn change(place: &Place, edit: impl FnOnce(&mut Value)) {
     fs::write(&path, document.to_string()).expect("annotations");
 }
 
-/// The first annotation, after `edit`, must be refused with `parts`.
+/// Asserts that training refuses the first annotation after `edit` with an error that contains `parts`.
 fn refused(edit: impl FnOnce(&mut Value), parts: &[&str]) {
     let place = Place::detection(1);
     change(&place, |document| edit(&mut document["annotations"][0]));
@@ -38,7 +38,7 @@ fn remove(value: &mut Value, field: &str) {
 }
 
 #[test]
-fn json_that_is_not_coco() {
+fn json_that_is_not_coco_is_an_error() {
     let place = Place::detection(1);
     for (text, part) in [("{\"pictures\": []}", "`images` is missing"), ("[1, 2", "invalid type"), ("hello", "expected value")] {
         fs::write(place.path(ANNOTATIONS), text).expect("annotations");
@@ -49,17 +49,17 @@ fn json_that_is_not_coco() {
 }
 
 #[test]
-fn an_annotation_without_category() {
+fn an_annotation_without_category_is_an_error() {
     refused(|annotation| remove(annotation, "category_id"), &["annotation 1", "`category_id` is missing"]);
 }
 
 #[test]
-fn an_image_id_without_image() {
+fn an_image_id_without_image_is_an_error() {
     refused(|annotation| annotation["image_id"] = json!(777), &["annotation 1", "image_id 777"]);
 }
 
 #[test]
-fn a_polygon_with_an_odd_count_and_one_outside_the_image() {
+fn a_polygon_with_an_odd_count_and_one_outside_the_image_are_errors() {
     refused(|annotation| annotation["segmentation"] = json!([[1, 2, 3, 4, 5, 6, 7]]), &["annotation 1", "segmentation", "7 numbers"]);
     refused(
         |annotation| annotation["segmentation"] = json!([[100, 100, 120, 100, 110, 130]]),
@@ -76,13 +76,13 @@ fn a_box_without_area_is_left_out_and_reported() {
 }
 
 #[test]
-fn an_rle_of_the_wrong_length() {
+fn an_rle_of_the_wrong_length_is_an_error() {
     refused(|annotation| annotation["segmentation"] = json!({"size": [64, 64], "counts": [10, 20, 30]}), &["annotation 1", "60 pixels"]);
     refused(|annotation| annotation["segmentation"] = json!({"size": [32, 64], "counts": [0, 2048]}), &["annotation 1", "expected 64x64"]);
 }
 
 #[test]
-fn duplicate_ids() {
+fn duplicate_ids_are_an_error() {
     let place = Place::detection(1);
     change(&place, |document| document["annotations"][1]["id"] = json!(1));
     train(&place, &[]).failed(&["instances_train.json", "id 1 occurs twice"]);
@@ -92,17 +92,17 @@ fn duplicate_ids() {
 }
 
 #[test]
-fn all_images_empty() {
+fn annotations_without_objects_are_an_error() {
     let place = Place::detection(1);
     change(&place, |document| document["annotations"] = json!([]));
     train(&place, &[]).failed(&["instances_train.json", "no image has an object"]);
 }
 
 #[test]
-fn an_image_that_is_missing_or_of_another_size() {
+fn an_image_that_is_missing_or_of_another_size_is_an_error() {
     let place = Place::detection(1);
     change(&place, |document| document["images"][2]["height"] = json!(65));
-    // A mask says the size too, and is read first.
+    // The mask, which has the size too, is read before the image.
     train(&place, &[]).failed(&["instances_train.json", "expected 64x65"]);
     let place = Place::detection(1);
     fs::remove_file(place.path("data/train/scene_000002.png")).expect("an image");
@@ -116,7 +116,7 @@ fn an_image_that_is_missing_or_of_another_size() {
 }
 
 #[test]
-fn validation_classes_that_the_model_does_not_know() {
+fn validation_classes_that_training_lacks_are_an_error() {
     let place = Place::detection(1);
     let path = place.path("data/annotations/instances_val.json");
     let text = fs::read_to_string(&path).expect("annotations").replace("\"ring\"", "\"hoop\"");
@@ -125,20 +125,20 @@ fn validation_classes_that_the_model_does_not_know() {
 }
 
 #[test]
-fn checkpoints_of_other_models() {
+fn checkpoints_of_other_models_and_tasks_are_errors() {
     let place = Place::detection(1);
     train(&place, &[]).succeeded();
     let checkpoint = place.path("run/last.safetensors");
     let init = format!("init={checkpoint}");
     place.train_with(TRAIN, "wide", &["--set", &init, "--set", "model.backbone.dims=16"]).failed(&["last.safetensors", "of another shape"]);
     let segmentation = Place::new(1);
-    segmentation.train_with(env!("CARGO_BIN_EXE_train_seg"), "run", &[]).succeeded();
+    segmentation.train_with(program::TRAIN_SEG, "run", &[]).succeeded();
     run(TEST, &[segmentation.path("run/last.safetensors")]).failed(&["segmentation", "detection"]);
-    run(env!("CARGO_BIN_EXE_test_seg"), &[checkpoint]).failed(&["detection", "segmentation"]);
+    run(program::TEST_SEG, &[checkpoint]).failed(&["detection", "segmentation"]);
 }
 
 #[test]
-fn a_misspelt_key() {
+fn a_misspelt_key_is_explained() {
     let place = Place::detection(1);
     train(&place, &["--set", "model.heads.rpn.chanels=3"]).failed(&["model.heads.rpn", "did you mean `channels`"]);
     train(&place, &["--set", "model.heads.rpn.sampler.num=0"]).failed(&["heads.rpn.sampler.num"]);
@@ -146,7 +146,7 @@ fn a_misspelt_key() {
     train(&place, &["--set", "train.epochs=2"]).failed(&["train.iterations", "train.epochs"]);
 }
 
-/// Weights of the run in which one value of `key` is NaN.
+/// A file with the weights of the run, one value of `key` replaced by NaN.
 fn poisoned(place: &Place, key: &str) -> String {
     let mut state = Checkpoint::read(place.path("run/last.safetensors")).and_then(|c| c.state_dict(Weights::Model)).expect("a checkpoint");
     let tensor = state.get(key).unwrap_or_else(|| panic!("no {key}"));
@@ -170,7 +170,7 @@ fn a_nan_in_the_weights_is_found_named_and_written_down() {
     let report: Value = serde_json::from_slice(&fs::read(place.path("nan/non_finite.json")).expect("a report")).expect("JSON");
     assert_eq!((report["iteration"].as_u64(), report["first_in"].as_str()), (Some(1), Some(key)));
     assert!(report["images"].as_array().is_some_and(|images| !images.is_empty()));
-    // Asked to go on, the run leaves such steps out; here that is every step, and the weights stay as they were.
+    // With `skip`, the run leaves out every step, and the weights stay as they were.
     let ran = place.train_with(TRAIN, "skip", &["--set", &init, "--set", "train.non_finite=skip", "--set", "train.val_interval=99"]);
-    assert_eq!(ran.stdout.matches("left out: the loss of iteration").count(), 3, "{ran:?}");
+    assert_eq!(ran.stdout.matches("skipped this step: the loss of iteration").count(), 3, "{ran:?}");
 }

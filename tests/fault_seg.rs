@@ -1,15 +1,15 @@
-//! Everything that can be wrong with the input of the segmentation tools: each gives one error that names the file and what is wrong
-//! with it, exit code 1, and loses nothing.
+//! Wrong input of the segmentation programs: each mistake gives exit code 1 and one error that names the file and the mistake, and no data
+//! are lost.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use tests::tool::{Place, Ran, run};
+use tests::tool::{Place, Ran, executable, program, run};
 
-const TRAIN: &str = env!("CARGO_BIN_EXE_train_seg");
-const TEST: &str = env!("CARGO_BIN_EXE_test_seg");
+const TRAIN: &str = program::TRAIN_SEG;
+const TEST: &str = program::TEST_SEG;
 
 fn train(place: &Place, more: &[&str]) -> Ran {
     place.train_with(TRAIN, "run", more)
@@ -21,7 +21,7 @@ fn sample(place: &Place) -> (String, String) {
 }
 
 #[test]
-fn a_missing_image_or_label_map() {
+fn a_missing_label_map_is_an_error_and_a_missing_image_is_not() {
     let place = Place::new(2);
     let (image, labels) = sample(&place);
     let kept = fs::read(&labels).expect("labels");
@@ -30,19 +30,19 @@ fn a_missing_image_or_label_map() {
     fs::write(&labels, kept).expect("labels");
     fs::remove_file(&image).expect("an image");
     fs::create_dir(&image).expect("a folder in its place");
-    // Neither is a folder called like a picture one.
+    // A folder whose name looks like a picture is ignored.
     train(&place, &[]).succeeded();
 }
 
 #[test]
-fn an_unreadable_image() {
+fn an_unreadable_image_is_an_error() {
     let place = Place::new(2);
     fs::write(sample(&place).0, b"<html>404</html>").expect("an image");
     train(&place, &[]).failed(&["scene_000001.png"]);
 }
 
 #[test]
-fn a_truncated_jpeg() {
+fn a_truncated_jpeg_is_an_error() {
     let place = Place::new(2);
     let (image, _) = sample(&place);
     let jpeg = image.replace(".png", ".jpg");
@@ -54,14 +54,14 @@ fn a_truncated_jpeg() {
 }
 
 #[test]
-fn an_image_and_a_label_map_of_different_size() {
+fn an_image_and_a_label_map_of_different_size_are_an_error() {
     let place = Place::new(2);
     RgbImage::from_pixel(30, 32, Rgb([1, 2, 3])).save(sample(&place).0).expect("an image");
     train(&place, &[]).failed(&["scene_000001.png", "30x32", "32x32"]);
 }
 
 #[test]
-fn a_label_outside_the_class_range() {
+fn a_label_outside_the_class_range_is_an_error() {
     let place = Place::new(2);
     let mut labels = GrayImage::from_pixel(32, 32, Luma([1]));
     labels.put_pixel(5, 7, Luma([99]));
@@ -70,7 +70,7 @@ fn a_label_outside_the_class_range() {
 }
 
 #[test]
-fn an_empty_folder_and_a_missing_one() {
+fn an_empty_folder_and_a_missing_one_are_errors() {
     let place = Place::new(2);
     fs::remove_dir_all(place.path("data/images/training")).expect("images");
     train(&place, &[]).failed(&["images/training", "no such folder"]);
@@ -80,7 +80,7 @@ fn an_empty_folder_and_a_missing_one() {
 }
 
 #[test]
-fn a_missing_class_list() {
+fn a_missing_class_list_is_an_error() {
     let place = Place::new(2);
     fs::remove_file(place.path("data/objectInfo.csv")).expect("the class list");
     train(&place, &[]).failed(&["objectInfo.csv"]);
@@ -102,7 +102,7 @@ fn a_checkpoint_of_another_model_stops_the_run_and_the_evaluation() {
     let other = place.path("other");
     let config = place.config.to_string_lossy().into_owned();
     let ran = run(TRAIN, &["--config", &config, "--out", &other, "--set", &init, "--set", "model.backbone.dims=16"]);
-    // The first of the wrong shapes, ours and theirs.
+    // The error shows both shapes of the first tensor that does not fit.
     ran.failed(&["last.safetensors", "[8", "[16"]);
     let text = fs::read_to_string(&config).expect("the configuration").replace("dims = 8", "dims = 16");
     fs::write(&config, text).expect("the configuration");
@@ -114,12 +114,28 @@ fn a_run_of_another_model_is_not_resumed() {
     let place = Place::new(2);
     train(&place, &[]).succeeded();
     train(&place, &["--resume", "--set", "model.backbone.dims=16"]).failed(&["last.safetensors", "[8", "[16"]);
-    // What was there still works.
+    // The checkpoint still works.
     run(TEST, &[place.path("run/last.safetensors")]).succeeded();
 }
 
 #[test]
-fn a_corrupt_checkpoint() {
+fn a_loss_that_is_not_finite_names_the_newest_checkpoint_only_if_there_is_one() {
+    let place = Place::new(2);
+    let diverge = ["--set", "train.optimizer.lr=1e30", "--set", "train.iterations=9", "--set", "train.val_interval=99"];
+    let fresh = place.train_with(TRAIN, "fresh", &diverge);
+    fresh.failed(&["is not finite", "non_finite.json", "no checkpoint has been saved yet"]);
+    assert!(!Path::new(&place.path("fresh/last.safetensors")).exists());
+
+    train(&place, &[]).succeeded();
+    let checkpoint = place.path("run/last.safetensors");
+    let before = fs::read(&checkpoint).expect("a checkpoint");
+    train(&place, &[&["--resume"], &diverge[..]].concat())
+        .failed(&["is not finite", &format!("the newest good checkpoint is {checkpoint}")]);
+    assert!(fs::read(&checkpoint).expect("a checkpoint") == before, "the checkpoint is unchanged");
+}
+
+#[test]
+fn a_corrupt_checkpoint_is_an_error() {
     let place = Place::new(2);
     train(&place, &[]).succeeded();
     let checkpoint = place.path("run/last.safetensors");
@@ -140,7 +156,7 @@ fn a_corrupt_checkpoint() {
 }
 
 #[test]
-fn a_configuration_with_a_typo() {
+fn a_typo_in_a_configuration_is_explained() {
     let place = Place::new(2);
     let text = fs::read_to_string(&place.config).expect("the configuration");
     for (right, wrong, parts) in [
@@ -172,7 +188,7 @@ fn a_configuration_with_a_typo() {
 }
 
 #[test]
-fn an_output_folder_that_is_not_writable() {
+fn an_output_folder_that_is_not_writable_is_an_error() {
     let place = Place::new(2);
     let file = place.path("file");
     fs::write(&file, "in the way").expect("a file");
@@ -182,11 +198,12 @@ fn an_output_folder_that_is_not_writable() {
     assert_eq!(fs::read_to_string(&file).expect("the file"), "in the way");
 }
 
-/// Runs `train_seg` where no file may grow beyond some KiB, which fails a write as a full disk does.
+/// Runs the training program with a limit on the size of files in KiB, so that a write fails as on a full disk.
 #[cfg(target_os = "linux")]
 fn train_with_little_space(place: &Place, kib: u64, more: &str) -> Ran {
     let (config, out) = (place.config.to_string_lossy().into_owned(), place.path("run"));
-    let script = format!("trap '' XFSZ; ulimit -f {kib}; exec {TRAIN} --config {config} --out {out} {more}");
+    let train = executable(TRAIN);
+    let script = format!("trap '' XFSZ; ulimit -f {kib}; exec '{}' --config '{config}' --out '{out}' {more}", train.display());
     Command::new("bash").args(["-c", &script]).output().expect("bash").into()
 }
 
@@ -209,7 +226,7 @@ fn a_full_disk_while_saving_keeps_the_checkpoint_that_was_there() {
 }
 
 #[test]
-fn data_for_another_number_of_classes_are_refused_by_test_seg() {
+fn data_for_another_number_of_classes_are_not_evaluated() {
     let place = Place::new(2);
     train(&place, &[]).succeeded();
     let list = fs::read_to_string(place.path("data/objectInfo.csv")).expect("the class list");

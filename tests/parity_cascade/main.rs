@@ -86,6 +86,7 @@ fn config(manifest: &Value) -> CascadeMaskRcnnConfig {
         other => panic!("no head for {other}"),
     };
     assert_eq!(heads.rpn.loss, DeltaLoss::SmoothL1 { beta: number(&rpn["loss_bbox"]["beta"]) as f32 });
+    assert_eq!(heads.rpn.allowed_border, Some(number(&train["rpn"]["allowed_border"]) as f32));
     heads.fpn.channels = size(&model["neck"]["out_channels"]);
     heads.rpn.channels = size(&rpn["feat_channels"]);
     heads.rpn.sampler = sampler(&train["rpn"]["sampler"]);

@@ -1,8 +1,8 @@
-//! What the parity tests share: where the fixtures are, how a case is read, and how two tensors are compared.
+//! Support for the parity tests: finds fixtures, reads cases and compares tensors. [`tool`] supports the tests of the programs.
 //!
-//! Fixtures are numbers produced by the official implementation. A case is `<name>.safetensors` with a manifest `<name>.json` beside
-//! it that holds its configuration, so that another fixture set of the same layout runs unchanged. The folder is
-//! `$VMAMBA_SHARED/fixtures` when that variable is set, otherwise the small copy in `tests/fixtures`.
+//! Fixtures are numbers of the official implementation. A case is a file `<name>.safetensors` and a manifest `<name>.json` with its
+//! configuration. The folder of the fixtures is `$VMAMBA_SHARED/fixtures` when that variable is set, otherwise the small copy in
+//! `tests/fixtures`.
 
 pub mod formula;
 pub mod tool;
@@ -16,10 +16,10 @@ use burn::tensor::{Gradients, TensorData};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-/// The folder `$VMAMBA_SHARED`, laid out with `fixtures/` and `data/`, when the variable is set.
+/// The folder `$VMAMBA_SHARED` with `fixtures/` and `data/`, when the variable is set.
 ///
 /// # Panics
-/// When the variable names a folder that does not exist: a silent skip would look like a pass.
+/// When the folder does not exist, because a silent skip would look like a pass.
 pub fn shared_root() -> Option<PathBuf> {
     let root = PathBuf::from(std::env::var_os("VMAMBA_SHARED")?);
     assert!(root.join("fixtures").is_dir(), "VMAMBA_SHARED is {} but it has no folder `fixtures`", root.display());
@@ -31,10 +31,10 @@ pub fn fixtures_root() -> PathBuf {
     shared_root().map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"), |root| root.join("fixtures"))
 }
 
-/// The device that parity is tested on: the CPU, or what `VMAMBA_TEST_DEVICE` names (`cpu`, `cuda` or `vulkan`).
+/// The device of the parity tests: the one that `VMAMBA_TEST_DEVICE` names (`cpu`, `cuda` or `vulkan`), by default the CPU.
 ///
 /// # Panics
-/// When it names a device that this is not built for or that cannot be opened: a silent skip would look like a pass.
+/// When the tests are not built for the device or it cannot be opened, because a silent skip would look like a pass.
 pub fn device() -> Device {
     match std::env::var("VMAMBA_TEST_DEVICE").as_deref() {
         Err(_) | Ok("cpu") => Device::flex(),
@@ -46,11 +46,11 @@ pub fn device() -> Device {
     }
 }
 
-/// Whether the fixture set has a file or folder. The small copy in the repository leaves large ones out; a test that needs one says so and
-/// ends.
+/// Whether the fixture set has a file or folder. The small copy in the repository lacks large ones; a test that needs one is skipped with a
+/// message.
 ///
 /// # Panics
-/// When the full set lacks it: a silent skip would look like a pass.
+/// When the full set lacks the path, because a silent skip would look like a pass.
 pub fn present(path: &str) -> bool {
     let found = fixtures_root().join(path).exists();
     assert!(found || shared_root().is_none(), "the full fixture set lacks {path}");
@@ -170,7 +170,7 @@ impl FixtureTensor {
 /// Names of the cases in a fixture folder (the stems of its `.safetensors` files), sorted.
 ///
 /// # Panics
-/// When there is none: a parity test over nothing proves nothing.
+/// When there is none, because a parity test without cases proves nothing.
 pub fn cases(folder: &str) -> Vec<String> {
     let path = fixtures_root().join(folder);
     let entries = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

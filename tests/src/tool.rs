@@ -1,4 +1,4 @@
-//! What the tests of the command-line tools share: small data, a small model, and running a program.
+//! Support for the tests of the programs: their names, running them, small data and a small model.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,57 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vision_datasets::scenes::{SceneConfig, SceneDataset, SceneObjects, write_ade20k_layout};
 
-/// What a program did.
+/// The names of the programs. Tests take them from here, so that a program is renamed in one place.
+pub mod program {
+    /// Trains a detector.
+    pub const TRAIN_DET: &str = "train_det";
+    /// Trains a segmentor.
+    pub const TRAIN_SEG: &str = "train_seg";
+    /// Evaluates a detector.
+    pub const TEST_DET: &str = "test_det";
+    /// Evaluates a segmentor.
+    pub const TEST_SEG: &str = "test_seg";
+    /// Evaluates a classifier.
+    pub const TEST_CLS: &str = "test_cls";
+    /// Predicts photos.
+    pub const PREDICT: &str = "predict";
+    /// Checks a data set.
+    pub const CHECK_DATA: &str = "check_data";
+    /// Writes the weights of a checkpoint with official keys.
+    pub const EXPORT_WEIGHTS: &str = "export_weights";
+    /// Makes the tables of the documentation.
+    pub const TABLES: &str = "tables";
+    /// Effective receptive fields.
+    pub const ERF: &str = "erf";
+    /// Activation maps.
+    pub const ACTIVATION: &str = "activation";
+    /// Pictures of scan routes.
+    pub const ROUTES: &str = "routes";
+    /// Speed and accuracy over input sizes.
+    pub const SCALING_STUDY: &str = "scaling_study";
+    /// Variants of VMamba-T.
+    pub const ABLATION: &str = "ablation";
+    /// Speed beside other implementations.
+    pub const BENCH_PEERS: &str = "bench_peers";
+    /// Parity and speed on a GPU.
+    pub const GPU_CHECK: &str = "gpu_check";
+}
+
+/// The executable of a program, which Cargo builds for the tests of its package.
+///
+/// # Panics
+/// When the path of this test is unknown.
+pub fn executable(program: &str) -> PathBuf {
+    // Cargo puts this test into `<profile>/deps` and programs into `<profile>`.
+    let test = std::env::current_exe().expect("the path of this test");
+    let profile = test.ancestors().nth(2).expect("the folder of the profile");
+    profile.join(program).with_extension(std::env::consts::EXE_EXTENSION)
+}
+
+/// The outcome of a program.
 #[derive(Debug)]
 pub struct Ran {
-    /// Exit code; none when a signal ended it.
+    /// Exit code; none when a signal ended the program.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -27,21 +74,22 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
-    /// The program succeeded; returns what it printed.
+    /// Asserts that the program succeeded; returns its standard output.
     #[track_caller]
     pub fn succeeded(&self) -> &str {
         assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
         &self.stdout
     }
 
-    /// The program failed with exit code 1 and one line of error that names all of `parts` and says nothing twice; nothing panicked.
+    /// Asserts that the program failed with exit code 1, without a panic and with one error line that contains all of `parts` and repeats
+    /// nothing.
     #[track_caller]
     pub fn failed(&self, parts: &[&str]) {
         assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);
         let errors: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(errors.len(), 1, "one error, got: {}", self.stderr);
         let links: Vec<&str> = errors[0].split(": ").collect();
-        assert!(links.windows(2).all(|pair| pair[0] != pair[1]), "twice the same: {}", errors[0]);
+        assert!(links.windows(2).all(|pair| pair[0] != pair[1]), "repeated: {}", errors[0]);
         for part in parts {
             assert!(self.stderr.contains(part), "the error does not name `{part}`: {}", self.stderr);
         }
@@ -54,19 +102,19 @@ impl Ran {
 /// # Panics
 /// When it cannot be started.
 pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Ran {
-    Command::new(program).args(arguments).stdin(Stdio::null()).output().expect("the program can be started").into()
+    Command::new(executable(program)).args(arguments).stdin(Stdio::null()).output().expect("the program can be started").into()
 }
 
 /// Data and the configuration of a tiny run in a temporary folder.
 pub struct Place {
-    /// Removed in the end.
+    /// Removed when the value is dropped.
     pub folder: TempDir,
-    /// The configuration; the data it names lie in `data`.
+    /// The configuration; its data are in `data` below the folder.
     pub config: PathBuf,
 }
 
 impl Place {
-    /// For a run of some iterations on six training and four validation images.
+    /// A segmentor for a run of `iterations` steps on six training and four validation images of 32 pixels.
     ///
     /// # Panics
     /// When it cannot be written.
@@ -78,7 +126,7 @@ impl Place {
         Self { folder, config }
     }
 
-    /// As [`Place::new`], for a detector on COCO annotations, with scenes of 64 pixels.
+    /// As [`Place::new`], for a detector on COCO annotations with images of 64 pixels.
     ///
     /// # Panics
     /// When it cannot be written.
@@ -100,7 +148,7 @@ impl Place {
         self.folder.path().join(inner).to_string_lossy().into_owned()
     }
 
-    /// Runs `program`, which is `train_seg` or `train_det`, with the configuration and the output folder `out` of this place.
+    /// Runs a training program with the configuration of this place and the output folder `out`.
     pub fn train_with(&self, program: &str, out: &str, more: &[&str]) -> Ran {
         let (config, out) = (self.config.to_string_lossy().into_owned(), self.path(out));
         run(program, &[&["--config", &config, "--out", &out], more].concat())
@@ -108,7 +156,7 @@ impl Place {
 }
 
 impl Place {
-    /// What a run must repeat: every figure of every step and validation except those that are times.
+    /// The figures that a resumed run must reproduce: all of every step and validation except times and rates.
     ///
     /// # Panics
     /// When the run has no log.
@@ -123,13 +171,13 @@ impl Place {
         text.lines().map(line).collect()
     }
 
-    /// Starts a run and interrupts it as Ctrl-C does, as soon as its first step is logged.
+    /// Starts a run and sends it SIGINT as soon as its first step is logged.
     ///
     /// # Panics
     /// When it does not start, or takes no step within a minute.
     pub fn interrupt(&self, program: &str, out: &str) -> Ran {
         let folder = self.path(out);
-        let child = Command::new(program)
+        let child = Command::new(executable(program))
             .args(["--config", &self.config.to_string_lossy(), "--out", &folder])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -146,7 +194,7 @@ impl Place {
     }
 }
 
-/// A folder of the ADE20K layout with `training` and `validation` scenes of 32 pixels, its class list being `objectInfo.csv`.
+/// Writes a folder in the ADE20K layout with `training` and `validation` scenes of 32 pixels and the class list `objectInfo.csv`.
 fn write_data(root: &Path, training: usize, validation: usize) {
     let world = SceneConfig { count: training, height: 32, width: 32, ..SceneConfig::default() };
     let rest = SceneConfig { count: validation, first: training as u64, ..world.clone() };
@@ -156,7 +204,7 @@ fn write_data(root: &Path, training: usize, validation: usize) {
     }
 }
 
-/// Writes a configuration that trains a tiny model for some iterations on the folder `data`; returns its path.
+/// Writes a configuration that trains a tiny model on the folder `data` for `iterations` steps; returns its path.
 fn write_config(folder: &Path, data: &Path, iterations: u64) -> PathBuf {
     let root = toml::Value::String(data.to_string_lossy().into_owned());
     let text = format!(

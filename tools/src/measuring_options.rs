@@ -5,7 +5,8 @@ use vmamba_study::measure::Protocol;
 use vmamba_train::DeviceChoice;
 
 use crate::arguments::whole_number;
-use crate::study_options::{DeviceOption, MeasureOption};
+use crate::options::DeviceOption;
+use crate::study_options::MeasureOption;
 
 /// Device and timing protocol, with defaults that depend on the device.
 #[derive(Args, Clone, Debug)]

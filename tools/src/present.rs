@@ -1,92 +1,41 @@
-//! Tables and pictures of a trained model.
+//! The results that a training program shows at its end.
 
 use std::path::Path;
 
-use anstream::{print, println};
 use anyhow::Result;
 use burn::prelude::Device;
-use upernet::UperNet;
-use vmamba::zoo::Backbone;
 use vmamba_recipes::Configured;
-use vmamba_recipes::detection::{AnyDetector, Detection, Reports};
-use vmamba_recipes::segmentation::Segmentation;
-use vmamba_report::curves::precision_recall;
-use vmamba_report::pictures::{self, Classes};
-use vmamba_report::{detection, objects, segmentation};
 
-/// Scores from which on an object is drawn.
-const DRAWN_SCORE: f32 = 0.3;
-
-/// Opacity of drawn labels.
-const OPACITY: f32 = 0.6;
-
-/// A task whose results the programs show.
+/// A recipe whose results a training program shows.
 pub trait Present: Configured {
-    /// Draws predictions on `count` validation images into `folder`; returns their number.
+    /// Draws predictions of `count` validation images into `folder`; returns their number.
     ///
     /// # Errors
     /// When a sample cannot be read or a picture cannot be written.
     fn draw(&self, model: &Self::Model, device: &Device, folder: &Path, count: usize) -> Result<usize>;
 
-    /// Prints the tables of the newest validation, and draws its curves into `folder`.
+    /// The tables of the newest validation as text, and its curves as files in `folder`. Empty before the first validation.
     ///
     /// # Errors
-    /// When a curve cannot be written.
-    fn print_figures(&self, folder: &Path) -> Result<()>;
+    /// When the data cannot be read or a curve cannot be written.
+    fn results(&self, folder: &Path) -> Result<String>;
 }
 
-/// `count` positions spread evenly over `len`.
-fn spread(count: usize, len: usize) -> impl ExactSizeIterator<Item = usize> {
+/// `count` indices spread evenly over `0..len`; all of them where there are fewer.
+pub fn spread(count: usize, len: usize) -> impl ExactSizeIterator<Item = usize> {
     let count = count.min(len);
     (0..count).map(move |position| position * len / count.max(1))
 }
 
-impl Present for Detection<AnyDetector> {
-    fn draw(&self, model: &Self::Model, device: &Device, folder: &Path, count: usize) -> Result<usize> {
-        let (data, predictor) = (self.validation(), self.predictor(model, device));
-        let positions = spread(count, data.len());
-        let drawn = positions.len();
-        for position in positions {
-            let sample = data.get(position)?;
-            let found = predictor.predict(&sample.image);
-            let picture = objects::comparison(&sample.image, Some(&sample.instances), &found, data.classes(), DRAWN_SCORE);
-            pictures::save(&folder.join(format!("{}.png", sample.name)), &picture)?;
-        }
-        Ok(drawn)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn print_figures(&self, folder: &Path) -> Result<()> {
-        let Some(Reports { boxes, masks }) = self.newest_reports() else { return Ok(()) };
-        let data = self.validation();
-        let ids: Vec<i64> = data.truth()?.categories.iter().map(|category| category.id).collect();
-        print!("{}", detection::category_table(&boxes, &masks, data.classes(), &ids).text());
-        print!("{}", detection::statistics_table(&boxes, &masks).text());
-        println!("{}", detection::summary(&boxes, &masks));
-        precision_recall(folder, &boxes, "bbox")?;
-        precision_recall(folder, &masks, "segm")
-    }
-}
-
-impl Present for Segmentation<UperNet<Backbone>> {
-    fn draw(&self, model: &Self::Model, device: &Device, folder: &Path, count: usize) -> Result<usize> {
-        let (data, predictor) = (self.validation(), self.predictor(model, device));
-        let classes = data.classes();
-        let positions = spread(count, data.len());
-        let drawn = positions.len();
-        for position in positions {
-            let sample = data.get(position)?;
-            let labels = predictor.predict(&sample.image)?;
-            let colours = Classes { names: &classes.names, palette: &classes.palette };
-            let picture = pictures::comparison(&sample.image, Some(sample.labels.as_slice()), &labels, colours, OPACITY)?;
-            pictures::save(&folder.join(format!("{}.png", sample.name)), &picture)?;
-        }
-        Ok(drawn)
-    }
-
-    fn print_figures(&self, _folder: &Path) -> Result<()> {
-        let Some(report) = self.newest_report() else { return Ok(()) };
-        print!("{}", segmentation::class_table(&report, self.validation().classes()).text());
-        println!("{}", segmentation::summary(&report));
-        Ok(())
+    #[test]
+    fn indices_are_spread_evenly() {
+        let spread = |count, len| spread(count, len).collect::<Vec<_>>();
+        assert_eq!(spread(3, 9), [0, 3, 6]);
+        assert_eq!(spread(5, 2), [0, 1]);
+        assert!(spread(0, 4).is_empty() && spread(4, 0).is_empty());
     }
 }

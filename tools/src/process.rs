@@ -1,4 +1,4 @@
-//! The process around a run: exit codes, memory allocation, signals.
+//! The process of a program: exit codes, memory allocation, signals.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use anstream::eprintln;
 
-/// The `main` of a tool that computes: exit code 0 when `run` returns true, 1 when it returns false or fails, with the error on one line.
-/// Wrong usage ends with 2 before that.
+/// The `main` of a program: exit code 0 when `run` returns true, 1 when it returns false or fails, with the error on one line. clap has ended
+/// the process with 2 before, if the usage was wrong.
 pub fn run_tool(run: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {
     keep_large_blocks();
     match run() {
@@ -20,20 +20,20 @@ pub fn run_tool(run: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {
     }
 }
 
-/// Tells glibc's allocator to keep large blocks instead of returning them to the system after every tensor: fresh pages cost up to 3.5
-/// times the time of the operation that fills them. Other allocators are left alone.
+/// Makes glibc's allocator keep large blocks instead of returning them to the system after every tensor: page faults on fresh pages take up
+/// to 3.5 times as long as the operation that fills them. Other allocators are not changed.
 fn keep_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `mallopt` only sets parameters of the allocator, and no other thread runs yet.
     unsafe {
-        // No block of its own mapping, which would be unmapped when freed.
+        // No `mmap` for large blocks, because `free` would unmap them.
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);
     }
 }
 
-/// A flag that is set when SIGINT or SIGTERM arrives. The first signal asks for an orderly end; the second ends the process at once.
+/// A flag that SIGINT and SIGTERM set. The program checks it and ends in order; a second signal ends the process at once.
 pub fn interrupted() -> Arc<AtomicBool> {
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     let flag = FLAG.get_or_init(|| {

@@ -1,45 +1,40 @@
-//! A training program from its arguments to its last picture.
+//! A training program: reads the configuration, trains, draws predictions and prints the results.
 
 use std::path::{Path, PathBuf};
 
 use anstream::{print, println};
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, anyhow, bail};
+use burn::prelude::Device;
 use clap::Args;
 use vmamba::checkpoint::LoadReport;
 use vmamba_recipes::{Configured, Init, RunConfig, config};
 use vmamba_report::console::human;
-use vmamba_report::run_folder::{CONFIG, LAST, NON_FINITE};
+use vmamba_report::files::create_folder;
+use vmamba_report::run_folder::{BEST, CONFIG, LAST, NON_FINITE, holds_run};
 use vmamba_report::{Console, RunFolder};
 use vmamba_train::{DeviceChoice, DeviceGroup, Outcome, TrainError, Trainer};
 
+use crate::options::{ConfigOptions, DeviceOption};
 use crate::present::Present;
 use crate::process::interrupted;
 
-/// The arguments of a training program.
+/// The options of a training program.
 #[derive(Args)]
 pub struct TrainArguments {
-    /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Change a value of the configuration: key.path=value (repeatable).
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Folder of the data, instead of the configuration's.
-    #[arg(long, value_name = "DIR", requires = "config")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigOptions,
     /// Folder for checkpoints, logs and pictures [default: runs/NAME, after the name of the configuration].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Continue the run in the folder from its newest checkpoint. Without --config, the run keeps its configuration.
     #[arg(long)]
     resume: bool,
-    /// Delete the run in the folder and begin anew.
+    /// Delete the run in the folder and start a new one.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
-    /// cpu, cuda, cuda:N, vulkan or vulkan:N.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: DeviceChoice,
-    /// Train on several CUDA devices: cuda:0,cuda:1. Each has its own batches of train.batch_size images, so a step takes
+    #[command(flatten)]
+    device: DeviceOption,
+    /// Train on several CUDA devices: cuda:0,cuda:1. Every device has batches of train.batch_size images, so a step takes
     /// train.batch_size x train.accumulation x devices images. The gradients are averaged (NCCL); the first device validates and saves.
     #[arg(long, value_name = "DEVICE,...", value_delimiter = ',', conflicts_with = "device")]
     devices: Vec<DeviceChoice>,
@@ -51,12 +46,12 @@ pub struct TrainArguments {
 /// Runs a training program.
 ///
 /// # Errors
-/// On the first failure. The newest checkpoint stays as it is.
+/// On the first failure. The newest checkpoint is kept.
 pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     let (mut config, folder) = read_config::<R>(arguments)?;
     config.validate()?;
     config.name_task();
-    let single = [arguments.device];
+    let single = [arguments.device.device];
     let group = DeviceGroup::open(if arguments.devices.is_empty() { &single } else { &arguments.devices })?;
     let (device, devices) = (group.first().clone(), group.count());
     let recipe = R::open(&config)?;
@@ -80,7 +75,7 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     }
 
     let run = open_folder(&folder, arguments)?;
-    let text = toml::to_string(&config).context("the configuration cannot be written down")?;
+    let text = toml::to_string(&config).context("the configuration cannot be written as TOML")?;
     if arguments.resume {
         for difference in config::differences(&run.config(), &text)? {
             println!("changed since the run began: {difference}");
@@ -111,15 +106,15 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     finish(&trainer, &device, &folder, train.pictures)
 }
 
-/// Draws predictions, and prints the tables of the last validation.
-fn finish<R: Present>(trainer: &Trainer<R>, device: &burn::prelude::Device, folder: &Path, pictures: usize) -> Result<()> {
+/// Draws predictions and prints the tables of the last validation.
+fn finish<R: Present>(trainer: &Trainer<R>, device: &Device, folder: &Path, pictures: usize) -> Result<()> {
     let drawn = folder.join("pictures");
-    std::fs::create_dir_all(&drawn).with_context(|| format!("cannot write to {}", drawn.display()))?;
+    create_folder(&drawn)?;
     let recipe = trainer.recipe();
     let count = recipe.draw(&trainer.evaluated_model()?, &device.clone().inner(), &drawn, pictures)?;
-    recipe.print_figures(folder)?;
+    print!("{}", recipe.results(folder)?);
     if let Some((iteration, best)) = trainer.best() {
-        let path = folder.join(vmamba_report::run_folder::BEST);
+        let path = folder.join(BEST);
         println!("best {} {:.2} after iteration {iteration}: {}", recipe.metric(), best * 100.0, path.display());
     }
     println!("curves, checkpoints and {count} pictures are in {}", folder.display());
@@ -134,7 +129,7 @@ fn describe_start(init: &Init, report: Option<&LoadReport>) -> String {
     }
 }
 
-/// Adds to an error of the training where its details are.
+/// Adds to a training error where the details and the newest checkpoint are.
 fn with_places(error: TrainError, folder: &Path) -> Error {
     let TrainError::NonFinite(_) = error else { return error.into() };
     let (details, last) = (folder.join(NON_FINITE), folder.join(LAST));
@@ -143,17 +138,14 @@ fn with_places(error: TrainError, folder: &Path) -> Error {
     } else {
         "no checkpoint has been saved yet".to_owned()
     };
-    anyhow::anyhow!("{error}; details are in {}, {checkpoint}", details.display())
+    anyhow!("{error}; details are in {}, {checkpoint}", details.display())
 }
 
 /// The configuration and the folder of the run. A run that is resumed by its folder alone keeps its configuration.
 fn read_config<R: Configured>(arguments: &TrainArguments) -> Result<(RunConfig<R::Task>, PathBuf)> {
-    let mut overrides = arguments.set.clone();
-    if let Some(data) = &arguments.data {
-        overrides.push(format!("data.source.root={}", toml::Value::String(data.to_string_lossy().into_owned())));
-    }
+    let overrides = arguments.config.overrides();
     let own = arguments.out.as_ref().filter(|_| arguments.resume).map(|folder| folder.join(CONFIG));
-    let config: RunConfig<R::Task> = match (&arguments.config, own) {
+    let config: RunConfig<R::Task> = match (&arguments.config.config, own) {
         (Some(path), _) => config::load(path, &overrides)?,
         (None, Some(own)) if own.exists() => config::load(&own, &overrides)?,
         (None, _) => config::load_text(R::DEMO, &overrides, "the built-in demo configuration")?,
@@ -163,14 +155,14 @@ fn read_config<R: Configured>(arguments: &TrainArguments) -> Result<(RunConfig<R
 }
 
 fn open_folder(folder: &Path, arguments: &TrainArguments) -> Result<RunFolder> {
-    if arguments.resume {
-        return RunFolder::resume(folder);
-    }
-    if arguments.overwrite {
-        return RunFolder::overwrite(folder);
-    }
-    if vmamba_report::run_folder::holds_run(folder) {
-        anyhow::bail!("{} holds a run already; --resume continues it, --overwrite begins anew", folder.display());
-    }
-    RunFolder::create(folder)
+    let opened = if arguments.resume {
+        RunFolder::resume(folder)
+    } else if arguments.overwrite {
+        RunFolder::overwrite(folder)
+    } else if holds_run(folder) {
+        bail!("{} already holds a run; --resume continues it, --overwrite deletes it", folder.display());
+    } else {
+        RunFolder::create(folder)
+    };
+    Ok(opened?)
 }

@@ -100,7 +100,8 @@ impl HeadsConfig {
 
     /// The published cascade with this box head in every stage.
     fn with_box_head(box_head: BoxHeadConfig) -> Self {
-        let mut rpn = RpnConfig { loss: DeltaLoss::SmoothL1 { beta: 1.0 / 9.0 }, ..RpnConfig::default() };
+        let loss = DeltaLoss::SmoothL1 { beta: 1.0 / 9.0 };
+        let mut rpn = RpnConfig { allowed_border: Some(0.0), loss, ..RpnConfig::default() };
         rpn.train.max_per_image = 2000;
         let stage = |(iou, stds, loss_weight)| StageConfig {
             roi: RoiConfig { assigner: MaxIouAssigner::cascade(iou), sampler: RandomSampler::ROI },

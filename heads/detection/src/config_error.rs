@@ -37,6 +37,14 @@ pub enum DetectionConfigError {
         /// Its value; a list without elements is invalid too.
         value: Vec<f32>,
     },
+    /// A border is negative or not finite.
+    #[error("{field} must be at least 0 and finite, got {value}")]
+    Border {
+        /// Path of the field.
+        field: String,
+        /// Its value.
+        value: f32,
+    },
     /// The pyramid has fewer levels than the backbone.
     #[error("{field} is {levels}, but the backbone alone has {backbone}")]
     Levels {
@@ -53,7 +61,11 @@ impl DetectionConfigError {
     /// The same error with the path of the field inside `parent`.
     #[must_use]
     pub fn within(mut self, parent: &str) -> Self {
-        let (Self::Zero { field } | Self::Share { field, .. } | Self::Positive { field, .. } | Self::Levels { field, .. }) = &mut self;
+        let (Self::Zero { field }
+        | Self::Share { field, .. }
+        | Self::Positive { field, .. }
+        | Self::Border { field, .. }
+        | Self::Levels { field, .. }) = &mut self;
         field.insert(0, '.');
         field.insert_str(0, parent);
         self
@@ -141,6 +153,11 @@ impl RpnConfig {
         self.coder.validate().map_err(|error| error.within("coder"))?;
         self.assigner.validate().map_err(|error| error.within("assigner"))?;
         self.sampler.validate().map_err(|error| error.within("sampler"))?;
+        if let Some(border) = self.allowed_border
+            && !(border >= 0.0 && border.is_finite())
+        {
+            return Err(DetectionConfigError::Border { field: "allowed_border".to_owned(), value: border });
+        }
         if let DeltaLoss::SmoothL1 { beta } = self.loss {
             positive("loss.smooth_l1.beta", &[beta])?;
         }

@@ -24,6 +24,8 @@ pub struct RpnConfig {
     pub channels: usize,
     /// Encodes boxes relative to anchors.
     pub coder: BoxCoder,
+    /// Anchors that reach beyond the image by more than this, in pixels, are not trained. `None` trains anchors at any border.
+    pub allowed_border: Option<f32>,
     /// Assigns anchors to objects.
     pub assigner: MaxIouAssigner,
     /// Samples the anchors that are trained.
@@ -42,6 +44,7 @@ impl Default for RpnConfig {
         Self {
             channels: 256,
             coder: BoxCoder::RPN,
+            allowed_border: None,
             assigner: MaxIouAssigner::RPN,
             sampler: RandomSampler::RPN,
             loss: DeltaLoss::L1,
@@ -166,7 +169,9 @@ impl RpnHead {
         let of_image = |image: &ImageTruth| {
             let padded = image.size.map(|side| side.next_multiple_of(size_divisor.max(1)));
             let valid = sizes.iter().enumerate().flat_map(|(level, size)| anchors.valid(level, *size, padded));
-            let inside: Vec<_> = grid.iter().zip(valid).filter(|(_, valid)| *valid).map(|(anchor, _)| *anchor).collect();
+            let trained = |bbox: &[f32; 4]| self.config.allowed_border.is_none_or(|border| is_inside(bbox, image.size, border));
+            let inside: Vec<_> =
+                grid.iter().zip(valid).filter(|((.., bbox), valid)| *valid && trained(bbox)).map(|(anchor, _)| *anchor).collect();
             let priors: Vec<[f32; 4]> = inside.iter().map(|(_, _, bbox)| *bbox).collect();
             let objects = image.boxes();
             let assigned = self.config.assigner.assign(&priors, &objects, &image.crowds);
@@ -285,6 +290,11 @@ impl RpnLoss {
         };
         [("loss_rpn_cls".to_owned(), sum(self.objectness)), ("loss_rpn_bbox".to_owned(), sum(self.boxes))]
     }
+}
+
+/// Whether a box lies within `border` pixels of an image of `[height, width]` pixels (mmdetection's `anchor_inside_flags`).
+fn is_inside([x0, y0, x1, y1]: &[f32; 4], [height, width]: [usize; 2], border: f32) -> bool {
+    *x0 >= -border && *y0 >= -border && *x1 < width as f32 + border && *y1 < height as f32 + border
 }
 
 /// Anchor index and probability of the `count` most probable anchors of a map `[anchors, cells]`, by descending probability. Ties rank the

@@ -1,7 +1,7 @@
 //! Configuration files: TOML with inheritance and overrides. Every key is checked.
 //!
-//! `base = "file.toml"`, relative to the file that names it, is read first and overlaid table by table; `--set train.lr=1e-4` comes last. An
-//! unknown key is refused with the nearest known one.
+//! A file may name base files, `base = "file.toml"`, relative to itself; its own tables are merged over theirs. Overrides such as
+//! `--set train.optimizer.lr=1e-4` come last. The error about an unknown key suggests the nearest known one.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ const AT: &str = "at ";
 /// Reads a configuration file with its bases, applies `overrides` (`key.path=value`) and checks every key.
 ///
 /// # Errors
-/// When a file cannot be read or parsed, bases form a circle, an override is malformed, or a key or value is not valid.
+/// When a file cannot be read or parsed, bases form a cycle, an override is malformed, or a key or value is invalid.
 pub fn load<C: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<C> {
     let table = read_with_bases(path, &mut Vec::new())?;
     finish(table, overrides, &path.display().to_string())
@@ -39,7 +39,7 @@ pub fn load<C: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<C>
 /// # Errors
 /// As [`load`].
 pub fn load_text<C: DeserializeOwned>(text: &str, overrides: &[String], name: &str) -> Result<C> {
-    finish(text.parse::<Table>().with_context(|| format!("{name} is no TOML"))?, overrides, name)
+    finish(text.parse::<Table>().with_context(|| format!("{name} is not TOML"))?, overrides, name)
 }
 
 fn finish<C: DeserializeOwned>(mut table: Table, overrides: &[String], name: &str) -> Result<C> {
@@ -81,9 +81,9 @@ fn read_with_bases(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Table> {
     Ok(merged)
 }
 
-/// The names of the bases of a configuration, and what it says itself.
+/// The names of the bases of a configuration file, and its own table.
 fn parse(text: &str, path: &Path) -> Result<(Vec<String>, Table)> {
-    let mut table: Table = text.parse().with_context(|| format!("{} is no TOML", path.display()))?;
+    let mut table: Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
     let bases = match table.remove("base") {
         None => Vec::new(),
         Some(Value::String(base)) => vec![base],
@@ -99,11 +99,10 @@ fn parse(text: &str, path: &Path) -> Result<(Vec<String>, Table)> {
     Ok((bases, table))
 }
 
-/// The folder of configurations, as it was when the program was built.
+/// The repository's folder of configurations at build time.
 static BUILT_IN: Dir = include_dir!("$CARGO_MANIFEST_DIR/../../configs");
 
-/// As [`load`], for `path` below the repository's folder of configurations as it was when the program was built; none where there is no
-/// such file.
+/// As [`load`], for a `path` in the repository's folder of configurations, which is built into the program; `None` when there is no such file.
 ///
 /// # Errors
 /// As [`load`].
@@ -128,7 +127,7 @@ pub fn load_built_in<C: DeserializeOwned>(path: &str) -> Result<Option<C>> {
     read(Path::new(path))?.map(|table| finish(table, &[], path)).transpose()
 }
 
-/// Overlays `top` table by table; of two choices with different `kind` or `preset` only the upper one stays.
+/// Merges `top` over `base`, table by table. A table with another `kind` or `preset` replaces the table below it.
 fn merge(base: &mut Table, top: Table) {
     for (key, value) in top {
         match (base.get_mut(&key), value) {
@@ -146,7 +145,7 @@ fn merge(base: &mut Table, top: Table) {
 
 fn apply_override(table: &mut Table, text: &str) -> Result<()> {
     let Some((path, value)) = text.split_once('=') else { bail!("--set {text}: expected key.path=value") };
-    // What is no TOML value is a string: `init=weights.pth` needs no quotes.
+    // Text that is not a TOML value is a string: `init=weights.pth` needs no quotes.
     let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
     let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
     let mut names: Vec<&str> = path.trim().split('.').collect();
@@ -161,13 +160,13 @@ fn apply_override(table: &mut Table, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// What differs between the configuration a run wrote down in `snapshot` and `text`, one line a key.
+/// The differences between the configuration in the file `snapshot` of a run and `text`, one line for each key.
 ///
 /// # Errors
-/// When the file cannot be read or one of them is no TOML.
+/// When the file cannot be read, or one of the two is not TOML.
 pub fn differences(snapshot: &Path, text: &str) -> Result<Vec<String>> {
     let old = std::fs::read_to_string(snapshot).with_context(|| format!("cannot read {}", snapshot.display()))?;
-    let old = old.parse().with_context(|| format!("{} is no TOML", snapshot.display()))?;
+    let old = old.parse().with_context(|| format!("{} is not TOML", snapshot.display()))?;
     let mut lines = Vec::new();
     collect_differences("", &Value::Table(old), &Value::Table(text.parse()?), &mut lines);
     Ok(lines)
@@ -194,7 +193,7 @@ fn collect_differences(path: &str, old: &Value, new: &Value, lines: &mut Vec<Str
 
 /// Adds the nearest valid name to serde's message about an unknown one.
 fn explain(message: &str) -> String {
-    // The place, which TOML's errors repeat in a line of their own, is known.
+    // The caller names the place already; TOML's errors repeat it in a line of their own.
     let message = message.trim().lines().filter(|line| !line.starts_with("in `")).collect::<Vec<_>>().join(" ");
     let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let names = quoted(&message);

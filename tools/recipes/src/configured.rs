@@ -39,7 +39,7 @@ pub trait Configured: Recipe + Sized {
     /// Cost of the model for one training image, and the image's size `[height, width]`.
     fn complexity(&self, config: &RunConfig<Self::Task>) -> (Complexity, [usize; 2]);
 
-    /// The data in one line, and what was left out of them, a line each.
+    /// The data in one line, and a line for every kind of sample that was left out.
     fn describe_data(&self) -> String;
 }
 

@@ -1,7 +1,7 @@
-//! Recipes: what is trained on what, for detection, segmentation and classification.
+//! Recipes for detection, segmentation and classification: model, data, loss and evaluation of a training run.
 //!
 //! ```text
-//! TOML ── config ──> DetectionConfig ────> Detection ────┐                  evaluate: predictors, figures of a data set
+//! TOML ── config ──> DetectionConfig ────> Detection ────┐                  evaluate: prediction, figures of a data set
 //!                    SegmentationConfig ─> Segmentation ─┴─ Recipe ─> Trainer   load: a model from a checkpoint, ready to predict
 //! ```
 //!

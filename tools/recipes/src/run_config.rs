@@ -20,7 +20,7 @@ pub trait Section: Clone + Debug + PartialEq + Serialize + DeserializeOwned {
     fn validate(&self) -> Result<(), String>;
 }
 
-/// The tables in which the configurations of the tasks differ.
+/// The tables of a configuration that depend on the task.
 pub trait TaskConfig: Clone + Debug + PartialEq {
     /// The task, as configurations and checkpoints name it.
     const TASK: &'static str;
@@ -81,7 +81,7 @@ impl<T: TaskConfig> RunConfig<T> {
     }
 }
 
-/// What a checkpoint of a run says about itself. With a configuration and the classes it can be used without other files.
+/// The metadata of a run's checkpoint. Configuration and classes make the checkpoint usable without other files.
 ///
 /// # Errors
 /// When a value cannot be serialised.
@@ -123,13 +123,13 @@ fn workers() -> usize {
 }
 
 impl<Source, Train, Test> DataConfig<Source, Train, Test> {
-    /// Validates what all tasks share.
+    /// Validates the fields that all tasks share.
     pub(crate) fn validate_workers(&self) -> Result<(), String> {
         if self.workers == 0 { Err("workers must be at least 1".to_owned()) } else { Ok(()) }
     }
 }
 
-/// What a checkpoint says about itself, beside its weights.
+/// The metadata of a checkpoint.
 pub(crate) struct Header<T: TaskConfig> {
     pub(crate) config: RunConfig<T>,
     /// The classes, if the checkpoint names them.
@@ -139,7 +139,7 @@ pub(crate) struct Header<T: TaskConfig> {
 }
 
 impl<T: TaskConfig> Header<T> {
-    /// Reads what a checkpoint says. A given configuration takes the place of the checkpoint's own.
+    /// Reads the metadata of a checkpoint. `given` replaces the configuration of the checkpoint.
     ///
     /// # Errors
     /// When the checkpoint is for another task, or has no configuration and none is given.
@@ -153,7 +153,7 @@ impl<T: TaskConfig> Header<T> {
         let config = match (given, field("config")) {
             (Some(config), _) => config,
             (None, Some(text)) => serde_json::from_str(text).with_context(|| format!("{path}: its configuration"))?,
-            (None, None) => bail!("{path} does not say what model it is; name its configuration with --config"),
+            (None, None) => bail!("{path} has no configuration of its model; give one with --config"),
         };
         let classes =
             field("classes").map(|text| serde_json::from_str(text).with_context(|| format!("{path}: its classes"))).transpose()?;

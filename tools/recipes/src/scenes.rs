@@ -5,15 +5,15 @@ use vision_datasets::scenes::SceneConfig;
 
 use crate::split::Split;
 
-/// Built-in scenes to train and to validate on.
+/// Built-in scenes for training and validation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SceneSource {
     /// Side of the square scenes in pixels.
     pub size: usize,
-    /// Scenes to train on.
+    /// Number of training scenes.
     pub train: usize,
-    /// Scenes to validate on. They follow the training scenes in the generator's sequence.
+    /// Number of validation scenes. They follow the training scenes in the sequence of the generator.
     pub val: usize,
     /// Seed of the generator.
     #[serde(default)]

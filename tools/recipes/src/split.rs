@@ -1,10 +1,10 @@
-//! Training or validation.
+//! The split of a data set.
 
 /// Which part of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// To train on.
+    /// For training.
     Train,
-    /// To validate on.
+    /// For validation.
     Val,
 }

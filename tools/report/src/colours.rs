@@ -1,16 +1,16 @@
-//! Colour maps of heat maps.
+//! Colour maps for heat maps.
 
-/// From a number to a colour. Each is given by eleven colours at equal distances, between which it is linear.
+/// A colour map, linear between eleven colours at equal distances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColourMap {
     /// From dark red over pale yellow to dark green (ColorBrewer's RdYlGn).
     RedYellowGreen,
-    /// The upper half of [`ColourMap::RedYellowGreen`]: what the published figures of effective receptive fields show, which centre that
-    /// map at 0 and have no negative numbers.
+    /// The upper half of [`ColourMap::RedYellowGreen`], as in the published figures of effective receptive fields: they centre that map at 0
+    /// and have no negative values.
     YellowGreen,
-    /// From dark blue to yellow, evenly to the eye.
+    /// From dark blue to yellow, perceptually uniform (matplotlib).
     Viridis,
-    /// From black over red to pale yellow, evenly to the eye.
+    /// From black over red to pale yellow, perceptually uniform (matplotlib).
     Inferno,
 }
 
@@ -57,7 +57,7 @@ const INFERNO: [[u8; 3]; 11] = [
 ];
 
 impl ColourMap {
-    /// The colour of a number between 0 and 1; numbers outside have the colour of the nearest end, and what is no number is grey.
+    /// The colour of a value from 0 to 1. Values outside are clamped; NaN is grey.
     pub fn colour(self, value: f32) -> [u8; 3] {
         if value.is_nan() {
             return [150; 3];
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_middles_and_what_is_no_number_have_their_colours() {
+    fn ends_middles_and_nan_have_their_colours() {
         assert_eq!(ColourMap::RedYellowGreen.colour(0.0), [165, 0, 38]);
         assert_eq!(ColourMap::RedYellowGreen.colour(0.5), [255, 255, 191]);
         assert_eq!(ColourMap::YellowGreen.colour(0.0), [255, 255, 191]);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn perceptual_maps_grow_lighter_all_the_way() {
+    fn perceptual_maps_increase_in_lightness() {
         for map in [ColourMap::Viridis, ColourMap::Inferno] {
             let lightness = |value: f32| {
                 let [red, green, blue] = map.colour(value).map(f32::from);

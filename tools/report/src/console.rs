@@ -1,31 +1,49 @@
-//! Progress of a run on a terminal, or line by line where there is none.
+//! Progress of a run on a terminal, or line by line where there is none. Only this module prints.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use anstream::{eprintln, println};
+use anstream::eprintln;
 use indicatif::{ProgressBar, ProgressStyle};
-use vmamba_train::{BoxError, Incident, Observer, Outcome, RunInfo, StepReport, ValidationReport};
+use vmamba_train::{BoxError, Observer, Outcome, RunInfo, StepReport, ValidationReport};
 
-/// Prints the progress of a run: a bar on a terminal, a line every `log_interval` steps elsewhere; every validation is a line.
-#[derive(Default)]
+/// Observer that prints progress: a bar on a terminal, elsewhere a line every `log_interval` steps. Every validation is a line.
+///
+/// [`Console::default`] prints to standard output and draws the bar on standard error. A run goes on when nobody reads its output any more.
 pub struct Console {
+    out: Box<dyn Write>,
+    /// Whether to draw a bar.
+    terminal: bool,
     bar: Option<ProgressBar>,
 }
 
+impl Default for Console {
+    fn default() -> Self {
+        Self { out: Box::new(anstream::stdout()), terminal: std::io::stderr().is_terminal(), bar: None }
+    }
+}
+
 impl Console {
+    /// Writes lines to `out` and draws no bar.
+    pub fn to(out: impl Write + 'static) -> Self {
+        Self { out: Box::new(out), terminal: false, bar: None }
+    }
+
     /// Prints a line without disturbing the bar.
-    fn say(&self, text: &str) {
+    fn print(&mut self, text: &str) {
+        let out = &mut self.out;
+        // A closed pipe must not end a run.
+        let mut line = || drop(writeln!(out, "{text}"));
         match &self.bar {
-            Some(bar) => bar.suspend(|| println!("{text}")),
-            None => println!("{text}"),
+            Some(bar) => bar.suspend(line),
+            None => line(),
         }
     }
 }
 
 impl Observer for Console {
     fn started(&mut self, run: &RunInfo) -> Result<(), BoxError> {
-        self.bar = std::io::stderr().is_terminal().then(|| {
+        self.bar = self.terminal.then(|| {
             let bar = progress_bar(run.length.iterations);
             bar.set_position(run.first);
             bar.reset_eta();
@@ -36,35 +54,28 @@ impl Observer for Console {
 
     fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
         if let Some(reason) = &step.skipped {
-            self.say(&format!("left out: {reason}"));
+            self.print(&format!("skipped this step: {reason}"));
         }
         let [loss, lr, rate] = ["loss", "lr", "images_per_second"].map(|name| step.scalar(name));
         let message = format!("loss {loss:.4}  lr {lr:.2e}  {rate:.1} img/s");
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(step.iteration);
-                bar.set_message(message);
-            }
-            None if step.due => println!("iteration {}/{}  {message}  {} left", step.iteration, step.iterations, human(step.left)),
-            None => (),
+        if let Some(bar) = &self.bar {
+            bar.set_position(step.iteration);
+            bar.set_message(message);
+        } else if step.due {
+            self.print(&format!("iteration {}/{}  {message}  {} left", step.iteration, step.iterations, human(step.left)));
         }
         Ok(())
     }
 
     fn validated(&mut self, validation: &ValidationReport) -> Result<(), BoxError> {
-        // The field's tables are in percent.
+        // Published tables are in percent.
         let text: Vec<String> = validation.scalars.iter().map(|(name, share)| format!("{name} {:.2}", share * 100.0)).collect();
-        self.say(&format!("iteration {}: validation {}", validation.iteration, text.join("  ")));
-        Ok(())
-    }
-
-    fn incident(&mut self, _incident: &Incident) -> Result<(), BoxError> {
-        // The step's report or the error of the run says it.
+        self.print(&format!("iteration {}: validation {}", validation.iteration, text.join("  ")));
         Ok(())
     }
 
     fn message(&mut self, text: &str) {
-        self.say(text);
+        self.print(text);
     }
 
     fn finished(&mut self, outcome: Outcome, iteration: u64) -> Result<(), BoxError> {
@@ -72,7 +83,7 @@ impl Observer for Console {
             bar.finish_and_clear();
         }
         if outcome == Outcome::Interrupted {
-            println!("interrupted after iteration {iteration}; continue with --resume");
+            self.print(&format!("interrupted after iteration {iteration}; continue with --resume"));
         }
         Ok(())
     }
@@ -86,7 +97,7 @@ impl Drop for Console {
     }
 }
 
-/// A bar on the terminal with the time passed and the time left; hidden where there is no terminal.
+/// A progress bar with the elapsed and the remaining time; hidden where standard error is not a terminal.
 pub fn progress_bar(total: u64) -> ProgressBar {
     let bar = ProgressBar::new(total);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}<{eta}");
@@ -104,7 +115,7 @@ pub fn human(duration: Duration) -> String {
     }
 }
 
-/// Warns of images that were left out: the first few by name, the others by their number.
+/// Warns of skipped images on standard error: names the first ten and counts the others.
 pub fn warn_of_skipped<'a>(reasons: impl ExactSizeIterator<Item = &'a str>, option: &str) {
     const NAMED: usize = 10;
     let count = reasons.len();
@@ -113,5 +124,91 @@ pub fn warn_of_skipped<'a>(reasons: impl ExactSizeIterator<Item = &'a str>, opti
     }
     if count > NAMED {
         eprintln!("warning: {option}: skipped {} more images", count - NAMED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io;
+    use std::rc::Rc;
+
+    use burn::prelude::Device;
+    use vmamba_train::NonFinite;
+
+    use super::*;
+    use crate::tiny;
+
+    /// A writer whose bytes the test keeps.
+    #[derive(Clone, Default)]
+    struct Page(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Page {
+        fn lines(&self) -> Vec<String> {
+            String::from_utf8(self.0.borrow().clone()).unwrap().lines().map(str::to_owned).collect()
+        }
+    }
+
+    /// A pipe without a reader.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    #[test]
+    fn a_run_prints_a_line_for_due_steps_and_for_validations_in_percent() {
+        let page = Page::default();
+        tiny::run(Console::to(page.clone()));
+        let lines = page.lines();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].starts_with("iteration 2: validation closeness "), "{lines:?}");
+        assert!(lines[1].starts_with("iteration 4/4  loss ") && lines[1].ends_with(" 0s left"), "{lines:?}");
+        let percent: f64 = lines[2].rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(percent > 1.0 && percent <= 100.0, "{lines:?}");
+    }
+
+    #[test]
+    fn a_skipped_step_is_printed_with_its_reason() {
+        let page = Page::default();
+        let builder = tiny::builder(f32::NAN).iterations(1).non_finite(NonFinite::Skip).observe(Console::to(page.clone()));
+        builder.build(&Device::flex()).unwrap().run().unwrap();
+        assert!(page.lines()[0].contains("skipped this step: the loss of iteration 1 is not finite, first in slope"), "{:?}", page.lines());
+    }
+
+    #[test]
+    fn a_closed_pipe_does_not_end_a_run() {
+        tiny::run(Console::to(Closed));
+    }
+
+    #[test]
+    fn an_interrupted_run_names_the_option_that_continues_it() {
+        let page = Page::default();
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let builder = tiny::builder(0.0).stop_flag(stop).observe(Console::to(page.clone()));
+        builder.build(&Device::flex()).unwrap().run().unwrap();
+        assert_eq!(page.lines(), ["interrupted after iteration 1; continue with --resume"]);
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        let texts = [12, 200, 7500].map(|seconds| human(Duration::from_secs(seconds)));
+        assert_eq!(texts, ["12s", "3m20s", "2h05m"]);
     }
 }

@@ -1,40 +1,130 @@
-//! Curves of a training run, and precision over recall.
+//! Curves of a training run, and precision-recall curves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use vision_datasets::coco::EvalReport;
+use vmamba_train::{BoxError, Observer, Outcome, RunInfo, StepReport, ValidationReport};
 
-use crate::metrics::{Kind, METRICS_FILE, read_metrics};
+use crate::error::ReportError;
+use crate::files::create_folder;
+use crate::metrics::{Kind, read_metrics};
 use crate::plots::{Series, line_plot};
 
-/// Draws the losses and the metric of a run from its log, as `loss.png`, `loss.svg`, `<metric>.png` and `<metric>.svg` in its folder.
-///
-/// # Errors
-/// When the log cannot be read or a plot cannot be written.
-pub fn training_curves(folder: &Path, title: &str, losses: &[&str], metric: &str) -> Result<()> {
-    let lines = read_metrics(&folder.join(METRICS_FILE))?;
-    let points = |kind: Kind, name: &str| -> Vec<(f64, f64)> {
-        let own = lines.iter().filter(|line| line["kind"] == kind.name());
-        own.filter_map(|line| Some((line["iteration"].as_f64()?, line[name].as_f64()?))).collect()
-    };
-    let draw = |name: &str, label: &str, series: Vec<Series>| -> Result<()> {
-        if series.iter().all(|series| series.points.is_empty()) {
-            return Ok(());
-        }
-        let (png, svg) = (folder.join(format!("{name}.png")), folder.join(format!("{name}.svg")));
-        line_plot(Some(&png), Some(&svg), title, "iteration", label, &series)
-    };
-    draw("loss", "loss", losses.iter().map(|name| Series::smoothed(*name, points(Kind::Train, name), 0.95)).collect())?;
-    draw(metric, metric, vec![Series::dots(metric, points(Kind::Val, metric))])
+/// Weight of the past in the smoothed loss.
+const SMOOTHING: f64 = 0.95;
+
+/// Observer that draws the losses and the metric of a run over its iterations, as `loss.png`, `loss.svg`, `<metric>.png` and `<metric>.svg`.
+/// It draws after every validation and at the end.
+pub struct Curves {
+    folder: PathBuf,
+    history: Option<PathBuf>,
+    title: String,
+    losses: Vec<Curve>,
+    metric: Option<Curve>,
+    /// Whether the files lack the newest step.
+    outdated: bool,
 }
 
-/// Draws precision over recall at IoU 0.5, 0.75 and 0.9, the mean over all classes, as `pr_<kind>.png` and `.svg` into `folder`. Without a
-/// ground truth object there is no curve and no file.
+/// A figure and its points `(iteration, value)`.
+struct Curve {
+    name: String,
+    points: Vec<(f64, f64)>,
+}
+
+impl Curves {
+    /// Draws into `folder`, which is created when the run starts.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), history: None, title: String::new(), losses: Vec::new(), metric: None, outdated: false }
+    }
+
+    /// Takes the steps before a resumed run starts from the log that [`MetricsLog`](crate::metrics::MetricsLog) wrote. Without it, the curves
+    /// of a resumed run begin where it was resumed.
+    #[must_use]
+    pub fn with_history(mut self, log: impl Into<PathBuf>) -> Self {
+        self.history = Some(log.into());
+        self
+    }
+
+    /// Reads the points up to iteration `done` from the log.
+    fn read_history(&mut self, done: u64, metric: &str) -> Result<(), ReportError> {
+        let Some(log) = self.history.as_ref().filter(|log| done > 0 && log.exists()) else { return Ok(()) };
+        let lines = read_metrics(log)?;
+        let points = |kind: Kind, name: &str| -> Vec<(f64, f64)> {
+            let before =
+                lines.iter().filter(|line| line["kind"] == kind.name() && line["iteration"].as_u64().is_some_and(|own| own <= done));
+            before.filter_map(|line| Some((line["iteration"].as_f64()?, line[name].as_f64()?))).collect()
+        };
+        for loss in &mut self.losses {
+            loss.points = points(Kind::Train, &loss.name);
+        }
+        let validations = points(Kind::Val, metric);
+        self.metric = (!validations.is_empty()).then(|| Curve { name: metric.to_owned(), points: validations });
+        Ok(())
+    }
+
+    fn draw(&mut self) -> Result<(), ReportError> {
+        let losses = self.losses.iter().map(|loss| Series::smoothed(&loss.name, loss.points.clone(), SMOOTHING)).collect();
+        self.plot("loss", losses)?;
+        if let Some(metric) = &self.metric {
+            self.plot(&metric.name, vec![Series::dots(&metric.name, metric.points.clone())])?;
+        }
+        self.outdated = false;
+        Ok(())
+    }
+
+    /// Draws `<name>.png` and `<name>.svg`; nothing where there is no point.
+    fn plot(&self, name: &str, series: Vec<Series>) -> Result<(), ReportError> {
+        let finite = |series: &Series| series.points.iter().any(|(_, value)| value.is_finite());
+        if !series.iter().any(finite) {
+            return Ok(());
+        }
+        let (png, svg) = (self.folder.join(format!("{name}.png")), self.folder.join(format!("{name}.svg")));
+        line_plot(Some(&png), Some(&svg), &self.title, "iteration", name, &series)
+    }
+}
+
+impl Observer for Curves {
+    fn started(&mut self, run: &RunInfo) -> Result<(), BoxError> {
+        create_folder(&self.folder)?;
+        self.title.clone_from(&run.name);
+        self.losses = run.plotted_losses.iter().map(|name| Curve { name: (*name).to_owned(), points: Vec::new() }).collect();
+        self.metric = None;
+        Ok(self.read_history(run.first, run.metric)?)
+    }
+
+    fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
+        for loss in &mut self.losses {
+            let value = step.scalar(&loss.name);
+            if value.is_finite() {
+                loss.points.push((step.iteration as f64, value));
+            }
+        }
+        self.outdated = true;
+        Ok(())
+    }
+
+    fn validated(&mut self, validation: &ValidationReport) -> Result<(), BoxError> {
+        if let Some((name, value)) = validation.scalars.first() {
+            let curve = self.metric.get_or_insert_with(|| Curve { name: name.clone(), points: Vec::new() });
+            curve.points.push((validation.iteration as f64, *value));
+        }
+        Ok(self.draw()?)
+    }
+
+    fn finished(&mut self, _outcome: Outcome, _iteration: u64) -> Result<(), BoxError> {
+        if self.outdated {
+            self.draw()?;
+        }
+        Ok(())
+    }
+}
+
+/// Draws precision over recall at IoU 0.5, 0.75 and 0.9, averaged over the classes, as `pr_<kind>.png` and `.svg` into `folder`. Draws nothing
+/// where the annotations have no object.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn precision_recall(folder: &Path, report: &EvalReport, kind: &str) -> Result<()> {
+pub fn precision_recall(folder: &Path, report: &EvalReport, kind: &str) -> Result<(), ReportError> {
     let curve = |threshold: f64| Series::line(format!("IoU {threshold:.2}"), report.curve(threshold, None).points);
     let series: Vec<Series> = report.thresholds_near(&[0.5, 0.75, 0.9]).into_iter().map(curve).filter(|s| !s.points.is_empty()).collect();
     if series.is_empty() {
@@ -42,4 +132,35 @@ pub fn precision_recall(folder: &Path, report: &EvalReport, kind: &str) -> Resul
     }
     let (png, svg) = (folder.join(format!("pr_{kind}.png")), folder.join(format!("pr_{kind}.svg")));
     line_plot(Some(&png), Some(&svg), &format!("precision over recall, {kind}"), "recall", "precision", &series)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::MetricsLog;
+    use crate::tiny;
+
+    #[test]
+    fn a_run_is_drawn_as_loss_and_metric() {
+        let folder = tempfile::tempdir().unwrap();
+        tiny::run(Curves::new(folder.path().join("curves")));
+        for name in ["loss.png", "loss.svg", "closeness.png", "closeness.svg"] {
+            assert!(folder.path().join("curves").join(name).is_file(), "{name}");
+        }
+        let text = std::fs::read_to_string(folder.path().join("curves/loss.svg")).unwrap();
+        assert!(text.contains("fit") && text.contains("iteration"), "title and axis");
+    }
+
+    #[test]
+    fn a_resumed_run_takes_earlier_points_from_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("metrics.jsonl");
+        tiny::run(MetricsLog::new(&log));
+        let mut curves = Curves::new(folder.path()).with_history(&log);
+        curves.losses = vec![Curve { name: "loss".to_owned(), points: Vec::new() }];
+        curves.read_history(2, "closeness").unwrap();
+        let iterations = |curve: &Curve| curve.points.iter().map(|point| point.0).collect::<Vec<_>>();
+        assert_eq!(iterations(&curves.losses[0]), [1.0, 2.0], "the run takes the steps after the second again");
+        assert_eq!(curves.metric.as_ref().map(iterations), Some(vec![2.0]));
+    }
 }

@@ -1,19 +1,19 @@
-//! Tables of the figures of a detector.
+//! Tables of the figures of a detector, in percent.
 
 use vision_datasets::coco::EvalReport;
 use vmamba_types::ClassList;
 
 use crate::tables::{Cell, Table};
 
-/// Names of the twelve statistics by mmdetection's limits.
+/// Names of the twelve COCO statistics with mmdetection's limits of 100, 300 and 1000 detections.
 pub const STATISTICS: [&str; 12] = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "AR300", "AR1000", "ARs", "ARm", "ARl"];
 
-/// A share in percent; -1 is no value.
+/// A share in percent; -1 marks a missing value.
 fn percent(share: f64) -> Cell {
     if share < 0.0 { Cell::Missing } else { Cell::percent(share) }
 }
 
-/// The twelve statistics for boxes and masks.
+/// The twelve COCO statistics of boxes and masks.
 pub fn statistics_table(boxes: &EvalReport, masks: &EvalReport) -> Table {
     let mut table = Table::new(["", "bbox", "segm"]);
     for (name, (boxes, masks)) in STATISTICS.iter().zip(boxes.stats.into_iter().zip(masks.stats)) {
@@ -22,15 +22,24 @@ pub fn statistics_table(boxes: &EvalReport, masks: &EvalReport) -> Table {
     table
 }
 
-/// AP of every class; `ids` are the category ids of the classes.
+/// AP, AP50 and AP75 of every class, boxes beside masks; `ids` are the category ids of `classes`.
 pub fn category_table(boxes: &EvalReport, masks: &EvalReport, classes: &ClassList, ids: &[i64]) -> Table {
     let mut table = Table::new(["class", "bbox AP", "AP50", "AP75", "segm AP", "AP50", "AP75"]);
-    let places = boxes.category_ids();
+    let masks = category_rows(masks, classes, ids);
+    for (row, masks) in category_rows(boxes, classes, ids).rows().iter().zip(masks.rows()) {
+        table.push(row.iter().chain(&masks[1..]).cloned());
+    }
+    table
+}
+
+/// AP, AP50 and AP75 of every class; `ids` are the category ids of `classes`.
+pub fn category_rows(report: &EvalReport, classes: &ClassList, ids: &[i64]) -> Table {
+    let mut table = Table::new(["class", "AP", "AP50", "AP75"]);
+    let places = report.category_ids();
     for (name, id) in classes.names.iter().zip(ids) {
         let Some(place) = places.iter().position(|own| own == id) else { continue };
-        let (b, m) = (boxes.of_category(place), masks.of_category(place));
-        let cells = [b[0], b[1], b[2], m[0], m[1], m[2]].map(percent);
-        table.push(std::iter::once(Cell::Text(name.clone())).chain(cells));
+        let figures = report.of_category(place);
+        table.push([Cell::Text(name.clone()), percent(figures[0]), percent(figures[1]), percent(figures[2])]);
     }
     table
 }

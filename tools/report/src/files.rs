@@ -1,29 +1,28 @@
-//! Files that are written whole or not at all.
+//! Atomic writes: a file is complete or absent, never half written.
 
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use image::{DynamicImage, ImageFormat};
 
-/// Encodes a picture in the format of the file's extension, and writes the file whole.
+use crate::error::ReportError;
+
+/// Encodes a picture in the format of the path's extension and writes the file atomically.
 ///
 /// # Errors
-/// When the extension is of no picture format, or the file cannot be written; names it.
-pub fn write_picture(path: &Path, picture: &DynamicImage) -> Result<()> {
-    let encode = || -> Result<Vec<u8>> {
-        let mut bytes = Cursor::new(Vec::new());
-        picture.write_to(&mut bytes, ImageFormat::from_path(path)?)?;
-        Ok(bytes.into_inner())
-    };
-    write_whole(path, &encode().with_context(|| format!("cannot write the picture {}", path.display()))?)
+/// When the extension names no picture format, or the file cannot be written.
+pub fn write_picture(path: &Path, picture: &DynamicImage) -> Result<(), ReportError> {
+    let mut bytes = Cursor::new(Vec::new());
+    let encoded = ImageFormat::from_path(path).and_then(|format| picture.write_to(&mut bytes, format));
+    encoded.map_err(|reason| ReportError::Picture { path: path.to_owned(), reason })?;
+    write_whole(path, &bytes.into_inner())
 }
 
-/// Writes a file through a temporary one beside it, so a stopped program leaves the old file or the new one.
+/// Writes a file atomically: a temporary file beside it is renamed, so that an interrupted program leaves the old file or the new one.
 ///
 /// # Errors
-/// When the file cannot be written; names it.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+/// When the file cannot be written.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -33,7 +32,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            // Temporary files are private by default; this one has the mode of any new file.
+            // Temporary files are private by default; the result has the mode of any new file.
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let mut file = builder.tempfile_in(folder)?;
@@ -41,7 +40,23 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
-    written().with_context(|| format!("cannot write {}", path.display()))
+    written().map_err(ReportError::write(path))
+}
+
+/// Writes a JSON document atomically: indented, with a line break at its end.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_json(path: &Path, document: &serde_json::Value) -> Result<(), ReportError> {
+    write_whole(path, format!("{document:#}\n").as_bytes())
+}
+
+/// Creates a folder and its parents where they are missing.
+///
+/// # Errors
+/// When a folder cannot be created.
+pub fn create_folder(path: &Path) -> Result<(), ReportError> {
+    std::fs::create_dir_all(path).map_err(ReportError::write(path))
 }
 
 #[cfg(test)]
@@ -49,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_nothing_else_is_left() {
+    fn a_file_is_replaced_atomically_and_leaves_no_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         for text in ["first and long", "second"] {
@@ -57,7 +72,26 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        let nowhere = folder.path().join("none/a.txt");
-        assert!(format!("{:#}", write_whole(&nowhere, b"").unwrap_err()).contains("none"));
+        let missing = folder.path().join("none/a.txt");
+        let error = write_whole(&missing, b"").unwrap_err();
+        assert!(matches!(&error, ReportError::Write { path, .. } if *path == missing), "{error}");
+        assert!(error.to_string().contains("none"), "{error}");
+    }
+
+    #[test]
+    fn a_picture_needs_an_extension_that_names_a_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("photo.txt");
+        let error = write_picture(&path, &DynamicImage::new_rgb8(2, 2)).unwrap_err();
+        assert!(matches!(error, ReportError::Picture { .. }) && error.to_string().contains("photo.txt"), "{error}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_json_document_is_indented_and_ends_with_a_line_break() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_json(&path, &serde_json::json!({"a": [1]})).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\n  \"a\": [\n    1\n  ]\n}\n");
     }
 }

@@ -1,19 +1,19 @@
-//! `metrics.jsonl`: one JSON object a training step or validation.
+//! `metrics.jsonl`: one JSON object per line for every training step and every validation.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
-use vmamba_train::Scalars;
+use vmamba_train::{BoxError, Observer, RunInfo, Scalars, StepReport, ValidationReport};
 
+use crate::error::ReportError;
 use crate::files::write_whole;
 
-/// Name of the file in a run folder.
+/// Name of the log in a run folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
-/// Whether a line of the log is a training step or a validation.
+/// Whether figures belong to a training step or to a validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A training step.
@@ -23,7 +23,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The value of `kind` in a line.
+    /// The value of `kind` in a line of the log, and the group of the figure in TensorBoard.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -32,19 +32,24 @@ impl Kind {
     }
 }
 
-/// Appends lines to a `metrics.jsonl`.
+/// Observer that appends the figures of every step and validation to a JSON Lines file.
+///
+/// A line is `{"kind": "train" | "val", "iteration": <steps done>, "<figure>": <number or null>, ...}`; NaN and infinity become null.
+/// A killed run may have logged steps after its newest checkpoint. A resumed run removes them when it starts, because it takes them again.
 pub struct MetricsLog {
     path: PathBuf,
-    lines: BufWriter<File>,
+    lines: Option<BufWriter<File>>,
 }
 
 impl MetricsLog {
-    /// Opens the log of a run that has done `done` steps. A killed run may have logged steps after its newest checkpoint; they are removed,
-    /// because the resumed run takes them again.
-    ///
-    /// # Errors
-    /// When the file cannot be read or written, or holds a damaged line.
-    pub fn open(path: &Path, done: u64) -> Result<Self> {
+    /// Logs into `path`, which is created when the run starts.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), lines: None }
+    }
+
+    /// Opens the log of a run that has done `done` steps and removes the lines of later steps.
+    fn open(&mut self, done: u64) -> Result<(), ReportError> {
+        let path = &self.path;
         if path.exists() {
             let text = read(path)?;
             let lines = parse(&text, path)?;
@@ -59,23 +64,34 @@ impl MetricsLog {
                 write_whole(path, whole.as_bytes())?;
             }
         }
-        let file = OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), lines: BufWriter::new(file) })
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(ReportError::write(path))?;
+        self.lines = Some(BufWriter::new(file));
+        Ok(())
     }
 
     /// Appends the figures after `iteration` steps.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn record(&mut self, kind: Kind, iteration: u64, scalars: &Scalars) -> Result<()> {
+    fn record(&mut self, kind: Kind, iteration: u64, scalars: &Scalars) -> Result<(), ReportError> {
+        let Some(lines) = &mut self.lines else { return Ok(()) };
         let mut line = Map::from_iter([("kind".to_owned(), json!(kind.name())), ("iteration".to_owned(), json!(iteration))]);
         for (name, value) in scalars {
             // JSON has no NaN; null stands for it.
             line.insert(name.clone(), serde_json::Number::from_f64(*value).map_or(Value::Null, Value::Number));
         }
-        writeln!(self.lines, "{}", Value::Object(line))
-            .and_then(|()| self.lines.flush())
-            .with_context(|| format!("cannot write {}", self.path.display()))
+        writeln!(lines, "{}", Value::Object(line)).and_then(|()| lines.flush()).map_err(ReportError::write(&self.path))
+    }
+}
+
+impl Observer for MetricsLog {
+    fn started(&mut self, run: &RunInfo) -> Result<(), BoxError> {
+        Ok(self.open(run.first)?)
+    }
+
+    fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
+        Ok(self.record(Kind::Train, step.iteration, &step.scalars)?)
+    }
+
+    fn validated(&mut self, validation: &ValidationReport) -> Result<(), BoxError> {
+        Ok(self.record(Kind::Val, validation.iteration, &validation.scalars)?)
     }
 }
 
@@ -85,26 +101,26 @@ struct Line<'a> {
     value: Value,
 }
 
-/// All lines of a log. A crash may have cut the last line short; it is left out.
+/// The objects of all lines of a log. A last line that a crash truncated is left out.
 ///
 /// # Errors
 /// When the file cannot be read, or a line before the last one is damaged.
-pub fn read_metrics(path: &Path) -> Result<Vec<Value>> {
+pub fn read_metrics(path: &Path) -> Result<Vec<Value>, ReportError> {
     Ok(parse(&read(path)?, path)?.into_iter().map(|line| line.value).collect())
 }
 
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+fn read(path: &Path) -> Result<String, ReportError> {
+    std::fs::read_to_string(path).map_err(ReportError::read(path))
 }
 
-fn parse<'a>(text: &'a str, path: &Path) -> Result<Vec<Line<'a>>> {
+fn parse<'a>(text: &'a str, path: &Path) -> Result<Vec<Line<'a>>, ReportError> {
     let mut lines = Vec::new();
     let mut rest = text.lines().enumerate().peekable();
     while let Some((index, line)) = rest.next() {
         match serde_json::from_str(line) {
             Ok(value) => lines.push(Line { text: line, value }),
             Err(_) if rest.peek().is_none() => break,
-            Err(error) => bail!("{}: line {} is damaged: {error}", path.display(), index + 1),
+            Err(reason) => return Err(ReportError::DamagedLine { path: path.to_owned(), line: index + 1, reason }),
         }
     }
     Ok(lines)
@@ -113,43 +129,60 @@ fn parse<'a>(text: &'a str, path: &Path) -> Result<Vec<Line<'a>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tiny;
 
-    fn scalars(loss: f64) -> Scalars {
-        vec![("loss".to_owned(), loss)]
+    fn log(path: &Path, done: u64) -> Result<MetricsLog, ReportError> {
+        let mut log = MetricsLog::new(path);
+        log.open(done)?;
+        Ok(log)
+    }
+
+    #[test]
+    fn a_run_logs_every_step_and_every_validation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        tiny::run(MetricsLog::new(&path));
+        let lines = read_metrics(&path).unwrap();
+        let kinds: Vec<(&str, u64)> =
+            lines.iter().map(|line| (line["kind"].as_str().unwrap(), line["iteration"].as_u64().unwrap())).collect();
+        assert_eq!(kinds, [("train", 1), ("train", 2), ("val", 2), ("train", 3), ("train", 4), ("val", 4)]);
+        assert!(lines[0]["loss"].as_f64().unwrap() > lines[4]["loss"].as_f64().unwrap(), "{lines:?}");
+        assert!(lines[5]["closeness"].is_number());
     }
 
     #[test]
     fn a_resumed_log_keeps_the_steps_of_the_checkpoint_and_drops_later_ones() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(METRICS_FILE);
-        let mut log = MetricsLog::open(&path, 0).unwrap();
+        let mut first = log(&path, 0).unwrap();
+        let scalars = |loss: f64| vec![("loss".to_owned(), loss)];
         for iteration in 1..=4 {
-            log.record(Kind::Train, iteration, &scalars(iteration as f64)).unwrap();
+            first.record(Kind::Train, iteration, &scalars(iteration as f64)).unwrap();
         }
-        log.record(Kind::Val, 2, &scalars(f64::NAN)).unwrap();
-        drop(log);
+        first.record(Kind::Val, 2, &scalars(f64::NAN)).unwrap();
+        drop(first);
         let before = std::fs::read_to_string(&path).unwrap();
 
-        drop(MetricsLog::open(&path, 4).unwrap());
+        drop(log(&path, 4).unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), before, "nothing to drop, nothing rewritten");
-        drop(MetricsLog::open(&path, 2).unwrap());
+        drop(log(&path, 2).unwrap());
         let kept: Vec<u64> = read_metrics(&path).unwrap().iter().map(|line| line["iteration"].as_u64().unwrap()).collect();
         assert_eq!(kept, [1, 2, 2]);
         assert!(read_metrics(&path).unwrap()[2]["loss"].is_null());
     }
 
     #[test]
-    fn a_cut_last_line_is_left_out_and_a_damaged_line_before_it_is_an_error() {
+    fn a_truncated_last_line_is_left_out_and_a_damaged_line_before_it_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(METRICS_FILE);
         std::fs::write(&path, "{\"iteration\":1}\n{\"iterat").unwrap();
         assert_eq!(read_metrics(&path).unwrap().len(), 1);
-        drop(MetricsLog::open(&path, 1).unwrap());
+        drop(log(&path, 1).unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"iteration\":1}\n");
 
         std::fs::write(&path, "{\"iteration\":1}\n{\"iterat\n{\"iteration\":3}\n").unwrap();
-        let error = read_metrics(&path).unwrap_err().to_string();
-        assert!(error.contains(METRICS_FILE) && error.contains("line 2"), "{error}");
-        assert!(MetricsLog::open(&path, 3).is_err());
+        let error = read_metrics(&path).unwrap_err();
+        assert!(matches!(&error, ReportError::DamagedLine { line: 2, .. }) && error.to_string().contains(METRICS_FILE), "{error}");
+        assert!(log(&path, 3).is_err());
     }
 }

@@ -1,35 +1,37 @@
-//! Arrays of float32 in NumPy's file format (`.npy`, format 1.0), for those who go on in Python.
+//! Arrays of float32 in NumPy's file format (`.npy`, format 1.0), for further work in Python.
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
-
+use crate::error::ReportError;
 use crate::files::write_whole;
 
-/// What begins every file: the magic bytes and the version of the format.
+/// The first bytes of every file: magic number and version of the format.
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
-/// The data begin at a multiple of this.
+/// The offset of the data is a multiple of this.
 const ALIGNMENT: usize = 64;
 
-/// Writes `values`, row by row, as an array of `shape`: little-endian float32, C order. The file is there completely or not at all.
+/// Writes `values` atomically as an array of `shape`: little-endian float32 in C order.
 ///
 /// # Errors
-/// When `shape` is not that of as many values, and when the file cannot be written.
-pub fn write_npy(path: &Path, values: &[f32], shape: &[usize]) -> Result<()> {
+/// When the number of values is not the product of `shape`, or the file cannot be written.
+pub fn write_npy(path: &Path, values: &[f32], shape: &[usize]) -> Result<(), ReportError> {
     write_whole(path, &npy_bytes(values, shape)?)
 }
 
 /// The bytes of the file.
-fn npy_bytes(values: &[f32], shape: &[usize]) -> Result<Vec<u8>> {
-    ensure!(shape.iter().product::<usize>() == values.len(), "{} values are no array of shape {shape:?}", values.len());
+fn npy_bytes(values: &[f32], shape: &[usize]) -> Result<Vec<u8>, ReportError> {
+    let wrong = || ReportError::Shape { values: values.len(), shape: shape.to_vec() };
+    if shape.iter().product::<usize>() != values.len() {
+        return Err(wrong());
+    }
     let sides: String = shape.iter().map(|side| format!("{side}, ")).collect();
-    // Python writes the tuple of one as `(3,)`, of more as `(3, 4)`; it reads both with a comma at the end.
+    // Python writes tuples as `(3,)` and `(3, 4)`, and reads both with a trailing comma.
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", sides.trim_end());
-    // The header, whose length is stated in two bytes, is filled with blanks and ends with a line break.
+    // The header is padded with blanks and ends with a line break. Two bytes hold its length, so a shape of thousands of sides is refused.
     let unpadded = MAGIC.len() + 2 + header.len() + 1;
     header.extend(std::iter::repeat_n(' ', unpadded.next_multiple_of(ALIGNMENT) - unpadded));
     header.push('\n');
-    let length = u16::try_from(header.len())?;
+    let length = u16::try_from(header.len()).map_err(|_| wrong())?;
     let mut bytes = [MAGIC, &length.to_le_bytes(), header.as_bytes()].concat();
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     Ok(bytes)
@@ -40,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_the_header_that_the_format_asks_for_and_the_values_behind_it() {
+    fn a_file_has_the_header_of_the_format_and_the_values() {
         for (shape, text) in [(&[6][..], "(6,)"), (&[2, 3], "(2, 3,)"), (&[1, 2, 3, 1], "(1, 2, 3, 1,)"), (&[2, 0], "(2, 0,)"), (&[], "()")]
         {
             let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32 - 2.5).collect();
@@ -58,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_of_other_length_is_refused_and_leaves_no_file() {
+    fn a_wrong_number_of_values_is_refused_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("map.npy");
         assert!(write_npy(&path, &[1.0; 5], &[2, 3]).unwrap_err().to_string().contains("[2, 3]"));

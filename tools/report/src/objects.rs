@@ -1,31 +1,31 @@
-//! Pictures of objects: boxes, masks, names and scores over the photo.
+//! Pictures of objects: boxes, masks, names and scores over a photo.
 
 use image::{Rgb, RgbImage};
 use vmamba_types::{ClassList, Detection, Instance, MaskPatch};
 
-use super::pictures::{INK, LINE, TEXT, enlarge, rectangle, side_by_side, text_width, write};
+use crate::pictures::{INK, LINE, TEXT, enlarge, rectangle, side_by_side, text_width, write};
 
-/// Share of the colour inside a mask, and on its border.
+/// Opacity of a mask inside and on its border.
 const INSIDE: f32 = 0.4;
 const BORDER: f32 = 0.9;
 
-/// Pictures are enlarged by a whole factor up to about this width, so that small objects can be seen.
+/// Pictures are enlarged by an integer factor to at most this width, so that small objects are visible.
 const PANEL: u32 = 512;
-/// Boxes with both sides below this have no label, which would hide them.
+/// Boxes with both sides below this many pixels get no label, because it would hide them.
 const LABELLED: f32 = 40.0;
 
-/// What is drawn of an object.
+/// An object to draw.
 struct Drawn {
     bbox: [f32; 4],
     mask: Option<MaskPatch>,
     colour: [u8; 3],
     label: String,
-    /// Crowds have a thin box.
+    /// Whether the box is one pixel wide instead of two; crowds have thin boxes.
     thin: bool,
 }
 
-/// The image, the true objects (where there are some) and the detections of at least `score` beside each other. Small images are enlarged by
-/// a whole factor.
+/// Image, ground truth if given, and detections with a score of at least `score`, in a row with titles. Small images are enlarged by an
+/// integer factor.
 pub fn comparison(image: &RgbImage, truth: Option<&[Instance]>, found: &[Detection], classes: &ClassList, score: f32) -> RgbImage {
     let truth = truth.map(|truth| overlay_truth(image, truth, classes));
     let predicted = overlay(image, found, classes, score);
@@ -36,7 +36,7 @@ pub fn comparison(image: &RgbImage, truth: Option<&[Instance]>, found: &[Detecti
     side_by_side(&panels)
 }
 
-/// The image with the detections of at least `score`, the surest on top; enlarged as in [`comparison`].
+/// The image with the detections whose score is at least `score`, the highest score on top; enlarged as in [`comparison`].
 pub fn overlay(image: &RgbImage, found: &[Detection], classes: &ClassList, score: f32) -> RgbImage {
     let mut shown: Vec<&Detection> = found.iter().filter(|detection| detection.score >= score).collect();
     shown.sort_by(|a, b| a.score.total_cmp(&b.score));
@@ -50,7 +50,7 @@ pub fn overlay(image: &RgbImage, found: &[Detection], classes: &ClassList, score
     draw(image, drawn.collect())
 }
 
-/// The image with its annotated objects.
+/// The image with its annotated objects; enlarged as in [`comparison`].
 pub fn overlay_truth(image: &RgbImage, truth: &[Instance], classes: &ClassList) -> RgbImage {
     let drawn = truth.iter().map(|instance| Drawn {
         bbox: instance.bbox,
@@ -66,7 +66,7 @@ fn factor(image: &RgbImage) -> u32 {
     (PANEL / image.width().max(1)).max(1)
 }
 
-/// The colour of a class, as bright as its hue can be: lines must be seen on dark pictures too.
+/// The colour of a class at full brightness, so that lines are visible on dark pictures.
 fn colour(classes: &ClassList, category: usize) -> [u8; 3] {
     let colour = classes.palette.get(category).copied().unwrap_or([255, 0, 255]);
     let most = u32::from(colour.into_iter().max().unwrap_or(0));
@@ -98,7 +98,7 @@ fn draw(image: &RgbImage, objects: Vec<Drawn>) -> RgbImage {
     out
 }
 
-/// Lays the colour over the mask, stronger on its border.
+/// Blends the colour over the pixels of the mask, stronger on its border.
 fn tint(image: &mut RgbImage, mask: &MaskPatch, colour: [u8; 3]) {
     let at = |y: usize, x: usize| mask.bits[y * mask.width + x] != 0;
     for y in 0..mask.height {
@@ -118,7 +118,7 @@ fn tint(image: &mut RgbImage, mask: &MaskPatch, colour: [u8; 3]) {
     }
 }
 
-/// The outline of a box, as far as it lies in the picture.
+/// The outline of a box, clipped to the picture.
 fn outline(image: &mut RgbImage, [x0, y0, x1, y1]: [f32; 4], colour: [u8; 3], width: u32) {
     let (w, h) = (image.width(), image.height());
     let clamp = |side: f32, limit: u32| (side.round().max(0.0) as u32).min(limit.saturating_sub(1));
@@ -132,7 +132,7 @@ fn outline(image: &mut RgbImage, [x0, y0, x1, y1]: [f32; 4], colour: [u8; 3], wi
     rectangle(image, (x1 + 1).saturating_sub(line), y0, line, height_down, colour);
 }
 
-/// A name on its colour, above the corner of the box or inside the picture.
+/// A name on a background of its colour, above the upper left corner of the box, moved into the picture if necessary.
 fn label(image: &mut RgbImage, x: f32, y: f32, text: &str, colour: [u8; 3]) {
     let width = text_width(text, TEXT) + 6;
     let x = (x.max(0.0) as u32).min(image.width().saturating_sub(width));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn sure_objects_are_drawn_and_unsure_ones_not() {
+    fn objects_are_drawn_from_the_score_threshold_on() {
         let image = RgbImage::from_pixel(60, 40, Rgb([100, 100, 100]));
         let factor = factor(&image);
         let drawn = overlay(&image, &[detection(0.9)], &classes(), 0.5);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn boxes_outside_the_picture_and_unknown_classes_do_no_harm() {
+    fn boxes_outside_the_picture_and_unknown_classes_do_not_panic() {
         let image = RgbImage::from_pixel(60, 40, Rgb([100, 100, 100]));
         for bbox in [
             [-50.0, -50.0, -10.0, -10.0],

@@ -1,14 +1,14 @@
-//! The folder of a run: checkpoints, configuration, log, TensorBoard events and curves.
+//! The folder of a run: checkpoints and configuration, with the log, TensorBoard events and curves of the other observers.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use vmamba_train::{BoxError, CheckpointKind, Incident, Observer, RunInfo, Scalars, Snapshot, StepReport, ValidationReport};
+use vmamba_train::{BoxError, CheckpointKind, Incident, Observer, Outcome, RunInfo, Snapshot, StepReport, ValidationReport};
 
-use crate::curves::training_curves;
-use crate::files::write_whole;
-use crate::metrics::{Kind, METRICS_FILE, MetricsLog};
-use crate::tensorboard::EventWriter;
+use crate::curves::Curves;
+use crate::error::ReportError;
+use crate::files::{create_folder, write_json, write_whole};
+use crate::metrics::{METRICS_FILE, MetricsLog};
+use crate::tensorboard::TensorBoard;
 
 /// The checkpoint of the newest step, to resume from.
 pub const LAST: &str = "last.safetensors";
@@ -16,53 +16,51 @@ pub const LAST: &str = "last.safetensors";
 pub const BEST: &str = "best.safetensors";
 /// The configuration of the run.
 pub const CONFIG: &str = "config.toml";
-/// The newest loss or gradient that was not finite.
+/// Report of the newest loss or gradient that was not finite.
 pub const NON_FINITE: &str = "non_finite.json";
 /// The folder of the TensorBoard events.
 const TENSORBOARD: &str = "tensorboard";
-/// How the names of TensorBoard's event files begin.
-const EVENTS: &str = "events.out.tfevents.";
 
-/// Writes a run into a folder. Add it to a trainer as an observer.
+/// Observer that keeps a whole run in one folder.
 ///
-/// The folder holds `last.safetensors` and `best.safetensors`, `config.toml`, `metrics.jsonl` (a JSON object a step), `tensorboard/`, and
-/// curves of losses and metric as PNG and SVG.
+/// | file | contents | written by |
+/// |---|---|---|
+/// | `last.safetensors`, `best.safetensors` | checkpoints | `RunFolder` |
+/// | `config.toml` | configuration | [`RunFolder::write_config`] |
+/// | `non_finite.json` | newest loss or gradient that was not finite | `RunFolder` |
+/// | `metrics.jsonl` | figures of every step and validation | [`MetricsLog`] |
+/// | `tensorboard/` | the same figures as TensorBoard events | [`TensorBoard`] |
+/// | `loss.png`, `<metric>.png`, `.svg` | curves | [`Curves`] |
 pub struct RunFolder {
     path: PathBuf,
-    open: Option<Open>,
-}
-
-/// What is open while the run goes on.
-struct Open {
-    run: RunInfo,
     metrics: MetricsLog,
-    events: EventWriter,
+    events: TensorBoard,
+    curves: Curves,
 }
 
 impl RunFolder {
-    /// The folder of a new run; it is made if needed.
+    /// The folder of a new run, which is created where it is missing.
     ///
     /// # Errors
     /// When the folder holds a run, or cannot be written to.
-    pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
+    pub fn create(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
         let path = path.into();
         if holds_run(&path) {
-            bail!("{} holds a run already; resume it, overwrite it, or name another folder", path.display());
+            return Err(ReportError::HoldsRun { path });
         }
         Self::open(path)
     }
 
-    /// The folder of a new run; the files of a run that it holds are deleted.
+    /// The folder of a new run. If it holds a run, the files of that run are deleted; other files stay.
     ///
     /// # Errors
     /// When a file cannot be deleted, or the folder cannot be written to.
-    pub fn overwrite(path: impl Into<PathBuf>) -> Result<Self> {
+    pub fn overwrite(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
         let folder = Self::open(path.into())?;
-        let context = || format!("cannot delete the run in {}", folder.path.display());
         let files = [LAST, BEST, CONFIG, METRICS_FILE, NON_FINITE].into_iter().map(|name| folder.path.join(name));
-        for file in files.chain(folder.event_files().with_context(context)?) {
-            match std::fs::remove_file(file) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(context),
+        for file in files.chain(TensorBoard::event_files(&folder.path.join(TENSORBOARD))?) {
+            match std::fs::remove_file(&file) {
+                Err(reason) if reason.kind() != std::io::ErrorKind::NotFound => return Err(ReportError::Delete { path: file, reason }),
                 _ => (),
             }
         }
@@ -73,20 +71,26 @@ impl RunFolder {
     ///
     /// # Errors
     /// When the folder has no newest checkpoint, or cannot be written to.
-    pub fn resume(path: impl Into<PathBuf>) -> Result<Self> {
+    pub fn resume(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
         let path = path.into();
-        if !path.join(LAST).exists() {
-            bail!("nothing to resume: {} does not exist", path.join(LAST).display());
+        let checkpoint = path.join(LAST);
+        if !checkpoint.exists() {
+            return Err(ReportError::NothingToResume { checkpoint });
         }
         Self::open(path)
     }
 
-    fn open(path: PathBuf) -> Result<Self> {
-        let context = || format!("cannot write to the folder {}", path.display());
-        std::fs::create_dir_all(&path).with_context(context)?;
+    fn open(path: PathBuf) -> Result<Self, ReportError> {
+        create_folder(&path)?;
         // A folder that cannot be written to is an error now, not after the first hour.
-        tempfile::tempfile_in(&path).with_context(context)?;
-        Ok(Self { path, open: None })
+        tempfile::tempfile_in(&path).map_err(ReportError::write(&path))?;
+        let log = path.join(METRICS_FILE);
+        Ok(Self {
+            metrics: MetricsLog::new(&log),
+            events: TensorBoard::new(path.join(TENSORBOARD)),
+            curves: Curves::new(&path).with_history(log),
+            path,
+        })
     }
 
     /// The folder.
@@ -113,31 +117,13 @@ impl RunFolder {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write_config(&self, text: &str) -> Result<()> {
+    pub fn write_config(&self, text: &str) -> Result<(), ReportError> {
         write_whole(&self.config(), text.as_bytes())
     }
 
-    fn event_files(&self) -> std::io::Result<Vec<PathBuf>> {
-        let entries = match std::fs::read_dir(self.path.join(TENSORBOARD)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
-        let is_event = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(EVENTS));
-        Ok(paths.into_iter().filter(is_event).collect())
-    }
-
-    fn record(&mut self, kind: Kind, iteration: u64, scalars: &Scalars) -> Result<()> {
-        let Some(Open { metrics, events, .. }) = &mut self.open else { return Ok(()) };
-        metrics.record(kind, iteration, scalars)?;
-        let finite = scalars.iter().filter(|(_, value)| value.is_finite());
-        let write = || -> std::io::Result<()> {
-            for (name, value) in finite {
-                events.scalar(&format!("{}/{name}", kind.name()), iteration, *value as f32)?;
-            }
-            events.flush()
-        };
-        write().with_context(|| format!("cannot write TensorBoard events in {}", self.path.display()))
+    /// The observers of the log, the events and the curves. The log comes first, since the curves of a resumed run read it.
+    fn parts(&mut self) -> [&mut dyn Observer; 3] {
+        [&mut self.metrics, &mut self.events, &mut self.curves]
     }
 }
 
@@ -148,24 +134,15 @@ pub fn holds_run(path: &Path) -> bool {
 
 impl Observer for RunFolder {
     fn started(&mut self, run: &RunInfo) -> Result<(), BoxError> {
-        let metrics = MetricsLog::open(&self.path.join(METRICS_FILE), run.first)?;
-        let events = EventWriter::create(self.path.join(TENSORBOARD))
-            .with_context(|| format!("cannot write TensorBoard events in {}", self.path.display()))?;
-        self.open = Some(Open { run: run.clone(), metrics, events });
-        Ok(())
+        self.parts().into_iter().try_for_each(|part| part.started(run))
     }
 
     fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
-        Ok(self.record(Kind::Train, step.iteration, &step.scalars)?)
+        self.parts().into_iter().try_for_each(|part| part.step(step))
     }
 
     fn validated(&mut self, validation: &ValidationReport) -> Result<(), BoxError> {
-        self.record(Kind::Val, validation.iteration, &validation.scalars)?;
-        let metric = validation.scalars.first().map(|(name, _)| name.as_str());
-        if let (Some(open), Some(metric)) = (&self.open, metric) {
-            training_curves(&self.path, &open.run.name, open.run.plotted_losses, metric)?;
-        }
-        Ok(())
+        self.parts().into_iter().try_for_each(|part| part.validated(validation))
     }
 
     fn wants_checkpoints(&self) -> bool {
@@ -181,18 +158,60 @@ impl Observer for RunFolder {
     }
 
     fn incident(&mut self, incident: &Incident) -> Result<(), BoxError> {
-        Ok(write_whole(&self.path.join(NON_FINITE), format!("{:#}\n", incident.to_json()).as_bytes())?)
+        Ok(write_json(&self.path.join(NON_FINITE), &incident.to_json())?)
+    }
+
+    fn finished(&mut self, outcome: Outcome, iteration: u64) -> Result<(), BoxError> {
+        self.parts().into_iter().try_for_each(|part| part.finished(outcome, iteration))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::prelude::Device;
+    use vmamba_train::TrainError;
+
     use super::*;
+    use crate::metrics::read_metrics;
+    use crate::tiny;
+
+    #[test]
+    fn a_run_leaves_checkpoints_log_events_and_curves_and_can_be_resumed() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("run");
+        tiny::run(RunFolder::create(&path).unwrap());
+        for file in [LAST, BEST, METRICS_FILE, "loss.png", "closeness.svg"] {
+            assert!(path.join(file).is_file(), "{file}");
+        }
+        assert!(holds_run(&path) && matches!(RunFolder::create(&path), Err(ReportError::HoldsRun { .. })));
+
+        let folder = RunFolder::resume(&path).unwrap();
+        let last = folder.last();
+        let mut trainer = tiny::builder(0.0).iterations(6).observe(folder).build(&Device::flex()).unwrap();
+        trainer.resume(&last).unwrap();
+        trainer.run().unwrap();
+        let iterations = |kind: &str| -> Vec<u64> {
+            let lines = read_metrics(&path.join(METRICS_FILE)).unwrap();
+            lines.iter().filter(|line| line["kind"] == kind).map(|line| line["iteration"].as_u64().unwrap()).collect()
+        };
+        assert_eq!((iterations("train"), iterations("val")), (vec![1, 2, 3, 4, 5, 6], vec![2, 4, 6]));
+        assert_eq!(TensorBoard::event_files(&path.join(TENSORBOARD)).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_is_written_down() {
+        let root = tempfile::tempdir().unwrap();
+        let mut trainer = tiny::builder(f32::NAN).observe(RunFolder::create(root.path()).unwrap()).build(&Device::flex()).unwrap();
+        assert!(matches!(trainer.run(), Err(TrainError::NonFinite(_))));
+        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(root.path().join(NON_FINITE)).unwrap()).unwrap();
+        assert_eq!((report["iteration"].as_u64(), report["first_in"].as_str()), (Some(1), Some("slope")));
+        assert!(!root.path().join(LAST).exists());
+    }
 
     #[test]
     fn overwriting_deletes_the_files_of_this_run_only_whatever_the_folder_is_called() {
         let root = tempfile::tempdir().unwrap();
-        // As a glob pattern, `run[1]` would be `run1`.
+        // As a glob pattern, `run[1]` would match `run1`.
         for name in ["run[1]", "run1"] {
             let folder = root.path().join(name);
             std::fs::create_dir_all(folder.join(TENSORBOARD)).unwrap();
@@ -201,7 +220,8 @@ mod tests {
             }
         }
         let marked = root.path().join("run[1]");
-        assert!(RunFolder::create(&marked).err().unwrap().to_string().contains("holds a run already"));
+        let error = RunFolder::create(&marked).err().unwrap();
+        assert!(matches!(&error, ReportError::HoldsRun { .. }) && error.to_string().contains("already holds a run"), "{error}");
         RunFolder::overwrite(&marked).unwrap();
         for (file, kept) in [(LAST, false), (CONFIG, false), ("tensorboard/events.out.tfevents.1", false), ("notes.txt", true)] {
             assert_eq!(marked.join(file).exists(), kept, "{file}");

@@ -1,11 +1,11 @@
-//! Tables of the figures of a segmentor.
+//! Tables of the figures of a segmentor, in percent.
 
 use vision_datasets::ade20k::IouReport;
 use vmamba_types::ClassList;
 
 use crate::tables::{Cell, Table};
 
-/// IoU, accuracy and pixels of every class, in percent; classes that do not occur have no value.
+/// IoU, accuracy and number of pixels of every class, and their mean. Classes without pixels have no value.
 pub fn class_table(report: &IouReport, classes: &ClassList) -> Table {
     let mut table = Table::new(["class", "IoU", "Acc", "pixels"]);
     let percent = |value: f64| if value.is_nan() { Cell::Missing } else { Cell::percent(value) };

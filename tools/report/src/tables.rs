@@ -1,25 +1,26 @@
-//! Tables with one content and four faces: aligned text for the terminal, Markdown for documents, rows of JSON and CSV for programs.
+//! Tables in four formats: aligned text for the terminal, Markdown for documents, JSON rows and CSV for programs.
 
-use serde_json::{Map, Value};
 use std::fmt;
 
-/// One cell. Numbers keep their value, so that JSON is exact while text shows the digits asked for.
+use serde_json::{Map, Value};
+
+/// One cell. Numbers keep their value: JSON is exact, text is rounded.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// Words, aligned left.
+    /// Text, aligned left.
     Text(String),
-    /// A whole number, aligned right.
+    /// An integer, aligned right.
     Integer(i64),
-    /// A number shown with the given count of decimals, aligned right; NaN shows as `n/a` and is `null` in JSON.
+    /// A number with this many decimals, aligned right; NaN is `n/a` in text and `null` in JSON.
     Number(f64, usize),
-    /// A number shown with two digits and an exponent, aligned right; NaN as in [`Cell::Number`].
+    /// A number with two digits and an exponent, aligned right; NaN as in [`Cell::Number`].
     Scientific(f64),
-    /// Nothing known: `-` in text, `null` in JSON.
+    /// Unknown: `-` in text, `null` in JSON.
     Missing,
 }
 
 impl Cell {
-    /// A share 0..=1 as a percentage with two decimals; JSON carries the percentage as well. NaN (no such pixel) is `n/a`.
+    /// A share of 1 as a percentage with two decimals, in JSON too. NaN (no pixel) is `n/a`.
     pub fn percent(share: f64) -> Self {
         Self::Number(share * 100.0, 2)
     }
@@ -91,19 +92,19 @@ impl Table {
         Self { columns: columns.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row; missing cells at its end are [`Cell::Missing`], cells beyond the columns are dropped.
+    /// Adds a row. A short row is padded with [`Cell::Missing`]; cells beyond the columns are dropped.
     pub fn push(&mut self, row: impl IntoIterator<Item = Cell>) {
         let mut row: Vec<Cell> = row.into_iter().collect();
         row.resize(self.columns.len(), Cell::Missing);
         self.rows.push(row);
     }
 
-    /// The rows as they were pushed.
+    /// The rows.
     pub fn rows(&self) -> &[Vec<Cell>] {
         &self.rows
     }
 
-    /// Aligned text with a rule under the head; ends with a line break.
+    /// Aligned text with a rule under the header; ends with a line break.
     pub fn text(&self) -> String {
         let widths = self.widths();
         let mut out = self.line(&widths, self.columns.iter().map(String::as_str), "  ", "");
@@ -116,7 +117,7 @@ impl Table {
         out
     }
 
-    /// A Markdown table, padded so that it also reads well as plain text.
+    /// A Markdown table, padded so that it is readable as plain text.
     pub fn markdown(&self) -> String {
         let escape = |text: &str| text.replace('|', "\\|");
         let head: Vec<String> = self.columns.iter().map(|c| escape(c)).collect();
@@ -158,7 +159,7 @@ impl Table {
         std::iter::once(head).chain(rows).map(|line| line + "\n").collect()
     }
 
-    /// A column is aligned right when it holds a number anywhere and no text.
+    /// Whether a column is aligned right: it holds a number and no text.
     fn right(&self, column: usize) -> bool {
         let mut cells = self.rows.iter().map(|row| &row[column]);
         cells.clone().any(|c| matches!(c, Cell::Integer(_) | Cell::Number(..) | Cell::Scientific(_)))
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_quotes_what_would_break_it() {
+    fn csv_quotes_commas_and_quotes() {
         let mut table = Table::new(["a,b", "n"]);
         table.push(["say \"x\"".into(), Cell::Number(0.1, 0)]);
         table.push([Cell::Missing, Cell::Number(f64::NAN, 1)]);
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_full_numbers_and_says_null_for_unknown() {
+    fn json_keeps_full_numbers_and_has_null_for_unknown() {
         let rows = sample().json_rows();
         assert_eq!(rows[0]["IoU"].as_f64(), Some(0.912_34 * 100.0));
         assert!(rows[1]["IoU"].is_null() && rows[1]["pixels"].is_null());

@@ -1,13 +1,13 @@
-//! Scalars for TensorBoard: an event file that `tensorboard --logdir` reads.
+//! Scalars for TensorBoard: event files that `tensorboard --logdir` reads.
 //!
-//! Written by hand, because what is needed is small and stable: the crates for it either generate code with `protoc` at build time (an
-//! extra program that every user would have to install) or have not been maintained for years. An event file is a sequence of records
+//! The format is written by hand because it is small and stable. The crates for it either run `protoc` at build time, which every user would
+//! have to install, or have not been maintained for years. An event file is a sequence of records
 //!
 //! ```text
 //! length u64 | masked crc32c of length u32 | data | masked crc32c of data u32        (all little endian)
 //! ```
 //!
-//! (tensorflow/core/lib/io/record_writer.cc) whose data is a protobuf message `Event`, of which we write these fields
+//! (tensorflow/core/lib/io/record_writer.cc). The data of a record is a protobuf message `Event`; these of its fields are written
 //! (tensorflow/core/util/event.proto, framework/summary.proto):
 //!
 //! ```text
@@ -16,17 +16,79 @@
 //! Value   { string tag = 1; float simple_value = 2; }
 //! ```
 
-use std::fs::{File, create_dir_all};
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use vmamba_train::{BoxError, Observer, RunInfo, Scalars, StepReport, ValidationReport};
+
+use crate::error::ReportError;
+use crate::files::create_folder;
+use crate::metrics::Kind;
+
+/// How the names of event files begin.
+const EVENTS: &str = "events.out.tfevents.";
 
 /// Wire types of protobuf.
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const BYTES: u8 = 2;
 const FIXED32: u8 = 5;
+
+/// Observer that writes the figures of every step and validation as TensorBoard scalars `train/<figure>` and `val/<figure>`. Figures that are
+/// not finite are left out.
+pub struct TensorBoard {
+    folder: PathBuf,
+    events: Option<EventWriter>,
+}
+
+impl TensorBoard {
+    /// Writes into `folder`, which is created when the run starts. A resumed run adds an event file; TensorBoard joins them.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), events: None }
+    }
+
+    /// The event files in `folder`; none where the folder is missing.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn event_files(folder: &Path) -> Result<Vec<PathBuf>, ReportError> {
+        let list = || -> std::io::Result<Vec<PathBuf>> {
+            let entries = match std::fs::read_dir(folder) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+                entries => entries?,
+            };
+            entries.map(|entry| Ok(entry?.path())).collect()
+        };
+        let is_event = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(EVENTS));
+        Ok(list().map_err(ReportError::read(folder))?.into_iter().filter(is_event).collect())
+    }
+
+    fn record(&mut self, kind: Kind, iteration: u64, scalars: &Scalars) -> Result<(), ReportError> {
+        let Some(events) = &mut self.events else { return Ok(()) };
+        for (name, value) in scalars.iter().filter(|(_, value)| value.is_finite()) {
+            events.scalar(&format!("{}/{name}", kind.name()), iteration, *value as f32)?;
+        }
+        events.flush()
+    }
+}
+
+impl Observer for TensorBoard {
+    fn started(&mut self, _run: &RunInfo) -> Result<(), BoxError> {
+        self.events = Some(EventWriter::create(&self.folder)?);
+        Ok(())
+    }
+
+    fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
+        Ok(self.record(Kind::Train, step.iteration, &step.scalars)?)
+    }
+
+    fn validated(&mut self, validation: &ValidationReport) -> Result<(), BoxError> {
+        Ok(self.record(Kind::Val, validation.iteration, &validation.scalars)?)
+    }
+}
 
 /// Appends scalars to one event file.
 pub struct EventWriter {
@@ -35,16 +97,19 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Makes `dir` if needed and a new event file in it. A resumed run writes a further file; TensorBoard joins them.
-    pub fn create(dir: impl AsRef<Path>) -> io::Result<Self> {
+    /// Creates a new event file in `folder`, which is created too where it is missing.
+    ///
+    /// # Errors
+    /// When the folder or the file cannot be written.
+    pub fn create(folder: &Path) -> Result<Self, ReportError> {
         // Two writers of one process within the same second must not share a file.
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let dir = dir.as_ref();
-        create_dir_all(dir)?;
+        create_folder(folder)?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let seconds = now().as_secs();
-        let path = dir.join(format!("events.out.tfevents.{seconds:010}.local.{}.{number}", std::process::id()));
-        let mut writer = Self { out: BufWriter::new(File::create_new(&path)?), path };
+        let path = folder.join(format!("{EVENTS}{seconds:010}.local.{}.{number}", std::process::id()));
+        let file = File::create_new(&path).map_err(ReportError::write(&path))?;
+        let mut writer = Self { out: BufWriter::new(file), path };
         let mut event = wall_time();
         field(&mut event, 3, BYTES);
         bytes(&mut event, b"brain.Event:2");
@@ -58,8 +123,11 @@ impl EventWriter {
         &self.path
     }
 
-    /// Writes `value` of the curve `tag` (`train/loss`; the part before the slash groups the curves) at iteration `step`.
-    pub fn scalar(&mut self, tag: &str, step: u64, value: f32) -> io::Result<()> {
+    /// Writes `value` of the curve `tag` (`train/loss`; TensorBoard groups curves by the part before the slash) at iteration `step`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn scalar(&mut self, tag: &str, step: u64, value: f32) -> Result<(), ReportError> {
         let mut entry = Vec::with_capacity(tag.len() + 8);
         field(&mut entry, 1, BYTES);
         bytes(&mut entry, tag.as_bytes());
@@ -78,17 +146,18 @@ impl EventWriter {
         self.record(&event)
     }
 
-    /// Brings what was written to the disk, so that a running TensorBoard sees it.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+    /// Flushes the buffer, so that a running TensorBoard sees the newest scalars.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn flush(&mut self) -> Result<(), ReportError> {
+        self.out.flush().map_err(ReportError::write(&self.path))
     }
 
-    fn record(&mut self, data: &[u8]) -> io::Result<()> {
+    fn record(&mut self, data: &[u8]) -> Result<(), ReportError> {
         let length = (data.len() as u64).to_le_bytes();
-        self.out.write_all(&length)?;
-        self.out.write_all(&masked_crc(&length).to_le_bytes())?;
-        self.out.write_all(data)?;
-        self.out.write_all(&masked_crc(data).to_le_bytes())
+        let parts: [&[u8]; 4] = [&length, &masked_crc(&length).to_le_bytes(), data, &masked_crc(data).to_le_bytes()];
+        parts.into_iter().try_for_each(|part| self.out.write_all(part)).map_err(ReportError::write(&self.path))
     }
 }
 
@@ -101,7 +170,7 @@ fn now() -> std::time::Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// An event that so far has its first field, the time in seconds.
+/// The beginning of an event: its first field, the time in seconds.
 fn wall_time() -> Vec<u8> {
     let mut event = Vec::with_capacity(64);
     field(&mut event, 1, FIXED64);
@@ -129,8 +198,9 @@ fn bytes(out: &mut Vec<u8>, data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tiny;
 
-    /// The records of an event file; checks both sums of each.
+    /// The records of an event file; checks both checksums of each.
     fn records(mut data: &[u8]) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         while !data.is_empty() {
@@ -161,6 +231,30 @@ mod tests {
         assert!(records[0].ends_with(b"brain.Event:2"));
         let expected = [&[0x10, 0xAC, 0x02, 0x2A, 10, 0x0A, 8, 0x0A, 1, b'a', 0x15][..], &1.5f32.to_le_bytes()].concat();
         assert_eq!(records[1][9..], expected);
+    }
+
+    #[test]
+    fn a_run_writes_the_scalars_of_its_steps_and_validations() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("events");
+        assert!(TensorBoard::event_files(&folder).unwrap().is_empty());
+        tiny::run(TensorBoard::new(&folder));
+        let files = TensorBoard::event_files(&folder).unwrap();
+        let [file] = &files[..] else { panic!("{files:?}") };
+        let count = |tag: &str| {
+            let events = records(&std::fs::read(file).unwrap());
+            events.iter().filter(|event| event.windows(tag.len()).any(|part| part == tag.as_bytes())).count()
+        };
+        assert_eq!((count("train/loss"), count("train/lr"), count("val/closeness")), (4, 4, 2));
+    }
+
+    #[test]
+    fn a_figure_that_is_not_finite_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut board = TensorBoard { folder: dir.path().to_owned(), events: Some(EventWriter::create(dir.path()).unwrap()) };
+        board.record(Kind::Train, 1, &vec![("loss".to_owned(), f64::NAN), ("lr".to_owned(), 0.5)]).unwrap();
+        let [file] = &TensorBoard::event_files(dir.path()).unwrap()[..] else { panic!("one file") };
+        assert_eq!(records(&std::fs::read(file).unwrap()).len(), 2, "the version and one scalar");
     }
 
     #[test]

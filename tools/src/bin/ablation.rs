@@ -8,10 +8,11 @@ use anyhow::Result;
 use clap::Parser;
 use vmamba_cli::measuring_options::MeasuringOptions;
 use vmamba_cli::process;
-use vmamba_cli::study_options::{self, BatchOption, OutOption, PrecisionOption, one_of};
+use vmamba_cli::study_options::{self, BatchOption, OutOption, one_of};
 use vmamba_study::ablation::{AblationConfig, Speed, check_file_names, write};
 use vmamba_study::measure::allocator::CountingAllocator;
 use vmamba_study::published::Ablation;
+use vmamba_train::Precision;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -34,8 +35,9 @@ struct Arguments {
     measure_speed: bool,
     #[command(flatten)]
     batch: BatchOption,
-    #[command(flatten)]
-    precision: PrecisionOption,
+    /// Type of the activations: float32, tf32 or bf16. The CPU is not faster with another type than float32.
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    precision: Precision,
     #[command(flatten)]
     measuring: MeasuringOptions,
     #[command(flatten)]
@@ -64,7 +66,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let (measuring, out) = (&arguments.measuring, &arguments.out.out);
     let mut speed = None;
     if arguments.measure_speed {
-        let (batch, precision, protocol) = (arguments.batch.batch, arguments.precision.precision, measuring.protocol());
+        let (batch, precision, protocol) = (arguments.batch.batch, arguments.precision, measuring.protocol());
         precision.adopt(&measuring.device().open()?)?;
         let request = Speed { batch, precision, device: measuring.device().to_string(), protocol, retry: measuring.retry };
         speed = Some(request.measure(&tables, out, &process::interrupted())?);

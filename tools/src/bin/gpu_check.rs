@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use vmamba_cli::arguments::whole_number;
+use vmamba_cli::options::DeviceOption;
 use vmamba_cli::process;
 use vmamba_cli::study_options::{
-    self, BatchesOption, DeviceOption, MeasureOption, OutOption, PrecisionsOption, PresetsOption, PythonOption, RunsOptions, SidesOption,
-    one_of,
+    self, BatchesOption, MeasureOption, OutOption, PrecisionsOption, PresetsOption, PythonOption, RunsOptions, SidesOption, one_of,
 };
 use vmamba_study::gpu_check::{self, Environment, FixtureSet, Operation, Part, PeerSource, Session, Setup, checked_operations};
 

@@ -6,98 +6,77 @@ use std::sync::Arc;
 
 use anstream::println;
 use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use serde_json::{Value, json};
 use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::transforms::ClassificationPipeline;
-use vmamba::checkpoint::Weights;
 use vmamba_cli::arguments::whole_number;
+use vmamba_cli::options::{ComputeOptions, JsonOption, WeightSet};
 use vmamba_cli::process;
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
 use vmamba_recipes::classification::{
     ClassificationReport, Feed, LoadedClassifier, check_classes, evaluate_classifier, load_classifier, model_config,
 };
-use vmamba_report::console::progress_bar;
-use vmamba_report::console::warn_of_skipped;
-use vmamba_report::files::write_whole;
-use vmamba_train::DeviceChoice;
-use vmamba_train::Precision;
+use vmamba_report::console::{progress_bar, warn_of_skipped};
 
-/// Evaluate an image classifier on a folder of images a class, at any size; optionally tune its last layer for that size.
+/// Evaluate an image classifier on folders of images, one folder a class, at any input size; optionally tune its last layer for that size.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     /// Name of a published model, or a .toml file with the options of one.
     #[arg(long, value_name = "NAME|FILE")]
     model: String,
-    /// Checkpoint, .pth or .safetensors; its head says how many classes there are.
+    /// Checkpoint, .pth or .safetensors; its head gives the number of classes.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     /// Which weights of the checkpoint.
     #[arg(long, value_enum, default_value_t)]
     weights: WeightSet,
-    /// Folder with a folder of images for every class, or with such a folder called val.
+    /// Folder with a folder of images for each class, or with a folder `val` of that kind.
     #[arg(long, value_name = "ROOT")]
     data: PathBuf,
-    /// Text file with a class a line, in the order of the head: the name of its folder, then a readable name.
+    /// Text file with a line for each class, in the order of the head: the name of its folder, then a readable name.
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
-    /// Side of the input in pixels; the shorter side of an image is resized to 256/224 of it, and the middle is cut out.
+    /// Side of the input in pixels. The shorter side of an image is resized to 256/224 of it, then the centre is cropped.
     #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = whole_number)]
     size: usize,
     /// Images of a batch.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole_number)]
     batch_size: usize,
-    /// Threads that read images; as many as processors, at most 8, when left out. Changes no figure.
+    /// Threads that read images [default: number of processors, at most 8]. It does not change the figures.
     #[arg(long, value_name = "N", value_parser = whole_number)]
     workers: Option<usize>,
-    /// cpu, cuda, cuda:N, vulkan or vulkan:N.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: DeviceChoice,
-    /// Type of the activations; without speed gain on the CPU.
-    #[arg(long, value_name = "TYPE", default_value_t)]
-    precision: Precision,
-    /// Write the figures as JSON, with those of every class.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    compute: ComputeOptions,
+    #[command(flatten)]
+    json: JsonOption,
     #[command(flatten)]
     tuning: Tuning,
 }
 
-/// Linear tuning: the last layer trained for this size, on features of the frozen rest.
+/// Linear tuning: trains the last layer for this size on features of the frozen backbone.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Linear tuning")]
 struct Tuning {
     /// Also train the last layer on the images of this folder (or of train in it), and report the best epoch on --data.
     #[arg(long, value_name = "TRAIN_ROOT")]
     linear_tuning: Option<PathBuf>,
-    /// Begin with random weights instead of the trained last layer.
+    /// Start from random weights instead of the trained last layer.
     #[arg(long, requires = "linear_tuning")]
     reinit: bool,
-    /// Times that every training image is seen.
+    /// Epochs of linear tuning.
     #[arg(long, value_name = "N", default_value_t = 30, requires = "linear_tuning", value_parser = whole_number)]
     epochs: usize,
-    /// Training images of a step.
+    /// Batch size of linear tuning.
     #[arg(long, value_name = "N", default_value_t = 4096, requires = "linear_tuning", value_parser = whole_number)]
     tuning_batch: usize,
-    /// Rate of the first step, instead of the published one for the size (0.05 below 512 pixels, 0.2 below 640, else 0.5).
+    /// Initial learning rate [default: the published one for the size: 0.05 below 512 pixels, 0.2 below 640, else 0.5].
     #[arg(long, value_name = "RATE", requires = "linear_tuning")]
     lr: Option<f64>,
-    /// Seed of order and random weights.
+    /// Seed of the order of the images and of random weights.
     #[arg(long, value_name = "N", default_value_t = 0, requires = "linear_tuning")]
     seed: u64,
-}
-
-/// Which weights of a checkpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum WeightSet {
-    /// The trained ones, or, without those, the averaged ones.
-    #[default]
-    Auto,
-    /// The trained ones.
-    Model,
-    /// The exponential moving average.
-    Ema,
 }
 
 fn main() -> ExitCode {
@@ -119,20 +98,14 @@ fn run(arguments: &Arguments) -> Result<()> {
         Some(root) => Some(Arc::new(open(root, "train").context("--linear-tuning")?)),
         None => None,
     };
-    let device = arguments.device.open()?;
-    arguments.precision.adopt(&device).context("--precision")?;
-    let weights = match arguments.weights {
-        WeightSet::Auto => Weights::Auto,
-        WeightSet::Model => Weights::Model,
-        WeightSet::Ema => Weights::Ema,
-    };
-    let classifier = load_classifier(&arguments.checkpoint, &config, weights, &device)?;
+    let device = arguments.compute.open()?;
+    let classifier = load_classifier(&arguments.checkpoint, &config, arguments.weights.into(), &device)?;
     check_classes(&data, classifier.num_classes).context("--data")?;
     if let Some(train) = &train {
         check_classes(train, classifier.num_classes).context("--linear-tuning")?;
         if let Some((own, other)) = train.classes().iter().zip(data.classes()).find(|(own, other)| own.folder != other.folder) {
             bail!(
-                "the classes of {} and {} are not the same: {} and {} have one number",
+                "the classes of {} and {} differ: {} and {} have the same index",
                 train.root().display(),
                 data.root().display(),
                 own.folder,
@@ -145,7 +118,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         pipeline: ClassificationPipeline::new(arguments.size),
         batch_size: arguments.batch_size,
         workers: arguments.workers.unwrap_or(processors.min(8)),
-        precision: arguments.precision,
+        precision: arguments.compute.precision,
         device,
         stop: None,
     };
@@ -164,10 +137,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Some(train) => Some(tune(arguments, &classifier, train, &data, &feed)?),
         None => None,
     };
-    match &arguments.json {
-        Some(path) => write_json(path, arguments, &classifier, &report, tuned.as_ref()),
-        None => Ok(()),
-    }
+    arguments.json.write(|| figures(arguments, &classifier, &report, tuned.as_ref()))
 }
 
 fn tune(
@@ -212,18 +182,12 @@ fn tune(
     Ok(report)
 }
 
-fn write_json(
-    path: &Path,
-    arguments: &Arguments,
-    classifier: &LoadedClassifier,
-    report: &ClassificationReport,
-    tuned: Option<&TuningReport>,
-) -> Result<()> {
-    let pipeline = ClassificationPipeline::new(arguments.size);
-    let document: Value = json!({
+/// The figures as JSON.
+fn figures(arguments: &Arguments, classifier: &LoadedClassifier, report: &ClassificationReport, tuned: Option<&TuningReport>) -> Value {
+    json!({
         "model": arguments.model, "checkpoint": arguments.checkpoint, "weights": classifier.weights, "data": arguments.data,
-        "size": arguments.size, "resized_side": pipeline.resized_side(), "batch_size": arguments.batch_size,
-        "precision": arguments.precision, "device": arguments.device.to_string(), "metrics": report, "linear_tuning": tuned,
-    });
-    write_whole(path, format!("{document:#}\n").as_bytes())
+        "size": arguments.size, "resized_side": ClassificationPipeline::new(arguments.size).resized_side(),
+        "batch_size": arguments.batch_size, "precision": arguments.compute.precision, "device": arguments.compute.device_name(),
+        "metrics": report, "linear_tuning": tuned,
+    })
 }

@@ -4,13 +4,13 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use vmamba_cli::detection::Training;
 use vmamba_cli::process;
 use vmamba_cli::train::{TrainArguments, train};
-use vmamba_recipes::detection::{AnyDetector, Detection};
 
-/// Train a detector with instance masks (Mask R-CNN on VMamba).
+/// Train a detector with instance masks.
 ///
-/// Without --config, a small model is trained on the built-in scenes.
+/// Without --config, a small Mask R-CNN is trained on the built-in scenes.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -20,5 +20,5 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    process::run_tool(|| train::<Detection<AnyDetector>>(&arguments.train).map(|()| true))
+    process::run_tool(|| train::<Training>(&arguments.train).map(|()| true))
 }

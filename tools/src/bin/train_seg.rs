@@ -4,13 +4,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use upernet::UperNet;
-use vmamba::zoo::Backbone;
 use vmamba_cli::process;
+use vmamba_cli::segmentation::Training;
 use vmamba_cli::train::{TrainArguments, train};
-use vmamba_recipes::segmentation::Segmentation;
 
-/// Train a semantic segmentor (UperNet on VMamba).
+/// Train a semantic segmentor (UperNet).
 ///
 /// Without --config, a small model is trained on the built-in scenes.
 #[derive(Parser)]
@@ -22,5 +20,5 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    process::run_tool(|| train::<Segmentation<UperNet<Backbone>>>(&arguments.train).map(|()| true))
+    process::run_tool(|| train::<Training>(&arguments.train).map(|()| true))
 }

@@ -1,4 +1,4 @@
-//! Settings of a run: the table `train` of a configuration file, and what [`TrainerBuilder`](crate::TrainerBuilder) sets.
+//! Settings of a run: the table `train` of a configuration file, and the fields that [`TrainerBuilder`](crate::TrainerBuilder) sets.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ pub struct TrainConfig {
     /// Type of the activations in training; validations compute in float32.
     #[serde(default)]
     pub precision: Precision,
-    /// Seed of the random weights, the order of the images, the augmentation and dropout.
+    /// Seed of random weights, order of the images, augmentation and dropout.
     #[serde(default)]
     pub seed: u64,
     /// Optimiser steps between validations; absent for one validation an epoch.
@@ -57,19 +57,19 @@ pub struct TrainConfig {
     /// `norm_eval`).
     #[serde(default)]
     pub norm_eval: bool,
-    /// What happens when a loss or a gradient is not finite.
+    /// The reaction to a loss or gradient that is not finite.
     #[serde(default)]
     pub non_finite: NonFinite,
 }
 
-/// What happens when a loss or a gradient is not finite. Both choices report the incident to the observers.
+/// The reaction to a loss or gradient that is not finite. Both choices report the incident to the observers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NonFinite {
-    /// The run ends; the newest checkpoint stays as it is.
+    /// The run ends; the newest checkpoint is kept.
     #[default]
     Stop,
-    /// The optimiser step is left out and the run goes on.
+    /// The optimiser step is skipped and the run goes on.
     Skip,
 }
 

@@ -4,7 +4,7 @@
 //! The mean is Burn's all-reduce, which only the CUDA backend has (through NCCL). It is called once on the gradients of a whole step.
 //! `Tensor::set_distributed` is not used, because its backward counts the devices on which a parameter was used: a mask head without an
 //! object in one device's batch would be averaged over the other devices alone, so the replicas would drift apart, and a device that leaves
-//! out its backward because its loss is not finite would let all others wait for ever.
+//! out its backward because its loss is not finite would block all others forever.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -21,8 +21,7 @@ use crate::device::{DeviceChoice, DeviceError};
 use crate::optimizer::Optimizer;
 use crate::panics::{catch_within, panic_message};
 
-/// Takes a vector `[length]` on one device to the mean over all devices. The thread of every device calls it with vectors of the same
-/// lengths in the same order.
+/// Averages a vector `[length]` over all devices. The thread of every device calls it with vectors of equal lengths in the same order.
 type Mean = Arc<dyn Fn(Tensor<1>) -> Tensor<1> + Send + Sync>;
 
 /// The devices of a run, with gradients.
@@ -35,7 +34,7 @@ pub struct DeviceGroup {
 /// The library Burn's all-reduce loads at run time. It does not look for `libnccl.so.2`, the name in packages without headers.
 const NCCL: &str = "NVIDIA's NCCL library by the name libnccl.so (package libnccl-dev, or a link to libnccl.so.2)";
 
-/// Time the devices have to find one another.
+/// Timeout for the first all-reduce between the devices.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl DeviceGroup {
@@ -171,7 +170,7 @@ impl<M: Module> Replica<M> {
         }
         let used = (group.mean)(Tensor::from_floats(flat.used.as_slice(), &self.device.clone().inner()));
         let used = used.into_data().iter::<f32>().map(|share| share > 0.0).collect::<Vec<_>>();
-        // One vector of all gradients, because a collective operation a parameter would be hundreds of small ones.
+        // One collective operation on all gradients is faster than hundreds of small ones.
         let mean = (group.mean)(Tensor::cat(flat.values, 0));
         let mut parts = Unflatten { mean, used: used.into_iter(), begin: 0, gradients: GradientsParams::new() };
         self.model.visit(&mut parts);
@@ -229,8 +228,8 @@ impl ModuleVisitor for Unflatten {
 /// A job for the thread of a device.
 type Job<'a, M> = Box<dyn FnOnce(&mut Replica<M>) + Send + 'a>;
 
-/// The devices beside the first, each with a replica in a thread of its own. The threads live as long as the run because CubeCL gives
-/// every thread a stream with memory of its own.
+/// The devices other than the first, each with a replica in its own thread. The threads live as long as the run because CubeCL gives every
+/// thread its own stream and memory.
 pub struct Others<'a, M>(Vec<Sender<Job<'a, M>>>);
 
 impl<'a, M: Module + 'a> Others<'a, M> {

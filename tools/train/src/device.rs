@@ -31,14 +31,14 @@ pub enum DeviceError {
         /// Its Cargo feature.
         feature: &'static str,
     },
-    /// There is no such device, or its driver is missing.
+    /// The device or its driver is missing.
     #[error("no {name} device: {reason}; it needs {needs}")]
     Missing {
         /// The backend.
         name: &'static str,
-        /// What the backend says.
+        /// The message of the backend.
         reason: String,
-        /// What must be installed.
+        /// The driver and libraries to install.
         needs: &'static str,
     },
     /// The driver computes wrong numbers.
@@ -71,7 +71,7 @@ impl FromStr for DeviceChoice {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, index) = text.split_once(':').map_or((text, None), |(kind, index)| (kind, Some(index)));
-        let index = index.map(|index| index.parse::<usize>().map_err(|_| format!("`{index}` is no device number"))).transpose()?;
+        let index = index.map(|index| index.parse::<usize>().map_err(|_| format!("`{index}` is not a device number"))).transpose()?;
         match (kind, index) {
             ("cpu", None) => Ok(Self::Cpu),
             ("cuda", index) => Ok(Self::Cuda(index.unwrap_or(0))),
@@ -93,10 +93,10 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Opens the device and runs one small operation on it, so that a missing driver is known before anything else happens.
+    /// Opens the device and runs one small operation on it, so that a missing driver is reported before any other work.
     ///
     /// # Errors
-    /// When this program was built without the feature, or the device or its driver is not there.
+    /// When this program was built without the feature, or the device or its driver is missing.
     pub fn open(self) -> Result<Device, DeviceError> {
         match self {
             Self::Cpu => Ok(Device::flex()),
@@ -128,7 +128,7 @@ fn open_vulkan(_index: Option<usize>) -> Result<Device, DeviceError> {
     Err(DeviceError::NotBuilt { name: "Vulkan", feature: "vulkan" })
 }
 
-/// Time a driver has to answer.
+/// Timeout for the answer of a driver.
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -137,7 +137,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 fn probe(name: &'static str, needs: &'static str, open: impl FnOnce() -> Device + Send + 'static) -> Result<Device, DeviceError> {
     let opened = crate::panics::catch_within(PATIENCE, move || {
         let device = open();
-        // Products use shared memory, which some Vulkan drivers get wrong without an error.
+        // Matrix products use shared memory, which some Vulkan drivers compute wrongly without an error.
         let ones = |shape| Tensor::<2>::ones(shape, &device);
         let product = ones([64, 65]).matmul(ones([65, 48]));
         let right = product.into_data().iter::<f32>().all(|value| value == 65.0);

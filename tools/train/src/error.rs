@@ -13,19 +13,19 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Why a run cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A setting is out of range, or has no effect on this model.
+    /// A setting is out of range or has no effect on this model.
     #[error("train.{field}{message}")]
     Config {
         /// The setting, as in a configuration file below `train`.
         field: &'static str,
-        /// What is wrong, with its own separator: ` must be at least 1` or `: no parameter's name contains "stem"`.
+        /// The mistake, beginning with its separator: ` must be at least 1` or `: no parameter's name contains "stem"`.
         message: String,
     },
     /// The data or the validation failed.
     #[error(transparent)]
     Recipe(BoxError),
     /// The iterator of the training batches ended.
-    #[error("the training data ended after iteration {iteration}; a recipe's batches must go on from epoch to epoch")]
+    #[error("the training data ended after iteration {iteration}; the batches of a recipe must not end")]
     DataEnded {
         /// Steps done.
         iteration: u64,
@@ -44,7 +44,7 @@ pub enum TrainError {
     OtherModel {
         /// The checkpoint.
         path: PathBuf,
-        /// What does not fit.
+        /// The keys that do not fit.
         source: LoadError,
     },
     /// The checkpoint to resume from lacks something.
@@ -52,7 +52,7 @@ pub enum TrainError {
     Resume {
         /// The checkpoint.
         path: PathBuf,
-        /// What is missing or damaged.
+        /// The missing or damaged part.
         message: String,
     },
     /// The averaged weights do not fit the model.

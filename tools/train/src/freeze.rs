@@ -49,7 +49,7 @@ impl Search<'_> {
         self.path.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
     }
 
-    /// Records the current parameter if it is to be frozen; returns whether it is.
+    /// Records the current parameter if it is to be frozen, and returns that.
     fn visit(&mut self) -> bool {
         let path = self.place();
         let key = (self.keys)(&path);
@@ -78,7 +78,7 @@ impl ModuleVisitor for Search<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        // Running statistics are visited too, and are no parameters.
+        // Running statistics are visited too, but they are not parameters.
         let trainable = param.is_require_grad();
         if self.visit() && trainable {
             self.parameters += 1;

@@ -1,4 +1,4 @@
-//! Losses and gradients that are not finite, and the first place where they occur.
+//! Losses and gradients that are not finite, and where they originate.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ impl Incident {
 
 /// Whether every value of a tensor is a finite number.
 pub fn is_finite<const D: usize>(values: &Tensor<D>) -> bool {
-    // A NaN or an infinity stays in a sum of magnitudes. A sum of finite magnitudes that overflows is reported too.
+    // NaN and infinity survive in a sum of magnitudes. A sum of finite magnitudes that overflows is reported too.
     values.clone().abs().sum().into_scalar::<f32>().is_finite()
 }
 
@@ -71,7 +71,7 @@ fn find<M: Module>(model: &M, keys: KeyMap, gradients: Option<&GradientsParams>)
 struct Search<'a> {
     walk: Walk,
     keys: KeyMap,
-    /// Searched instead of the weights, if given.
+    /// Searches these gradients instead of the weights.
     gradients: Option<&'a GradientsParams>,
     found: Option<String>,
 }

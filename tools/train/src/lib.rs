@@ -1,5 +1,5 @@
-//! Training of any Burn model: what is trained on what is a [`Recipe`], the loop is a [`Trainer`], and everything that watches a run
-//! (progress bar, log, checkpoints on disk) is an [`Observer`]. The crate prints nothing and writes no file by itself.
+//! Training of any Burn model. A [`Recipe`] gives the batches, the loss and the validation; a [`Trainer`] is the loop; progress bars, logs and
+//! checkpoints on disk are [`Observer`]s. The crate itself prints nothing and writes no file.
 //!
 //! ```text
 //! Recipe (batches, loss, validate) ──┐

@@ -1,4 +1,4 @@
-//! What watches a run: the trainer tells observers what happened, and they print, log, draw and save.
+//! Observers of a run: the trainer reports every event to them, and they print, log, draw and save.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,16 +12,16 @@ use crate::guard::Incident;
 use crate::recipe::Scalars;
 use crate::trainer::Outcome;
 
-/// A run before its first step.
+/// A run, before its first step.
 #[derive(Clone, Debug)]
 pub struct RunInfo {
     /// Name of the run.
     pub name: String,
-    /// Steps done before; 0 for a new run.
+    /// Steps of earlier sessions; 0 for a new run.
     pub first: u64,
     /// How long the run is.
     pub length: Length,
-    /// Images of a step on all devices.
+    /// Images in a step on all devices together.
     pub step_size: u64,
     /// Name of the figure that is maximised.
     pub metric: &'static str,
@@ -29,7 +29,7 @@ pub struct RunInfo {
     pub plotted_losses: &'static [&'static str],
 }
 
-/// A step that was taken or left out.
+/// A step that was taken or skipped.
 #[derive(Clone, Debug)]
 pub struct StepReport {
     /// The step, from 1.
@@ -38,11 +38,11 @@ pub struct StepReport {
     pub iterations: u64,
     /// Losses, learning rate, gradient norm, images per second. Every `log_interval` steps also the seconds of each part of a step.
     pub scalars: Scalars,
-    /// Whether this step is one of those a log without a progress bar shows.
+    /// Whether the step is a multiple of `log_interval` or the last one.
     pub due: bool,
-    /// Estimated time to the end, validations not counted.
+    /// Estimated remaining time, without validations.
     pub left: Duration,
-    /// Why the step was left out, if it was.
+    /// Why the step was skipped, if it was.
     pub skipped: Option<String>,
 }
 
@@ -53,18 +53,18 @@ impl StepReport {
     }
 }
 
-/// A validation.
+/// The figures of a validation.
 #[derive(Clone, Debug)]
 pub struct ValidationReport {
     /// Steps done.
     pub iteration: u64,
-    /// Shares of 1, the one that is maximised first.
+    /// Figures as shares of 1; the first is maximised.
     pub scalars: Scalars,
     /// Whether it is the best so far.
     pub best: bool,
 }
 
-/// Which checkpoint is to be saved.
+/// The kind of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckpointKind {
     /// The newest step, with the optimiser's state, to resume from.
@@ -80,16 +80,16 @@ pub struct Snapshot {
     pub kind: CheckpointKind,
     /// The trained weights.
     pub weights: StateDict,
-    /// The averaged weights of a run that keeps them; validations use them.
+    /// The averaged weights, if the run keeps them; validations use them.
     pub averaged: Option<StateDict>,
-    /// What the recipe says, and the state of the run.
+    /// Metadata of the recipe and the state of the run.
     pub metadata: BTreeMap<String, String>,
     /// The optimiser's state by name; empty in [`CheckpointKind::Best`].
     pub optimizer: BTreeMap<String, Vec<u8>>,
 }
 
 impl Snapshot {
-    /// Writes it to `path`: either the whole file or nothing.
+    /// Writes the checkpoint to `path` atomically.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -98,7 +98,7 @@ impl Snapshot {
     }
 }
 
-/// Watches a run. Every method does nothing by default. An error ends the run.
+/// Observes a run. Every method does nothing by default. An error ends the run.
 pub trait Observer {
     /// Before the first step.
     ///
@@ -124,7 +124,7 @@ pub trait Observer {
         Ok(())
     }
 
-    /// Whether [`Observer::save`] does anything; a snapshot is not made when no observer wants it.
+    /// Whether [`Observer::save`] does anything; the trainer makes snapshots only for observers that want them.
     fn wants_checkpoints(&self) -> bool {
         false
     }
@@ -137,7 +137,7 @@ pub trait Observer {
         Ok(())
     }
 
-    /// When a loss or a gradient is not finite, before the run stops or leaves the step out.
+    /// When a loss or a gradient is not finite, before the run stops or skips the step.
     ///
     /// # Errors
     /// When the observer cannot go on.
@@ -145,7 +145,7 @@ pub trait Observer {
         Ok(())
     }
 
-    /// A message for the person who trains.
+    /// A message for the user.
     fn message(&mut self, _text: &str) {}
 
     /// After the last step, or after the step in which the run was stopped.

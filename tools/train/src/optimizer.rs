@@ -1,4 +1,4 @@
-//! AdamW and SGD with weight decay and learning rate a parameter, clipping by the global norm, and a state that is saved by official key.
+//! AdamW and SGD with per-parameter weight decay and learning rate, clipping by the global norm, and a state that is saved by official key.
 //!
 //! Burn's own optimisers keep their state under random parameter ids. A model that is loaded by key has other ids, so a resumed run could not
 //! be bit-identical.
@@ -89,7 +89,7 @@ pub enum Algorithm {
     },
     /// Gradient descent with momentum; weight decay is added to the gradient.
     Sgd {
-        /// Share of the last step's direction that is kept.
+        /// Factor of the previous step's direction.
         #[serde(default = "momentum")]
         momentum: f64,
     },
@@ -114,7 +114,7 @@ impl Default for Algorithm {
 }
 
 impl Algorithm {
-    /// Its usual name.
+    /// The usual name.
     pub fn name(self) -> &'static str {
         match self {
             Self::AdamW { .. } => "AdamW",
@@ -242,7 +242,7 @@ impl Optimizer {
         model.map(&mut update)
     }
 
-    /// The weight decay of every parameter and, with layer-wise decay, its learning rate, one parameter a line.
+    /// A line for every parameter with its weight decay and, with layer-wise decay, its learning rate.
     pub fn describe<M: Module>(&self, model: &M) -> String {
         let mut lines = String::new();
         for (key, shape) in trainable(model, self.keys) {
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_layers_of_a_backbone_move_more_slowly_where_that_is_asked_for() {
+    fn layer_decay_lowers_the_learning_rate_of_the_first_layers() {
         let device = Device::flex().autodiff();
         let layer_decay = Some(LayerDecay { rate: 0.5, by: LayerGrouping::Stage });
         let config = OptimizerConfig { weight_decay: 0.0, layer_decay, ..config(Algorithm::Sgd { momentum: 0.0 }) };

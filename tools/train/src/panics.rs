@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// Calls in progress whose panics are reported as errors.
+/// Number of calls in progress whose panics become errors.
 static SILENT: AtomicUsize = AtomicUsize::new(0);
 
 /// Suppresses the messages of panics while it lives. The hook is installed once and never swapped, so that calls on several threads cannot
@@ -36,7 +36,8 @@ impl Drop for Silence {
     }
 }
 
-/// Runs `work` and returns the message of a panic as an error. Nothing is printed. The caller drops whatever a panic left half done.
+/// Runs `work` and returns the message of a panic as an error. Nothing is printed. The caller must discard state that a panic left
+/// inconsistent.
 ///
 /// # Errors
 /// The first non-empty line of the panic's message.

@@ -1,4 +1,4 @@
-//! What is trained on what.
+//! The model, data, loss and validation of a training run.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::optimizer::{Groups, ungrouped};
 use crate::parameters::KeyMap;
 use crate::precision::Precision;
 
-/// Named figures of one moment, in order.
+/// Named figures of a step or a validation, in order.
 pub type Scalars = Vec<(String, f64)>;
 
 /// An endless iterator over training batches.
 pub type Batches<'a, B> = Box<dyn Iterator<Item = Result<B, BoxError>> + 'a>;
 
-/// Which batches a run asks for. The same order gives the same batches, whatever the number of worker threads.
+/// The batches that a run requests. They depend on these fields only, not on the number of worker threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchOrder {
     /// Number of the first batch, from 0; a resumed run begins in the middle.
@@ -28,12 +28,12 @@ pub struct BatchOrder {
     pub seed: u64,
 }
 
-/// What a loss is computed with.
+/// Device, seed and precision of a loss.
 #[derive(Clone, Debug)]
 pub struct StepContext {
-    /// Where the model is, with gradients.
+    /// The device of the model, with gradients.
     pub device: Device,
-    /// Seed of everything the loss draws at random.
+    /// Seed of the random numbers in the loss.
     pub seed: u64,
     /// Type of the activations.
     pub precision: Precision,
@@ -64,13 +64,13 @@ pub trait Recipe: Send + Sync {
     /// Loss of a batch.
     fn loss(&self, model: &Self::Model, batch: &Self::Batch, context: &StepContext) -> StepLoss;
 
-    /// Figures on the validation set as shares of 1, the one to maximise first. Empty without a validation set.
+    /// Figures on the validation set as shares of 1; the first is maximised. Empty without a validation set.
     ///
     /// # Errors
     /// When a sample cannot be read or evaluated.
     fn validate(&self, model: &Self::Model, device: &Device) -> Result<Scalars, BoxError>;
 
-    /// From paths of the model's parameters to the keys of its checkpoints.
+    /// Maps the paths of the model's parameters to the keys of its checkpoints.
     fn keys(&self) -> KeyMap;
 
     /// Weight decay and layer of every parameter, by its key. By default weight decay goes by dimension, and all parameters have one learning
@@ -104,7 +104,7 @@ pub trait Recipe: Send + Sync {
         &["loss"]
     }
 
-    /// What a checkpoint says about itself. With the model's configuration and classes in it, the file can be used without others.
+    /// Metadata of a checkpoint. With the configuration and the classes of the model, a checkpoint is usable without other files.
     ///
     /// # Errors
     /// When something cannot be serialised.

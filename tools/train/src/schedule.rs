@@ -1,4 +1,4 @@
-//! Learning rate schedules: one value an iteration, as mmengine composes `LinearLR` with `PolyLR` or `MultiStepLR`.
+//! Learning rate schedules with one value per iteration, as mmengine composes `LinearLR` with `PolyLR` or `MultiStepLR`.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ pub enum Decay {
     },
     /// Multiplication by a factor after given iterations or epochs.
     Steps {
-        /// After how many iterations or epochs it falls.
+        /// Iterations or epochs after which the learning rate falls.
         at: Vec<u64>,
         /// Whether `at` counts iterations or epochs.
         #[serde(default)]
@@ -90,7 +90,7 @@ impl ScheduleConfig {
         Self { decay: Decay::Poly { power, min_lr: 0.0 }, ..Self::constant() }
     }
 
-    /// Begins with a linear warm-up of so many iterations from `factor` times the learning rate.
+    /// Starts with a linear warm-up over `iterations` from `factor` times the learning rate.
     #[must_use]
     pub fn warmup(self, iterations: u64, factor: f64) -> Self {
         Self { warmup_iterations: iterations, warmup_factor: factor, ..self }
@@ -102,7 +102,7 @@ impl ScheduleConfig {
         base * self.factor_of_steps(iteration, epoch) * self.relative(base, iteration, total)
     }
 
-    /// Steps act during the warm-up too, as mmengine multiplies its schedulers.
+    /// The factor of [`Decay::Steps`]. It applies during the warm-up too, because mmengine multiplies its schedulers.
     fn factor_of_steps(&self, iteration: u64, epoch: u64) -> f64 {
         let Decay::Steps { at, unit, factor } = &self.decay else { return 1.0 };
         let length = match unit {
@@ -137,7 +137,7 @@ impl ScheduleConfig {
 mod tests {
     use super::*;
 
-    /// mmengine's recursive definition: every scheduler multiplies or moves the learning rate of the iteration before.
+    /// mmengine's recursive definition: every scheduler changes the learning rate of the previous iteration.
     fn mmengine(base: f64, total: u64, warmup: u64, factor: f64, power: f64, min_lr: f64) -> Vec<f64> {
         let mut lr = base;
         let mut rates = Vec::new();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_and_constant_do_what_they_say() {
+    fn steps_multiply_and_constant_keeps_the_learning_rate() {
         for (unit, epoch) in [(Unit::Iterations, 99), (Unit::Epochs, 5)] {
             let decay = Decay::Steps { at: vec![8, 11], unit, factor: 0.1 };
             let steps = ScheduleConfig { warmup_iterations: 0, warmup_factor: 0.1, decay };

@@ -104,7 +104,7 @@ impl<R: Recipe> Trainer<R> {
         self.best
     }
 
-    /// What is trained on what.
+    /// The recipe.
     pub fn recipe(&self) -> &R {
         &self.recipe
     }

@@ -120,7 +120,7 @@ impl Scan2dGradOps for Flex {
 
         let dprojections = gather_projections(&parts, &routes, &shape);
         let ParameterGrads { dt_weight: dw, dt_bias: db, a: da, d: dd } = grads;
-        // A = -exp(a_logs), so the derivative of A by a_logs is A.
+        // A = -exp(a_logs), so dA / da_logs = A.
         let da_logs = da.iter().zip(inputs.a_logs).map(|(da, log)| -log.exp() * da).collect();
         Scan2dGrads {
             x: tensor(merge(dx, channels, map), x.layout().shape().clone()),

@@ -124,7 +124,7 @@ mod tests {
 
     use super::super::reference;
     use super::*;
-    use crate::testing::{assert_close_values, cpu, gpu, random, values};
+    use crate::testing::{assert_close_values, cpu, gpu, random, random_tensor, values};
 
     /// The scan with chunks of a given length and with groups of channels.
     #[burn::backend::backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
@@ -142,6 +142,21 @@ mod tests {
             groups: usize,
             chunk: usize,
             converts: bool,
+        ) -> FloatTensor<Self>;
+
+        /// The gradient of `x` for the gradient `grad` of the output.
+        #[fusion(dtype = x, shape = { let _ = (grad, projections, dt_weight, dt_bias, a_logs, d, routes, groups); x.clone() })]
+        #[allow(clippy::too_many_arguments)]
+        fn input_gradient(
+            grad: FloatTensor<Self>,
+            x: FloatTensor<Self>,
+            projections: FloatTensor<Self>,
+            dt_weight: FloatTensor<Self>,
+            dt_bias: FloatTensor<Self>,
+            a_logs: FloatTensor<Self>,
+            d: FloatTensor<Self>,
+            routes: Vec<Route>,
+            groups: usize,
         ) -> FloatTensor<Self>;
     }
 
@@ -161,12 +176,49 @@ mod tests {
             let inputs = inputs_2d(x, projections, dt_weight, dt_bias, a_logs, d, routes);
             Inputs { groups, ..inputs }.forward(Some(chunk), converts)
         }
+
+        fn input_gradient(
+            grad: FloatTensor<Self>,
+            x: FloatTensor<Self>,
+            projections: FloatTensor<Self>,
+            dt_weight: FloatTensor<Self>,
+            dt_bias: FloatTensor<Self>,
+            a_logs: FloatTensor<Self>,
+            d: FloatTensor<Self>,
+            routes: Vec<Route>,
+            groups: usize,
+        ) -> FloatTensor<Self> {
+            let inputs = inputs_2d(x, projections, dt_weight, dt_bias, a_logs, d, routes);
+            Inputs { groups, ..inputs }.backward(&Rows::new(grad), |_, _, _, _| {})
+        }
     }
 
     type Arguments = (Tensor<4>, Tensor<4>, Tensor<3>, Tensor<2>, Tensor<2>, Tensor<1>);
 
+    const IMAGES: [usize; 3] = [2, 6, 7];
+
+    /// `(channels, groups, rank, state)`: units of four, two and one channels, without and with groups.
+    const SIZES: [(usize, usize, usize, usize); 5] = [(8, 1, 2, 1), (6, 1, 3, 2), (5, 1, 2, 4), (8, 2, 2, 1), (6, 3, 1, 2)];
+
+    const ROUTES: [&[Route]; 4] =
+        [&Route::CROSS, &[Route::Rows], &[Route::ColumnsReversed, Route::Rows, Route::Columns], &[Route::Rows; 3]];
+
+    fn arguments(device: &Device, (channels, groups, rank, state): (usize, usize, usize, usize), routes: &[Route]) -> Arguments {
+        let ([batch, height, width], count) = (IMAGES, routes.len());
+        let fields = count * groups * (rank + 2 * state);
+        let t = |len: usize, seed: u64| Tensor::<1>::from_floats(random(len, seed).as_slice(), device);
+        (
+            t(batch * height * width * channels, 1).reshape([batch, height, width, channels]),
+            t(batch * height * width * fields, 2).reshape([batch, height, width, fields]),
+            t(count * channels * rank, 3).reshape([count, channels, rank]),
+            t(count * channels, 4).reshape([count, channels]),
+            t(count * channels * state, 5).reshape([count * channels, state]),
+            t(count * channels, 6),
+        )
+    }
+
     /// The reference on each group of channels by itself, with the group's fields of every route.
-    fn expected((x, projections, dt_weight, dt_bias, a_logs, d): Arguments, routes: &[Route], groups: usize) -> Vec<f32> {
+    fn by_group((x, projections, dt_weight, dt_bias, a_logs, d): Arguments, routes: &[Route], groups: usize) -> Tensor<4> {
         let [count, channels, rank] = dt_weight.dims();
         let state = a_logs.dims()[1];
         let (own, fields) = (channels / groups, rank + 2 * state);
@@ -185,31 +237,23 @@ mod tests {
                 routes,
             )
         };
-        values(Tensor::cat((0..groups).map(of_group).collect(), 3))
+        Tensor::cat((0..groups).map(of_group).collect(), 3)
     }
+
+    /// Float32 rounding of two orders of evaluation over 42 steps.
+    const TOLERANCE: f32 = 3e-5;
 
     #[test]
     fn outputs_are_right_for_every_chunk_length_and_number_of_groups() {
         let Some(device) = gpu() else { return };
-        let [batch, height, width] = [2, 6, 7];
-        // Units of four, two and one channels; chunks of one step, chunks that end inside a row or with it, and one chunk.
-        for (channels, groups, rank, state) in [(8, 1, 2, 1), (6, 1, 3, 2), (5, 1, 2, 4), (8, 2, 2, 1), (6, 3, 1, 2)] {
-            for routes in [&Route::CROSS[..], &[Route::Rows], &[Route::ColumnsReversed, Route::Rows, Route::Columns], &[Route::Rows; 3]] {
-                let count = routes.len();
-                let fields = count * groups * (rank + 2 * state);
-                let inputs = |device: &Device| -> Arguments {
-                    let t = |len: usize, seed: u64| Tensor::<1>::from_floats(random(len, seed).as_slice(), device);
-                    let x: Tensor<4> = t(batch * height * width * channels, 1).reshape([batch, height, width, channels]);
-                    let projections: Tensor<4> = t(batch * height * width * fields, 2).reshape([batch, height, width, fields]);
-                    let dt_weight: Tensor<3> = t(count * channels * rank, 3).reshape([count, channels, rank]);
-                    let dt_bias: Tensor<2> = t(count * channels, 4).reshape([count, channels]);
-                    let a_logs: Tensor<2> = t(count * channels * state, 5).reshape([count * channels, state]);
-                    (x, projections, dt_weight, dt_bias, a_logs, t(count * channels, 6))
-                };
-                let expected = expected(inputs(&cpu()), routes, groups);
+        for sizes in SIZES {
+            for routes in ROUTES {
+                let groups = sizes.1;
+                let expected = values(by_group(arguments(&cpu(), sizes, routes), routes, groups));
+                // Chunks of one step, chunks that end inside a row or with it, and one chunk.
                 for chunk in [1, 5, 7, 16, 41, 1000] {
                     for converts in [false, true] {
-                        let (x, projections, dt_weight, dt_bias, a_logs, d) = inputs(&device);
+                        let (x, projections, dt_weight, dt_bias, a_logs, d) = arguments(&device, sizes, routes);
                         let y = <Dispatch as SplitScanOps>::split_scan(
                             x.into_dispatch(),
                             projections.into_dispatch(),
@@ -222,13 +266,42 @@ mod tests {
                             chunk,
                             converts,
                         );
-                        let what = format!(
-                            "{channels} channels in {groups} groups, state {state}, {routes:?}, chunks of {chunk}, converts {converts}"
-                        );
-                        // Float32 rounding of two orders of evaluation over 42 steps.
-                        assert_close_values(&what, &values(Tensor::<4>::from_dispatch(y)), &expected, 3e-5);
+                        let what = format!("channels, groups, rank, state {sizes:?}, {routes:?}, chunks of {chunk}, converts {converts}");
+                        assert_close_values(&what, &values(Tensor::<4>::from_dispatch(y)), &expected, TOLERANCE);
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_are_right_for_every_number_of_routes_and_groups() {
+        let Some(device) = gpu() else { return };
+        for sizes in SIZES {
+            for routes in ROUTES {
+                let groups = sizes.1;
+                let ([batch, height, width], channels) = (IMAGES, sizes.0);
+                let grad = |device: &Device| random_tensor([batch, height, width, channels], 7, device);
+                let tracked = cpu().autodiff();
+                let (x, projections, dt_weight, dt_bias, a_logs, d) = arguments(&tracked, sizes, routes);
+                let x = x.detach().require_grad();
+                let y = by_group((x.clone(), projections, dt_weight, dt_bias, a_logs, d), routes, groups);
+                let gradients = (y * grad(&tracked)).sum().backward();
+                let expected = values(x.grad(&gradients).expect("the loss depends on the input"));
+                let (x, projections, dt_weight, dt_bias, a_logs, d) = arguments(&device, sizes, routes);
+                let dx = <Dispatch as SplitScanOps>::input_gradient(
+                    grad(&device).into_dispatch(),
+                    x.into_dispatch(),
+                    projections.into_dispatch(),
+                    dt_weight.into_dispatch(),
+                    dt_bias.into_dispatch(),
+                    a_logs.into_dispatch(),
+                    d.into_dispatch(),
+                    routes.to_vec(),
+                    groups,
+                );
+                let what = format!("channels, groups, rank, state {sizes:?}, {routes:?}");
+                assert_close_values(&what, &values(Tensor::<4>::from_dispatch(dx)), &expected, TOLERANCE);
             }
         }
     }

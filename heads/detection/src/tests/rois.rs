@@ -1,7 +1,6 @@
 //! Sampled RoIs and the targets of their masks.
 
-use vision_datasets::mask::{InstanceMask, Rle};
-use vision_datasets::sample::Instance;
+use vmamba_types::{Instance, InstanceMask, Rle};
 
 use crate::detector::ImageTruth;
 use crate::mask_target::{MaskBatch, mask_target};

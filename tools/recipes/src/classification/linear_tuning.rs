@@ -1,10 +1,10 @@
-//! Linear tuning: the last layer of a frozen classifier trained anew for another image size, by the protocol of VMamba's resolution study
+//! Linear tuning: trains the last layer of a frozen classifier for another image size, with the protocol of VMamba's resolution study
 //! (`analyze/clseval.py`).
 //!
-//! The pooled features of all images are computed once, training images through the transform of the test, without augmentation. Then one
-//! linear layer, begun at the trained head, is trained on them: cross entropy, SGD with momentum 0.9 and no weight decay, batches of 4096
-//! without the rest of an epoch, 30 epochs, the rate falling to 0 along a cosine with every step. As published, the best epoch *on the
-//! validation images* is reported, which is a little kinder than a held-out set would be; the last is reported beside it.
+//! The pooled features of all images are computed once, with the test transforms and without augmentation. One linear layer, initialised with
+//! the trained head, is trained on them: cross entropy, SGD with momentum 0.9 and no weight decay, 30 epochs of batches of 4096 (the
+//! incomplete last batch is dropped), a learning rate that falls to 0 along a cosine. As published, the report gives the best epoch *on the
+//! validation images*, which is slightly optimistic; it also gives the last epoch.
 
 use std::sync::Arc;
 
@@ -23,28 +23,28 @@ use super::{Feed, Skipped, for_each_batch};
 /// Momentum of the protocol.
 const MOMENTUM: f64 = 0.9;
 
-/// Deviation of weights that begin anew.
+/// Standard deviation of random initial weights.
 const REINIT_DEVIATION: f64 = 0.01;
 
-/// Rows of features that are classified at a time.
+/// Rows of features in a batch of the validation.
 const CHUNK: usize = 4096;
 
 /// How a head is trained.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TuningConfig {
-    /// Times that every image is seen.
+    /// Passes over the training images.
     pub epochs: usize,
-    /// Images of a step; all, when there are fewer.
+    /// Images in a step; all of them where there are fewer.
     pub batch_size: usize,
-    /// Rate of the first step.
+    /// Initial learning rate.
     pub lr: f64,
-    /// Begins with random weights instead of the trained head.
+    /// Starts from random weights instead of the trained head.
     pub reinit: bool,
-    /// Of the order of the images and of random weights.
+    /// Seed of the order of the images and of random weights.
     pub seed: u64,
 }
 
-/// The protocol's rate for images of `size` pixels; of sizes that it does not have, that of the next smaller one.
+/// The published initial learning rate for images of `size` pixels; for other sizes, that of the next smaller published size.
 pub fn published_lr(size: usize) -> f64 {
     match size {
         ..512 => 0.05,
@@ -58,18 +58,18 @@ pub fn published_lr(size: usize) -> f64 {
 pub struct FeatureTable {
     /// `[images, features]`, float32.
     pub features: Tensor<2>,
-    /// Class of every row.
+    /// The class of every row.
     pub labels: Vec<usize>,
     /// Images that could not be read.
     pub skipped: Vec<Skipped>,
 }
 
-/// What an epoch came to; accuracies on the validation images, shares from 0 to 1.
+/// The figures of an epoch. Accuracies are shares of 1 on the validation images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct TuningEpoch {
-    /// From 1; 0 is the head before training.
+    /// The epoch, from 1; 0 is the head before training.
     pub epoch: usize,
-    /// Mean cross entropy of the epoch's steps; none before training.
+    /// Mean cross entropy over the steps of the epoch; none before training.
     pub loss: Option<f64>,
     /// Top-1 accuracy.
     pub top1: f64,
@@ -77,32 +77,32 @@ pub struct TuningEpoch {
     pub top5: f64,
 }
 
-/// What tuning came to.
+/// The figures of linear tuning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TuningReport {
     /// How the head was trained.
     pub config: TuningConfig,
-    /// Images it was trained on.
+    /// Number of training images.
     pub train_images: usize,
     /// Training images that could not be read.
     pub train_skipped: Vec<Skipped>,
-    /// Images a step.
+    /// Images in a step.
     pub batch_size: usize,
-    /// The head it began with.
+    /// The head before training.
     pub before: TuningEpoch,
-    /// The first of the epochs with the highest top-1 accuracy.
+    /// The epoch with the highest top-1 accuracy; ties rank the earlier epoch first.
     pub best: TuningEpoch,
     /// The last epoch.
     pub last: TuningEpoch,
-    /// All of them.
+    /// All epochs.
     pub epochs: Vec<TuningEpoch>,
 }
 
-/// Computes the pooled features of all readable images; they stay in memory, 4 bytes a number. `progress` is called with
-/// the number of images done since its last call.
+/// Computes the pooled features of all readable images and keeps them in memory as float32. `progress` is called with the number of images
+/// since its last call.
 ///
 /// # Errors
-/// When features are no numbers, or not one image can be read.
+/// When a feature is NaN or infinite, or no image can be read.
 pub fn extract_features(model: &Classifier, data: &Arc<ImageFolder>, feed: &Feed, progress: &dyn Fn(u64)) -> Result<FeatureTable> {
     let (mut values, mut labels, mut width) = (Vec::new(), Vec::new(), 0);
     let skipped = for_each_batch(data, feed, progress, |images, batch| {
@@ -111,7 +111,7 @@ pub fn extract_features(model: &Classifier, data: &Arc<ImageFolder>, feed: &Feed
         let begin = values.len();
         values.extend(features.into_data().iter::<f32>());
         if let Some(at) = values.iter().skip(begin).position(|value| !value.is_finite()) {
-            bail!("the features of {} are no numbers", batch.name(data, at / width.max(1)));
+            bail!("the features of {} are not finite", batch.name(data, at / width.max(1)));
         }
         labels.extend(&batch.labels);
         Ok(())
@@ -120,11 +120,11 @@ pub fn extract_features(model: &Classifier, data: &Arc<ImageFolder>, feed: &Feed
     Ok(FeatureTable { features, labels, skipped })
 }
 
-/// Trains the last layer of `model` on the features `train`; `each` sees every epoch, with its accuracy on `val`. The same configuration
-/// gives the same steps.
+/// Trains the last layer of `model` on the features `train`. `each` is called after every epoch with its accuracy on `val`. Training is
+/// deterministic.
 ///
 /// # Errors
-/// When there is nothing to train for, or the loss is no number.
+/// When the settings give no step, or the loss is NaN or infinite.
 pub fn tune_head(
     model: &Classifier,
     train: FeatureTable,
@@ -154,7 +154,7 @@ pub fn tune_head(
         }
         let loss = f64::from(loss.into_scalar::<f32>()) / steps as f64;
         if !loss.is_finite() {
-            bail!("the loss of epoch {} is no number; lower the rate of {}", epoch + 1, config.lr);
+            bail!("the loss of epoch {} is not finite; lower the learning rate of {}", epoch + 1, config.lr);
         }
         let figures = layer.evaluate(val, epoch + 1, Some(loss))?;
         each(&figures);
@@ -164,11 +164,11 @@ pub fn tune_head(
         Some(best) if best.top1 >= epoch.top1 => Some(best),
         _ => Some(epoch),
     });
-    let (Some(best), Some(last)) = (best, epochs.last().copied()) else { bail!("linear tuning took no epoch") };
+    let (Some(best), Some(last)) = (best, epochs.last().copied()) else { bail!("linear tuning ran no epoch") };
     Ok(TuningReport { config: config.clone(), train_images: images, train_skipped: train.skipped, batch_size, before, best, last, epochs })
 }
 
-/// The layer that is trained, with the momentum of its parameters. Its gradient is written out: one layer needs no graph.
+/// The trained layer and the momentum of its parameters. The gradient of one linear layer is computed explicitly, without autodiff.
 struct Layer {
     num_classes: usize,
     /// `[num_classes, features]`
@@ -195,7 +195,7 @@ impl Layer {
         vision_ops::matmul(features, self.weight[0].clone().transpose()) + self.bias[0].clone()
     }
 
-    /// A step on some rows; returns their mean cross entropy.
+    /// Takes a step on a batch of rows; returns its mean cross entropy.
     fn step(&mut self, table: &FeatureTable, rows: &[usize], lr: f64, device: &Device) -> Tensor<1> {
         let integers = |values: Vec<i64>| Tensor::<1, Int>::from_data(TensorData::new(values, [rows.len()]), device);
         let labels = rows.iter().map(|row| table.labels.get(*row).map_or(0, |label| *label as i64)).collect();
@@ -214,14 +214,14 @@ impl Layer {
         for (chunk, labels) in table.labels.chunks(CHUNK).enumerate() {
             let rows = chunk * CHUNK..chunk * CHUNK + labels.len();
             let logits: Vec<f32> = self.logits(table.features.clone().slice(rows)).into_data().iter::<f32>().collect();
-            counts.add(&logits, labels).map_err(|_| anyhow!("the logits after epoch {epoch} are no numbers"))?;
+            counts.add(&logits, labels).map_err(|_| anyhow!("the logits after epoch {epoch} are not finite"))?;
         }
         let [top1, top5] = counts.accuracy();
         Ok(TuningEpoch { epoch, loss, top1, top5 })
     }
 }
 
-/// PyTorch's SGD with momentum, whose rate does not enter the momentum.
+/// SGD with momentum as in PyTorch: the learning rate does not enter the momentum.
 fn update([value, momentum]: &mut [Tensor<2>; 2], gradient: Tensor<2>, lr: f64) {
     *momentum = momentum.clone() * MOMENTUM + gradient;
     *value = value.clone() - momentum.clone() * lr;

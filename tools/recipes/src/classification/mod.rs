@@ -1,4 +1,4 @@
-//! Classifiers: loading one, and its accuracy on a folder of images a class.
+//! Classifiers from checkpoints, and their accuracy on folders of images, one folder for each class.
 //!
 //! ```text
 //! ImageFolder ── Prefetch (ClassificationPipeline) ── batches ─┬─ Classifier::forward ──> ClassificationReport
@@ -29,24 +29,24 @@ pub use report::{ClassAccuracy, ClassificationReport, Skipped};
 
 use vmamba_train::Precision;
 
-/// How images reach a classifier.
+/// How images are read and batched, and where the classifier runs.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    /// What an image goes through.
+    /// Transforms of an image.
     pub pipeline: ClassificationPipeline,
-    /// Images of a batch.
+    /// Images in a batch.
     pub batch_size: usize,
     /// Threads that read images.
     pub workers: usize,
     /// Type of the activations.
     pub precision: Precision,
-    /// Where the classifier is.
+    /// The device of the classifier.
     pub device: Device,
-    /// Ends the work with [`Interrupted`] when it is set.
+    /// Ends the evaluation with [`Interrupted`] when it is set.
     pub stop: Option<Arc<AtomicBool>>,
 }
 
-/// Somebody wants the work to end before it is done.
+/// The evaluation was stopped by [`Feed::stop`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("interrupted")]
 pub struct Interrupted;
@@ -57,15 +57,15 @@ pub struct LoadedClassifier {
     pub model: Classifier,
     /// Its classes.
     pub num_classes: usize,
-    /// The set of weights that was read; empty for a file of one.
+    /// Name of the weight set that was read; empty for a bare state dict.
     pub weights: String,
 }
 
-/// The configuration that `--model` means: a published model by its name, or a TOML file with the options of one (the table
-/// `model.backbone` of training configurations), whose name ends with `.toml`.
+/// The backbone that `--model` names: a published model, or a TOML file (its name ends with `.toml`) with the options of one, as in the table
+/// `model.backbone` of training configurations.
 ///
 /// # Errors
-/// When there is no such model or file, or its options are wrong.
+/// When there is no such model or file, or an option is invalid.
 pub fn model_config(model: &str) -> Result<BackboneConfig> {
     if Path::new(model).extension().is_none_or(|ending| ending != "toml") {
         return Ok(BackboneConfig::named(model)?);
@@ -74,26 +74,26 @@ pub fn model_config(model: &str) -> Result<BackboneConfig> {
     toml::from_str(&text).map_err(|error| anyhow::anyhow!("{model}: {}", error.message()))
 }
 
-/// Loads a classifier of the model `config` strictly; the file's head says how many classes it has.
+/// Loads a classifier strictly. The head in the file gives the number of classes.
 ///
 /// # Errors
-/// When the file is no checkpoint, has no head, or is of another model.
+/// When the file is not a checkpoint, has no head, or belongs to another model.
 pub fn load_classifier(path: &Path, config: &BackboneConfig, weights: Weights, device: &Device) -> Result<LoadedClassifier> {
     let checkpoint = Checkpoint::read(path)?;
     let state = config.official_state(checkpoint.state_dict(weights)?);
     let weights = checkpoint.weight_set(weights).unwrap_or_default().to_owned();
     let Some(num_classes) = config.num_classes(&state) else {
-        bail!("{} is no classifier of this model: it has no {}", path.display(), config.head_key());
+        bail!("{} is not a classifier of this model: it has no {}", path.display(), config.head_key());
     };
     let model = config.try_init_classifier(num_classes, device).context("--model")?;
     let (model, _) = load_into(model, &vmamba::zoo::key, &state, &config.load_options()).with_context(|| path.display().to_string())?;
     Ok(LoadedClassifier { model: model.valid(), num_classes, weights })
 }
 
-/// Checks that a data set has as many classes as a model.
+/// Checks that a data set and a model have the same number of classes.
 ///
 /// # Errors
-/// When not, with both numbers.
+/// When the numbers differ; names both.
 pub fn check_classes(data: &ImageFolder, num_classes: usize) -> Result<()> {
     let found = data.classes().len();
     if found != num_classes {
@@ -105,12 +105,12 @@ pub fn check_classes(data: &ImageFolder, num_classes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Top-1 and top-5 accuracy of a classifier without gradients on a data set of the same number of classes. The same figures come out
-/// whatever the number of workers. Images that cannot be read are skipped and named; they count neither as right nor as wrong.
-/// `progress` is called with the number of images done since its last call.
+/// Top-1 and top-5 accuracy of a classifier without gradients on a data set with the same number of classes. The figures do not depend on the
+/// number of workers. Images that cannot be read are skipped and reported; they count neither as right nor as wrong. `progress` is called
+/// with the number of images since its last call.
 ///
 /// # Errors
-/// When not one image can be read, or logits are no numbers.
+/// When no image can be read, or a logit is NaN or infinite.
 pub fn evaluate_classifier(
     model: &Classifier,
     data: &Arc<ImageFolder>,
@@ -121,29 +121,29 @@ pub fn evaluate_classifier(
     let mut counts = Counts::new(data.classes().len());
     let skipped = for_each_batch(data, feed, progress, |images, batch| {
         let logits: Vec<f32> = model.forward(images).into_data().iter::<f32>().collect();
-        counts.add(&logits, &batch.labels).map_err(|place| anyhow::anyhow!("the logits of {} are no numbers", batch.name(data, place)))
+        counts.add(&logits, &batch.labels).map_err(|place| anyhow::anyhow!("the logits of {} are not finite", batch.name(data, place)))
     })?;
     Ok(counts.report(data.classes(), skipped, begin.elapsed().as_secs_f64()))
 }
 
-/// What is known of the images of a batch, which are in the order of the data set.
+/// The images of a batch, in the order of the data set.
 #[derive(Default)]
 struct ImageBatch {
     /// Their classes.
     labels: Vec<usize>,
-    /// Their numbers in the data set.
+    /// Their indices in the data set.
     indices: Vec<usize>,
 }
 
 impl ImageBatch {
-    /// The file of an image of the batch.
+    /// The file of an image, by its position in the batch.
     fn name(&self, data: &ImageFolder, place: usize) -> String {
         let image = self.indices.get(place).and_then(|index| data.image(*index));
         image.map_or_else(|| "an image".to_owned(), |(path, _)| path.display().to_string())
     }
 }
 
-/// Gives all readable images of a data set in batches `[batch, 3, size, size]`, as the network takes them, and returns the others.
+/// Calls a function with all readable images of a data set in normalised batches `[batch, 3, size, size]`; returns the unreadable ones.
 fn for_each_batch(
     data: &Arc<ImageFolder>,
     feed: &Feed,

@@ -1,53 +1,53 @@
-//! Counting right answers.
+//! Top-1 and top-5 accuracy.
 
 use serde::Serialize;
 use vision_datasets::imagenet::ImageClass;
 
-/// The figures of a classifier on a data set; accuracies are shares from 0 to 1.
+/// The figures of a classifier on a data set. Accuracies are shares of 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassificationReport {
-    /// Share of the images whose class has the highest logit.
+    /// Top-1 accuracy.
     pub top1: f64,
-    /// Share of the images whose class is among the five highest logits.
+    /// Top-5 accuracy.
     pub top5: f64,
-    /// Mean of the classes' top-1 accuracies, over classes with images.
+    /// Top-1 accuracy averaged over the classes that have images.
     pub mean_class_top1: f64,
-    /// Images that were classified.
+    /// Number of classified images.
     pub images: usize,
-    /// Images a second, reading included.
+    /// Images per second, including reading.
     pub images_per_second: f64,
     /// Images that could not be read.
     pub skipped: Vec<Skipped>,
-    /// By class.
+    /// The accuracy of every class.
     pub classes: Vec<ClassAccuracy>,
 }
 
 /// An image that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
-    /// File and reason.
+    /// The file and why it cannot be read.
     pub reason: String,
 }
 
-/// Accuracy on the images of a class; none for a class without images.
+/// Accuracy on the images of a class; `None` for a class without images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassAccuracy {
     /// Name of the class's folder.
     pub folder: String,
-    /// Name for people.
+    /// Readable name.
     pub name: String,
-    /// Images that were classified.
+    /// Number of classified images.
     pub images: usize,
-    /// Share with the highest logit.
+    /// Top-1 accuracy.
     pub top1: Option<f64>,
-    /// Share among the five highest.
+    /// Top-5 accuracy.
     pub top5: Option<f64>,
 }
 
-/// Right answers of every class.
+/// Correct predictions of every class.
 #[derive(Clone, Debug)]
 pub(super) struct Counts {
-    /// Images, of them right at first, and among the first five.
+    /// Number of images, of top-1 hits and of top-5 hits.
     classes: Vec<[usize; 3]>,
 }
 
@@ -56,10 +56,10 @@ impl Counts {
         Self { classes: vec![[0; 3]; num_classes] }
     }
 
-    /// Counts a batch of logits `[labels.len(), num_classes]`. Of equal logits the lower class is the higher.
+    /// Counts a batch of logits `[labels.len(), num_classes]`. Ties rank the lower class index first.
     ///
     /// # Errors
-    /// The place in the batch of the first image whose logits are not finite; nothing from there on was counted.
+    /// The position in the batch of the first image whose logits are not finite; it and the images after it are not counted.
     pub(super) fn add(&mut self, logits: &[f32], labels: &[usize]) -> Result<(), usize> {
         for (place, (row, label)) in logits.chunks_exact(self.classes.len().max(1)).zip(labels).enumerate() {
             if row.iter().any(|logit| !logit.is_finite()) {
@@ -109,7 +109,7 @@ impl Counts {
 }
 
 impl ClassificationReport {
-    /// The figures of the field in one line, in percent.
+    /// Top-1, top-5 and mean class accuracy in one line, in percent.
     pub fn summary(&self) -> String {
         let [top1, top5, mean] = [self.top1, self.top5, self.mean_class_top1].map(|share| share * 100.0);
         format!("top-1 {top1:.3}  top-5 {top5:.3}  mean of classes {mean:.3}")

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use vmamba::checkpoint::{Checkpoint, LoadReport};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::{Backbone, BackboneConfig};
+use vmamba_cascade::{CascadeMaskRcnn, CascadeMaskRcnnConfig};
 use vmamba_detection::{Choose, DetectionLoss, Detector, ImageInfo, ImageTruth};
 use vmamba_types::Detection;
 
@@ -20,6 +21,8 @@ use crate::run_config::Section;
 pub enum DetectionModelConfig {
     /// Mask R-CNN.
     MaskRcnn(MaskRcnnModel),
+    /// Cascade Mask R-CNN.
+    CascadeMaskRcnn(CascadeMaskRcnnModel),
 }
 
 /// Any built-in detector.
@@ -27,6 +30,8 @@ pub enum DetectionModelConfig {
 pub enum AnyDetector {
     /// Mask R-CNN.
     MaskRcnn(MaskRcnn<Backbone>),
+    /// Cascade Mask R-CNN.
+    CascadeMaskRcnn(CascadeMaskRcnn<Backbone>),
 }
 
 /// Mask R-CNN.
@@ -47,14 +52,33 @@ impl MaskRcnnModel {
     }
 }
 
+/// Cascade Mask R-CNN.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CascadeMaskRcnnModel {
+    /// The backbone: `preset = "vmamba_tiny_s1l8"` and any option that differs from the preset.
+    pub backbone: BackboneConfig,
+    /// Neck, RPN and the stages of the RoI head.
+    #[serde(default)]
+    pub heads: vmamba_cascade::HeadsConfig,
+}
+
+impl CascadeMaskRcnnModel {
+    /// The configuration of the whole model.
+    pub fn for_classes(&self, num_classes: usize) -> CascadeMaskRcnnConfig {
+        CascadeMaskRcnnConfig { backbone: self.backbone.clone(), num_classes, heads: self.heads.clone() }
+    }
+}
+
 impl DetectionModelConfig {
     /// The values of `kind`.
-    const KINDS: [&'static str; 1] = ["mask_rcnn"];
+    const KINDS: [&'static str; 2] = ["mask_rcnn", "cascade_mask_rcnn"];
 
     /// The value of `kind`.
     fn kind(&self) -> &'static str {
         match self {
             Self::MaskRcnn(_) => "mask_rcnn",
+            Self::CascadeMaskRcnn(_) => "cascade_mask_rcnn",
         }
     }
 
@@ -62,6 +86,7 @@ impl DetectionModelConfig {
     pub fn backbone(&self) -> &BackboneConfig {
         match self {
             Self::MaskRcnn(model) => &model.backbone,
+            Self::CascadeMaskRcnn(model) => &model.backbone,
         }
     }
 
@@ -69,6 +94,7 @@ impl DetectionModelConfig {
     pub fn complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
         match self {
             Self::MaskRcnn(model) => model.for_classes(num_classes).complexity(image),
+            Self::CascadeMaskRcnn(model) => model.for_classes(num_classes).complexity(image),
         }
     }
 
@@ -79,6 +105,7 @@ impl DetectionModelConfig {
     pub fn try_init(&self, num_classes: usize, device: &Device) -> Result<AnyDetector> {
         match self {
             Self::MaskRcnn(model) => Ok(AnyDetector::MaskRcnn(model.for_classes(num_classes).try_init(device)?)),
+            Self::CascadeMaskRcnn(model) => Ok(AnyDetector::CascadeMaskRcnn(model.for_classes(num_classes).try_init(device)?)),
         }
     }
 
@@ -92,6 +119,10 @@ impl DetectionModelConfig {
                 let (model, report) = model.for_classes(num_classes).init_from(path, device)?;
                 Ok((AnyDetector::MaskRcnn(model), report))
             }
+            Self::CascadeMaskRcnn(model) => {
+                let (model, report) = model.for_classes(num_classes).init_from(path, device)?;
+                Ok((AnyDetector::CascadeMaskRcnn(model), report))
+            }
         }
     }
 
@@ -102,6 +133,9 @@ impl DetectionModelConfig {
     pub fn load(&self, num_classes: usize, checkpoint: &Checkpoint, device: &Device) -> Result<AnyDetector> {
         match self {
             Self::MaskRcnn(model) => Ok(AnyDetector::MaskRcnn(model.for_classes(num_classes).load_checkpoint(checkpoint, device)?.0)),
+            Self::CascadeMaskRcnn(model) => {
+                Ok(AnyDetector::CascadeMaskRcnn(model.for_classes(num_classes).load_checkpoint(checkpoint, device)?.0))
+            }
         }
     }
 
@@ -112,6 +146,7 @@ impl DetectionModelConfig {
     pub fn num_classes(&self, checkpoint: &Checkpoint) -> Result<Option<usize>> {
         match self {
             Self::MaskRcnn(_) => Ok(mask_rcnn::num_classes(checkpoint)?),
+            Self::CascadeMaskRcnn(_) => Ok(vmamba_cascade::num_classes(checkpoint)?),
         }
     }
 }
@@ -122,10 +157,17 @@ impl From<MaskRcnnConfig> for DetectionModelConfig {
     }
 }
 
+impl From<CascadeMaskRcnnConfig> for DetectionModelConfig {
+    fn from(config: CascadeMaskRcnnConfig) -> Self {
+        Self::CascadeMaskRcnn(CascadeMaskRcnnModel { backbone: config.backbone, heads: config.heads })
+    }
+}
+
 impl Section for DetectionModelConfig {
     fn validate(&self) -> Result<(), String> {
         match self {
             Self::MaskRcnn(model) => model.for_classes(1).validate().map_err(|error| error.to_string()),
+            Self::CascadeMaskRcnn(model) => model.for_classes(1).validate().map_err(|error| error.to_string()),
         }
     }
 }
@@ -137,6 +179,7 @@ impl TryFrom<Map<String, Value>> for DetectionModelConfig {
         let kind = table.remove("kind").unwrap_or_else(|| json!("mask_rcnn"));
         match kind.as_str() {
             Some("mask_rcnn") => Ok(Self::MaskRcnn(at_path(table)?)),
+            Some("cascade_mask_rcnn") => Ok(Self::CascadeMaskRcnn(at_path(table)?)),
             _ => Err(format!("unknown variant `{}`, expected one of `{}`", kind.to_string().trim_matches('"'), Self::KINDS.join("`, `"))),
         }
     }
@@ -146,6 +189,7 @@ impl From<DetectionModelConfig> for Map<String, Value> {
     fn from(config: DetectionModelConfig) -> Self {
         let fields = match &config {
             DetectionModelConfig::MaskRcnn(model) => serde_json::to_value(model),
+            DetectionModelConfig::CascadeMaskRcnn(model) => serde_json::to_value(model),
         };
         let mut table = Self::from_iter([("kind".to_owned(), json!(config.kind()))]);
         // A struct with named fields serialises to an object.
@@ -160,30 +204,35 @@ impl Detector for AnyDetector {
     fn size_divisor(&self) -> usize {
         match self {
             Self::MaskRcnn(model) => model.size_divisor(),
+            Self::CascadeMaskRcnn(model) => model.size_divisor(),
         }
     }
 
     fn loss(&self, images: Tensor<4>, truth: &[ImageTruth], choose: &mut dyn Choose) -> DetectionLoss {
         match self {
             Self::MaskRcnn(model) => model.loss(images, truth, choose),
+            Self::CascadeMaskRcnn(model) => model.loss(images, truth, choose),
         }
     }
 
     fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
         match self {
             Self::MaskRcnn(model) => model.predict(images, infos),
+            Self::CascadeMaskRcnn(model) => model.predict(images, infos),
         }
     }
 
     fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {
         match self {
             Self::MaskRcnn(model) => model.observe(images, observe),
+            Self::CascadeMaskRcnn(model) => model.observe(images, observe),
         }
     }
 
     fn official_key(path: &str) -> String {
         match path.split_once('.') {
             Some(("MaskRcnn", path)) => MaskRcnn::<Backbone>::official_key(path),
+            Some(("CascadeMaskRcnn", path)) => CascadeMaskRcnn::<Backbone>::official_key(path),
             _ => path.to_owned(),
         }
     }
@@ -191,7 +240,7 @@ impl Detector for AnyDetector {
 
 /// Whether keys of a checkpoint are a detector's.
 pub fn is_checkpoint<K: AsRef<str>>(keys: impl IntoIterator<Item = K> + Clone) -> bool {
-    mask_rcnn::is_checkpoint(keys)
+    mask_rcnn::is_checkpoint(keys.clone()) || vmamba_cascade::is_checkpoint(keys)
 }
 
 /// The names of the classes of an official checkpoint, which has only their number: COCO's, if there are 80.

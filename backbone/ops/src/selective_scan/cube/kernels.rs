@@ -2,10 +2,10 @@
 //!
 //! A sequence is split into chunks, so that one image keeps many units busy:
 //!
-//! 1. [`chunk_states`] runs the recurrence over every chunk from a zero state. It stores the state after the chunk and the sum of the step
+//! 1. `chunk_states` runs the recurrence over every chunk from a zero state. It stores the state after the chunk and the sum of the step
 //!    sizes; an earlier state decays over the chunk by `exp(A sum)`.
-//! 2. [`carry`] turns these into the state before every chunk.
-//! 3. [`outputs`] runs the recurrence again, now from the true state. `gradients.rs` has the backward pass.
+//! 2. `carry` turns these into the state before every chunk.
+//! 3. `outputs` runs the recurrence again, now from the true state. `gradients.rs` has the backward pass.
 //!
 //! Maps are `[image, pixel, channel]`; a unit processes a vector of `V` channels. The projections of a pixel are read as vectors of `P`
 //! values, and their fields are `[route, group, field]`. Arithmetic and states are float32 whatever the type of the maps.

@@ -411,7 +411,7 @@ struct Boundaries {
 ///
 /// # Panics
 /// When the channels do not divide into the groups, a pixel of the projections does not have `fields` fields for every route and group, or
-/// there are more routes than bits in the mask of [`kernels::carry`].
+/// there are more routes than bits in the mask of `kernels::carry`.
 fn check(channels: usize, groups: usize, routes: usize, fields: usize, width: usize) {
     assert!(groups > 0 && channels.is_multiple_of(groups), "selective_scan: {channels} channels do not divide into {groups} groups");
     assert!(

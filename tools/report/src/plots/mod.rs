@@ -1,14 +1,19 @@
-//! Curves as PNG and SVG: loss over iterations, mIoU over evaluations, several runs in one plot.
+//! Line plots as PNG and SVG: loss over iterations, mIoU over validations, several runs in one plot.
 //!
-//! The font travels with the program (DejaVu Sans), so plots look the same on a server without fonts.
+//! The font (DejaVu Sans) is built into the program, so plots look the same on a server without fonts.
 
-use crate::files::{write_picture, write_whole};
-use anyhow::{Context, Result, anyhow, bail};
+mod axis;
+
+use std::path::Path;
+use std::sync::OnceLock;
+
 use plotters::backend::{BitMapBackend, SVGBackend};
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
-use std::path::Path;
-use std::sync::OnceLock;
+
+use self::axis::Axis;
+use crate::error::ReportError;
+use crate::files::{write_picture, write_whole};
 
 /// Size of a plot in pixels.
 const SIZE: (u32, u32) = (1000, 600);
@@ -16,13 +21,13 @@ const SIZE: (u32, u32) = (1000, 600);
 /// Pixels around a plot.
 const MARGIN: u32 = 16;
 
-/// Width and height in pixels of what the axes enclose, at most.
+/// Maximum width and height of the area between the axes, in pixels.
 const PLOT: [f64; 2] = [870.0, 488.0];
 
-/// Pixels from one line of the legend to the next.
+/// Distance of the lines of the legend in pixels.
 const LEGEND_ROW: u32 = 21;
 
-/// Colours that stay apart for colour-blind readers (Okabe and Ito, 2008), without yellow, which vanishes on white.
+/// Colours that colour-blind readers can distinguish (Okabe and Ito, 2008), without yellow, which is invisible on white.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -36,9 +41,9 @@ const COLOURS: [RGBColor; 7] = [
 /// One curve.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// Shown in the legend.
+    /// Name in the legend.
     pub name: String,
-    /// `(x, y)` in order of x; points that are not finite are left out.
+    /// Points `(x, y)` in ascending order of x; points that are not finite are skipped.
     pub points: Vec<(f64, f64)>,
     /// How the curve is drawn.
     pub style: SeriesStyle,
@@ -49,9 +54,9 @@ pub struct Series {
 pub enum SeriesStyle {
     /// A line.
     Line,
-    /// A line with a dot at every point: for few points, such as evaluations.
+    /// A line with a dot at every point, for few points such as validations.
     Dots,
-    /// The points as a pale line and over it their running mean with this weight of the past, `0.0..1.0` (see [`smooth`]).
+    /// A pale line, and over it the running mean with this weight of the past, `0.0..1.0` (see [`smooth`]).
     Smoothed(f64),
 }
 
@@ -61,19 +66,19 @@ impl Series {
         Self { name: name.into(), points, style: SeriesStyle::Line }
     }
 
-    /// A curve of few points, each marked by a dot.
+    /// A curve with a dot at every point.
     pub fn dots(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
         Self { name: name.into(), points, style: SeriesStyle::Dots }
     }
 
-    /// A noisy curve: pale points, and their running mean as a strong line.
+    /// A noisy curve: a pale line, and its running mean as a strong one.
     pub fn smoothed(name: impl Into<String>, points: Vec<(f64, f64)>, weight: f64) -> Self {
         Self { name: name.into(), points, style: SeriesStyle::Smoothed(weight) }
     }
 }
 
-/// Exponential running mean of the y values, started without bias towards zero (the correction of Adam): the mean of the points so far,
-/// each `weight` times as important as the next. A weight of 0 gives the points back.
+/// Exponential running mean of the y values with Adam's bias correction: each point counts `weight` times as much as the next one. A weight
+/// of 0 returns the points.
 pub fn smooth(points: &[(f64, f64)], weight: f64) -> Vec<(f64, f64)> {
     let weight = weight.clamp(0.0, 0.9999);
     let (mut sum, mut total) = (0.0, 0.0);
@@ -87,24 +92,33 @@ pub fn smooth(points: &[(f64, f64)], weight: f64) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Draws the curves into `png` and `svg` (either may be left out).
+/// Draws curves into `png` and `svg`, either of which may be none.
 ///
 /// # Errors
-/// When no series has a finite point (an empty plot would look like a result), and when a file cannot be written.
-pub fn line_plot(png: Option<&Path>, svg: Option<&Path>, title: &str, x_label: &str, y_label: &str, series: &[Series]) -> Result<()> {
+/// When no series has a finite point, because an empty plot would look like a result, or when a file cannot be written.
+pub fn line_plot(
+    png: Option<&Path>,
+    svg: Option<&Path>,
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    series: &[Series],
+) -> Result<(), ReportError> {
     let finite: Vec<Series> = series
         .iter()
         .map(|s| Series { points: s.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect(), ..s.clone() })
         .collect();
     if finite.iter().all(|series| series.points.is_empty()) {
-        bail!("nothing to plot for \"{title}\": {} series, none with a finite point", series.len());
+        return Err(ReportError::EmptyPlot { title: title.to_owned(), series: series.len() });
     }
-    prepare_font()?;
     let plot = Plot { title, x_label, y_label, series: &finite };
+    if !register_fonts() {
+        return Err(plot.failed("the built-in font is damaged"));
+    }
     if let Some(path) = png {
         let mut pixels = vec![255u8; (SIZE.0 * SIZE.1 * 3) as usize];
         plot.draw(BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area())?;
-        let image = image::RgbImage::from_raw(SIZE.0, SIZE.1, pixels).context("the pixel buffer has the size of the plot")?;
+        let image = image::RgbImage::from_raw(SIZE.0, SIZE.1, pixels).ok_or_else(|| plot.failed("its buffer has another size"))?;
         write_picture(path, &image.into())?;
     }
     if let Some(path) = svg {
@@ -115,14 +129,13 @@ pub fn line_plot(png: Option<&Path>, svg: Option<&Path>, title: &str, x_label: &
     Ok(())
 }
 
-/// Registers the font once a process, under the name that also fits a browser's idea of the SVG.
-fn prepare_font() -> Result<()> {
+/// Registers the built-in font once per process, under a name that browsers know too; returns whether that succeeded.
+fn register_fonts() -> bool {
     static DONE: OnceLock<bool> = OnceLock::new();
-    let done = DONE.get_or_init(|| {
+    *DONE.get_or_init(|| {
         register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular()).is_ok()
             && register_font("sans-serif", FontStyle::Bold, dejavu::sans::bold()).is_ok()
-    });
-    if *done { Ok(()) } else { Err(anyhow!("the built-in font is damaged")) }
+    })
 }
 
 struct Plot<'a> {
@@ -133,9 +146,12 @@ struct Plot<'a> {
 }
 
 impl Plot<'_> {
-    fn draw<B: DrawingBackend>(&self, area: DrawingArea<B, plotters::coord::Shift>) -> Result<()> {
-        // The error type of a backend is not `Send + Sync`; its text is enough.
-        self.draw_inner(&area).map_err(|error| anyhow!("cannot draw \"{}\": {error}", self.title))
+    fn failed(&self, reason: impl ToString) -> ReportError {
+        ReportError::Drawing { title: self.title.to_owned(), reason: reason.to_string() }
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: DrawingArea<B, plotters::coord::Shift>) -> Result<(), ReportError> {
+        self.draw_inner(&area).map_err(|error| self.failed(error))
     }
 
     fn draw_inner<B: DrawingBackend>(
@@ -145,7 +161,7 @@ impl Plot<'_> {
         let x = Axis::around(self.series.iter().flat_map(|s| s.points.iter().map(|p| p.0)), 0.0);
         let y = Axis::around(self.series.iter().flat_map(|s| s.points.iter().map(|p| p.1)), 0.04);
         area.fill(&WHITE)?;
-        // A legend that would lie over a curve in every corner goes to the right of the plot.
+        // If the legend would cover a curve in every corner, it goes to the right of the plot.
         let corner = self.free_corner(&x, &y);
         let outside = self.series.len() > 1 && corner.is_none();
         let right = if outside { MARGIN + self.legend_size()[0] } else { 36 };
@@ -170,7 +186,7 @@ impl Plot<'_> {
             .light_line_style(WHITE)
             .axis_style(RGBColor(90, 90, 90))
             .draw()?;
-        // A series without points keeps its colour, so that figures of the same series have the same colours.
+        // A series without points keeps its colour, so that the colours of a series agree between plots.
         let coloured = self.series.iter().zip(COLOURS.iter().cycle());
         for (series, &colour) in coloured.filter(|(series, _)| !series.points.is_empty()) {
             let strong = colour.stroke_width(2);
@@ -185,7 +201,7 @@ impl Plot<'_> {
                     chart.draw_series(LineSeries::new(smooth(&series.points, weight), strong))?
                 }
             };
-            // A single point has no line to be seen.
+            // A line through a single point is invisible.
             let drawn = drawn.label(series.name.as_str());
             drawn.legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 22, y)], colour.stroke_width(3)));
             if let [point] = series.points[..] {
@@ -224,14 +240,14 @@ impl Plot<'_> {
         Ok(())
     }
 
-    /// Width and height of the legend in pixels, rather more than less: the names are measured by their number of letters.
+    /// Width and height of the legend in pixels, estimated from above by the number of letters.
     fn legend_size(&self) -> [u32; 2] {
         let named = || self.series.iter().filter(|series| !series.points.is_empty());
         let longest = named().map(|series| series.name.chars().count()).max().unwrap_or(0);
         [60 + 10 * longest as u32, 16 + LEGEND_ROW * named().count() as u32]
     }
 
-    /// A corner in which a legend covers no curve.
+    /// A corner where the legend covers no curve.
     fn free_corner(&self, x: &Axis, y: &Axis) -> Option<SeriesLabelPosition> {
         let corners = [
             (SeriesLabelPosition::UpperRight, true, true),
@@ -254,55 +270,13 @@ impl Plot<'_> {
     }
 }
 
-/// Places on the line between two.
+/// Points on the line between two points.
 fn along((x0, y0): (f64, f64), (x1, y1): (f64, f64)) -> impl Iterator<Item = (f64, f64)> {
     const STEPS: usize = 24;
     (1..STEPS).map(move |step| {
         let share = step as f64 / STEPS as f64;
         (x0 + share * (x1 - x0), y0 + share * (y1 - y0))
     })
-}
-
-/// Range of an axis and the digits its labels need.
-struct Axis {
-    low: f64,
-    high: f64,
-}
-
-impl Axis {
-    /// The range of the values, widened by `margin` of its length; a single value gets room on both sides.
-    fn around(values: impl Iterator<Item = f64>, margin: f64) -> Self {
-        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-        let length = high - low;
-        if length <= high.abs().max(low.abs()) * 1e-12 {
-            let room = if high == 0.0 { 1.0 } else { high.abs() * 0.1 };
-            return Self { low: low - room, high: high + room };
-        }
-        Self { low: low - margin * length, high: high + margin * length }
-    }
-
-    fn share(&self, value: f64) -> f64 {
-        (value - self.low) / (self.high - self.low)
-    }
-
-    /// A tick label: as many decimals as the step between ticks needs, `120k` for large round numbers, `1e-5` for tiny ones.
-    fn label(&self, value: f64) -> String {
-        let step = (self.high - self.low) / 10.0;
-        let largest = self.high.abs().max(self.low.abs());
-        if value.abs() < step * 1e-6 {
-            return "0".to_owned();
-        }
-        if largest < 1e-3 {
-            return format!("{value:.1e}");
-        }
-        if largest >= 10_000.0 && step >= 100.0 {
-            let thousands = value / 1000.0;
-            let decimals = if step >= 1000.0 { 0 } else { 1 };
-            return format!("{thousands:.decimals$}k");
-        }
-        let decimals = (-step.log10()).ceil().max(0.0) as usize;
-        format!("{value:.decimals$}")
-    }
 }
 
 #[cfg(test)]
@@ -335,7 +309,7 @@ mod tests {
         }
     }
 
-    /// A falling and a rising curve leave the corners above and below their crossing free or not, by how far they reach.
+    /// Crossing curves reach into all corners, so the legend goes to the right of the plot.
     #[test]
     fn a_legend_covers_no_curve() {
         let series = |names: [&str; 2], points: [Vec<(f64, f64)>; 2]| -> Vec<Series> {
@@ -373,14 +347,5 @@ mod tests {
         assert!(smooth(&flat, 0.95).iter().all(|p| (p.1 - 3.0).abs() < 1e-12));
         let noisy = [(0.0, 1.0), (1.0, 5.0), (2.0, 3.0)];
         assert_eq!(smooth(&noisy, 0.0), noisy);
-    }
-
-    #[test]
-    fn labels_have_the_digits_that_tell_ticks_apart() {
-        let axis = Axis { low: 0.0, high: 160_000.0 };
-        assert_eq!(axis.label(40_000.0), "40k");
-        assert_eq!(Axis { low: 0.2, high: 0.8 }.label(0.35), "0.35");
-        assert_eq!(Axis { low: 0.0, high: 6e-5 }.label(2e-5), "2.0e-5");
-        assert_eq!(Axis { low: 0.0, high: 300.0 }.label(100.0), "100");
     }
 }

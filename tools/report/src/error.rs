@@ -1,0 +1,114 @@
+//! Why a report cannot be written or read.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a report cannot be written or read. Every variant about a file names it; the message holds the reason.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A file or a folder cannot be written.
+    #[error("cannot write {}: {reason}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// The error of the operating system.
+        reason: io::Error,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}: {reason}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        reason: io::Error,
+    },
+    /// A file of an earlier run cannot be deleted.
+    #[error("cannot delete {}: {reason}", path.display())]
+    Delete {
+        /// The file or folder.
+        path: PathBuf,
+        /// The error of the operating system.
+        reason: io::Error,
+    },
+    /// A picture cannot be encoded, for instance because the extension of its path names no picture format.
+    #[error("cannot encode the picture {}: {reason}", path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// The error of the encoder.
+        reason: image::ImageError,
+    },
+    /// A line of a log is not JSON. The last line is exempt, because a crash may have truncated it.
+    #[error("{}: line {line} is damaged: {reason}", path.display())]
+    DamagedLine {
+        /// The log.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The error of the parser.
+        reason: serde_json::Error,
+    },
+    /// The folder of a new run holds a run.
+    #[error("{} already holds a run; resume it, overwrite it, or name another folder", path.display())]
+    HoldsRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder to resume from has no checkpoint.
+    #[error("nothing to resume: {} does not exist", checkpoint.display())]
+    NothingToResume {
+        /// The missing checkpoint.
+        checkpoint: PathBuf,
+    },
+    /// A plot has no finite point; an empty plot would look like a result.
+    #[error("nothing to plot for \"{title}\": {series} series, none with a finite point")]
+    EmptyPlot {
+        /// The title of the plot.
+        title: String,
+        /// The number of its series.
+        series: usize,
+    },
+    /// The plotting library failed.
+    #[error("cannot draw \"{title}\": {reason}")]
+    Drawing {
+        /// The title of the plot.
+        title: String,
+        /// The error of the plotting library.
+        reason: String,
+    },
+    /// The number of values differs from the product of the sides of their shape.
+    #[error("{values} values do not fill the shape {shape:?}")]
+    Shape {
+        /// The number of values.
+        values: usize,
+        /// The expected shape; `[height, width]` for images.
+        shape: Vec<usize>,
+    },
+    /// No panel of a heat map figure has a finite value.
+    #[error("no heat map of the figure has a finite value")]
+    EmptyFigure,
+    /// A heat map figure has a different number of labels than rows or columns.
+    #[error("{labels} labels for {count} {axis}")]
+    Labels {
+        /// The number of labels.
+        labels: usize,
+        /// The number of rows or columns.
+        count: usize,
+        /// `"rows"` or `"columns"`.
+        axis: &'static str,
+    },
+}
+
+impl ReportError {
+    /// For `map_err`: writing `path` failed.
+    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |reason| Self::Write { path, reason }
+    }
+
+    /// For `map_err`: reading `path` failed.
+    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |reason| Self::Read { path, reason }
+    }
+}

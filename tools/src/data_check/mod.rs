@@ -1,0 +1,39 @@
+//! The check of a data set before training: label maps in the ADE20K layout, COCO annotations, or the built-in scenes.
+
+mod label_maps;
+mod objects;
+mod options;
+mod report;
+mod sheet;
+
+use std::io::Write;
+
+use anstream::eprintln;
+use anyhow::{Context, Result};
+use vmamba_report::pictures;
+
+pub use options::DataCheckOptions;
+
+/// Checks a data set, prints the report, and writes the files that the options name. Returns whether the data set passes.
+///
+/// # Errors
+/// When the data set cannot be read at all, or a file cannot be written.
+pub fn run(options: &DataCheckOptions) -> Result<bool> {
+    let checked = match (&options.coco, &options.images) {
+        (Some(annotations), Some(images)) => objects::check(annotations, images, options)?,
+        _ => label_maps::check(options)?,
+    };
+    // A closed pipe, as behind `head`, is no reason to stop.
+    match std::io::stdout().write_all(checked.text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("cannot print the report"),
+        _ => (),
+    }
+    options.json.write(|| checked.report)?;
+    if let Some(path) = &options.sheet {
+        match &checked.sheet {
+            Some(sheet) => pictures::save(path, sheet)?,
+            None => eprintln!("no contact sheet: there is no readable image"),
+        }
+    }
+    Ok(checked.passes)
+}

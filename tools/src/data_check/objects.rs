@@ -1,0 +1,121 @@
+//! The check of COCO annotations.
+
+use std::path::Path;
+
+use anstream::eprintln;
+use anyhow::Result;
+use image::RgbImage;
+use vision_datasets::check::{Finding, FindingKind, ObjectCheckOptions, ObjectReport, Severity, check_coco};
+use vision_datasets::coco::{CocoDataset, CocoOptions};
+use vision_datasets::sample::DetectionDataset;
+use vision_datasets::transforms::fit_size;
+use vmamba_detection::AnchorConfig;
+use vmamba_report::tables::{Cell, Table};
+use vmamba_report::{objects, pictures};
+
+use super::options::DataCheckOptions;
+use super::report::{Checked, MOST_CLASSES, finding_text, verdict};
+use crate::present::spread;
+
+/// Checks COCO annotations and their images.
+///
+/// # Errors
+/// When the annotations cannot be read.
+pub(super) fn check(file: &Path, images: &Path, options: &DataCheckOptions) -> Result<Checked> {
+    let mut report = check_coco(file, images, &ObjectCheckOptions { num_classes: options.num_classes })?;
+    let coverage = anchor_coverage(&report, options);
+    if let Some([matched, _]) = coverage.filter(|[matched, _]| *matched < ENOUGH_COVERED) {
+        let missed = ((1.0 - matched) * report.boxes.len() as f64).round() as usize;
+        report.add(Finding {
+            severity: Severity::Warning,
+            kind: FindingKind::AnchorsMissObjects,
+            split: None,
+            count: missed,
+            message: format!("{missed} of {} objects have no anchor with an IoU of 0.5", report.boxes.len()),
+            remedy: "train at a larger scale, or with other anchor scales (heads.anchors.scales)".to_owned(),
+            examples: Vec::new(),
+        });
+    }
+    let sheet = options.sheet.as_ref().and_then(|_| object_sheet(file, images, options.sheet_images));
+    let text = report_text(file, &report, coverage, options);
+    Ok(Checked { text, report: serde_json::to_value(&report)?, sheet, passes: report.passes(options.strict) })
+}
+
+/// Below this share of objects that overlap an anchor by an IoU of 0.5, the report warns.
+const ENOUGH_COVERED: f64 = 0.95;
+
+/// Shares of the objects whose best anchor has an IoU of at least 0.5 and 0.7 after the resize of training; none without objects.
+fn anchor_coverage(report: &ObjectReport, options: &DataCheckOptions) -> Option<[f64; 2]> {
+    let [long, short] = options.scale[..] else { return None };
+    let anchors = AnchorConfig { scales: options.anchor_scales.clone(), ..AnchorConfig::default() }.init(&[4, 8, 16, 32, 64]);
+    let best: Vec<f32> = report
+        .boxes
+        .iter()
+        .map(|(bbox, size)| {
+            let [height, width] = fit_size(*size, [long, short]);
+            let (sx, sy) = (width as f64 / size[1].max(1) as f64, height as f64 / size[0].max(1) as f64);
+            anchors.best_iou([bbox[0] * sx, bbox[1] * sy, bbox[2] * sx, bbox[3] * sy].map(|side| side as f32))
+        })
+        .collect();
+    let share = |limit: f32| best.iter().filter(|iou| **iou >= limit).count() as f64 / best.len() as f64;
+    (!best.is_empty()).then(|| [share(0.5), share(0.7)])
+}
+
+/// The report as text.
+fn report_text(file: &Path, report: &ObjectReport, coverage: Option<[f64; 2]>, options: &DataCheckOptions) -> String {
+    let mut text = format!(
+        "{}\n{} images, {} annotations, {} categories\n\n",
+        file.display(),
+        report.images,
+        report.annotations,
+        report.categories.len()
+    );
+    let [small, medium, large] = report.sizes;
+    let all = (small + medium + large).max(1) as f64;
+    let mut table = Table::new(["objects", "number", "%"]);
+    for (name, count) in [("small (< 32x32)", small), ("medium", medium), ("large (>= 96x96)", large)] {
+        table.push([name.into(), count.into(), Cell::percent(count as f64 / all)]);
+    }
+    let [fewest, median, most] = report.per_image;
+    text += &format!("{table}objects of an image: {fewest} to {most}, median {median}\n");
+    if let Some([half, most]) = coverage {
+        text += &format!(
+            "anchors (scales {:?} at {:?} pixels): {:.1} % of the objects have one with an IoU of 0.5, {:.1} % with 0.7\n",
+            options.anchor_scales,
+            options.scale,
+            half * 100.0,
+            most * 100.0
+        );
+    }
+    text += "\n";
+    let mut table = Table::new(["id", "category", "annotations", "images"]);
+    let mut categories: Vec<_> = report.categories.iter().collect();
+    let cut = categories.len() > MOST_CLASSES && !options.all_classes;
+    if cut {
+        categories.sort_by_key(|category| std::cmp::Reverse(category.annotations));
+        categories.truncate(MOST_CLASSES);
+    }
+    for category in categories {
+        table.push([Cell::Integer(category.id), category.name.as_str().into(), category.annotations.into(), category.images.into()]);
+    }
+    text += &format!("{table}\n");
+    if cut {
+        text += &format!("the {MOST_CLASSES} most frequent of {} categories; --all-classes shows all of them\n\n", report.categories.len());
+    }
+    text.extend(report.findings.iter().map(finding_text));
+    text + &verdict(report.passes(options.strict), [Severity::Error, Severity::Warning].map(|s| report.count(s)))
+}
+
+/// Images with their boxes and masks; none when the annotations cannot be opened for training.
+fn object_sheet(file: &Path, images: &Path, count: usize) -> Option<RgbImage> {
+    const COLUMNS: usize = 3;
+    const CELL: u32 = 420;
+    let data = CocoDataset::open(file, images, &CocoOptions::default()).map_err(|error| eprintln!("no contact sheet: {error}")).ok()?;
+    let cells: Vec<(String, RgbImage)> = spread(count, data.len())
+        .filter_map(|index| {
+            let sample = data.get(index).ok()?;
+            Some((sample.name, pictures::fit(&objects::overlay_truth(&sample.image, &sample.instances, data.classes()), CELL)))
+        })
+        .collect();
+    (!cells.is_empty()).then(|| pictures::contact_sheet(&cells, COLUMNS, CELL))
+}

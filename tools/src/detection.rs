@@ -1,0 +1,233 @@
+//! What the programs do with detectors: results of a training run, evaluation, photos.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use burn::prelude::Device;
+use clap::Args;
+use image::RgbImage;
+use serde_json::{Map, Value, json};
+use vision_datasets::coco::{EvalReport, IouType, write_results};
+use vision_datasets::sample::DetectionDataset;
+use vmamba_recipes::detection::config::{CocoSource, DetectionSource};
+use vmamba_recipes::detection::{
+    AnyDetector, Detection, DetectionConfig, DetectionEvaluation, LoadedDetector, Predictor, Reports, load_detector,
+};
+use vmamba_report::curves::precision_recall;
+use vmamba_report::detection::{STATISTICS, category_rows, category_table, statistics_table, summary};
+use vmamba_report::files::write_json;
+use vmamba_report::tables::Table;
+use vmamba_report::{objects, pictures};
+use vmamba_study::published::detection_row;
+use vmamba_train::Precision;
+use vmamba_types::ClassList;
+
+use crate::arguments::share;
+use crate::evaluation::{Evaluate, Prediction};
+use crate::options::replace;
+use crate::photos::with_suffix;
+use crate::present::{Present, spread};
+
+/// Score from which on objects are drawn at the end of a training run.
+const DRAWN_SCORE: f32 = 0.3;
+
+/// Training of any built-in detector.
+pub type Training = Detection<AnyDetector>;
+
+impl Present for Training {
+    fn draw(&self, model: &Self::Model, device: &Device, folder: &Path, count: usize) -> Result<usize> {
+        let (data, predictor) = (self.validation(), self.predictor(model, device));
+        let indices = spread(count, data.len());
+        let drawn = indices.len();
+        for index in indices {
+            let sample = data.get(index)?;
+            let found = predictor.predict(&sample.image);
+            let picture = objects::comparison(&sample.image, Some(&sample.instances), &found, data.classes(), DRAWN_SCORE);
+            pictures::save(&folder.join(format!("{}.png", sample.name)), &picture)?;
+        }
+        Ok(drawn)
+    }
+
+    fn results(&self, folder: &Path) -> Result<String> {
+        let Some(Reports { boxes, masks }) = self.newest_reports() else { return Ok(String::new()) };
+        write_curves(folder, &boxes, &masks)?;
+        Ok(tables(&boxes, &masks, self.validation().classes(), &category_ids(&**self.validation())?) + &summary(&boxes, &masks) + "\n")
+    }
+}
+
+/// Options of the evaluation of a detector.
+#[derive(Args, Clone, Debug)]
+pub struct DetectionOptions {
+    /// COCO annotations to evaluate on, instead of the configuration's; relative to the folder of the data.
+    #[arg(long, value_name = "FILE", requires = "images")]
+    annotations: Option<PathBuf>,
+    /// Folder of their images.
+    #[arg(long, value_name = "DIR", requires = "annotations")]
+    images: Option<PathBuf>,
+    /// Score from which on objects are drawn, 0 to 1.
+    #[arg(long, default_value_t = DRAWN_SCORE, value_parser = share)]
+    score: f32,
+}
+
+impl Evaluate for LoadedDetector {
+    type Options = DetectionOptions;
+    type Config = DetectionConfig;
+    type Data = Arc<dyn DetectionDataset>;
+    type Figures = DetectionEvaluation;
+
+    fn load(checkpoint: &Path, config: Option<DetectionConfig>, device: &Device) -> Result<Self> {
+        load_detector(checkpoint, config, device)
+    }
+
+    fn open_data(&mut self, root: Option<&Path>, options: &DetectionOptions) -> Result<Self::Data> {
+        choose_source(&mut self.config.data.source, root, options)?;
+        LoadedDetector::open_data(self)
+    }
+
+    fn images(data: &Self::Data) -> usize {
+        data.len()
+    }
+
+    fn evaluate(&self, data: &Self::Data, how: &Prediction, options: &DetectionOptions) -> Result<DetectionEvaluation> {
+        let folder = how.folder("pictures")?;
+        let (pipeline, workers) = (&self.config.data.test, self.config.data.workers);
+        let predictor = Predictor { model: &self.model, device: how.device, pipeline, precision: how.precision };
+        predictor.evaluate(data, workers, |_, sample, detections| {
+            if let Some(folder) = &folder {
+                let picture = objects::comparison(&sample.image, Some(&sample.instances), detections, &self.classes, options.score);
+                pictures::save(&folder.join(format!("{}.png", sample.name)), &picture)?;
+            }
+            how.bar.inc(1);
+            Ok(())
+        })
+    }
+
+    fn tables(&self, data: &Self::Data, figures: &DetectionEvaluation) -> Result<String> {
+        let DetectionEvaluation { boxes, masks, images, images_per_second: rate, evaluation_seconds: seconds, .. } = figures;
+        let tables = tables(boxes, masks, &self.classes, &category_ids(&**data)?);
+        Ok(format!("{tables}{}  ({images} images, {rate:.2} images/s, evaluation {seconds:.1} s)\n", summary(boxes, masks)))
+    }
+
+    fn published(&self, figures: &DetectionEvaluation, _options: &DetectionOptions) -> Result<Option<(Table, String)>> {
+        let percent = |report: &EvalReport| [0, 1, 2].map(|index| report.stats[index] * 100.0);
+        let row = detection_row(&self.config.name)?;
+        Ok(row.map(|row| (row.compare(percent(&figures.boxes), percent(&figures.masks)), row.source.clone())))
+    }
+
+    fn write_results(&self, figures: &DetectionEvaluation, out: &Path) -> Result<()> {
+        for kind in [IouType::Bbox, IouType::Segm] {
+            write_results(&out.join(format!("results.{}.json", kind.name())), &figures.results, kind)?;
+        }
+        write_curves(out, &figures.boxes, &figures.masks)
+    }
+
+    fn json(&self, data: &Self::Data, figures: &DetectionEvaluation, _options: &DetectionOptions) -> Result<Value> {
+        let ids = category_ids(&**data)?;
+        let statistics = |report: &EvalReport| -> Map<String, Value> {
+            STATISTICS.iter().zip(report.stats).map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
+        };
+        let classes = |report: &EvalReport| category_rows(report, &self.classes, &ids).json_rows();
+        Ok(json!({
+            "config": self.config.name, "iteration": self.iteration, "images": figures.images, "max_detections": [100, 300, 1000],
+            "classes": self.classes.names, "bbox": statistics(&figures.boxes), "segm": statistics(&figures.masks),
+            "classes_bbox": classes(&figures.boxes), "classes_segm": classes(&figures.masks), "configuration": self.config,
+        }))
+    }
+}
+
+/// The tables of the classes and of the twelve COCO statistics.
+fn tables(boxes: &EvalReport, masks: &EvalReport, classes: &ClassList, ids: &[i64]) -> String {
+    category_table(boxes, masks, classes, ids).text() + &statistics_table(boxes, masks).text()
+}
+
+fn category_ids(data: &dyn DetectionDataset) -> Result<Vec<i64>> {
+    Ok(data.truth()?.categories.iter().map(|category| category.id).collect())
+}
+
+fn write_curves(folder: &Path, boxes: &EvalReport, masks: &EvalReport) -> Result<()> {
+    precision_recall(folder, boxes, IouType::Bbox.name())?;
+    precision_recall(folder, masks, IouType::Segm.name())?;
+    Ok(())
+}
+
+/// Replaces the data of a configuration by those of the options.
+fn choose_source(source: &mut DetectionSource, root: Option<&Path>, options: &DetectionOptions) -> Result<()> {
+    let (annotations, images) = (options.annotations.as_deref(), options.images.as_deref());
+    match (source, annotations.zip(images)) {
+        (DetectionSource::Coco(CocoSource { root: own, val_annotations, val_images, .. }), _) => {
+            replace(own, root);
+            replace(val_annotations, annotations);
+            replace(val_images, images);
+        }
+        (source, Some((annotations, images))) => {
+            *source = DetectionSource::Coco(CocoSource {
+                root: root.unwrap_or(Path::new(".")).to_owned(),
+                train_annotations: annotations.to_owned(),
+                train_images: images.to_owned(),
+                val_annotations: annotations.to_owned(),
+                val_images: images.to_owned(),
+            });
+        }
+        (_, None) if root.is_some() => {
+            bail!("--data needs --annotations and --images, because this model was not trained on COCO annotations");
+        }
+        (_, None) => (),
+    }
+    Ok(())
+}
+
+/// Predicts a photo and writes `<prefix>_overlay.png` and `<prefix>_objects.json` with the objects whose score is at least `score`.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn predict_photo(
+    detector: &LoadedDetector,
+    (device, precision): (&Device, Precision),
+    photo: &RgbImage,
+    score: f32,
+    prefix: &Path,
+) -> Result<()> {
+    let LoadedDetector { model, config, classes, .. } = detector;
+    let mut found = Predictor { model, device, pipeline: &config.data.test, precision }.predict(photo);
+    found.retain(|detection| detection.score >= score);
+    pictures::save(&with_suffix(prefix, "_overlay.png"), &objects::overlay(photo, &found, classes, score))?;
+    let objects: Vec<_> = found.iter().map(|detection| described(detection, &classes.names)).collect();
+    let document = json!({"width": photo.width(), "height": photo.height(), "objects": objects});
+    Ok(write_json(&with_suffix(prefix, "_objects.json"), &document)?)
+}
+
+/// An object in COCO's format, with the name of its class.
+fn described(detection: &vmamba_types::Detection, names: &[String]) -> Value {
+    let [x0, y0, x1, y1] = detection.bbox;
+    json!({
+        "class": names.get(detection.category),
+        "score": detection.score,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "segmentation": detection.mask.as_ref().map(|mask| json!({"size": mask.size, "counts": mask.to_compressed()})),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_of_the_options_replace_those_of_the_configuration() {
+        let options = |given: bool| {
+            let path = |name: &str| given.then(|| PathBuf::from(name));
+            DetectionOptions { annotations: path("a.json"), images: path("photos"), score: 0.5 }
+        };
+        let mut source = DetectionSource::Own;
+        choose_source(&mut source, Some(Path::new("root")), &options(true)).unwrap();
+        let DetectionSource::Coco(coco) = &source else { panic!("{source:?}") };
+        assert_eq!((coco.root.as_path(), coco.val_annotations.as_path()), (Path::new("root"), Path::new("a.json")));
+
+        choose_source(&mut source, Some(Path::new("other")), &options(false)).unwrap();
+        let DetectionSource::Coco(coco) = &source else { panic!("{source:?}") };
+        assert_eq!((coco.root.as_path(), coco.val_images.as_path()), (Path::new("other"), Path::new("photos")));
+
+        let error = choose_source(&mut DetectionSource::Own, Some(Path::new("root")), &options(false)).unwrap_err();
+        assert!(error.to_string().contains("--annotations"), "{error}");
+    }
+}

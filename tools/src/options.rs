@@ -1,0 +1,184 @@
+//! Options that several programs share, each defined once.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use burn::prelude::Device;
+use clap::{Args, ValueEnum};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use vmamba::checkpoint::Weights;
+use vmamba_recipes::config;
+use vmamba_report::files;
+use vmamba_train::{DeviceChoice, Precision};
+
+/// The device to compute on.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct DeviceOption {
+    /// Device: cpu, cuda, cuda:N, vulkan or vulkan:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: DeviceChoice,
+}
+
+/// The device and the type of the activations.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ComputeOptions {
+    #[command(flatten)]
+    device: DeviceOption,
+    /// Type of the activations: float32, tf32 or bf16. The CPU is not faster with another type than float32.
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    pub precision: Precision,
+}
+
+impl ComputeOptions {
+    /// Opens the device and sets the precision of this process.
+    ///
+    /// # Errors
+    /// When there is no such device, or it does not support the precision.
+    pub fn open(&self) -> Result<Device> {
+        let device = self.device.device.open()?;
+        self.precision.adopt(&device).context("--precision")?;
+        Ok(device)
+    }
+
+    /// The name of the device.
+    pub fn device_name(&self) -> String {
+        self.device.device.to_string()
+    }
+}
+
+/// A trained model: a checkpoint, and a configuration where the checkpoint has none.
+#[derive(Args, Clone, Debug)]
+pub struct ModelOptions {
+    /// Checkpoint: of a training program, or an official .pth or .safetensors together with --config.
+    pub checkpoint: PathBuf,
+    /// Configuration (TOML) to use instead of the one in the checkpoint.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Change a value of the configuration given by --config: key.path=value (repeatable).
+    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
+    set: Vec<String>,
+}
+
+impl ModelOptions {
+    /// Reads the configuration of `--config` with the changes of `--set`, if given.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a key or value is invalid.
+    pub fn config<C: DeserializeOwned>(&self) -> Result<Option<C>> {
+        self.config.as_ref().map(|path| config::load(path, &self.set)).transpose()
+    }
+}
+
+/// The configuration of a training run.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigOptions {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Change a value of the configuration: key.path=value (repeatable).
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Folder of the data, instead of the configuration's.
+    #[arg(long, value_name = "DIR", requires = "config")]
+    data: Option<PathBuf>,
+}
+
+impl ConfigOptions {
+    /// The changes of `--set` and `--data`, as `key.path=value`.
+    pub fn overrides(&self) -> Vec<String> {
+        let root = |data: &PathBuf| format!("data.source.root={}", toml::Value::String(data.to_string_lossy().into_owned()));
+        self.set.iter().cloned().chain(self.data.as_ref().map(root)).collect()
+    }
+}
+
+/// Where to write figures for other programs.
+#[derive(Args, Clone, Debug)]
+pub struct JsonOption {
+    /// Write the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl JsonOption {
+    /// Writes `figures` where `--json` is given.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, figures: impl FnOnce() -> Value) -> Result<()> {
+        if let Some(path) = &self.json {
+            files::write_json(path, &figures())?;
+        }
+        Ok(())
+    }
+}
+
+/// Which weights of a checkpoint to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum WeightSet {
+    /// The trained weights, or the averaged ones where the file has no others.
+    #[default]
+    Auto,
+    /// The trained weights.
+    Model,
+    /// The exponential moving average of the weights.
+    Ema,
+    /// The exponential moving average where the file has one, else the trained weights.
+    Averaged,
+}
+
+impl From<WeightSet> for Weights {
+    fn from(choice: WeightSet) -> Self {
+        match choice {
+            WeightSet::Auto => Self::Auto,
+            WeightSet::Model => Self::Model,
+            WeightSet::Ema => Self::Ema,
+            WeightSet::Averaged => Self::Averaged,
+        }
+    }
+}
+
+/// Sets `target` to the value of an option, if given.
+pub fn replace(target: &mut PathBuf, given: Option<&Path>) {
+    if let Some(given) = given {
+        given.clone_into(target);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Evaluation {
+        #[command(flatten)]
+        model: ModelOptions,
+        #[command(flatten)]
+        compute: ComputeOptions,
+    }
+
+    #[derive(Parser)]
+    struct Training {
+        #[command(flatten)]
+        config: ConfigOptions,
+    }
+
+    #[test]
+    fn set_needs_a_configuration_to_change() {
+        assert!(Evaluation::try_parse_from(["x", "a.pth", "--set", "a=1"]).is_err());
+        let options = Evaluation::try_parse_from(["x", "a.pth", "--config", "a.toml", "--set", "a=1", "--device", "cuda:1"]).unwrap();
+        assert_eq!(options.model.set, ["a=1"]);
+        assert_eq!((options.compute.device_name().as_str(), options.compute.precision), ("cuda:1", Precision::Float32));
+    }
+
+    #[test]
+    fn the_folder_of_the_data_is_a_change_of_the_configuration() {
+        let options = Training::try_parse_from(["x", "--config", "a.toml", "--set", "a=1", "--data", "my \"data\""]).unwrap();
+        let overrides = options.config.overrides();
+        assert_eq!(overrides[0], "a=1");
+        let parsed: toml::Table = overrides[1].parse().unwrap();
+        assert_eq!(parsed["data"]["source"]["root"].as_str(), Some("my \"data\""));
+    }
+}
