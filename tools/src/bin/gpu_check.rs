@@ -19,8 +19,8 @@ use vmamba_study::gpu_check::{self, Environment, FixtureSet, Operation, Part, Pe
 /// Check a device against the CPU and the official implementations, and measure its speed, memory and bandwidth, beside PyTorch where
 /// it is installed.
 ///
-/// Writes gpu_check.md and gpu_check.json after every row. A warm-up ends after ten seconds, a round after one second. Exits with 1 when a parity check fails; figures of speed and memory do not
-/// fail.
+/// Writes gpu_check.md and gpu_check.json after every row. A warm-up ends after ten seconds, a round after one second. Exits with 1 when a
+/// parity check fails; figures of speed and memory do not fail.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
