@@ -2,16 +2,13 @@
 
 use clap::Args;
 use vmamba_study::measure::Protocol;
-use vmamba_train::DeviceChoice;
 
 use crate::arguments::whole_number;
-use crate::study_options::{DeviceOption, MeasureOption};
+use crate::study_options::MeasureOption;
 
-/// Device and timing protocol, with defaults that depend on the device.
+/// The timing protocol, with defaults that depend on the device.
 #[derive(Args, Clone, Debug)]
 pub struct MeasuringOptions {
-    #[command(flatten)]
-    device: DeviceOption,
     /// Untimed runs before the first round [default: 1 on the CPU, 50 on a GPU as in the paper].
     #[arg(long, value_name = "N", value_parser = whole_number)]
     warmup: Option<usize>,
@@ -30,14 +27,9 @@ pub struct MeasuringOptions {
 }
 
 impl MeasuringOptions {
-    /// The device.
-    pub fn device(&self) -> DeviceChoice {
-        self.device.device
-    }
-
-    /// The timing protocol.
-    pub fn protocol(&self) -> Protocol {
-        let cpu = self.device() == DeviceChoice::Cpu;
+    /// The timing protocol on a device by name.
+    pub fn protocol(&self, device: &str) -> Protocol {
+        let cpu = device == "cpu";
         let default = if cpu { Protocol { warmup: 1, runs: 1, rounds: 3 } } else { Protocol { warmup: 50, runs: 30, rounds: 1 } };
         Protocol {
             warmup: self.warmup.unwrap_or(default.warmup),

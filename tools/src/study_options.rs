@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser};
 use vmamba::Preset;
 use vmamba_study::measure::Protocol;
-use vmamba_train::{DeviceChoice, Precision};
+use vmamba_train::Precision;
 
 use crate::arguments::{model_and_file, whole_number};
 
@@ -27,22 +27,6 @@ where
     T: FromStr<Err = String> + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<T>().map_err(std::io::Error::other))
-}
-
-/// `--device`.
-#[derive(Args, Clone, Copy, Debug)]
-pub struct DeviceOption {
-    /// Device: cpu, cuda, cuda:N, vulkan or vulkan:N.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub device: DeviceChoice,
-}
-
-/// `--precision`.
-#[derive(Args, Clone, Copy, Debug)]
-pub struct PrecisionOption {
-    /// Type of the activations. On the CPU, tf32 does not exist and bf16 is not faster.
-    #[arg(long, value_name = "TYPE", default_value_t, value_parser = one_of::<Precision>(Precision::ALL.map(Precision::name)))]
-    pub precision: Precision,
 }
 
 /// `--precisions`.

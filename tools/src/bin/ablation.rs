@@ -7,8 +7,9 @@ use anstream::{eprintln, println};
 use anyhow::Result;
 use clap::Parser;
 use vmamba_cli::measuring_options::MeasuringOptions;
+use vmamba_cli::options::ComputeOptions;
 use vmamba_cli::process;
-use vmamba_cli::study_options::{self, BatchOption, OutOption, PrecisionOption, one_of};
+use vmamba_cli::study_options::{self, BatchOption, OutOption, one_of};
 use vmamba_study::ablation::{AblationConfig, Speed, check_file_names, write};
 use vmamba_study::measure::allocator::CountingAllocator;
 use vmamba_study::published::Ablation;
@@ -35,7 +36,7 @@ struct Arguments {
     #[command(flatten)]
     batch: BatchOption,
     #[command(flatten)]
-    precision: PrecisionOption,
+    compute: ComputeOptions,
     #[command(flatten)]
     measuring: MeasuringOptions,
     #[command(flatten)]
@@ -64,9 +65,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let (measuring, out) = (&arguments.measuring, &arguments.out.out);
     let mut speed = None;
     if arguments.measure_speed {
-        let (batch, precision, protocol) = (arguments.batch.batch, arguments.precision.precision, measuring.protocol());
-        precision.adopt(&measuring.device().open()?)?;
-        let request = Speed { batch, precision, device: measuring.device().to_string(), protocol, retry: measuring.retry };
+        // Before the first measurement: a missing device or precision is one error instead of one in every row.
+        arguments.compute.open()?;
+        let (batch, precision, device) = (arguments.batch.batch, arguments.compute.precision, arguments.compute.device_name());
+        let protocol = measuring.protocol(&device);
+        let request = Speed { batch, precision, device, protocol, retry: measuring.retry };
         speed = Some(request.measure(&tables, out, &process::interrupted())?);
     }
     for table in &tables {

@@ -11,8 +11,9 @@ use serde_json::json;
 use vision_datasets::transforms::Normalize;
 use vmamba::analysis::{Decay, MapMode, MapOptions, MapRange};
 use vmamba_cli::arguments::share;
+use vmamba_cli::options::DeviceOption;
 use vmamba_cli::process;
-use vmamba_cli::study_options::{self, DeviceOption, OutOption, SeedOption, SizeOption};
+use vmamba_cli::study_options::{self, OutOption, SeedOption, SizeOption};
 use vmamba_report::files::write_whole;
 use vmamba_study::activation::{Figure, Layer, Query, Viewer, photo, scene, write_figure};
 

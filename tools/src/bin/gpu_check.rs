@@ -9,18 +9,18 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use vmamba_cli::arguments::whole_number;
+use vmamba_cli::options::DeviceOption;
 use vmamba_cli::process;
 use vmamba_cli::study_options::{
-    self, BatchesOption, DeviceOption, MeasureOption, OutOption, PrecisionsOption, PresetsOption, PythonOption, RunsOptions, SidesOption,
-    one_of,
+    self, BatchesOption, MeasureOption, OutOption, PrecisionsOption, PresetsOption, PythonOption, RunsOptions, SidesOption, one_of,
 };
 use vmamba_study::gpu_check::{self, Environment, FixtureSet, Operation, Part, PeerSource, Session, Setup, checked_operations};
 
 /// Check a device against the CPU and the official implementations, and measure its speed, memory and bandwidth, beside PyTorch where
 /// it is installed.
 ///
-/// Writes gpu_check.md and gpu_check.json after every row. A warm-up ends after ten seconds, a round after one second. Exits with 1 when a parity check fails; figures of speed and memory do not
-/// fail.
+/// Writes gpu_check.md and gpu_check.json after every row. A warm-up ends after ten seconds, a round after one second. Exits with 1 when a
+/// parity check fails; figures of speed and memory do not fail.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

@@ -11,6 +11,7 @@ use vision_datasets::imagenet::ImageFolder;
 use vmamba::zoo::BackboneConfig;
 use vmamba_cli::arguments::whole_number;
 use vmamba_cli::measuring_options::MeasuringOptions;
+use vmamba_cli::options::DeviceOption;
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, BatchesOption, CheckpointsOption, ModelsOption, OutOption, PrecisionsOption, SidesOption, one_of};
 use vmamba_study::measure::{Purpose, allocator::CountingAllocator};
@@ -58,6 +59,8 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole_number)]
     accuracy_batch: usize,
     #[command(flatten)]
+    device: DeviceOption,
+    #[command(flatten)]
     measuring: MeasuringOptions,
     #[command(flatten)]
     out: OutOption,
@@ -81,18 +84,19 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.measuring.measure.answer()? {
         return Ok(true);
     }
+    let choice = arguments.device.device;
     let plan = Plan {
         models: arguments.models.models.clone(),
         sides: arguments.sides.sides.clone(),
         batches: arguments.batches.batches.clone(),
         precisions: arguments.precisions.precisions.clone(),
         purposes: arguments.tasks.clone(),
-        device: arguments.measuring.device().to_string(),
-        protocol: arguments.measuring.protocol(),
+        device: choice.to_string(),
+        protocol: arguments.measuring.protocol(&choice.to_string()),
     };
     plan.validate()?;
     // A missing device or precision is one error instead of one in every row.
-    let device = arguments.measuring.device().open()?;
+    let device = choice.open()?;
     for precision in &plan.precisions {
         precision.adopt(&device)?;
     }

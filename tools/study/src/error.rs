@@ -29,14 +29,17 @@ pub enum StudyError {
         /// The error of the operating system.
         reason: io::Error,
     },
-    /// A file or folder cannot be written.
-    #[error("cannot write {}: {reason}", path.display())]
-    Write {
-        /// The file or folder.
+    /// A folder cannot be created.
+    #[error("cannot create the folder {}: {reason}", path.display())]
+    Create {
+        /// The folder.
         path: PathBuf,
         /// The error of the operating system.
         reason: io::Error,
     },
+    /// A table, plot, figure or another file of results cannot be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// A file has the wrong content.
     #[error("{place}: {reason}")]
     Content {
@@ -92,7 +95,7 @@ pub enum StudyError {
         /// The error.
         source: Box<StudyError>,
     },
-    /// An error of a recipe or a report.
+    /// An error of a recipe.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
 }

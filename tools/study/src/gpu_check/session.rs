@@ -46,7 +46,7 @@ impl Session {
     /// # Errors
     /// When the folder or a file cannot be written.
     pub fn new(folder: &Path, limit: Option<Duration>, environment: Environment) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|reason| StudyError::Write { path: folder.to_owned(), reason })?;
+        std::fs::create_dir_all(folder).map_err(|reason| StudyError::Create { path: folder.to_owned(), reason })?;
         let (sections, left_out) = (Vec::new(), Vec::new());
         let session = Self { folder: folder.to_owned(), started: Instant::now(), limit, environment, sections, left_out, targets: None };
         session.write()?;

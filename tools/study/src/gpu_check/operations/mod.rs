@@ -143,7 +143,7 @@ fn check_labels(scores: &Scores, table: &[f32], actual: &[u32], expected: &[u32]
     Ok(format!("{different} of {} labels differ; the error is the score they lose", actual.len()))
 }
 
-/// The error is the share of boxes that only one device keeps.
+/// The error is the share of positions at which the lists of kept boxes differ.
 fn check_kept(kept: &HostFunction<Vec<usize>>, inputs: &[Vec<f32>], device: &Device, cpu: &Device, forward: &mut Worst) -> String {
     let [actual, expected] = [kept(inputs, device), kept(inputs, cpu)];
     let positions = actual.len().max(expected.len());
