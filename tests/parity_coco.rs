@@ -347,7 +347,7 @@ fn results_that_fit_no_ground_truth_are_refused_by_name() {
         (format!(r#"{{"image_id":{image},"category_id":888888,"bbox":[1,1,2,2],"score":0.5}}"#), "category_id 888888"),
         (format!(r#"{{"image_id":{image},"category_id":{category},"bbox":[1,1,2,2]}}"#), "`score` is missing"),
         (format!(r#"{{"image_id":{image},"category_id":{category},"score":0.5}}"#), "neither `bbox` nor `segmentation`"),
-        (format!(r#"{{"image_id":{image},"category_id":{category},"score":0.5,"bbox":[1,2]}}"#), "bbox has 2 numbers"),
+        (format!(r#"{{"image_id":{image},"category_id":{category},"score":0.5,"bbox":[1,2]}}"#), "`bbox` has 2 numbers"),
     ] {
         std::fs::write(&path, format!("[{entry}]")).unwrap();
         let error = read_results(&path, &truth).unwrap_err().to_string();

@@ -350,7 +350,7 @@ fn a_detector_learns_the_same_from_bf16() {
         let choose = &mut RandomChoice::new(1);
         let levels = model.pyramid(images(&device).cast(dtype));
         let rpn = model.rpn_head.forward(&levels);
-        let rpn_loss = rpn.loss(&model.rpn_targets(&rpn, &truth, choose));
+        let rpn_loss = model.rpn_head.loss(&rpn, &model.rpn_targets(&rpn, &truth, choose));
         // Boxes that do not depend on what the network proposes, so that both are trained on the same.
         let near = |truth: &ImageTruth| {
             let moved = |by: f32| truth.instances.iter().map(move |instance| instance.bbox.map(|side| side + by));

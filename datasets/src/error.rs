@@ -79,7 +79,7 @@ pub enum DataError {
         /// What is wrong.
         message: String,
     },
-    /// A sample beyond the end of the data set was asked for.
+    /// The index of a sample is beyond the end of the data set.
     #[error("sample {index} does not exist: the data set has {len} samples, counted from 0")]
     NoSuchSample {
         /// The index.

@@ -4,7 +4,7 @@
 //! COCO annotations ────────────┐
 //! folder of the ADE20K layout ─┤   DetectionDataset      training pipeline ── loader ──> batches ──> losses
 //! built-in scenes ─────────────┼── SegmentationDataset ──┤
-//! a data set of one's own ─────┘        │                test pipeline ── Prefetch ──> network inputs ──> predictions
+//! a data set of your own ──────┘        │                test pipeline ── Prefetch ──> network inputs ──> predictions
 //!                                       ├─ check: what is wrong before training                               │
 //!                                       └─ ground truth ──> evaluators: average precision, mIoU <─────────────┘
 //! ```
@@ -18,7 +18,7 @@
 //! * [`loader`]: prefetching threads; the batches depend on the seed, not on the number of workers.
 //! * [`check`]: everything that is wrong with a data set, before training.
 //! * [`image_io`], [`class_list`]: image, label map and class list files.
-//! * [`ground_truth`]: what detections are compared with.
+//! * [`ground_truth`]: annotations in the form that the evaluator compares with detections.
 //!
 //! Modules import each other in one direction only:
 //!

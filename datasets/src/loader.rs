@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use vmamba_types::Instance;
 
 use crate::error::DataError;
-use crate::sample::{DetectionDataset, SegmentationDataset};
+use crate::sample::{DetectionDataset, DetectionSample, SegmentationDataset, SegmentationSample};
 use crate::transforms::{DetectionTrainPipeline, TrainPipeline, TransformRng, between, padded_size};
 
 /// Items in order that worker threads make ahead of the consumer.
@@ -64,6 +64,26 @@ impl<T> Drop for Prefetch<T> {
             drop(worker.join());
         }
     }
+}
+
+/// All samples of a detection data set in order, for evaluation. `workers` threads read ahead, and every sample is
+/// [validated](DetectionSample::validate).
+pub fn detection_samples(dataset: Arc<dyn DetectionDataset>, workers: usize) -> Prefetch<Result<DetectionSample, DataError>> {
+    Prefetch::new(0..dataset.len() as u64, workers, 2 * workers, move |index| {
+        let sample = dataset.get(index as usize)?;
+        sample.validate(dataset.classes().len())?;
+        Ok(sample)
+    })
+}
+
+/// All samples of a segmentation data set in order, for evaluation. `workers` threads read ahead, and every sample is
+/// [validated](SegmentationSample::validate).
+pub fn segmentation_samples(dataset: Arc<dyn SegmentationDataset>, workers: usize) -> Prefetch<Result<SegmentationSample, DataError>> {
+    Prefetch::new(0..dataset.len() as u64, workers, 2 * workers, move |index| {
+        let sample = dataset.get(index as usize)?;
+        sample.validate(dataset.classes().len())?;
+        Ok(sample)
+    })
 }
 
 /// How a training set is loaded.
@@ -241,7 +261,7 @@ impl<T> Epochs<T> {
     }
 }
 
-/// Whether each image of a data set is portrait, asked for with the first batch.
+/// Whether each image of a data set is portrait; read with the first batch.
 #[derive(Debug, Default)]
 struct Shapes(Mutex<Option<Arc<Vec<bool>>>>);
 
@@ -300,7 +320,6 @@ mod tests {
     use vmamba_types::{ClassList, LabelMap};
 
     use super::*;
-    use crate::sample::SegmentationSample;
     use crate::transforms::{CropConfig, Normalize};
 
     struct Numbers {

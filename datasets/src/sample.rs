@@ -1,7 +1,7 @@
 //! Samples, and the two contracts of a data set.
 //!
-//! Training, evaluation, checks and pictures need nothing but these traits, so a data set of one's own, from a database or from memory,
-//! implements one of them and is used like the readers of this crate:
+//! Training, evaluation, checks and pictures use nothing but these traits. To train on a data set of your own, from a database or from
+//! memory, implement one of them:
 //!
 //! ```
 //! use std::sync::Arc;

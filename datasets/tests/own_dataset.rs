@@ -7,7 +7,7 @@ use vision_datasets::DataError;
 use vision_datasets::ade20k::IouMetric;
 use vision_datasets::check::{CheckOptions, FindingKind, ObjectCheckOptions, check_datasets, check_objects};
 use vision_datasets::coco::{EvalConfig, IouType, evaluate, to_results};
-use vision_datasets::loader::{DetectionLoader, LoaderConfig, TrainLoader};
+use vision_datasets::loader::{DetectionLoader, LoaderConfig, TrainLoader, detection_samples, segmentation_samples};
 use vision_datasets::sample::{DetectionDataset, DetectionSample, SegmentationDataset, SegmentationSample};
 use vision_datasets::transforms::{CropConfig, DetectionTrainPipeline, TrainPipeline};
 use vmamba_types::{BitMask, ClassList, Detection, Instance, InstanceMask, LabelMap, Rle};
@@ -98,16 +98,16 @@ fn segmentation_batches(data: Labels) -> TrainLoader {
 }
 
 /// The detections of a perfect detector.
-fn perfect(data: &dyn DetectionDataset) -> Vec<(i64, Vec<Detection>)> {
+fn perfect(data: &Arc<dyn DetectionDataset>) -> Vec<(i64, Vec<Detection>)> {
     let detection =
         |i: &Instance| Detection { bbox: i.bbox, score: 0.9, category: i.category, mask: i.mask.as_ref().map(InstanceMask::rle) };
-    let sample = |index| data.get(index).unwrap();
-    (0..data.len()).map(|index| (sample(index).image_id, sample(index).instances.iter().map(detection).collect())).collect()
+    let samples = detection_samples(Arc::clone(data), 2).map(Result::unwrap);
+    samples.map(|sample| (sample.image_id, sample.instances.iter().map(detection).collect())).collect()
 }
 
 #[test]
 fn detection_samples_go_through_loader_and_evaluator() {
-    let data = Objects::new();
+    let data: Arc<dyn DetectionDataset> = Arc::new(Objects::new());
     let truth = data.truth().unwrap();
     assert_eq!(truth.images.iter().map(|image| image.id).collect::<Vec<_>>(), [10, 11, 12, 13, 14]);
     assert_eq!(truth.annotations[1].area, 400.0);
@@ -124,20 +124,19 @@ fn detection_samples_go_through_loader_and_evaluator() {
     let results = to_results(&truth, &shifted).unwrap();
     assert!(evaluate(&truth, &results, &EvalConfig::new(IouType::Bbox)).unwrap().stats[0] < 0.1);
 
-    let batches: Vec<_> = detection_batches(data).take(3).map(Result::unwrap).collect();
+    let batches: Vec<_> = detection_batches(Objects::new()).take(3).map(Result::unwrap).collect();
     assert_eq!(batches.iter().map(|batch| batch.names.len()).sum::<usize>(), 5);
     assert!(batches.iter().all(|batch| batch.size == [64, 64] && batch.instances.iter().all(|own| own.len() == 1)));
 }
 
 #[test]
 fn segmentation_samples_go_through_loader_and_evaluator() {
-    let data = Labels::new();
-    let mut metric = IouMetric::new(data.classes().len());
-    for sample in &data.samples {
+    let mut metric = IouMetric::new(2);
+    for sample in segmentation_samples(Arc::new(Labels::new()), 2).map(Result::unwrap) {
         metric.add(sample.labels.as_slice(), sample.labels.as_slice());
     }
-    assert_eq!(metric.report().mean_iou, 1.0);
-    let batch = segmentation_batches(data).next().unwrap().unwrap();
+    assert_eq!((metric.report().mean_iou, metric.report().labelled.iter().sum::<u64>()), (1.0, 5 * 48 * 64));
+    let batch = segmentation_batches(Labels::new()).next().unwrap().unwrap();
     assert_eq!((batch.len, batch.size, batch.labels.len()), (2, [32, 32], 2 * 32 * 32));
 }
 
@@ -161,6 +160,9 @@ fn an_invalid_sample_is_an_error_of_its_batch() {
         change(&mut data);
         segmentation_batches(data).take(3).find_map(Result::err).map(|error| error.to_string()).unwrap()
     };
+    let mut data = Labels::new();
+    data.classes = ClassList::named(["background"]);
+    assert!(segmentation_samples(Arc::new(data), 1).any(|sample| sample.is_err()), "evaluation validates samples too");
     let error = refused(|data| data.classes = ClassList::named(["background"]));
     assert!(error.contains("label 1 at column") && error.contains("outside the 1 classes"), "{error}");
     assert!(refused(|data| data.samples[2].image = RgbImage::new(40, 48)).contains("`square 2`: the image is 40x48"), "size");

@@ -360,7 +360,7 @@ fn a_training_step_has_the_official_losses_and_gradients() {
     let model = model(&device);
     let (images, truth) = (case.tensor("batch_input").to_tensor(&device), truths(&case));
     let rpn = model.rpn_head.forward(&model.pyramid(images.clone()));
-    let of_levels = rpn.loss(&model.rpn_targets(&rpn, &truth, &mut Strided));
+    let of_levels = model.rpn_head.loss(&rpn, &model.rpn_targets(&rpn, &truth, &mut Strided));
     let loss = model.loss(images, &truth, &mut Strided);
     let scalar = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
     let mut comparison = Comparison::new("maskrcnn/train");

@@ -64,13 +64,14 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     train.precision.adopt(&device).context("train.precision")?;
     let (model, report) = match init {
         Init::Checkpoint(path) if !arguments.resume => {
-            let (model, report) = recipe.pretrained_model(path, &device).with_context(|| format!("init = \"{}\"", path.display()))?;
+            let (model, report) =
+                recipe.pretrained_model(&config, path, &device).with_context(|| format!("init = \"{}\"", path.display()))?;
             (model, Some(report))
         }
         // A resumed run takes its weights from its own checkpoint.
-        Init::Random | Init::Checkpoint(_) => (recipe.random_model(&device)?, None),
+        Init::Random | Init::Checkpoint(_) => (recipe.random_model(&config, &device)?, None),
     };
-    let (cost, [height, width]) = recipe.complexity();
+    let (cost, [height, width]) = recipe.complexity(&config);
     let data = recipe.describe_data();
     let builder = Trainer::builder(recipe, model).config(train.clone()).stop_flag(interrupted()).observe(Console::default());
     if arguments.show_groups {

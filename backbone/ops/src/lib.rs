@@ -1,30 +1,31 @@
-//! Custom operations of the toolkit, each with a native CPU kernel, an obvious reference and a hand-written backward.
+//! The custom operations of the toolkit. Each has a CPU kernel, a GPU kernel, a simple reference and a hand-written backward pass.
 //!
-//! One operation is one folder: `mod.rs` holds the public function with its formula and source, `reference.rs` the plain-tensor
-//! version, `cpu.rs` the native kernel (parallel, vectorised for the processor it runs on), `cube.rs` the kernel for GPUs and `tests.rs`
-//! the evidence.
+//! An operation is a folder: `mod.rs` holds the public function with shapes, formula, source and backward rule; `reference.rs` the
+//! plain-tensor version; `cpu.rs` the CPU kernel, parallel and vectorised for the processor it runs on; `cube.rs` the GPU kernel in CubeCL;
+//! `tests.rs` the comparison of the kernels with the reference. An operation without a kernel lacks that file. Kernels share `cpu/` and
+//! `cube/`. [`Operation::ALL`] lists the operations.
 //!
-//! On the CPU backend the native kernels run, and on CUDA and Vulkan (features `cuda` and `vulkan`) those written in CubeCL, under autodiff
-//! as well. On every other backend the plain-tensor reference runs on that device. All kernels compute in float32; those of the CPU
-//! give the same bits whatever the number of threads, and on GPUs that holds for all but Burn's matrix products, convolutions and sums.
+//! Tensors on the CPU (Burn's Flex) run the CPU kernels, those on CUDA and Vulkan (features `cuda` and `vulkan`) the GPU kernels, with and
+//! without autodiff. Other backends run the reference. All kernels compute in float32. Results on the CPU do not depend on the number of
+//! threads; on GPUs they are reproducible except for Burn's matrix products, convolutions and sums.
 //!
-//! Activations are float32 or bf16, and results have their type; weights are float32 in either case. On the CPU bf16 is rounded to at the
-//! end of every operation, without being faster.
+//! Activations are float32 or bf16, and a result has the type of its activations; weights are always float32. On the CPU every operation
+//! rounds its result to bf16 at the end, so bf16 is not faster there.
 //!
 //! | operation | layout | used for |
 //! |---|---|---|
-//! | [`selective_scan_2d`] | `[batch, height, width, channels]` | the four-route scan of SS2D |
-//! | [`selective_scan`] | `[batch, channels, length]` | the one-dimensional scan of Mamba |
-//! | [`cross_scan()`], [`cross_merge`] | `[batch, channels, height, width]` | the routes made visible |
+//! | [`selective_scan_2d()`] | `[batch, height, width, channels]` | the four-route scan of SS2D |
+//! | [`selective_scan()`] | `[batch, channels, length]` | the one-dimensional scan of Mamba |
+//! | [`cross_scan()`], [`cross_merge`] | `[batch, channels, height, width]` | scan routes as copies |
 //! | [`gelu`], [`silu`], [`softplus`] | any | activations |
 //! | [`channel_norm()`] | `[.., channels]` | LayerNorm over channels |
 //! | [`batch_norm()`] | `[.., channels]` | BatchNorm in training |
 //! | [`linear()`], [`mlp`], [`conv2d()`], [`depthwise_conv2d`] | `[batch, height, width, channels]` | projections and convolutions |
-//! | [`linear_fused`], [`conv2d_fused`], [`depthwise_conv2d_fused`] | `[batch, height, width, channels]` | the same with scale, bias, residual and activation in the same pass, see [`Fused`] |
+//! | [`linear_fused`], [`conv2d_fused`], [`depthwise_conv2d_fused`] | `[batch, height, width, channels]` | projections and convolutions with an [`Epilogue`] |
 //! | [`matmul()`] | `[.., rows, columns]` | attention |
-//! | [`resize_bilinear`], [`argmax_resized`], [`softmax_channels`], [`cross_entropy_map`] | `[batch, channels, height, width]` | segmentation heads |
+//! | [`resize_bilinear`], [`argmax_resized`], [`argmax_channels`], [`softmax_channels`], [`cross_entropy_map`] | `[batch, channels, height, width]` | segmentation heads |
 //! | [`roi_align()`] | `[batch, channels, height, width]` | features of boxes |
-//! | [`nms()`], [`batched_nms`], [`paste_mask()`] | plain numbers | boxes and masks behind the network |
+//! | [`nms()`], [`batched_nms`], [`batched_nms_on`], [`paste_mask()`] | plain numbers | postprocessing of boxes and masks |
 
 mod activation;
 mod batch_norm;

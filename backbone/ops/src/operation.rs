@@ -1,6 +1,6 @@
-//! Declares a custom operation: the forward and backward traits Burn routes to a backend, and the autodiff rule, said once for all.
+//! The macro that declares a custom operation: its forward and backward traits, which Burn dispatches to a backend, and its autodiff rule.
 
-/// Declares a custom operation on float tensors that keeps its inputs for the backward pass.
+/// Declares a custom operation on float tensors that saves its inputs for the backward pass.
 ///
 /// ```text
 /// operation! {
@@ -9,12 +9,14 @@
 ///     => x of x.clone()
 /// }
 /// ```
-/// declares the backend trait `GeluOps` with the function `gelu(x, approximate)`, the trait `GeluGradOps` with
-/// `gelu_backward(grad, x, approximate) -> GeluGrads { x }`, and implements the first for every autodiff backend. A backend then
-/// implements both traits: Flex (the CPU) and, with the feature `cube`, the one of all GPUs. `[1]` is the number of tensors; what
-/// follows the semicolon are plain arguments. The last line says which input gives the output its type, and the output's shape as an
-/// expression of the inputs' shapes (references under the inputs' names) and the plain arguments: with the feature `fusion` Burn plans
-/// ahead of running. Gradients have the types and the shapes of their inputs; `GeluGradsMetadata` is the name Burn derives for that.
+/// declares the backend trait `GeluOps` with the function `gelu(x, approximate)` and the trait `GeluGradOps` with
+/// `gelu_backward(grad, x, approximate) -> GeluGrads { x }`, and implements the first for every autodiff backend. Flex (the CPU) and, with
+/// the feature `cube`, the GPU backend then implement both traits.
+///
+/// `[1]` is the number of tensors. Plain arguments follow the semicolon. The last line names the input whose type the output has, and gives
+/// the output's shape as an expression of the inputs' shapes (references under the inputs' names) and the plain arguments; with the feature
+/// `fusion` Burn needs both before it runs the operation. Gradients have the types and shapes of their inputs. `GeluGradsMetadata` is the
+/// name that Burn's macro derives.
 macro_rules! operation {
     (
         $ops:ident :: $forward:ident => $grad_ops:ident :: $backward:ident -> $grads:ident ($metadata:ident) by $node:ident,

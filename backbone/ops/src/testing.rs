@@ -1,4 +1,4 @@
-//! What the unit tests of the operations share: reproducible values, and gradients checked against central differences.
+//! Helpers of the unit tests: reproducible values, and comparisons of outputs and gradients with a reference.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -6,12 +6,12 @@ use std::sync::OnceLock;
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
 
-/// The CPU without gradients.
+/// The CPU, without autodiff.
 pub(crate) fn cpu() -> Device {
     Device::flex()
 }
 
-/// Reproducible values in [-1, 1) (a linear congruential generator, good enough to be irregular).
+/// Reproducible pseudo-random values in [-1, 1), from a linear congruential generator.
 pub(crate) fn random(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(12345);
     (0..count)
@@ -39,7 +39,7 @@ pub(crate) fn assert_close<const D: usize>(what: &str, actual: Tensor<D>, expect
     assert_close_values(what, &values(actual), &values(expected), tolerance);
 }
 
-/// As [`assert_close`], for plain values.
+/// Like [`assert_close`], for slices.
 #[track_caller]
 pub(crate) fn assert_close_values(what: &str, actual: &[f32], expected: &[f32], tolerance: f32) {
     let scale = expected.iter().fold(1e-6_f32, |m, v| m.max(v.abs()));
@@ -48,7 +48,7 @@ pub(crate) fn assert_close_values(what: &str, actual: &[f32], expected: &[f32], 
     }
 }
 
-/// Asserts that the reference of an operation takes bf16 activations and weights in float32 and says what the operation says, in bf16.
+/// Asserts that the reference of an operation accepts bf16 activations and float32 weights, returns bf16 and agrees with the operation.
 #[track_caller]
 pub(crate) fn assert_reference_keeps_bf16<const D: usize, const E: usize>(
     x: Tensor<D>,
@@ -58,13 +58,12 @@ pub(crate) fn assert_reference_keeps_bf16<const D: usize, const E: usize>(
     let x = x.cast(DType::BF16);
     let (actual, expected) = (reference(x.clone()), operation(x));
     assert_eq!((actual.dtype(), expected.dtype()), (DType::BF16, DType::BF16));
-    // 8 bits of mantissa, for the result and, where the device's own products want one type, for the weights.
+    // bf16 has 8 bits of mantissa. The result is rounded to it and, where Burn's products need one type, so are the weights.
     assert_close("reference in bf16", actual, expected, 0.01);
 }
 
-/// Asserts that two functions of the same inputs agree, and that the gradients of every input agree, for a loss that weighs each output
-/// differently. Gradients of the composed reference come from Burn's own rules. The first function also runs on the GPU, where there is
-/// one.
+/// Asserts that two functions of the same inputs have the same output and the same gradient of every input, for a loss that weights every
+/// output differently. The gradients of `expected`, a reference, come from Burn's own rules. `actual` also runs on the GPU if there is one.
 #[track_caller]
 pub(crate) fn assert_same_gradients<const D: usize>(
     what: &str,
@@ -95,11 +94,11 @@ pub(crate) fn assert_same_gradients<const D: usize>(
     }
 }
 
-/// The GPU to test on, when this is built for one and it can be opened. The reason why not is printed once. `VMAMBA_TEST_DEVICE` (`vulkan`
-/// or `cuda`) asks for one.
+/// The GPU to test on, if the tests are built for one and it can be opened; otherwise the reason is printed once. `VMAMBA_TEST_DEVICE`
+/// (`vulkan` or `cuda`) requires one.
 ///
 /// # Panics
-/// When a device is asked for that cannot be had: a silent skip would look like a pass.
+/// When the required device cannot be opened: a skipped test would look like a passed one.
 pub(crate) fn gpu() -> Option<Device> {
     static GPU: OnceLock<Option<Device>> = OnceLock::new();
     GPU.get_or_init(|| {
@@ -109,8 +108,8 @@ pub(crate) fn gpu() -> Option<Device> {
             (Ok(device), _) => Some(device),
             (Err(reason), Some(asked)) => panic!("VMAMBA_TEST_DEVICE={asked}: {reason}"),
             (Err(reason), None) => {
-                // Not by a macro, whose words the test runner would keep to itself when the test passes.
-                let _ = writeln!(std::io::stderr(), "not run on a GPU: {reason}");
+                // The test runner hides the output of `eprintln!` when a test passes.
+                let _ = writeln!(std::io::stderr(), "tests run without a GPU: {reason}");
                 None
             }
         }
@@ -137,7 +136,7 @@ fn open(asked: Option<&str>) -> Result<Device, String> {
         });
         match opened.join() {
             Ok(Some(device)) => return Ok(device),
-            Ok(None) => reason = format!("the {name} device adds 1 and 1 wrongly"),
+            Ok(None) => reason = format!("the {name} device computes 1 + 1 wrongly"),
             Err(_) => reason = format!("no {name} device can be opened"),
         }
     }

@@ -280,9 +280,9 @@ fn describe_foreign(head: &[u8]) -> String {
     } else if head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
         "it is a text file"
     } else {
-        "its first bytes are of no known format"
+        "its first bytes match no known format"
     };
-    format!("{what}; supported are .pth (zip and legacy), .safetensors and the checkpoints of these tools")
+    format!("{what}; supported formats: .pth (zip and legacy), .safetensors, and the checkpoints of this toolkit")
 }
 
 #[cfg(test)]

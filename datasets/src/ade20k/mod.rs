@@ -1,7 +1,7 @@
 //! Folders of the ADE20K layout.
 //!
 //! ```text
-//! root/images/<split>/name.jpg            any picture format
+//! root/images/<split>/name.jpg            any image format
 //! root/annotations/<split>/name.png       grey or palette PNG, one class index a pixel
 //! ```
 //!

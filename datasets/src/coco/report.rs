@@ -29,7 +29,7 @@ pub struct EvalReport {
 const ALL: usize = 0;
 
 impl EvalReport {
-    /// Summarises the arrays; `limits` are those of the numbers of detections, sorted.
+    /// Summarises the arrays; `limits` are the limits of [`EvalConfig::max_dets`], sorted.
     pub(super) fn new(config: EvalConfig, arrays: AccumulatedEval, limits: Vec<usize>) -> Self {
         let mut report = Self { stats: [-1.0; 12], config, arrays, limits };
         report.stats = report.summarize();

@@ -28,7 +28,7 @@ pub fn scene_classes() -> ClassList {
 /// A scene with all its annotations; all parts have the same height and width.
 #[derive(Clone, Debug)]
 pub struct Scene {
-    /// The picture.
+    /// The image.
     pub image: RgbImage,
     /// The class of every pixel; things hide stuff.
     pub labels: LabelMap,
@@ -173,11 +173,11 @@ mod tests {
     #[test]
     fn a_validation_set_continues_the_training_set() {
         let world = small();
-        let later = SceneDataset::new(SceneConfig { first: 50, ..world.config().clone() }).unwrap();
-        assert_eq!(world.scene(53).image, later.scene(3).image);
+        let later = SceneDataset::new(world.config().following(50)).unwrap();
+        assert_eq!(world.scene(63).image, later.scene(3).image);
         assert_ne!(world.scene(3).image, later.scene(3).image);
-        assert_eq!(later.get(3).unwrap().name, "scene_000053");
-        assert!(matches!(later.get(60), Err(DataError::NoSuchSample { index: 60, len: 60 })));
+        assert_eq!(later.get(3).unwrap().name, "scene_000063");
+        assert!(matches!(later.get(50), Err(DataError::NoSuchSample { index: 50, len: 50 })));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::assigner::MaxIouAssigner;
 use crate::box_coder::BoxCoder;
 use crate::box_head::{BoxHeadConfig, BoxHeadLayers, BoxLoss};
 use crate::fpn::FpnConfig;
+use crate::losses::DeltaLoss;
 use crate::mask_head::MaskHeadConfig;
 use crate::postprocess::TestConfig;
 use crate::roi_sampling::RoiConfig;
@@ -140,6 +141,9 @@ impl RpnConfig {
         self.coder.validate().map_err(|error| error.within("coder"))?;
         self.assigner.validate().map_err(|error| error.within("assigner"))?;
         self.sampler.validate().map_err(|error| error.within("sampler"))?;
+        if let DeltaLoss::SmoothL1 { beta } = self.loss {
+            positive("loss.smooth_l1.beta", &[beta])?;
+        }
         self.train.validate().map_err(|error| error.within("train"))?;
         self.test.validate().map_err(|error| error.within("test"))
     }

@@ -3,9 +3,34 @@
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::activation::log_softmax;
+use serde::{Deserialize, Serialize};
 use vision_ops::softplus;
 
 use crate::boxes::EPSILON;
+
+/// The loss between predicted and true deltas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum DeltaLoss {
+    /// Absolute difference.
+    #[default]
+    L1,
+    /// Smooth L1 loss.
+    SmoothL1 {
+        /// Absolute difference at which the loss turns from quadratic to linear.
+        beta: f32,
+    },
+}
+
+impl DeltaLoss {
+    /// The sum of the losses, `[1]`; 0 without targets.
+    pub fn sum(self, values: Tensor<1>, targets: &[f32]) -> Tensor<1> {
+        match self {
+            Self::L1 => l1(values, targets),
+            Self::SmoothL1 { beta } => smooth_l1(values, targets, beta),
+        }
+    }
+}
 
 /// Elements of a tensor by their index in row-major order, `[places]`. With no index the result is the first element, which the losses
 /// weigh by zero: so every parameter has a gradient in every step, as in mmdetection.

@@ -13,7 +13,7 @@ use crate::assigner::{Assignment, MaxIouAssigner};
 use crate::box_coder::BoxCoder;
 use crate::detector::ImageTruth;
 use crate::fpn::conv2d;
-use crate::losses::{binary_cross_entropy, l1, pick};
+use crate::losses::{DeltaLoss, binary_cross_entropy, pick};
 use crate::sampler::{Choose, RandomSampler};
 
 /// The region proposal network. The default is the one of the published COCO models.
@@ -28,6 +28,8 @@ pub struct RpnConfig {
     pub assigner: MaxIouAssigner,
     /// Samples the anchors that are trained.
     pub sampler: RandomSampler,
+    /// The loss of the deltas.
+    pub loss: DeltaLoss,
     /// Proposals in training.
     pub train: ProposalConfig,
     /// Proposals in prediction.
@@ -42,6 +44,7 @@ impl Default for RpnConfig {
             coder: BoxCoder::RPN,
             assigner: MaxIouAssigner::RPN,
             sampler: RandomSampler::RPN,
+            loss: DeltaLoss::L1,
             train: proposals(2000),
             test: proposals(1000),
         }
@@ -100,7 +103,7 @@ pub type RpnTargets = Vec<Vec<SampledAnchor>>;
 pub struct RpnLoss {
     /// Binary cross entropy of the objectness, `[1]` each.
     pub objectness: Vec<Tensor<1>>,
-    /// L1 loss of the deltas, `[1]` each.
+    /// Loss of the deltas, `[1]` each.
     pub boxes: Vec<Tensor<1>>,
 }
 
@@ -181,6 +184,40 @@ impl RpnHead {
         truth.iter().map(of_image).collect()
     }
 
+    /// Losses of the sampled anchors. Both are divided by the number of sampled anchors of the whole batch.
+    pub fn loss(&self, output: &RpnOutput, targets: &RpnTargets) -> RpnLoss {
+        let total = targets.iter().map(Vec::len).sum::<usize>().max(1) as f64;
+        let anchors = |image: usize, level: usize, objects: bool| {
+            targets[image].iter().filter(move |a| a.level == level && (!objects || a.target.is_some())).copied()
+        };
+        let mut losses = RpnLoss { objectness: Vec::new(), boxes: Vec::new() };
+        for (level, (logits, deltas)) in output.objectness.iter().zip(&output.deltas).enumerate() {
+            let [_, per_cell, height, width] = logits.dims();
+            let cells = height * width;
+            // Position of component `part` of the `parts` components of an anchor in a map.
+            let place = |image: usize, index: usize, part: usize, parts: usize| {
+                ((image * per_cell + index % per_cell) * parts + part) * cells + index / per_cell
+            };
+            let (mut at, mut labels) = (Vec::new(), Vec::new());
+            let (mut delta_at, mut delta_targets) = (Vec::new(), Vec::new());
+            for image in 0..targets.len() {
+                for anchor in anchors(image, level, false) {
+                    at.push(place(image, anchor.index, 0, 1));
+                    labels.push(f32::from(u8::from(anchor.target.is_some())));
+                }
+                for anchor in anchors(image, level, true) {
+                    for (part, value) in anchor.target.unwrap_or_default().into_iter().enumerate() {
+                        delta_at.push(place(image, anchor.index, part, 4));
+                        delta_targets.push(value);
+                    }
+                }
+            }
+            losses.objectness.push(binary_cross_entropy(pick(logits, &at), &labels) / total);
+            losses.boxes.push(self.config.loss.sum(pick(deltas, &delta_at), &delta_targets) / total);
+        }
+        losses
+    }
+
     /// Proposals of every image in training; `images` are their sizes `[height, width]` without padding.
     pub fn train_proposals(&self, output: &RpnOutput, images: &[[usize; 2]]) -> Vec<Proposals> {
         self.proposals(output, images, &self.config.train)
@@ -233,40 +270,6 @@ impl RpnOutput {
     /// `[height, width]` of the maps of every level, in cells.
     pub fn sizes(&self) -> Vec<[usize; 2]> {
         self.objectness.iter().map(|map| [map.dims()[2], map.dims()[3]]).collect()
-    }
-
-    /// Losses of the sampled anchors. Both are divided by the number of sampled anchors of the whole batch.
-    pub fn loss(&self, targets: &RpnTargets) -> RpnLoss {
-        let total = targets.iter().map(Vec::len).sum::<usize>().max(1) as f64;
-        let anchors = |image: usize, level: usize, objects: bool| {
-            targets[image].iter().filter(move |a| a.level == level && (!objects || a.target.is_some())).copied()
-        };
-        let mut losses = RpnLoss { objectness: Vec::new(), boxes: Vec::new() };
-        for (level, (logits, deltas)) in self.objectness.iter().zip(&self.deltas).enumerate() {
-            let [_, per_cell, height, width] = logits.dims();
-            let cells = height * width;
-            // Position of component `part` of the `parts` components of an anchor in a map.
-            let place = |image: usize, index: usize, part: usize, parts: usize| {
-                ((image * per_cell + index % per_cell) * parts + part) * cells + index / per_cell
-            };
-            let (mut at, mut labels) = (Vec::new(), Vec::new());
-            let (mut delta_at, mut delta_targets) = (Vec::new(), Vec::new());
-            for image in 0..targets.len() {
-                for anchor in anchors(image, level, false) {
-                    at.push(place(image, anchor.index, 0, 1));
-                    labels.push(f32::from(u8::from(anchor.target.is_some())));
-                }
-                for anchor in anchors(image, level, true) {
-                    for (part, value) in anchor.target.unwrap_or_default().into_iter().enumerate() {
-                        delta_at.push(place(image, anchor.index, part, 4));
-                        delta_targets.push(value);
-                    }
-                }
-            }
-            losses.objectness.push(binary_cross_entropy(pick(logits, &at), &labels) / total);
-            losses.boxes.push(l1(pick(deltas, &delta_at), &delta_targets) / total);
-        }
-        losses
     }
 }
 

@@ -1,9 +1,10 @@
 //! Configuration of Mask R-CNN. The defaults are those of the published COCO models.
 
 use serde::{Deserialize, Serialize};
-use vmamba::ConfigError;
 use vmamba::zoo::BackboneConfig;
-use vmamba_detection::{AnchorConfig, BoxHeadConfig, DetectionConfigError, FpnConfig, MaskHeadConfig, RoiConfig, RpnConfig, TestConfig};
+use vmamba_detection::{
+    AnchorConfig, BoxHeadConfig, DetectionConfigError, DetectorConfigError, FpnConfig, MaskHeadConfig, RoiConfig, RpnConfig, TestConfig,
+};
 
 /// Mask R-CNN on any backbone of the zoo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,17 +42,6 @@ pub struct HeadsConfig {
 /// An image size for which the backbone is asked how many levels it has; the number does not depend on it.
 const ANY_IMAGE: [usize; 2] = [224, 224];
 
-/// Why a [`MaskRcnnConfig`] is invalid.
-#[derive(Debug, thiserror::Error)]
-pub enum MaskRcnnConfigError {
-    /// The configuration of the backbone is invalid.
-    #[error("backbone: {0}")]
-    Backbone(#[from] ConfigError),
-    /// Another field is invalid.
-    #[error(transparent)]
-    Heads(#[from] DetectionConfigError),
-}
-
 impl HeadsConfig {
     /// Validates value ranges for a backbone with `backbone_levels` levels.
     ///
@@ -78,7 +68,7 @@ impl MaskRcnnConfig {
     ///
     /// # Errors
     /// Returns the first invalid field.
-    pub fn validate(&self) -> Result<(), MaskRcnnConfigError> {
+    pub fn validate(&self) -> Result<(), DetectorConfigError> {
         self.backbone.validate()?;
         if self.num_classes == 0 {
             return Err(DetectionConfigError::Zero { field: "num_classes".to_owned() }.into());

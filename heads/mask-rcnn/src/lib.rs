@@ -37,13 +37,12 @@
 
 mod complexity;
 mod config;
-mod key_map;
 mod load;
 mod model;
 mod roi_head;
 
-pub use config::{HeadsConfig, MaskRcnnConfig, MaskRcnnConfigError};
-pub use key_map::official_key;
-pub use load::{MaskRcnnLoadError, is_checkpoint, num_classes};
+pub use config::{HeadsConfig, MaskRcnnConfig};
+pub use load::{is_checkpoint, num_classes};
 pub use model::MaskRcnn;
 pub use roi_head::{RoiHead, RoiLoss};
+pub use vmamba_detection::official_key;

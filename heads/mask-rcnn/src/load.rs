@@ -1,41 +1,22 @@
 //! Mask R-CNN from checkpoints.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::prelude::*;
-use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadOptions, LoadReport, StateDict, Weights, load_into};
-use vmamba::zoo::{self, Backbone};
+use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadReport};
+use vmamba::zoo::Backbone;
+use vmamba_detection::{DetectorKeys, DetectorLoadError, ZooDetector};
 
-use crate::config::{MaskRcnnConfig, MaskRcnnConfigError};
-use crate::key_map::official_key;
+use crate::config::MaskRcnnConfig;
 use crate::model::MaskRcnn;
 
-/// Prefix of the keys of the classifier in a Mask R-CNN file; a cascade has a stage index before `fc_cls`.
-const CLASSIFIER: &str = "roi_head.bbox_head.fc_cls.";
-
-/// Prefixes of the keys whose shapes depend on the number of classes.
-const CLASS_LAYERS: [&str; 3] = [CLASSIFIER, "roi_head.bbox_head.fc_reg.", "roi_head.mask_head.conv_logits."];
-
-/// Prefixes of the keys behind the backbone in the files of other detectors and of segmentors.
-const OTHER_HEADS: [&str; 5] = ["neck.", "rpn_head.", "roi_head.", "decode_head.", "auxiliary_head."];
-
-/// Why a Mask R-CNN cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum MaskRcnnLoadError {
-    /// The configuration is invalid.
-    #[error(transparent)]
-    Config(#[from] MaskRcnnConfigError),
-    /// The file cannot be read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The weights of the file do not fit the model.
-    #[error("checkpoint {}: {error}", path.display())]
-    Fit {
-        /// The file.
-        path: PathBuf,
-        /// The keys that do not fit.
-        error: LoadError,
-    },
+/// The keys of a Mask R-CNN's files; a cascade has a stage index before `fc_cls`.
+fn keys() -> DetectorKeys {
+    let class_layers = ["bbox_head.fc_cls.", "bbox_head.fc_reg.", "mask_head.conv_logits."];
+    DetectorKeys {
+        classifier: "roi_head.bbox_head.fc_cls.weight",
+        class_layers: class_layers.map(|layer| format!("roi_head.{layer}")).to_vec(),
+    }
 }
 
 /// Whether keys of a state_dict are those of a Mask R-CNN of mmdetection or of this toolkit.
@@ -45,7 +26,7 @@ pub enum MaskRcnnLoadError {
 /// assert!(!mask_rcnn::is_checkpoint(["backbone.norm0.weight", "decode_head.conv_seg.weight"]));
 /// ```
 pub fn is_checkpoint<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> bool {
-    keys.into_iter().any(|key| key.as_ref().starts_with(CLASSIFIER))
+    self::keys().is_checkpoint(keys)
 }
 
 /// The number of classes of the Mask R-CNN in a file; `None` when the file is not a Mask R-CNN.
@@ -53,10 +34,7 @@ pub fn is_checkpoint<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> bool {
 /// # Errors
 /// [`CheckpointError`] when the file cannot be read.
 pub fn num_classes(checkpoint: &Checkpoint) -> Result<Option<usize>, CheckpointError> {
-    let shapes = checkpoint.shapes(Weights::Auto)?;
-    let rows = shapes.get(&format!("{CLASSIFIER}weight")).and_then(|shape| shape.first().copied());
-    // The background has a row of its own.
-    Ok(rows.and_then(|rows| rows.checked_sub(1)).filter(|classes| *classes > 0))
+    keys().num_classes(checkpoint)
 }
 
 impl MaskRcnnConfig {
@@ -69,8 +47,8 @@ impl MaskRcnnConfig {
     /// Everything else keeps its random weights; the report lists it.
     ///
     /// # Errors
-    /// [`MaskRcnnLoadError`] when the configuration is invalid, the file cannot be read, or its weights do not fit. Nothing is loaded in part.
-    pub fn init_from(&self, path: impl AsRef<Path>, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), MaskRcnnLoadError> {
+    /// [`DetectorLoadError`] when the configuration is invalid, the file cannot be read, or its weights do not fit. Nothing is loaded in part.
+    pub fn init_from(&self, path: impl AsRef<Path>, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
         self.start_from(self.try_init(device)?, path)
     }
 
@@ -82,28 +60,17 @@ impl MaskRcnnConfig {
         &self,
         model: MaskRcnn<Backbone>,
         path: impl AsRef<Path>,
-    ) -> Result<(MaskRcnn<Backbone>, LoadReport), MaskRcnnLoadError> {
-        let path = path.as_ref();
-        let state = self.backbone.official_state(Checkpoint::read(path)?.state_dict(Weights::Auto)?);
-        let options = self.backbone.load_options();
-        let loaded = if is_checkpoint(state.keys()) {
-            load_into(model, &official_key, &state, &CLASS_LAYERS.into_iter().fold(options, LoadOptions::may_be_missing))
-        } else if has_heads(&state) {
-            let options = OTHER_HEADS.into_iter().fold(options.strip_prefix("backbone."), LoadOptions::ignore_unexpected);
-            load_backbone(model, &state, &options)
-        } else {
-            load_backbone(model, &self.backbone.backbone_state(state), &self.backbone.classifier_file_options())
-        };
-        loaded.map_err(|error| MaskRcnnLoadError::Fit { path: path.to_owned(), error })
+    ) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
+        keys().start_from(model, &self.backbone, path.as_ref(), |state| state)
     }
 
     /// Builds the model on `device` with all weights of a Mask R-CNN's file, for prediction. If the file has averaged weights (EMA), those are
     /// loaded.
     ///
     /// # Errors
-    /// [`MaskRcnnLoadError`] when the configuration is invalid, the file cannot be read, or any weight is missing, unexpected or of another
+    /// [`DetectorLoadError`] when the configuration is invalid, the file cannot be read, or any weight is missing, unexpected or of another
     /// shape.
-    pub fn load(&self, path: impl AsRef<Path>, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), MaskRcnnLoadError> {
+    pub fn load(&self, path: impl AsRef<Path>, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
         self.load_checkpoint(&Checkpoint::read(path)?, device)
     }
 
@@ -111,35 +78,30 @@ impl MaskRcnnConfig {
     ///
     /// # Errors
     /// See [`MaskRcnnConfig::load`].
-    pub fn load_checkpoint(&self, checkpoint: &Checkpoint, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), MaskRcnnLoadError> {
-        let model = self.try_init(device)?;
-        let state = checkpoint.state_dict(Weights::Averaged)?;
-        load_into(model, &official_key, &self.backbone.official_state(state), &self.backbone.load_options())
-            .map_err(|error| MaskRcnnLoadError::Fit { path: checkpoint.path().to_owned(), error })
+    pub fn load_checkpoint(&self, checkpoint: &Checkpoint, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
+        keys().load(self.try_init(device)?, &self.backbone, checkpoint, |state| state)
     }
 }
 
-/// Whether a file is a detector's or a segmentor's.
-fn has_heads(state: &StateDict) -> bool {
-    state.keys().any(|key| key.starts_with("rpn_head.") || key.starts_with("decode_head."))
-}
-
-fn load_backbone(
-    mut model: MaskRcnn<Backbone>,
-    state: &StateDict,
-    options: &LoadOptions,
-) -> Result<(MaskRcnn<Backbone>, LoadReport), LoadError> {
-    let (backbone, report) = load_into(model.backbone, &zoo::key, state, options)?;
-    model.backbone = backbone;
-    Ok((model, report))
+impl ZooDetector for MaskRcnn<Backbone> {
+    fn load_backbone(
+        mut self,
+        load: impl FnOnce(Backbone) -> Result<(Backbone, LoadReport), LoadError>,
+    ) -> Result<(Self, LoadReport), LoadError> {
+        let (backbone, report) = load(self.backbone)?;
+        self.backbone = backbone;
+        Ok((self, report))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::path::PathBuf;
 
-    use vmamba::checkpoint::{StateTensor, save_checkpoint, state_dict_of};
-    use vmamba::{Dims, VmambaConfig};
+    use vmamba::checkpoint::{StateDict, StateTensor, save_checkpoint, state_dict_of};
+    use vmamba::{Dims, VmambaConfig, zoo};
+    use vmamba_detection::official_key;
 
     use super::*;
 

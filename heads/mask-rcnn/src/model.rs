@@ -5,13 +5,12 @@ use burn::tensor::activation::sigmoid;
 use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
 use vmamba_detection::{
-    AnchorGenerator, Choose, DetectionLoss, Detector, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead, RpnOutput, RpnTargets,
-    ScoredBox, paste_masks, rois_of,
+    AnchorGenerator, Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead,
+    RpnOutput, RpnTargets, ScoredBox, paste_masks, rois_of,
 };
 use vmamba_types::Detection;
 
-use crate::config::{HeadsConfig, MaskRcnnConfig, MaskRcnnConfigError};
-use crate::key_map::official_key;
+use crate::config::{HeadsConfig, MaskRcnnConfig};
 use crate::roi_head::RoiHead;
 
 /// A detection and instance segmentation model on any backbone.
@@ -34,7 +33,7 @@ impl MaskRcnnConfig {
     ///
     /// # Errors
     /// See [`MaskRcnnConfig::validate`].
-    pub fn try_init(&self, device: &Device) -> Result<MaskRcnn<Backbone>, MaskRcnnConfigError> {
+    pub fn try_init(&self, device: &Device) -> Result<MaskRcnn<Backbone>, DetectorConfigError> {
         self.validate()?;
         Ok(MaskRcnn::new(self.backbone.try_init(device)?, self.num_classes, &self.heads, device))
     }
@@ -144,7 +143,7 @@ impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
         let [_, _, height, width] = images.dims();
         let levels = self.pyramid(images);
         let rpn = self.rpn_head.forward(&levels);
-        let rpn_loss = rpn.loss(&self.rpn_targets(&rpn, truth, choose));
+        let rpn_loss = self.rpn_head.loss(&rpn, &self.rpn_targets(&rpn, truth, choose));
         let proposals = self.train_proposals(&rpn, truth);
         let samples = self.sample_rois(&proposals, truth, choose);
         let roi_loss = self.roi_head.loss(&levels, &samples, truth, [height, width]);
@@ -175,6 +174,6 @@ impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
     }
 
     fn official_key(path: &str) -> String {
-        official_key(path)
+        vmamba_detection::official_key(path)
     }
 }

@@ -28,17 +28,23 @@ pub trait Configured: Recipe + Sized {
     ///
     /// # Errors
     /// When the options of the model do not fit together.
-    fn random_model(&self, device: &Device) -> Result<Self::Model>;
+    fn random_model(&self, config: &RunConfig<Self::Task>, device: &Device) -> Result<Self::Model>;
 
     /// The model with the weights of a checkpoint that training starts from, a classifier's or a whole model's. Everything else is random.
     ///
     /// # Errors
     /// When the checkpoint is missing or does not fit.
-    fn pretrained_model(&self, path: &Path, device: &Device) -> Result<(Self::Model, LoadReport)>;
+    fn pretrained_model(&self, config: &RunConfig<Self::Task>, path: &Path, device: &Device) -> Result<(Self::Model, LoadReport)>;
 
     /// Cost of the model for one training image, and the image's size `[height, width]`.
-    fn complexity(&self) -> (Complexity, [usize; 2]);
+    fn complexity(&self, config: &RunConfig<Self::Task>) -> (Complexity, [usize; 2]);
 
     /// The data in one line, and what was left out of them, a line each.
     fn describe_data(&self) -> String;
+}
+
+/// The data of a run in one line, and what was left out of them, a line each.
+pub(crate) fn describe(place: &str, classes: usize, [train, val]: [usize; 2], notes: &[Vec<String>]) -> String {
+    let notes = notes.iter().flatten().map(|note| format!("\n{note}")).collect::<String>();
+    format!("data: {place}, {classes} classes, {train} training and {val} validation images{notes}")
 }

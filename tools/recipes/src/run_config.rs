@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vmamba_train::{BoxError, TrainConfig};
+use vmamba_types::ClassList;
 
 use crate::init::Init;
 
@@ -54,6 +55,12 @@ pub struct RunConfig<T: TaskConfig> {
 }
 
 impl<T: TaskConfig> RunConfig<T> {
+    /// A configuration from its parts: random weights to start from, default training settings.
+    pub fn new(name: impl Into<String>, model: T::Model, data: T::Data) -> Self {
+        let task = Some(T::TASK.to_owned());
+        Self { task, name: name.into(), init: Init::Random, model, data, train: TrainConfig::default(), test: T::Test::default() }
+    }
+
     /// Validates value ranges, and refuses the configuration of another task.
     ///
     /// # Errors
@@ -72,29 +79,28 @@ impl<T: TaskConfig> RunConfig<T> {
     pub fn name_task(&mut self) {
         self.task.get_or_insert_with(|| T::TASK.to_owned());
     }
+}
 
-    /// What a checkpoint of a run says about itself: with the configuration and the classes it can be used without other files. `train` are
-    /// the settings the run was really trained with.
-    ///
-    /// # Errors
-    /// When a value cannot be serialised.
-    pub(crate) fn metadata(
-        &self,
-        train: &TrainConfig,
-        classes: &vmamba_types::ClassList,
-        validation_images: usize,
-        metric: &str,
-    ) -> Result<BTreeMap<String, String>, BoxError> {
-        let mut config = Self { train: train.clone(), ..self.clone() };
-        config.name_task();
-        Ok(BTreeMap::from([
-            ("task".to_owned(), T::TASK.to_owned()),
-            ("metric".to_owned(), metric.to_owned()),
-            ("config".to_owned(), serde_json::to_string(&config)?),
-            ("classes".to_owned(), serde_json::to_string(classes)?),
-            ("validation_images".to_owned(), validation_images.to_string()),
-        ]))
+/// What a checkpoint of a run says about itself. With a configuration and the classes it can be used without other files.
+///
+/// # Errors
+/// When a value cannot be serialised.
+pub(crate) fn metadata<T: TaskConfig>(
+    config: Option<&RunConfig<T>>,
+    classes: &ClassList,
+    validation_images: usize,
+    metric: &str,
+) -> Result<BTreeMap<String, String>, BoxError> {
+    let mut metadata = BTreeMap::from([
+        ("task".to_owned(), T::TASK.to_owned()),
+        ("metric".to_owned(), metric.to_owned()),
+        ("classes".to_owned(), serde_json::to_string(classes)?),
+        ("validation_images".to_owned(), validation_images.to_string()),
+    ]);
+    if let Some(config) = config {
+        metadata.insert("config".to_owned(), serde_json::to_string(config)?);
     }
+    Ok(metadata)
 }
 
 /// The data of a task and their transforms.
@@ -127,7 +133,7 @@ impl<Source, Train, Test> DataConfig<Source, Train, Test> {
 pub(crate) struct Header<T: TaskConfig> {
     pub(crate) config: RunConfig<T>,
     /// The classes, if the checkpoint names them.
-    pub(crate) classes: Option<vmamba_types::ClassList>,
+    pub(crate) classes: Option<ClassList>,
     /// The iteration, if the checkpoint gives one.
     pub(crate) iteration: Option<u64>,
 }

@@ -56,7 +56,7 @@ fn two_devices_equal_two_accumulated_batches<R: Configured>(more: &[&str]) {
     };
     let (one, two) = (configured("train.accumulation=2"), configured("train.accumulation=1"));
     // Initialised once, because other tests draw from the same generator.
-    let model = R::open(&one).unwrap().random_model(cpus(1).first()).unwrap();
+    let model = R::open(&one).unwrap().random_model(&one, cpus(1).first()).unwrap();
     let trained = |config: &RunConfig<R::Task>, devices: usize| {
         let newest = Arc::new(Mutex::new(StateDict::new()));
         let builder = Trainer::builder(R::open(config).unwrap(), model.clone()).config(config.train.clone());

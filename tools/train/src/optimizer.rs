@@ -65,6 +65,15 @@ impl LayerDecay {
 /// Weight decay and layer of every parameter.
 pub type Groups = Arc<dyn ParameterGroups + Send + Sync>;
 
+/// Weight decay by dimension, and one learning rate for all parameters.
+pub fn ungrouped() -> Groups {
+    struct Ungrouped;
+
+    impl ParameterGroups for Ungrouped {}
+
+    Arc::new(Ungrouped)
+}
+
 /// The update rule, with PyTorch's semantics.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase", tag = "kind")]

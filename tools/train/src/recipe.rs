@@ -1,15 +1,13 @@
 //! What is trained on what.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use burn::module::Module;
 use burn::prelude::*;
-use vmamba::ParameterGroups;
 
 use crate::config::TrainConfig;
 use crate::error::BoxError;
-use crate::optimizer::Groups;
+use crate::optimizer::{Groups, ungrouped};
 use crate::parameters::KeyMap;
 use crate::precision::Precision;
 
@@ -78,7 +76,7 @@ pub trait Recipe: Send + Sync {
     /// Weight decay and layer of every parameter, by its key. By default weight decay goes by dimension, and all parameters have one learning
     /// rate.
     fn parameter_groups(&self) -> Groups {
-        Arc::new(Ungrouped)
+        ungrouped()
     }
 
     /// Names of the samples of a batch, for messages.
@@ -114,8 +112,3 @@ pub trait Recipe: Send + Sync {
         Ok(BTreeMap::new())
     }
 }
-
-/// The defaults of [`ParameterGroups`].
-struct Ungrouped;
-
-impl ParameterGroups for Ungrouped {}

@@ -1,4 +1,4 @@
-//! Activations beside Burn's.
+//! Activations, compared with Burn's.
 
 use burn::prelude::*;
 use burn::tensor::activation;

@@ -1,4 +1,4 @@
-//! Projections and convolutions, channels last, beside Burn's `linear` and its channels-first convolutions.
+//! Channels-last projections and convolutions, compared with Burn's `linear` and its channels-first convolutions.
 
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;

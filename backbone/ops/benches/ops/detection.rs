@@ -1,4 +1,4 @@
-//! RoIAlign, non-maximum suppression and mask pasting, at the sizes of a photo of 800x1333 pixels.
+//! RoIAlign, non-maximum suppression and mask pasting for a photo of 800x1333 pixels.
 
 use burn::prelude::*;
 use divan::Bencher;
@@ -6,11 +6,11 @@ use vision_ops::{Roi, RoiSampling, nms, paste_mask, roi_align};
 
 use crate::{backward, cpu, parameter, random};
 
-/// The level of stride 4.
+/// The pyramid level of stride 4.
 const MAP: [usize; 4] = [1, 256, 200, 334];
 const ROIS: usize = 1000;
 
-/// Reproducible fractions.
+/// Reproducible pseudo-random values in [0, 1).
 fn fractions(count: usize) -> Vec<f32> {
     let mut state = 12_345_u64;
     let next = |_| {
@@ -20,7 +20,7 @@ fn fractions(count: usize) -> Vec<f32> {
     (0..count).map(next).collect()
 }
 
-/// Boxes of 16 to 112 pixels, which are read from the finest level.
+/// Boxes of 16 to 112 pixels, which belong to the finest level.
 fn boxes(count: usize) -> Vec<[f32; 4]> {
     let numbers = fractions(count * 4);
     let of = |r: &[f32; 4]| {
@@ -44,7 +44,7 @@ fn roi_align_forward(bencher: Bencher, side: usize) {
     bencher.bench_local(|| roi_align(map.clone(), &rois, sampling(side)));
 }
 
-/// Reads the same boxes by Burn's own operations: a slice and two matrix products for every box.
+/// The same amount of work by Burn's operations: a slice and two matrix products for each box.
 #[divan::bench(args = [7], sample_count = 3)]
 fn roi_align_forward_of_burn(bencher: Bencher, side: usize) {
     let (map, rois) = (random(MAP, &cpu()), rois());

@@ -1,4 +1,4 @@
-//! LayerNorm over channels beside Burn's module.
+//! LayerNorm over channels, compared with Burn's module.
 
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::prelude::*;

@@ -1,4 +1,4 @@
-//! What a segmentation head needs, at the size of an ADE20K image: 150 classes, logits of 128x128 to 512x512 pixels.
+//! The operations of a segmentation head at the size of an ADE20K image: 150 classes, logits of 128x128 and 512x512 pixels.
 
 use burn::prelude::*;
 use burn::tensor::activation;
@@ -58,7 +58,7 @@ fn argmax_forward_of_burn(bencher: Bencher) {
     bencher.with_inputs(|| logits(FINE)).bench_local_values(|x| x.argmax(1).into_data());
 }
 
-/// Labels of a 12-megapixel photo from the logits of the network's input.
+/// Labels of a 12-megapixel photo from logits at the size of the network's input.
 #[divan::bench(sample_count = 5)]
 fn argmax_of_a_large_photo(bencher: Bencher) {
     bencher.with_inputs(|| logits(FINE)).bench_local_values(|x| argmax_resized(x, [3000, 4000]));
@@ -77,7 +77,7 @@ fn cross_entropy_backward(bencher: Bencher) {
     backward(bencher, || cross_entropy_map(x.clone(), labels.clone(), 255).sum());
 }
 
-/// Log-softmax and a gather, as Burn composes it.
+/// Cross entropy as Burn composes it: log-softmax and a gather.
 #[divan::bench(sample_count = 5)]
 fn cross_entropy_forward_of_burn(bencher: Bencher) {
     let (x, labels) = (logits(FINE), Tensor::<4, Int>::ones([1, 1, FINE[0], FINE[1]], &cpu()));

@@ -1,5 +1,5 @@
-//! The four-route scan with its delta projection, softplus and merge, for one image. A copy of the input is the peer: the time that
-//! memory alone would take. The plain-tensor reference is a loop over pixels and some hundred times slower; it is timed in no bench.
+//! The scan of SS2D along four routes, with its step size projection, softplus and merge, for one image. It is compared with a copy of its
+//! inputs, the time that memory alone takes. Burn has no scan, and the reference, a loop over pixels, is some hundred times slower.
 
 use burn::prelude::*;
 use divan::Bencher;
@@ -7,7 +7,7 @@ use vision_ops::{Route, selective_scan_2d};
 
 use super::{Size, backward, cpu, parameter, random};
 
-/// Size and d_state.
+/// Size of the image and number of states.
 const CASES: [(Size, usize); 4] = [([56, 56, 96], 1), ([56, 56, 96], 16), ([200, 334, 96], 1), ([200, 334, 96], 16)];
 const RANK: usize = 6;
 
@@ -53,7 +53,7 @@ fn scan_backward(bencher: Bencher, (size, state): (Size, usize)) {
     backward(bencher, || inputs.scan().sum());
 }
 
-/// Reading the image and its projections once and writing the image once.
+/// A copy of the image and its projections.
 #[divan::bench(args = CASES, sample_count = 11)]
 fn copy_of_the_same_bytes(bencher: Bencher, (size, state): (Size, usize)) {
     let Inputs { x, projections, .. } = Inputs::new(size, state, false);

@@ -1,4 +1,4 @@
-//! Vectorised activations, parallel over blocks of elements.
+//! Activations on the CPU: vectorised, and parallel over blocks of elements.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
@@ -8,7 +8,7 @@ use super::{Activation, ActivationGradOps, ActivationGrads, ActivationOps};
 use crate::cpu::simd::{Kernel, dispatch, fma};
 use crate::cpu::{contiguous, map_blocks, math, tensor, values};
 
-/// Elements a task handles: large enough to pay for the task, small enough to stay in the first-level cache.
+/// Elements of a task: enough to pay for the task, few enough to stay in the first-level cache.
 const BLOCK: usize = 4096;
 
 impl ActivationOps for Flex {
@@ -69,7 +69,7 @@ impl Kernel for Gradient<'_> {
         let Self { output, x, grad, kind } = self;
         match kind {
             Activation::Gelu => map_grad(output, x, grad, |x| {
-                /// `1 / sqrt(2 pi)`, the height of the normal density.
+                /// `1 / sqrt(2 pi)`, the maximum of the standard normal density.
                 const DENSITY: f32 = 0.398_942_3;
                 let cumulative = 0.5 * (1.0 + math::erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2));
                 fma::<FMA>(x * DENSITY, math::exp::<FMA>(-0.5 * x * x), cumulative)

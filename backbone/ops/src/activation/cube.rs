@@ -1,4 +1,4 @@
-//! Activations on GPUs: one unit a vector of values.
+//! Activations on GPUs: one unit for each vector of values.
 
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
@@ -19,7 +19,7 @@ impl ActivationOps for CubeBackend {
         let units = x.count() * width;
         let (client, dtype) = (y.client.clone(), element(&y));
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` do nothing, the others stay inside both tensors.
+        // SAFETY: units beyond `units` return at once, and the others index inside both tensors.
         unsafe {
             forward::launch_unchecked(
                 &client,
@@ -124,5 +124,5 @@ fn backward<F: Float, V: Size>(
     dx[ABSOLUTE_POS] = Vector::cast_from(grad * derivative);
 }
 
-/// `1 / sqrt(2 pi)`, the height of the normal density.
+/// `1 / sqrt(2 pi)`, the maximum of the standard normal density.
 const DENSITY: f32 = 0.398_942_3;

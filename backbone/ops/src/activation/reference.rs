@@ -1,4 +1,4 @@
-//! The activations composed of Burn's operations. Differentiates exactly on every backend.
+//! The activations composed of Burn's operations, whose gradients are exact on every backend.
 
 use burn::prelude::*;
 
@@ -10,7 +10,7 @@ pub(crate) fn activation<const D: usize>(x: Tensor<D>, kind: Activation) -> Tens
         Activation::Gelu => x.clone() * 0.5 * ((x / std::f64::consts::SQRT_2).erf() + 1.0),
         Activation::Silu => x.clone() / ((-x).exp() + 1.0),
         Activation::Softplus => {
-            // Beyond the threshold the exponential would overflow; its branch is discarded, so any finite value does.
+            // The exponential of large values would overflow. Their result is replaced below, so any finite value will do.
             let large = x.clone().greater_scalar(20.0);
             let soft = x.clone().mask_fill(large.clone(), 0.0).exp().log1p();
             soft.mask_where(large, x)

@@ -1,4 +1,4 @@
-//! Native batch norm: sums over blocks of rows in parallel, all channels of a row at once.
+//! Batch norm on the CPU: parallel sums over blocks of rows, with the channels in vectors.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
@@ -8,7 +8,7 @@ use super::{BatchNormGradOps, BatchNormGrads, BatchNormOps, MomentsOps};
 use crate::cpu::simd::{Kernel, dispatch, fma};
 use crate::cpu::{contiguous, tensor, values};
 
-/// Rows a task handles. Fixed, so that sums do not depend on the number of threads.
+/// Rows of a task. Fixed, so that sums do not depend on the number of threads.
 const ROWS: usize = 64;
 
 impl MomentsOps for Flex {
@@ -36,7 +36,7 @@ impl BatchNormOps for Flex {
         let (weight, bias) = (values(&weight), values(&bias));
         let (mean, variance) = values(&moments).split_at(weight.len());
         let scale: Vec<f32> = variance.iter().zip(weight).map(|(variance, weight)| weight / (variance + eps).sqrt()).collect();
-        // As PyTorch rounds it: what is within rounding of 0 keeps its sign in the ReLU behind.
+        // Rounded like PyTorch, so that values near 0 have the same sign and a ReLU after it passes the same ones.
         let shift: Vec<f32> = bias.iter().zip(mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
         let block = ROWS * weight.len();
         let mut y = vec![0.0; values(&x).len()];
@@ -63,7 +63,7 @@ impl BatchNormGradOps for Flex {
         let scale: Vec<f32> = variance.iter().map(|variance| 1.0 / (variance + eps).sqrt()).collect();
         let block = ROWS * channels;
         let pairs = values(&grad).par_chunks(block).zip(values(&x).par_chunks(block));
-        // Means over the rows of the gradient, and of the gradient times the normalised input.
+        // Means over the rows: of the gradient, and of the gradient times the normalised input.
         let means = over_rows(pairs, 2 * channels, 2 * len, |(grad, x), sums| {
             let (plain, along) = sums.split_at_mut(channels);
             dispatch(GradientSums { grad, x, mean, scale: &scale, plain, along });
@@ -86,7 +86,7 @@ impl BatchNormGradOps for Flex {
     }
 }
 
-/// The means over the rows of `values / width` rows whose blocks `add` adds up: float32 within a block, float64 over the blocks.
+/// Means over `values / width` rows. `add` sums a block of rows in float32; the sums of the blocks are added in float64.
 fn over_rows<T: Send>(
     blocks: impl IndexedParallelIterator<Item = T>,
     width: usize,
@@ -165,7 +165,9 @@ struct GradientSums<'a> {
     mean: &'a [f32],
     /// `1 / sqrt(variance + eps)`
     scale: &'a [f32],
+    /// `sum(g)`
     plain: &'a mut [f32],
+    /// `sum(g n)`
     along: &'a mut [f32],
 }
 
@@ -185,12 +187,13 @@ impl Kernel for GradientSums<'_> {
     }
 }
 
-/// With n the normalised input and g the gradient behind it: `dx = weight * scale * (g - mean(g) - n * mean(g n))`.
+/// `dx = weight * scale * (g - mean(g) - n * mean(g n))`, with `n` the normalised input and `g` the gradient of the output.
 struct Backward<'a> {
     dx: &'a mut [f32],
     grad: &'a [f32],
     x: &'a [f32],
     mean: &'a [f32],
+    /// `mean(g)`
     plain: &'a [f32],
     /// `scale * mean(g n)`
     slope: &'a [f32],

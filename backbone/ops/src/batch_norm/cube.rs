@@ -1,4 +1,4 @@
-//! Batch norm on GPUs: blocks of rows are summed first, then the blocks; a unit takes a vector of channels.
+//! Batch norm on GPUs: a unit sums a vector of channels over a block of rows, then the sums of the blocks are added.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
@@ -11,7 +11,7 @@ use cubecl::prelude::*;
 use super::{BatchNormGradOps, BatchNormGrads, BatchNormOps, MomentsOps};
 use crate::cube::{Rows, cast, cubes, element, empty, float32, vector_size};
 
-/// Rows summed into one entry.
+/// Rows of a block.
 const BLOCK: usize = 128;
 
 impl MomentsOps for CubeBackend {
@@ -24,7 +24,7 @@ impl MomentsOps for CubeBackend {
     }
 }
 
-/// Over the rows of `x` the mean, or with `mean` the mean of the squares of what is beside it, `[1, channels]`, float32.
+/// The mean over the rows of `x` or, given `mean`, the variance around it; `[1, channels]`, float32.
 fn over_rows(x: &Rows, mean: Option<CubeTensor>) -> CubeTensor {
     let (rows, channels) = (x.count(), x.width());
     let size = vector_size(&[x], 4);
@@ -33,7 +33,7 @@ fn over_rows(x: &Rows, mean: Option<CubeTensor>) -> CubeTensor {
     let (client, units, squares) = (sums.client.clone(), blocks * width, mean.is_some());
     let mean = mean.map_or_else(|| sums.clone(), float32);
     let (count, dim) = cubes(&client, units);
-    // SAFETY: units beyond `units` do nothing; a block ends at `rows`. Without squares the mean is not read.
+    // SAFETY: units beyond `units` return at once; blocks end at `rows`. Without squares the mean is not read.
     unsafe {
         block_means::launch_unchecked(
             &client,
@@ -54,7 +54,7 @@ fn over_rows(x: &Rows, mean: Option<CubeTensor>) -> CubeTensor {
     CubeBackend::float_sum_dim(sums, 0)
 }
 
-/// Means and variances, a tensor each.
+/// Splits moments into means and variances.
 fn split(moments: &CubeTensor) -> [CubeTensor; 2] {
     let channels = moments.meta.shape()[1];
     [0, 1].map(|row: usize| float32(CubeBackend::float_slice(moments.clone(), &[(row..row + 1).into(), (0..channels).into()])))
@@ -75,7 +75,7 @@ impl BatchNormOps for CubeBackend {
         let units = x.count() * width;
         let (client, dtype) = (y.client.clone(), element(&y));
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` do nothing.
+        // SAFETY: units beyond `units` return at once.
         unsafe {
             forward::launch_unchecked(
                 &client,
@@ -119,7 +119,7 @@ impl BatchNormGradOps for CubeBackend {
         let sums = empty(&dx, [2, blocks, channels], DType::F32);
         let units = blocks * width;
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` do nothing; a block ends at `rows`.
+        // SAFETY: units beyond `units` return at once; blocks end at `rows`.
         unsafe {
             gradient_sums::launch_unchecked(
                 &client,
@@ -145,7 +145,7 @@ impl BatchNormGradOps for CubeBackend {
         let [plain, along] = [0, 1].map(|index| float32(part(index)));
         let units = rows * width;
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` do nothing.
+        // SAFETY: units beyond `units` return at once.
         unsafe {
             backward::launch_unchecked(
                 &client,
@@ -179,7 +179,7 @@ impl BatchNormGradOps for CubeBackend {
     }
 }
 
-/// Over a block of rows the sum, or the sum of the squares of what is beside the mean, as a part of the mean over all rows.
+/// The contribution of a block of rows to the mean over all rows, or with `squares` to the variance.
 #[cube(launch_unchecked)]
 fn block_means<F: Float, V: Size>(
     x: &[Vector<F, V>],
@@ -211,7 +211,7 @@ fn block_means<F: Float, V: Size>(
 
 /// `1 / sqrt(variance + eps)`
 #[cube]
-fn deviation<V: Size>(variance: Vector<f32, V>, eps: f32) -> Vector<f32, V> {
+fn inverse_deviation<V: Size>(variance: Vector<f32, V>, eps: f32) -> Vector<f32, V> {
     Vector::new(1.0_f32) / (variance + Vector::new(eps)).sqrt()
 }
 
@@ -233,13 +233,13 @@ fn forward<F: Float, V: Size>(
         terminate!();
     }
     let (row, at) = (ABSOLUTE_POS / width, ABSOLUTE_POS % width);
-    // As on the CPU.
-    let scale = deviation::<V>(variance[at], eps) * weight[at];
+    // Rounded like PyTorch, as on the CPU.
+    let scale = inverse_deviation::<V>(variance[at], eps) * weight[at];
     let shift = bias[at] - mean[at] * scale;
     y[ABSOLUTE_POS] = Vector::cast_from(fma(Vector::<f32, V>::cast_from(x[row * pitch + at]), scale, shift));
 }
 
-/// Sums over a block of rows: of the gradient first, of the gradient times the normalised input behind them.
+/// Sums over a block of rows. The first half of `sums` is of the gradient, the second of the gradient times the normalised input.
 #[cube(launch_unchecked)]
 fn gradient_sums<F: Float, V: Size>(
     grad: &[Vector<F, V>],
@@ -267,10 +267,11 @@ fn gradient_sums<F: Float, V: Size>(
         along += g * (Vector::<f32, V>::cast_from(x[row * x_pitch + at]) - mean[at]);
     }
     sums[ABSOLUTE_POS] = plain;
-    sums[units + ABSOLUTE_POS] = along * deviation::<V>(variance[at], eps);
+    sums[units + ABSOLUTE_POS] = along * inverse_deviation::<V>(variance[at], eps);
 }
 
-/// With n the normalised input and g the gradient behind it: `dx = weight * deviation * (g - mean(g) - n * mean(g n))`.
+/// `dx = weight * scale * (g - mean(g) - n * mean(g n))`, with `n` the normalised input, `g` the gradient of the output and
+/// `scale = 1 / sqrt(variance + eps)`.
 #[cube(launch_unchecked)]
 fn backward<F: Float, V: Size>(
     grad: &[Vector<F, V>],
@@ -293,9 +294,9 @@ fn backward<F: Float, V: Size>(
         terminate!();
     }
     let (row, at) = (ABSOLUTE_POS / width, ABSOLUTE_POS % width);
-    let deviation = deviation::<V>(variance[at], eps);
+    let inverse = inverse_deviation::<V>(variance[at], eps);
     let count = Vector::<f32, V>::new(f32::cast_from(rows));
-    let normalised = (Vector::<f32, V>::cast_from(x[row * x_pitch + at]) - mean[at]) * deviation;
+    let normalised = (Vector::<f32, V>::cast_from(x[row * x_pitch + at]) - mean[at]) * inverse;
     let g = Vector::<f32, V>::cast_from(grad[row * grad_pitch + at]) - plain[at] / count;
-    dx[ABSOLUTE_POS] = Vector::cast_from(deviation * weight[at] * (g - normalised * (along[at] / count)));
+    dx[ABSOLUTE_POS] = Vector::cast_from(inverse * weight[at] * (g - normalised * (along[at] / count)));
 }

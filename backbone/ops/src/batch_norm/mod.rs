@@ -1,7 +1,13 @@
-//! Batch norm in training, of channels-last data.
+//! Batch norm in training, on channels-last data (`torch.nn.BatchNorm2d` in training mode).
 //!
-//! `y = (x - mean) / sqrt(var + eps) * weight + bias`, mean and biased variance over all but the last axis (`torch.nn.BatchNorm2d` in
-//! training mode).
+//! ```text
+//! y = weight * n + bias,  n = (x - mean) / sqrt(var + eps)
+//! ```
+//! with mean and biased variance over all axes but the last. Backward, with `g` the gradient of `y` and means over the same axes:
+//!
+//! ```text
+//! dx = weight / sqrt(var + eps) * (g - mean(g) - n * mean(g n)),  dweight = sum(g n),  dbias = sum(g)
+//! ```
 
 mod cpu;
 #[cfg(feature = "cube")]
@@ -25,27 +31,27 @@ operation! {
     => x of { let _ = (weight, bias, moments, eps); x.clone() }
 }
 
-/// What batch norm knows of its batch. The gradient of [`BatchNormOps`] has the way through them, so that they need none of their own.
+/// Mean and variance of a batch. They need no gradient of their own, because that of [`BatchNormOps`] includes the path through them.
 #[burn::backend::backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
 pub trait MomentsOps: burn::backend::Backend {
-    /// Means and biased variances of the last axis, `[2, channels]`, in the type of `like`.
+    /// Means and biased variances of the channels (the last axis), `[2, channels]`, in the type of `like`.
     #[fusion(dtype = like, shape = { let _ = like; Shape::from([2, x[x.num_dims() - 1]]) })]
     fn moments(x: FloatTensor<Self>, like: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// What [`batch_norm`] returns.
+/// The result of [`batch_norm`].
 #[derive(Clone, Debug)]
 pub struct BatchNormed<const D: usize> {
     /// The normalised input, in its shape and type.
     pub output: Tensor<D>,
-    /// The mean of every channel, `[channels]`, float32, without gradient.
+    /// The mean of every channel, `[channels]`, float32, detached.
     pub mean: Tensor<1>,
-    /// The biased variance of every channel, `[channels]`, float32, without gradient.
+    /// The biased variance of every channel, `[channels]`, float32, detached.
     pub variance: Tensor<1>,
 }
 
 /// Normalises every channel of `x: [.., channels]` to mean 0 and variance 1 over the batch, then scales by `weight: [channels]` and shifts
-/// by `bias: [channels]`. Gradients go through mean and variance as well.
+/// by `bias: [channels]`. Gradients include the paths through mean and variance.
 pub fn batch_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> BatchNormed<D> {
     if is_narrow(&x) {
         let dtype = x.dtype();

@@ -1,4 +1,4 @@
-//! Native LayerNorm: one pass over a row that stays in the first-level cache, rows in parallel.
+//! LayerNorm on the CPU: rows in parallel; a row is read from memory once and stays in the first-level cache.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
@@ -8,7 +8,7 @@ use super::{ChannelNormGradOps, ChannelNormGrads, ChannelNormOps};
 use crate::cpu::simd::{Kernel, LANES, Lanes, dispatch, fma, lane_sum};
 use crate::cpu::{contiguous, map_blocks, tensor, values};
 
-/// Rows a task handles. Fixed, so that the partial sums of the parameter gradients do not depend on the number of threads.
+/// Rows of a task. Fixed, so that the partial sums of the parameter gradients do not depend on the number of threads.
 const ROWS: usize = 64;
 
 impl ChannelNormOps for Flex {
@@ -32,7 +32,7 @@ impl ChannelNormGradOps for Flex {
         let block = ROWS * channels;
         let mut dx = vec![0.0; values(&x).len()];
         let tasks = dx.len().div_ceil(block);
-        // Per task, the gradient of the weight and then of the bias.
+        // For each task the gradient of the weight, then that of the bias.
         let mut partial = vec![0.0; tasks * 2 * channels];
         dx.par_chunks_mut(block)
             .zip(partial.par_chunks_mut(2 * channels))
@@ -95,7 +95,7 @@ impl Kernel for Backward<'_> {
         let rows = self.dx.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels).zip(self.grad.chunks_exact(channels)));
         for (dx, (x, grad)) in rows {
             let (mean, scale) = statistics::<FMA>(x, self.eps);
-            // With n the normalised row and g the gradient that reaches it: dx = scale * (g - mean(g) - n * mean(g n)).
+            // dx = scale * (g - mean(g) - n * mean(g n)), with n the normalised row and g its gradient.
             for ((((dx, x), grad), dweight), dbias) in
                 dx.iter_mut().zip(x).zip(grad).zip(self.dweight.iter_mut()).zip(self.dbias.iter_mut())
             {
@@ -123,14 +123,14 @@ fn statistics<const FMA: bool>(x: &[f32], eps: f32) -> (f32, f32) {
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
-/// Sum of `term` over the elements of slices of the same length, with one accumulator a lane.
+/// Sum of `term` over the elements of slices of the same length, with one accumulator for each lane.
 #[inline(always)]
 fn sum<const FMA: bool, const N: usize>(slices: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
     let mut lanes: Lanes = [0.0; LANES];
     let parts = slices.map(|slice| slice.as_chunks::<LANES>());
     let blocks = parts.iter().map(|(blocks, _)| blocks.len()).min().unwrap_or(0);
     for block in 0..blocks {
-        // The same number of blocks in every slice, so this check is one a block and not one an element.
+        // Indexing whole blocks keeps bounds checks out of the inner loop.
         let values = parts.map(|(blocks, _)| blocks[block]);
         for lane in 0..LANES {
             lanes[lane] += term(std::array::from_fn(|slice| values[slice][lane]));

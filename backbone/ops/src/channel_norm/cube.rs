@@ -1,8 +1,8 @@
-//! LayerNorm over channels on GPUs: the units of a plane share a row.
+//! LayerNorm over channels on GPUs: the units of a plane (a warp) share a row.
 //!
-//! A row is read three times, for its mean, its variance and its result, the second and third time from the cache. Where planes have one
-//! size a row is one plane and its sums are plane operations, elsewhere they go through shared memory. The gradients of weight and bias
-//! are sums over all rows: blocks of rows are summed first, then the blocks.
+//! A row is read three times, for its mean, its variance and its result; the second and third time it comes from the cache. On devices
+//! with one plane size, a plane processes a row and its sums are plane operations. On others, sums use shared memory. The gradients of
+//! weight and bias are sums over all rows, first within blocks of rows and then over the blocks.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
@@ -17,24 +17,25 @@ use super::{ChannelNormGradOps, ChannelNormGrads, ChannelNormOps};
 use crate::cube::math::over_vector;
 use crate::cube::{Rows, cast, cubes, element, empty, float32, vector_size};
 
-/// Units that work on a cube's rows.
+/// Units of a cube.
 const UNITS: usize = 128;
-/// Rows summed into one entry of the gradients of weight and bias.
+/// Rows of a block in the sums for the gradients of weight and bias.
 const BLOCK: usize = 128;
 
-/// How a row is shared.
+/// The units that share a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Team {
-    /// Units of a row.
+    /// Number of units.
     lanes: usize,
-    /// Whether they are a plane.
+    /// Whether the units are a plane.
     planes: bool,
 }
 
 impl Team {
-    /// For devices whose planes do not have one size.
+    /// For devices with planes of several sizes.
     const SHARED: Self = Self { lanes: 32, planes: false };
 
+    /// The team for a device.
     fn of(client: &Client) -> Self {
         let hardware = &client.properties().hardware;
         let lanes = hardware.plane_size_max as usize;
@@ -44,6 +45,7 @@ impl Team {
         if planes { Self { lanes, planes } } else { Self::SHARED }
     }
 
+    /// The launch size for `rows` rows.
     fn launch(self, client: &Client, rows: usize) -> (CubeCount, CubeDim) {
         let dim = CubeDim::new_2d(self.lanes as u32, self.rows() as u32);
         (cubecl::calculate_cube_count_elemwise(client, rows * self.lanes, dim), dim)
@@ -69,7 +71,7 @@ fn normalise(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, eps: f32, team
     let (rows, width, pitch) = (x.count(), x.width() / size, x.pitch / size);
     let (client, dtype) = (y.client.clone(), element(&y));
     let (count, dim) = team.launch(&client, rows);
-    // SAFETY: units of rows beyond `rows` neither read nor write.
+    // SAFETY: teams beyond `rows` read the last row and write nothing.
     unsafe {
         forward::launch_unchecked(
             &client,
@@ -134,7 +136,7 @@ impl ChannelNormGradOps for CubeBackend {
         let sums = empty(&dx, [2, blocks, channels], DType::F32);
         let units = blocks * width;
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` do nothing; a block ends at `rows`.
+        // SAFETY: units beyond `units` return at once; blocks end at `rows`.
         unsafe {
             parameter_gradients::launch_unchecked(
                 &client,
@@ -162,7 +164,7 @@ impl ChannelNormGradOps for CubeBackend {
     }
 }
 
-/// The sum over the lanes of a row; every lane has it.
+/// The sum over the lanes of a row, returned to every lane.
 #[cube]
 fn over_lanes(value: f32, shared: &mut Shared<[f32]>, #[comptime] team: Team) -> f32 {
     if comptime!(team.planes) {
@@ -175,13 +177,13 @@ fn over_lanes(value: f32, shared: &mut Shared<[f32]>, #[comptime] team: Team) ->
         for other in 0..team.lanes {
             sum += shared[first + other];
         }
-        // Before anybody writes the next value.
+        // All lanes must have read before the next sum overwrites the buffer.
         sync_cube();
         sum
     }
 }
 
-/// Mean and reciprocal deviation of the row that begins at `first`.
+/// Mean and `1 / sqrt(variance + eps)` of the row that starts at `first`.
 #[cube]
 fn moments<F: Float, V: Size>(
     x: &[Vector<F, V>],
@@ -225,7 +227,7 @@ fn forward<F: Float, V: Size>(
 ) {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let row = CUBE_POS * team.rows() + UNIT_POS_Y as usize;
-    // Units without a row go along with the last: all must meet at the barriers.
+    // Surplus teams repeat the last row and discard the result, because every unit must reach the barriers.
     let own = row < rows;
     let row = min(row, rows - 1);
     let (mean, scale) = moments::<F, V>(x, row * pitch, width, eps, &mut shared, team);
@@ -288,7 +290,7 @@ fn backward<F: Float, V: Size>(
     }
 }
 
-/// Sums over a block of rows: of the gradient times the normalised input first, of the gradient behind them.
+/// Sums over a block of rows. The first half of `sums` is of the gradient times the normalised input, the second of the gradient.
 #[cube(launch_unchecked)]
 fn parameter_gradients<F: Float, V: Size>(
     grad: &[Vector<F, V>],
@@ -327,7 +329,7 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close_values, cpu, gpu, random_tensor, values};
 
-    /// The norm with rows in shared memory, whatever the device's planes are.
+    /// The norm by sums in shared memory, even on devices with one plane size.
     #[burn::backend::backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
     pub trait SharedNormOps: burn::backend::Backend {
         #[fusion(dtype = x, shape = { let _ = (weight, bias, eps); x.clone() })]
@@ -341,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_in_shared_memory_give_the_same() {
+    fn sums_in_shared_memory_equal_the_reference() {
         let Some(device) = gpu() else { return };
         for (rows, channels) in [(1, 1), (3, 5), (70, 40), (9, 200)] {
             let tensors = |device: &burn::prelude::Device| -> (Tensor<2>, Tensor<1>, Tensor<1>) {

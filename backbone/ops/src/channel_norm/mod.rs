@@ -1,7 +1,14 @@
-//! LayerNorm over the channels of channels-last data.
+//! LayerNorm over the channels of channels-last data (`torch.nn.LayerNorm`, and the official `LayerNorm2d`, which permutes to this layout
+//! and back).
 //!
-//! `y = (x - mean) / sqrt(var + eps) * weight + bias`, mean and biased variance over the last axis (`torch.nn.LayerNorm`, and the
-//! official `LayerNorm2d`, which permutes to this layout and back).
+//! ```text
+//! y = weight * n + bias,  n = (x - mean) / sqrt(var + eps)
+//! ```
+//! with mean and biased variance over the last axis. Backward, with `g` the gradient of `y` times `weight` and means over the last axis:
+//!
+//! ```text
+//! dx = (g - mean(g) - n * mean(g n)) / sqrt(var + eps),  dweight = sum(dy n),  dbias = sum(dy)
+//! ```
 
 mod cpu;
 #[cfg(feature = "cube")]

@@ -5,7 +5,7 @@ use crate::testing::{assert_reference_keeps_bf16, assert_same_gradients, cpu, ra
 const TOLERANCE: f32 = 2e-5;
 
 #[test]
-fn the_composed_norm_keeps_bf16() {
+fn the_reference_accepts_bf16() {
     let device = cpu();
     let [weight, bias] = [1, 2].map(|seed| Some(random_tensor([12], seed, &device)));
     let run = |norm: fn(_, _, _, _) -> burn::tensor::Tensor<2>| {
@@ -17,8 +17,9 @@ fn the_composed_norm_keeps_bf16() {
 }
 
 #[test]
-fn native_norm_equals_the_composed_one_with_its_gradients() {
-    // Rows cross a block border; channels are above, below and off the lane count. The offset makes a one-pass variance fail.
+fn kernels_and_their_gradients_equal_the_reference() {
+    // Rows of one and several blocks; channels above, below and not a multiple of the lanes; a mean far from 0, for which a one-pass
+    // variance is inaccurate.
     for (rows, channels) in [(70, 40), (130, 16), (3, 5), (1, 1), (200, 97)] {
         let x: Vec<f32> = random(rows * channels, 3).into_iter().map(|v| v * 2.0 + 7.0).collect();
         assert_same_gradients(
@@ -32,10 +33,10 @@ fn native_norm_equals_the_composed_one_with_its_gradients() {
 }
 
 #[test]
-fn without_parameters_it_only_normalises() {
+fn weight_and_bias_are_optional() {
     let x = random(6 * 20, 6);
     assert_same_gradients(
-        "no affine",
+        "no weight and bias",
         &[(&[120], x)],
         |t| channel_norm(t[0].clone().reshape([2, 3, 20]), None, None, 1e-5),
         |t| reference::channel_norm(t[0].clone().reshape([2, 3, 20]), None, None, 1e-5),

@@ -1,7 +1,14 @@
-//! Dense convolution of channels-last data: the stem and the downsampling layers of VMamba, and all of the heads.
+//! Dense convolution of channels-last data (`torch.nn.Conv2d` with `groups=1`): the stem and the downsampling layers of VMamba, and the
+//! heads.
 //!
-//! On the CPU a convolution is a matrix product that reads the pixels where they lie (`direct.rs`), or sixteen smaller ones of
-//! transformed tiles (`winograd.rs`) for 3x3 kernels of stride 1.
+//! ```text
+//! y[r, c, o] = bias[o] + sum_{i, j, k} weight[o, k, i, j] x[r stride + i - padding, c stride + j - padding, k]
+//! ```
+//! Backward, the gradient of the input is the transposed convolution of the output's gradient; that of the weight is the product of the
+//! output's gradient with the input's patches, and that of the bias the sum of the output's gradient.
+//!
+//! On the CPU a convolution is a matrix product that reads pixels in place (`cpu/direct.rs`) or, for 3x3 kernels of stride 1 with many
+//! channels, sixteen products of transformed tiles (`cpu/winograd.rs`).
 
 mod cpu;
 #[cfg(feature = "cube")]
@@ -65,10 +72,10 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: 
     Tensor::from_dispatch(y)
 }
 
-/// [`conv2d`] and what follows it, see [`Fused`]. The residual has the shape of the result.
+/// [`conv2d`] with an epilogue, `activation(scale * convolution + bias + residual)`, see [`Fused`].
 ///
 /// # Panics
-/// As [`conv2d`], and when a part of `fused` does not fit the result.
+/// Like [`conv2d`], and when the scale, the bias or the residual does not fit the result.
 pub fn conv2d_fused(x: Tensor<4>, weight: Tensor<4>, fused: Fused<4>, stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
     let window = Window::of(&x, &weight, stride, padding);
     if is_narrow(&x) {

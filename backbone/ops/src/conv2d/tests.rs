@@ -11,7 +11,7 @@ use crate::testing::{
 const TOLERANCE: f32 = 1e-5;
 
 #[test]
-fn burns_convolution_keeps_bf16() {
+fn the_reference_accepts_bf16() {
     let device = crate::testing::cpu();
     let (weight, bias) = (random_tensor([5, 3, 3, 3], 1, &device), Some(random_tensor([5], 2, &device)));
     let window = Window { kernel: [3, 3], stride: [2, 2], padding: [1, 1] };
@@ -23,7 +23,7 @@ fn burns_convolution_keeps_bf16() {
 }
 
 #[test]
-fn native_convolution_equals_burns_with_its_gradients() {
+fn kernels_and_their_gradients_equal_the_reference() {
     for ([batch, height, width, channels], out, kernel, stride, padding) in [
         ([2, 9, 7, 3], 5, [3, 3], [2, 2], [1, 1]),
         ([1, 11, 9, 4], 6, [4, 4], [4, 4], [0, 0]),
@@ -31,13 +31,13 @@ fn native_convolution_equals_burns_with_its_gradients() {
         ([2, 4, 5, 8], 4, [1, 1], [1, 1], [0, 0]),
         ([1, 1, 1, 3], 2, [3, 3], [2, 2], [1, 1]),
         ([1, 6, 5, 3], 2, [3, 1], [1, 2], [2, 0]),
-        // Stride 1, where the gradients have ways of their own.
+        // Stride 1, for which the gradients have algorithms of their own.
         ([2, 6, 7, 5], 4, [3, 3], [1, 1], [1, 1]),
         ([1, 6, 7, 5], 50, [5, 3], [1, 1], [0, 2]),
         ([1, 4, 5, 3], 2, [3, 3], [1, 1], [3, 3]),
-        // More rows than a task takes.
+        // More rows than a task.
         ([1, 40, 30, 9], 60, [3, 3], [1, 1], [1, 1]),
-        // Enough channels and tiles for Winograd, with odd sizes, a rest of channels and more than a panel of outputs.
+        // Enough channels and tiles for Winograd: odd sizes, channels that are not a multiple of the lanes, several panels of outputs.
         ([2, 13, 15, 40], 53, [3, 3], [1, 1], [1, 1]),
         ([1, 21, 15, 32], 33, [3, 3], [1, 1], [0, 0]),
         ([1, 14, 15, 35], 32, [3, 3], [1, 1], [2, 2]),
@@ -72,7 +72,7 @@ fn native_convolution_equals_burns_with_its_gradients() {
 }
 
 #[test]
-fn every_unit_gives_the_same_convolution_directly_and_by_winograd() {
+fn direct_and_winograd_equal_the_reference_on_every_unit() {
     let device = crate::testing::cpu();
     for ([batch, height, width, channels], out, padding) in [([1, 15, 14, 34], 50, [1, 1]), ([3, 9, 12, 64], 100, [0, 1])] {
         let window = Window { kernel: [3, 3], stride: [1, 1], padding };
@@ -89,7 +89,7 @@ fn every_unit_gives_the_same_convolution_directly_and_by_winograd() {
 }
 
 #[test]
-fn what_follows_a_convolution_is_the_same_fused_and_one_after_the_other() {
+fn the_fused_epilogue_equals_separate_steps() {
     let device = crate::testing::cpu();
     for (channels, kernel, stride) in [(40, 3, 1), (4, 3, 2), (6, 1, 1)] {
         let x = random_tensor([1, 17, 15, channels], 1, &device);

@@ -10,6 +10,7 @@ use burn_cubecl::kernel::conv::ConvStrategy;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul as burn_matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
+use cubecl::prelude::Scalar;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy;
@@ -75,8 +76,8 @@ fn exact_matmul(left: CubeTensor, right: CubeTensor, dtype: DType) -> CubeTensor
     y
 }
 
-/// `left^T * right` of `[rows, m]` and `[rows, n]` to `[m, n]` in float32, for many rows and small `m` and `n` (split-K): the rows are split
-/// into parts that are multiplied in parallel, and the partial products are summed.
+/// `left^T * right` of `[rows, m]` and `[rows, n]` to `[m, n]` in float32, for many rows and small `m` and `n` (split-K): the rows are
+/// split into parts that are multiplied in parallel, and the partial products are summed.
 pub(crate) fn matmul_split_k(left: CubeTensor, right: CubeTensor) -> CubeTensor {
     /// Number of cubes that keeps a device busy.
     const CUBES: usize = 256;

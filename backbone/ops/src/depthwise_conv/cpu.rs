@@ -1,4 +1,4 @@
-//! The convolution on the CPU: rows in parallel, channels in lanes.
+//! Depthwise convolution on the CPU: rows in parallel, channels in vectors.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
@@ -43,7 +43,7 @@ impl DepthwiseConvGradOps for Flex {
     ) -> DepthwiseConvGrads<Self> {
         let [grad, x, weight] = [grad, x, weight].map(contiguous);
         let shape = Shape::new(dims(&x), dims(&weight));
-        // The gradient of the input is the gradient of the output convolved with the kernel turned by half a turn.
+        // The gradient of the input is the gradient of the output convolved with the kernel rotated by 180 degrees.
         let dx = convolve(values(&grad), &by_tap(values(&weight), &shape, true), None, Pointwise::Identity, &shape);
         let (dweight, dbias) = parameter_grads(values(&x), values(&grad), &shape);
         DepthwiseConvGrads {
@@ -68,18 +68,19 @@ impl Shape {
         Self { batch, height, width, channels, k }
     }
 
+    /// Values of a row of pixels.
     fn row(&self) -> usize {
         self.width * self.channels
     }
 }
 
-/// The kernel as `[k * k, channels]`, turned by half a turn if asked.
-fn by_tap(weight: &[f32], shape: &Shape, turned: bool) -> Vec<f32> {
+/// The kernel as `[k * k, channels]`, rotated by 180 degrees if `rotated`.
+fn by_tap(weight: &[f32], shape: &Shape, rotated: bool) -> Vec<f32> {
     let taps = shape.k * shape.k;
     let mut by_tap = vec![0.0; weight.len()];
     for (channel, kernel) in weight.chunks_exact(taps).enumerate() {
         for (tap, value) in kernel.iter().enumerate() {
-            let tap = if turned { taps - 1 - tap } else { tap };
+            let tap = if rotated { taps - 1 - tap } else { tap };
             by_tap[tap * shape.channels + channel] = *value;
         }
     }
@@ -95,9 +96,11 @@ fn convolve(x: &[f32], taps: &[f32], bias: Option<&[f32]>, activation: Pointwise
     y
 }
 
+/// The convolution of one row of pixels.
 struct Row<'a> {
     y: &'a mut [f32],
     x: &'a [f32],
+    /// `[k * k, channels]`
     taps: &'a [f32],
     bias: &'a [f32],
     /// A pixel of the padding.
@@ -108,8 +111,8 @@ struct Row<'a> {
     shape: Shape,
 }
 
-/// The taps `k` of a kernel of size `size` that fall inside `0..extent` when the kernel is centred at `at`, as the first tap, the tap
-/// after the last, and the position of the first.
+/// The taps of a kernel of side `size`, centred at `at`, that lie inside `0..extent`: the first tap, the end of the taps, and the position
+/// of the first tap.
 #[inline(always)]
 fn inside(at: usize, extent: usize, size: usize) -> (usize, usize, usize) {
     let half = size / 2;
@@ -131,7 +134,7 @@ impl Kernel for Row<'_> {
 }
 
 impl Row<'_> {
-    /// The pixel under a tap of the kernel that is centred at `at_x`.
+    /// The pixel under a tap of the kernel centred at column `at_x`; zeros in the padding.
     #[inline(always)]
     fn pixel(&self, at_x: usize, ky: usize, kx: usize) -> &[f32] {
         let Shape { height, width, channels, k, .. } = self.shape;
@@ -144,7 +147,7 @@ impl Row<'_> {
         }
     }
 
-    /// A 3x3 kernel: nine pixels and nine weights are looked up once a pixel, padding is a pixel of zeros.
+    /// A 3x3 kernel: the nine input pixels are looked up once for each output pixel, so the loop over channels has no branches.
     #[inline(always)]
     fn three<const FMA: bool>(mut self) {
         let (channels, activation) = (self.shape.channels, self.activation);
@@ -192,10 +195,10 @@ impl Row<'_> {
     }
 }
 
-/// Rows a task sums before its result is added to the others; fixed, so that the result does not depend on the number of threads.
+/// Rows that a task sums. Fixed, so that the result does not depend on the number of threads.
 const ROWS: usize = 16;
 
-/// Gradients of kernel and bias.
+/// The gradients of the kernel and the bias.
 fn parameter_grads(x: &[f32], grad: &[f32], shape: &Shape) -> (Vec<f32>, Vec<f32>) {
     let Shape { batch, height, channels, k, .. } = *shape;
     let taps = k * k;
@@ -219,8 +222,9 @@ fn parameter_grads(x: &[f32], grad: &[f32], shape: &Shape) -> (Vec<f32>, Vec<f32
     (dweight, dbias)
 }
 
+/// Adds the contribution of one row of pixels to the gradients of the kernel and the bias.
 struct RowGrad<'a> {
-    /// `[k * k + 1, channels]`, the bias last
+    /// `[k * k + 1, channels]`, with the bias last
     sums: &'a mut [f32],
     x: &'a [f32],
     grad: &'a [f32],

@@ -1,8 +1,8 @@
-//! Depthwise convolution on GPUs: a unit makes a run of neighbouring pixels for a vector of channels.
+//! Depthwise convolution on GPUs: a unit computes a run of neighbouring pixels for a vector of channels.
 //!
-//! Neighbouring units take neighbouring channels, so that reads are side by side in memory; the pixels of a run share most of what they
-//! read. The gradient of the input is the same convolution with the kernel turned by half a turn. That of the weight is a sum over all
-//! pixels: blocks of rows are summed first, then the blocks.
+//! Neighbouring units compute neighbouring channels, so they read neighbouring memory, and the pixels of a run share most of their inputs.
+//! The gradient of the input is the same convolution with the kernel rotated by 180 degrees. That of the weight is a sum over all pixels,
+//! first within blocks of rows and then over the blocks.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
@@ -17,9 +17,9 @@ use crate::cube::epilogue::pointwise;
 use crate::cube::{Rows, cast, cubes, element, empty, float32, vector_size};
 use crate::epilogue::Pointwise;
 
-/// Pixels a unit makes.
+/// Pixels that a unit computes.
 const RUN: usize = 4;
-/// Units the sum over the pixels is spread over, about.
+/// Approximate number of units that the sum over all pixels is split into.
 const SUMMING_UNITS: usize = 1 << 16;
 
 impl DepthwiseConvOps for CubeBackend {
@@ -54,7 +54,7 @@ impl DepthwiseConvGradOps for CubeBackend {
         let (weight_shape, bias_shape) = (weight.meta.shape().clone(), bias.meta.shape().clone());
         let side = weight_shape[2];
         let weight = float32(weight);
-        // The bias takes no part in this gradient; any buffer does.
+        // This gradient does not read the bias, so any buffer will do.
         let dx = convolve(Rows::new(grad.clone()), weight.clone(), &weight, side, Direction::Backward);
         let sums = weight_gradient(Rows::new(grad), Rows::new(x), side);
         let [taps, channels] = sums.meta.shape().dims::<2>();
@@ -67,9 +67,9 @@ impl DepthwiseConvGradOps for CubeBackend {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Direction {
-    /// The convolution, with bias, and what comes behind.
+    /// The convolution with its bias, followed by an activation.
     Forward(Pointwise),
-    /// Its transpose, without.
+    /// The transposed convolution, without bias and activation.
     Backward,
 }
 
@@ -90,7 +90,7 @@ fn convolve(x: Rows, weight: CubeTensor, bias: &CubeTensor, side: usize, directi
     let units = batch * height * width.div_ceil(RUN) * (channels / size);
     let (count, dim) = cubes(&client, units);
     let pitch = x.pitch / size;
-    // SAFETY: units beyond `units` do nothing, and every read and write is guarded by the borders of the image.
+    // SAFETY: units beyond `units` return at once, and every read and write is checked against the borders of the image.
     unsafe {
         run_of_pixels::launch_unchecked(
             &client,
@@ -117,7 +117,7 @@ fn convolve(x: Rows, weight: CubeTensor, bias: &CubeTensor, side: usize, directi
 /// `[side * side + 1, channels]`: the gradient of every weight, then that of the bias.
 fn weight_gradient(grad: Rows, x: Rows, side: usize) -> CubeTensor {
     let [batch, height, width, channels] = x.tensor.meta.shape().dims::<4>();
-    // Wider vectors would need too many registers: one sum a tap.
+    // A unit holds one sum for each tap; wider vectors would need too many registers.
     let size = vector_size(&[&grad, &x], if side > 3 { 1 } else { 2 });
     let rows = batch * height;
     let blocks = (SUMMING_UNITS * size / channels).clamp(1, rows);
@@ -129,7 +129,7 @@ fn weight_gradient(grad: Rows, x: Rows, side: usize) -> CubeTensor {
     let units = blocks * (channels / size);
     let (count, dim) = cubes(&client, units);
     let (grad_pitch, x_pitch) = (grad.pitch / size, x.pitch / size);
-    // SAFETY: units beyond `units` do nothing, a block ends at the last row, and reads are guarded by the borders of the image.
+    // SAFETY: units beyond `units` return at once, a block ends at the last row, and reads are checked against the borders of the image.
     unsafe {
         block_of_rows::launch_unchecked(
             &client,
@@ -154,7 +154,7 @@ fn weight_gradient(grad: Rows, x: Rows, side: usize) -> CubeTensor {
     CubeBackend::float_reshape(CubeBackend::float_sum_dim(sums, 0), Shape::from([taps, channels]))
 }
 
-/// The weights of a tap for a vector of channels, from `[channels, side * side]`.
+/// Reads the weights of a tap for a vector of channels from `[channels, side * side]`.
 #[cube]
 fn tap_weights<V: Size>(weight: &[f32], channel: usize, tap: usize, #[comptime] taps: usize) -> Vector<f32, V> {
     let mut values = Vector::<f32, V>::new(0.0_f32);
@@ -186,7 +186,7 @@ fn run_of_pixels<F: Float, V: Size>(
     let channel = ABSOLUTE_POS % channels;
     let run = ABSOLUTE_POS / channels;
     let runs = width.div_ceil(RUN);
-    // Rows of all images, one after the other.
+    // Row of the batch, counted over all images.
     let line = run / runs;
     let (first, row) = (run % runs * RUN, line % height);
     let reach = comptime!(side / 2);
@@ -204,7 +204,7 @@ fn run_of_pixels<F: Float, V: Size>(
     }
     #[unroll]
     for dy in 0..side {
-        // `row + dy - reach`, which may be above or below the image.
+        // Row `row + dy - reach` may be above or below the image.
         if row + dy >= reach && row + dy < height + reach {
             let begin = (line + dy - reach) * width;
             let mut weights = Array::<Vector<f32, V>>::new(side);

@@ -1,5 +1,11 @@
-//! Depthwise convolution of channels-last data with stride 1 and "same" zero padding, the 3x3 convolution inside every VSS block
-//! (`torch.nn.Conv2d(C, C, k, padding=k // 2, groups=C)`).
+//! Depthwise convolution of channels-last data with stride 1 and "same" zero padding
+//! (`torch.nn.Conv2d(C, C, k, padding=k // 2, groups=C)`): the 3x3 convolution of every VSS block.
+//!
+//! ```text
+//! y[r, c] = bias + sum_{i, j} weight[i, j] x[r + i - k/2, c + j - k/2]        for every channel
+//! ```
+//! Backward, the gradient of the input is the same convolution with the kernel rotated by 180 degrees; that of a weight is the sum over all
+//! pixels of the gradient times the pixel under the tap, and that of the bias the sum of the gradient.
 
 mod cpu;
 #[cfg(feature = "cube")]
@@ -23,9 +29,10 @@ operation! {
     => x of x.clone()
 }
 
-/// The convolution of inference with the activation behind it.
+/// The convolution in inference, with an activation in the same pass.
 #[burn::backend::backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
 pub trait FusedDepthwiseConvOps: burn::backend::Backend {
+    /// `activation(convolution + bias)`.
     #[fusion(dtype = x, shape = { let _ = (weight, bias, activation); x.clone() })]
     fn depthwise_conv_fused(
         x: FloatTensor<Self>,
@@ -39,7 +46,7 @@ pub trait FusedDepthwiseConvOps: burn::backend::Backend {
 /// `bias: [channels]` where given. The output has the shape of `x`.
 ///
 /// # Panics
-/// When the kernel is not square with an odd side or the channel counts differ.
+/// When the kernel is not square with an odd side, or the channel counts differ.
 pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
     let channels = check(&x, &weight);
     if is_narrow(&x) {
@@ -52,10 +59,10 @@ pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>
     Tensor::from_dispatch(<Dispatch as DepthwiseConvOps>::depthwise_conv(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
 }
 
-/// [`depthwise_conv2d`] and an activation, on the CPU without gradients in one pass over memory.
+/// [`depthwise_conv2d`] followed by an activation. Without gradients both are one pass over memory.
 ///
 /// # Panics
-/// As [`depthwise_conv2d`].
+/// Like [`depthwise_conv2d`].
 pub fn depthwise_conv2d_fused(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, activation: Pointwise) -> Tensor<4> {
     let channels = check(&x, &weight);
     if is_narrow(&x) {
@@ -69,11 +76,11 @@ pub fn depthwise_conv2d_fused(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tens
     Tensor::from_dispatch(<Dispatch as FusedDepthwiseConvOps>::depthwise_conv_fused(x, weight, bias, activation))
 }
 
-/// The number of channels.
+/// Checks the weight and returns the number of channels.
 fn check(x: &Tensor<4>, weight: &Tensor<4>) -> usize {
     let channels = x.dims()[3];
     let [kernels, one, k, k_width] = weight.dims();
     assert!(k == k_width && k % 2 == 1, "depthwise_conv2d: the kernel must be square and odd, got {k} x {k_width}");
-    assert!(kernels == channels && one == 1, "depthwise_conv2d: weight must be [{channels}, 1, k, k]");
+    assert!(kernels == channels && one == 1, "depthwise_conv2d: the weight must be [{channels}, 1, k, k], got {:?}", weight.dims());
     channels
 }

@@ -1,4 +1,4 @@
-//! The convolution by Burn's own operation, in its channels-first layout.
+//! The convolution by Burn's own channels-first operation.
 
 use burn::prelude::*;
 use burn::tensor::module::conv2d;

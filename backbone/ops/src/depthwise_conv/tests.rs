@@ -8,7 +8,7 @@ use crate::testing::{assert_close, assert_reference_keeps_bf16, assert_same_grad
 const TOLERANCE: f32 = 1e-5;
 
 #[test]
-fn burns_convolution_keeps_bf16() {
+fn the_reference_accepts_bf16() {
     let device = cpu();
     let (weight, bias) = (random_tensor([5, 1, 3, 3], 1, &device), Some(random_tensor([5], 2, &device)));
     assert_reference_keeps_bf16(
@@ -19,8 +19,8 @@ fn burns_convolution_keeps_bf16() {
 }
 
 #[test]
-fn native_convolution_equals_burns_with_its_gradients() {
-    // One row, one column, images smaller than the kernel, several summation tasks, channels off the lane count.
+fn kernels_and_their_gradients_equal_the_reference() {
+    // One row, one column, images smaller than the kernel, several summation tasks, channels that are not a multiple of the lanes.
     for ([batch, height, width, channels], k) in
         [([2, 9, 7, 20], 3), ([1, 1, 5, 16], 3), ([1, 5, 1, 3], 3), ([1, 2, 2, 33], 5), ([3, 12, 4, 4], 1), ([1, 1, 1, 1], 3)]
     {
@@ -39,7 +39,7 @@ fn native_convolution_equals_burns_with_its_gradients() {
 }
 
 #[test]
-fn the_activation_is_the_same_fused_and_behind() {
+fn the_fused_activation_equals_a_separate_one() {
     let device = cpu();
     for (channels, k) in [(20, 3), (35, 5), (16, 3), (3, 3)] {
         let (x, weight) = (random_tensor([2, 5, 7, channels], 1, &device), random_tensor([channels, 1, k, k], 2, &device));

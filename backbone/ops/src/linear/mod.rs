@@ -1,6 +1,7 @@
-//! Linear projection of the last axis, `y = x W^T + b` (`torch.nn.Linear`, and the official `Linear2d` on channels-last data).
+//! Linear projection of the last axis, `y = x W' + b` (`torch.nn.Linear`, and the official `Linear2d` on channels-last data).
 //!
-//! One matrix product over all positions with the weight in its official `[out, in]` layout.
+//! It is one matrix product over all positions, with the weight in its official `[out, in]` layout. Backward: `dx = dy W`, `dW = dy' x`,
+//! `db = sum(dy)`.
 
 mod cpu;
 #[cfg(feature = "cube")]
@@ -82,10 +83,10 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }
 
-/// [`linear`] and what follows it, see [`Fused`]. The residual has the shape of the result.
+/// [`linear`] with an epilogue, `activation(scale * x W' + bias + residual)`, see [`Fused`].
 ///
 /// # Panics
-/// As [`linear`], and when a part of `fused` does not fit the result.
+/// Like [`linear`], and when the scale, the bias or the residual does not fit the result.
 pub fn linear_fused<const D: usize>(x: Tensor<D>, weight: Tensor<2>, fused: Fused<D>) -> Tensor<D> {
     if is_narrow(&x) {
         let weight = rounded(weight, x.dtype());
@@ -105,13 +106,13 @@ pub fn linear_fused<const D: usize>(x: Tensor<D>, weight: Tensor<2>, fused: Fuse
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }
 
-/// Two projections with an activation between them, `activation(x W1' + b1) W2' + b2`, and a residual that is added to the result where
-/// given. `x: [.., in]`, weights `[hidden, in]` and `[out, hidden]`; the residual is `[.., out]`.
+/// Two projections with an activation between them, `activation(x W1' + b1) W2' + b2 + residual`, for `x: [.., in]`, weights
+/// `[hidden, in]` and `[out, hidden]`, biases `[hidden]` and `[out]`, and a residual `[.., out]`. Biases and residual are optional.
 ///
 /// On the CPU without gradients the hidden values never leave the cache.
 ///
 /// # Panics
-/// When sizes do not fit.
+/// When the sizes do not fit together.
 pub fn mlp<const D: usize>(
     x: Tensor<D>,
     [first, second]: [(Tensor<2>, Option<Tensor<1>>); 2],
@@ -131,7 +132,7 @@ pub fn mlp<const D: usize>(
     let [out_features, inner] = second.0.dims();
     let mut shape = x.dims();
     assert_eq!(shape[D - 1], in_features, "mlp: the input has {} channels, the weight expects {in_features}", shape[D - 1]);
-    assert_eq!(hidden, inner, "mlp: {hidden} hidden values, the second weight expects {inner}");
+    assert_eq!(hidden, inner, "mlp: the first weight has {hidden} outputs, the second expects {inner}");
     let rows: usize = shape[..D - 1].iter().product();
     shape[D - 1] = out_features;
     let (device, mut hidden_shape) = (x.device(), shape);

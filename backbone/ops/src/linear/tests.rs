@@ -17,13 +17,13 @@ fn the_composed_projection_keeps_bf16() {
 }
 
 #[test]
-fn native_projection_equals_the_composed_one_with_its_gradients() {
+fn kernels_and_their_gradients_equal_the_reference() {
     for (rows, inputs, outputs, biased) in [(130, 24, 40, true), (130, 24, 40, false), (1, 1, 1, true), (7, 5, 3, false)] {
         let run = |f: fn(burn::tensor::Tensor<3>, burn::tensor::Tensor<2>, Option<burn::tensor::Tensor<1>>) -> burn::tensor::Tensor<3>| {
             move |t: &[burn::tensor::Tensor<1>]| {
                 let bias = biased.then(|| t[2].clone());
                 let y = f(t[0].clone().reshape([1, rows, inputs]), t[1].clone().reshape([outputs, inputs]), bias);
-                // Keeps the bias in the graph when it is not used, so that both gradients exist.
+                // Keeps an unused bias in the graph, so that it has a gradient.
                 y + t[2].clone().sum().reshape([1, 1, 1]) * 0.1
             }
         };
@@ -38,7 +38,7 @@ fn native_projection_equals_the_composed_one_with_its_gradients() {
 }
 
 #[test]
-fn what_follows_a_projection_is_the_same_fused_and_one_after_the_other() {
+fn the_fused_epilogue_equals_separate_steps() {
     let device = cpu();
     for rows in [5, 600] {
         let (x, weight) = (random_tensor([1, rows, 24], 1, &device), random_tensor([50, 24], 2, &device));
@@ -51,7 +51,7 @@ fn what_follows_a_projection_is_the_same_fused_and_one_after_the_other() {
 }
 
 #[test]
-fn an_mlp_is_the_same_in_inference_and_under_autodiff() {
+fn an_mlp_has_the_same_result_with_and_without_autodiff() {
     for rows in [5, 600] {
         for residual in [false, true] {
             let run = |device: burn::prelude::Device| {

@@ -1,4 +1,4 @@
-//! On the CPU: Burn's products, which are exact.
+//! Burn's products on the CPU, which are exact. Used to test the operation without a GPU.
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;

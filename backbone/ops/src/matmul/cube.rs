@@ -1,4 +1,4 @@
-//! On GPUs: the products of [`crate::cube::matmul`].
+//! The exact products of [`crate::cube::matmul`] on GPUs.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;

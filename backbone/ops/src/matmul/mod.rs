@@ -1,7 +1,8 @@
-//! Products of two computed matrices, as attention has them, with the float32 that was asked for.
+//! Batched matrix product `left * right` of two activations, as in attention (`torch.matmul`). Backward: `dleft = dy right'`,
+//! `dright = left' dy`.
 //!
-//! Burn's own product serves everywhere but where it would round float32 factors to TF32 without being asked to, see
-//! [`Float32Products`].
+//! This is Burn's own product, except for float32 on GPUs with TF32 while [`crate::Float32Products::Exact`] is set: there Burn would round
+//! its operands to TF32.
 
 mod cpu;
 #[cfg(feature = "cube")]
@@ -24,18 +25,18 @@ operation! {
     => left of Shape::from([left[0], left[1], right[2]])
 }
 
-/// `left * right` of `[.., m, k]` and `[.., k, n]` of one type to `[.., m, n]` (`torch.matmul`). On GPUs float32 is multiplied as
-/// [`set_float32_products`](crate::set_float32_products) says.
+/// Multiplies `left: [.., m, k]` by `right: [.., k, n]` to `[.., m, n]`. Both have the same type and the same leading dimensions;
+/// there is no broadcasting. [`set_float32_products`](crate::set_float32_products) sets how GPUs multiply float32.
 ///
 /// # Panics
-/// When the sizes do not fit. The leading ones must be equal.
+/// When the shapes do not fit together.
 pub fn matmul<const D: usize>(left: Tensor<D>, right: Tensor<D>) -> Tensor<D> {
     let (l, r) = (left.dims(), right.dims());
     assert!(l[..D - 2] == r[..D - 2] && l[D - 1] == r[D - 2], "matmul: {l:?} does not fit {r:?}");
     if left.dtype() == DType::F32 && keeps_float32(&left.device()) { exact(left, right) } else { reference::matmul(left, right) }
 }
 
-/// The product as an operation of ours.
+/// The product by our own operation, in which float32 stays exact.
 fn exact<const D: usize>(left: Tensor<D>, right: Tensor<D>) -> Tensor<D> {
     let mut shape = left.dims();
     shape[D - 1] = right.dims()[D - 1];

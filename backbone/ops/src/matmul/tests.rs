@@ -3,15 +3,15 @@ use burn::prelude::*;
 use super::{exact, reference};
 use crate::testing::{assert_same_gradients, random};
 
-/// Sums of 23 products in another order: a few units in the last place of the largest.
+/// Float32 rounding of two orders of summing 23 products.
 const TOLERANCE: f32 = 2e-6;
 
 #[test]
-fn the_operation_and_its_gradients_are_those_of_burns_product() {
+fn the_operation_and_its_gradients_equal_burns_product() {
     for (batch, m, k, n) in [([1, 1], 1, 1, 1), ([2, 3], 5, 7, 4), ([3, 2], 33, 23, 17)] {
         let count: usize = batch.iter().product();
         let left = [batch[0], batch[1], m, k];
-        // Handed over turned, as the keys of attention are.
+        // Transposed below, like the keys of attention.
         let right = [batch[0], batch[1], n, k];
         assert_same_gradients(
             &format!("{batch:?} of {m} x {k} x {n}"),

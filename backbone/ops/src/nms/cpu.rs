@@ -1,9 +1,9 @@
-//! The suppression on the CPU: a box that stays is compared with all that follow, many at a time.
+//! Suppression on the CPU: every kept box is compared with all later boxes, in vectors.
 
 use crate::cpu::simd::{Kernel, dispatch};
 
-/// Whether each of the boxes, which come by falling score, stays.
-pub(super) fn stays(boxes: &[[f32; 4]], iou_threshold: f32) -> Vec<bool> {
+/// Whether each box is kept; boxes come by descending score.
+pub(super) fn kept(boxes: &[[f32; 4]], iou_threshold: f32) -> Vec<bool> {
     let side = |part: usize| boxes.iter().map(|bbox| bbox[part]).collect::<Vec<f32>>();
     let areas = boxes.iter().map(|b| (b[2] - b[0]) * (b[3] - b[1])).collect();
     dispatch(Suppress { sides: [side(0), side(1), side(2), side(3)], areas, iou_threshold })
@@ -22,14 +22,14 @@ impl Kernel for Suppress {
     fn run<const FMA: bool>(self) -> Vec<bool> {
         let Self { sides: [x0, y0, x1, y1], areas, iou_threshold } = self;
         let count = areas.len();
-        // As wide as the numbers it is compared beside, so that the loop below has one width.
+        // 32 bits like the coordinates, so that the loop below vectorises with one lane width.
         let mut suppressed = vec![0_u32; count];
-        let mut stays = vec![false; count];
+        let mut kept = vec![false; count];
         for index in 0..count {
             if suppressed[index] != 0 {
                 continue;
             }
-            stays[index] = true;
+            kept[index] = true;
             let own = [x0[index], y0[index], x1[index], y1[index], areas[index]];
             let rest = index + 1..count;
             let (x0, y0, x1, y1) = (&x0[rest.clone()], &y0[rest.clone()], &x1[rest.clone()], &y1[rest.clone()]);
@@ -38,11 +38,11 @@ impl Kernel for Suppress {
                 let width = (own[2].min(*x1) - own[0].max(*x0)).max(0.0);
                 let height = (own[3].min(*y1) - own[1].max(*y0)).max(0.0);
                 let overlap = width * height;
-                // Without area on both sides this is NaN, which suppresses nothing.
+                // For two boxes of zero area this is NaN, which suppresses nothing.
                 let iou = overlap / (own[4] + area - overlap);
                 *suppressed |= u32::from(iou > iou_threshold);
             }
         }
-        stays
+        kept
     }
 }

@@ -1,5 +1,5 @@
-//! Which boxes overlap, on GPUs: a unit makes 32 bits of the matrix of all pairs. What follows is a walk through the matrix from the best
-//! box to the worst, one row a box that stays, and is done on the host.
+//! The pairwise comparison of boxes on GPUs: a unit computes 32 bits of the matrix of all pairs. The host then combines the rows of the
+//! kept boxes.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use cubecl::prelude::*;
 use super::OverlapOps;
 use crate::cube::{cubes, empty, upload};
 
-/// Boxes of a unit.
+/// Boxes that a unit compares with its own: the bits of a word.
 pub(super) const BITS: usize = 32;
 
 impl OverlapOps for CubeBackend {
@@ -25,7 +25,7 @@ impl OverlapOps for CubeBackend {
         let client = boxes.client.clone();
         let (count, dim) = cubes(&client, units);
         let groups = upload(&boxes, &groups);
-        // SAFETY: units beyond `units` do nothing, and boxes behind the last are not read.
+        // SAFETY: units beyond `units` return at once, and boxes beyond the last are not read.
         unsafe {
             pairs::launch_unchecked(
                 &client,
@@ -44,7 +44,7 @@ impl OverlapOps for CubeBackend {
     }
 }
 
-/// Bit `j` of word `w` of row `i`: whether box `i` and the later box `32 w + j` are of one group and overlap too much.
+/// Sets bit `j` of word `w` of row `i` if box `32 w + j` is later than box `i`, in the same group, and their IoU is above the threshold.
 #[cube(launch_unchecked)]
 fn pairs(boxes: &[f32], groups: &[u32], matrix: &mut [u32], count: usize, words: usize, iou_threshold: f32, units: usize) {
     if ABSOLUTE_POS >= units {
@@ -63,7 +63,7 @@ fn pairs(boxes: &[f32], groups: &[u32], matrix: &mut [u32], count: usize, words:
             let height = max(min(y1, b1) - max(y0, b0), 0.0_f32);
             let overlap = width * height;
             let union = area + (a1 - a0) * (b1 - b0) - overlap;
-            // Without area on both sides there is no share, which suppresses nothing.
+            // The IoU of two boxes of zero area is undefined; they do not suppress each other.
             if union > 0.0_f32 && overlap / union > iou_threshold {
                 bits |= 1_u32 << bit as u32;
             }

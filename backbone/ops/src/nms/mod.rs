@@ -1,7 +1,7 @@
-//! Non-maximum suppression: of boxes that overlap too much, the one with the highest score stays (mmcv's `nms` and `batched_nms`).
+//! Non-maximum suppression: of boxes that overlap, only the one with the highest score is kept (mmcv's `nms` and `batched_nms`).
 //!
-//! Boxes and scores are plain numbers: which boxes survive decides shapes, so they have left the device by then. Many boxes may still be
-//! compared on a GPU, see [`batched_nms_on`].
+//! Boxes and scores are plain numbers on the host, because the kept boxes determine the shapes of what follows. [`batched_nms_on`] still
+//! compares large numbers of boxes on a GPU. There is no gradient.
 
 mod cpu;
 #[cfg(feature = "cube")]
@@ -19,32 +19,32 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::prelude::*;
 use rayon::prelude::*;
 
-/// The pairs of boxes that overlap.
+/// The pairwise comparison of boxes.
 #[cfg(feature = "cube")]
 #[burn::backend::backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait OverlapOps: burn::backend::Backend {
-    /// Of `boxes` `[count, 4]`, a matrix of bits `[count, count / 32]`, rounded up: the later boxes of the same group that each overlaps
-    /// too much.
+    /// For `boxes: [count, 4]`, a bit matrix `[count, ceil(count / 32)]`: bit `j` of row `i` is set if `j > i`, both boxes are in the same
+    /// group, and their IoU is above the threshold.
     #[fusion(dtype = burn::tensor::DType::U32, shape = { let _ = (groups, iou_threshold); Shape::from([boxes[0], boxes[0].div_ceil(cube::BITS)]) })]
     fn overlaps(boxes: FloatTensor<Self>, groups: Arc<Vec<u32>>, iou_threshold: f32) -> IntTensor<Self>;
 }
 
-/// Indices of the boxes `[x0, y0, x1, y1]` that stay, by falling score (equal ones in their order): every box suppresses those of lower
-/// score whose IoU with it is above `iou_threshold`.
+/// Indices of the kept boxes, by descending score; ties keep the order of the input. A kept box suppresses every box of lower score whose
+/// IoU with it is above `iou_threshold`. Boxes are `[x0, y0, x1, y1]`.
 ///
 /// # Panics
-/// When there are not as many scores as boxes.
+/// When the numbers of boxes and scores differ.
 pub fn nms(boxes: &[[f32; 4]], scores: &[f32], iou_threshold: f32) -> Vec<usize> {
-    assert_eq!(boxes.len(), scores.len(), "nms: one score a box");
+    assert_eq!(boxes.len(), scores.len(), "nms: the numbers of boxes and scores differ");
     suppress(boxes, by_score(scores), iou_threshold)
 }
 
-/// As [`nms`], but only boxes of the same group (class or level) suppress each other.
+/// Like [`nms`], but boxes suppress only boxes of the same group (class or pyramid level).
 ///
 /// # Panics
-/// When there are not as many scores and groups as boxes.
+/// When the numbers of boxes, scores and groups differ.
 pub fn batched_nms(boxes: &[[f32; 4]], scores: &[f32], groups: &[usize], iou_threshold: f32) -> Vec<usize> {
-    assert!(boxes.len() == scores.len() && boxes.len() == groups.len(), "batched_nms: one score and one group a box");
+    assert!(boxes.len() == scores.len() && boxes.len() == groups.len(), "batched_nms: the numbers of boxes, scores and groups differ");
     let order = by_score(scores);
     let mut members: std::collections::BTreeMap<usize, Vec<usize>> = std::collections::BTreeMap::new();
     for index in &order {
@@ -52,17 +52,18 @@ pub fn batched_nms(boxes: &[[f32; 4]], scores: &[f32], groups: &[usize], iou_thr
     }
     let kept: Vec<Vec<usize>> =
         members.into_values().collect::<Vec<_>>().into_par_iter().map(|own| suppress(boxes, own, iou_threshold)).collect();
-    let mut stays = vec![false; boxes.len()];
-    kept.iter().flatten().for_each(|index| stays[*index] = true);
-    order.into_iter().filter(|index| stays[*index]).collect()
+    let mut is_kept = vec![false; boxes.len()];
+    kept.iter().flatten().for_each(|index| is_kept[*index] = true);
+    order.into_iter().filter(|index| is_kept[*index]).collect()
 }
 
-/// [`batched_nms`] with the boxes compared on `device` where that is a GPU and there are enough of them for it to pay.
+/// [`batched_nms`], with boxes compared on `device` if that is a GPU and their number makes it faster.
 ///
 /// # Panics
-/// As [`batched_nms`].
+/// Like [`batched_nms`].
 pub fn batched_nms_on(device: &Device, boxes: &[[f32; 4]], scores: &[f32], groups: &[usize], iou_threshold: f32) -> Vec<usize> {
-    /// Fewer are done on the host before a matrix has come back, and the matrix of more takes too long to read.
+    /// Numbers of boxes for which a GPU is faster. The host is done with fewer before a matrix comes back, and a larger matrix takes too
+    /// long to read.
     const WORTH_IT: std::ops::Range<usize> = 2048..16_385;
     #[cfg(feature = "cube")]
     if WORTH_IT.contains(&boxes.len()) && matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::Cube(_)) {
@@ -72,9 +73,10 @@ pub fn batched_nms_on(device: &Device, boxes: &[[f32; 4]], scores: &[f32], group
     batched_nms(boxes, scores, groups, iou_threshold)
 }
 
+/// [`batched_nms`] by the bit matrix of a GPU.
 #[cfg(feature = "cube")]
 fn suppress_on(device: &Device, boxes: &[[f32; 4]], scores: &[f32], groups: &[usize], iou_threshold: f32) -> Vec<usize> {
-    assert!(boxes.len() == scores.len() && boxes.len() == groups.len(), "batched_nms: one score and one group a box");
+    assert!(boxes.len() == scores.len() && boxes.len() == groups.len(), "batched_nms: the numbers of boxes, scores and groups differ");
     let order = by_score(scores);
     let sorted: Vec<f32> = order.iter().flat_map(|index| boxes[*index]).collect();
     let groups = order.iter().map(|index| groups[*index] as u32).collect();
@@ -93,16 +95,16 @@ fn suppress_on(device: &Device, boxes: &[[f32; 4]], scores: &[f32], groups: &[us
     kept
 }
 
-/// Indices by falling score; NaN comes first, so that it is seen rather than hidden.
+/// Indices by descending score. NaN comes first, so that it is noticed.
 fn by_score(scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
     order
 }
 
-/// Of the boxes `order`, those that none before them suppresses.
+/// The boxes of `order`, which is by descending score, that no earlier box suppresses.
 fn suppress(boxes: &[[f32; 4]], order: Vec<usize>, iou_threshold: f32) -> Vec<usize> {
     let sorted: Vec<[f32; 4]> = order.iter().map(|index| boxes[*index]).collect();
-    let stays = cpu::stays(&sorted, iou_threshold);
-    order.into_iter().zip(stays).filter(|(_, stays)| *stays).map(|(index, _)| index).collect()
+    let kept = cpu::kept(&sorted, iou_threshold);
+    order.into_iter().zip(kept).filter(|(_, kept)| *kept).map(|(index, _)| index).collect()
 }

@@ -18,30 +18,30 @@ fn boxes(count: usize, seed: u64) -> Vec<[f32; 4]> {
 }
 
 #[test]
-fn the_kernel_suppresses_what_the_rule_does() {
+fn the_kernel_equals_the_reference() {
     for (count, seed) in [(0, 1), (1, 2), (17, 3), (500, 4), (1000, 5)] {
         for threshold in [0.3, 0.5, 0.7] {
             let boxes = boxes(count, seed);
-            assert_eq!(cpu::stays(&boxes, threshold), reference::stays(&boxes, threshold), "{count} boxes, {threshold}");
+            assert_eq!(cpu::kept(&boxes, threshold), reference::kept(&boxes, threshold), "{count} boxes, {threshold}");
         }
     }
 }
 
 #[test]
-fn boxes_stay_by_falling_score_and_equal_ones_in_their_order() {
+fn kept_boxes_come_by_descending_score_and_ties_in_input_order() {
     let boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.1], [50.0, 50.0, 60.0, 60.0], [50.0, 50.0, 60.0, 60.0]];
     assert_eq!(nms(&boxes, &[0.3, 0.9, 0.5, 0.5], 0.5), [1, 2]);
-    // Exactly at the threshold both stay: half of either box is common, a third of their union.
+    // An IoU equal to the threshold does not suppress. These boxes share half of each, a third of their union.
     let halves = [[0.0, 0.0, 8.0, 2.0], [4.0, 0.0, 12.0, 2.0]];
     assert_eq!(nms(&halves, &[0.9, 0.8], 4.0 / 12.0), [0, 1]);
     assert_eq!(nms(&halves, &[0.9, 0.8], 0.33), [0]);
-    // A box without area suppresses nothing and is not suppressed.
+    // Boxes of zero area neither suppress nor are suppressed.
     let empty = [[3.0, 3.0, 3.0, 3.0]; 2];
     assert_eq!(nms(&empty, &[0.9, 0.8], 0.5), [0, 1]);
 }
 
 #[test]
-fn groups_do_not_suppress_each_other() {
+fn boxes_suppress_only_boxes_of_their_group() {
     let boxes = boxes(400, 9);
     let scores = random(400, 10);
     let groups: Vec<usize> = (0..400).map(|i| i * 7 % 5).collect();
@@ -56,9 +56,9 @@ fn groups_do_not_suppress_each_other() {
 }
 
 #[test]
-fn boxes_compared_on_the_gpu_stay_as_on_the_cpu() {
+fn the_gpu_keeps_the_same_boxes_as_the_cpu() {
     let device = crate::testing::gpu().unwrap_or_else(crate::testing::cpu);
-    // Below the number that is worth it, above it, and not a multiple of the bits of a word.
+    // Below and above the number from which the GPU is used; 2051 is not a multiple of the bits of a word.
     for count in [300, 2051] {
         let boxes = boxes(count, 11);
         let scores = random(count, 12);

@@ -1,6 +1,6 @@
-//! Pixel by pixel over the whole photo; what the runs are tested against.
+//! Mask pasting pixel by pixel over the whole photo, which the runs are tested against.
 
-/// The stretched value of every pixel of a photo of `[height, width]` pixels, row-major; 0 beyond the box and its margin.
+/// The interpolated value of every pixel of a photo of `[height, width]`, row-major; 0 outside the box and one pixel around it.
 pub(super) fn paste_mask(mask: &[f32], side: usize, [x0, y0, x1, y1]: [f32; 4], [height, width]: [usize; 2]) -> Vec<f32> {
     let value = |y: f32, x: f32| {
         let inside = y >= 0.0 && x >= 0.0 && y < side as f32 && x < side as f32;

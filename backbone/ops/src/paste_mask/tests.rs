@@ -1,15 +1,15 @@
 use super::{paste_mask, reference};
 use crate::testing::random;
 
-/// The pixels of runs, row-major.
+/// Decodes runs to pixels, row-major.
 fn pixels(runs: &[u32], [height, width]: [usize; 2]) -> Vec<bool> {
     let columns: Vec<bool> = runs.iter().enumerate().flat_map(|(i, run)| std::iter::repeat_n(i % 2 == 1, *run as usize)).collect();
-    assert_eq!(columns.len(), height * width, "the runs cover the photo");
+    assert_eq!(columns.len(), height * width, "the runs must cover the photo");
     (0..height * width).map(|at| columns[at % width * height + at / width]).collect()
 }
 
 #[test]
-fn runs_are_the_pixels_above_the_threshold() {
+fn runs_cover_the_pixels_at_or_above_the_threshold() {
     let size = [37, 53];
     for (index, bbox) in [
         [5.0, 4.0, 30.0, 33.0],
@@ -28,7 +28,7 @@ fn runs_are_the_pixels_above_the_threshold() {
             let values = reference::paste_mask(&mask, side, bbox, size);
             let actual = pixels(&paste_mask(&mask, side, bbox, size, 0.5), size);
             for (at, (actual, value)) in actual.iter().zip(values).enumerate() {
-                // On the threshold itself the last bit decides.
+                // Within rounding of the threshold either result is right.
                 assert!((value - 0.5).abs() < 1e-5 || *actual == (value >= 0.5), "box {bbox:?}, pixel {at}: {actual}, value {value}");
             }
         }
@@ -36,8 +36,8 @@ fn runs_are_the_pixels_above_the_threshold() {
 }
 
 #[test]
-fn runs_begin_with_zeros_and_cover_every_photo() {
-    // All of it, none of it, a box without extent, boxes that are no numbers.
+fn runs_start_with_zeros_and_cover_the_photo_for_every_box() {
+    // The whole photo, no pixel, a box of zero extent, boxes with NaN, infinite and swapped coordinates.
     assert_eq!(paste_mask(&[1.0; 4], 2, [-9.0, -9.0, 20.0, 20.0], [3, 4], 0.5), [0, 12]);
     assert_eq!(paste_mask(&[0.0; 4], 2, [0.0, 0.0, 4.0, 3.0], [3, 4], 0.5), [12]);
     for bbox in [[2.0, 1.0, 2.0, 1.0], [f32::NAN; 4], [f32::NEG_INFINITY, 0.0, f32::INFINITY, 3.0], [3.0, 2.0, 1.0, 0.0]] {

@@ -1,10 +1,12 @@
-//! The resize on the CPU, in the order the channels lie in: one task takes one plane, or one row of pixels with all their channels.
+//! The resize on the CPU, in the memory layout of the input: a task processes one plane (channels first) or one row of pixels (channels
+//! last).
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::{ResizeGradOps, ResizeGrads, ResizeOps, Tap, taps};
+use super::taps::{Tap, taps};
+use super::{ResizeGradOps, ResizeGrads, ResizeOps};
 use crate::cpu::simd::{Kernel, dispatch, fma};
 use crate::cpu::{as_channels_first, contiguous, dims, stored_channels_last, tensor, to_channels_last, values};
 
@@ -53,7 +55,7 @@ impl ResizeGradOps for Flex {
     }
 }
 
-/// Resize and argmax, one task a row.
+/// Resize and argmax, with one task for each row of the result.
 pub(super) fn argmax_resized(scores: &[f32], [channels, height, width]: [usize; 3], size: [usize; 2]) -> Vec<u32> {
     let (rows, columns) = (taps(height, size[0], false), taps(width, size[1], false));
     let mut labels = vec![0; size[0] * size[1]];
@@ -95,7 +97,7 @@ impl Kernel for ArgmaxRow<'_> {
     }
 }
 
-/// The interpolation between two rows of a plane.
+/// Interpolates between two rows of a plane.
 #[inline(always)]
 fn mix_rows<const FMA: bool>(mixed: &mut [f32], plane: &[f32], width: usize, row: &Tap) {
     let (low, high) = (&plane[row.low * width..][..width], &plane[row.high * width..][..width]);
@@ -129,7 +131,7 @@ impl Kernel for Forward<'_> {
     }
 }
 
-/// A row of the result, all channels.
+/// A row of the result with all its channels.
 struct ForwardRow<'a> {
     /// `[columns, channels]`
     y: &'a mut [f32],
@@ -158,11 +160,11 @@ impl Kernel for ForwardRow<'_> {
     }
 }
 
-/// The gradient of a row of the input, all channels.
+/// The gradient of a row of the input with all its channels.
 struct BackwardRow<'a> {
     /// `[width, channels]`
     dx: &'a mut [f32],
-    /// Of all rows of the result, `[rows, columns, channels]`.
+    /// The gradient of the result, `[rows, columns, channels]`.
     grad: &'a [f32],
     channels: usize,
     row: usize,

@@ -1,7 +1,7 @@
-//! Bilinear resize on GPUs: a unit makes a vector of one pixel.
+//! Bilinear resize on GPUs: a unit computes a vector of channels of one pixel.
 //!
-//! A channels-first map is many images of one channel to the kernels, a map that lies channels last in memory is read as it is, and its
-//! result lies so too. The gradient of a pixel is gathered from the pixels that read it, so that nothing is added twice or lost.
+//! To the kernels, a channels-first map is many images of one channel. A map whose memory is channels last is read in that layout and so is
+//! its result. The gradient of an input pixel is gathered from the output pixels that read it, which needs no atomic additions.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -24,7 +24,7 @@ impl ResizeOps for CubeBackend {
         let (client, dtype) = (y.client.clone(), element(&y));
         let (count, dim) = cubes(&client, units);
         let (from, to) = (map.rows.tensor.clone().into_buffer_arg(), y.clone().into_buffer_arg());
-        // SAFETY: units beyond `units` do nothing, and neighbours are clamped to the map.
+        // SAFETY: units beyond `units` return at once, and neighbours are clamped to the map.
         unsafe { forward::launch_unchecked(&client, count, dim, vector, from, to, grid, units, align_corners, dtype) };
         if map.last { Self::float_permute(y, &[0, 3, 1, 2]) } else { y }
     }
@@ -39,7 +39,7 @@ impl ResizeGradOps for CubeBackend {
         let (client, dtype) = (dx.client.clone(), element(&dx));
         let (count, dim) = cubes(&client, units);
         let (from, to) = (map.rows.tensor.clone().into_buffer_arg(), dx.clone().into_buffer_arg());
-        // SAFETY: units beyond `units` do nothing, and only pixels of the gradient are read.
+        // SAFETY: units beyond `units` return at once, and reads are limited to pixels of the gradient.
         unsafe { backward::launch_unchecked(&client, count, dim, vector, from, to, grid, units, align_corners, dtype) };
         ResizeGrads { x: if map.last { Self::float_permute(dx, &[0, 3, 1, 2]) } else { dx } }
     }
@@ -53,7 +53,7 @@ impl ArgmaxOps for CubeBackend {
         let units = size[0] * size[1];
         let (client, dtype) = (scores.client.clone(), element(&scores));
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` do nothing, and neighbours are clamped to the map.
+        // SAFETY: units beyond `units` return at once, and neighbours are clamped to the map.
         unsafe {
             argmax::launch_unchecked(
                 &client,
@@ -80,18 +80,18 @@ struct Map {
     rows: Rows,
     images: usize,
     inner: usize,
-    /// Whether the channels are the last axis, not images of their own.
+    /// Whether the memory is channels last. Otherwise every channel is an image.
     last: bool,
     batch: usize,
     channels: usize,
 }
 
 impl Map {
-    /// Of `[batch, channels, height, width]`.
+    /// From a tensor `[batch, channels, height, width]`.
     fn new(x: CubeTensor) -> Self {
         let [batch, channels, height, width] = x.meta.shape().dims::<4>();
         let last = CubeBackend::float_permute(x.clone(), &[0, 2, 3, 1]);
-        // Not of a map with one channel or one pixel, which lies both ways.
+        // A map with one channel or one pixel has both layouts and counts as channels first.
         let is_last = !x.is_contiguous() && channels > 1 && height * width > 1 && last.meta.strides()[3] == 1;
         if is_last {
             return Self { rows: Rows::new(last), images: batch, inner: channels, last: true, batch, channels };
@@ -100,15 +100,15 @@ impl Map {
         Self { rows: Rows::new(flat), images: batch * channels, inner: 1, last: false, batch, channels }
     }
 
-    /// A map of another size that lies the same way in memory.
+    /// An uninitialised map of another size in the same layout.
     fn like(&self, [height, width]: [usize; 2]) -> CubeTensor {
         let (batch, channels) = (self.batch, self.channels);
         let shape = if self.last { [batch, height, width, channels] } else { [batch, channels, height, width] };
         empty(&self.rows.tensor, shape, self.rows.tensor.dtype)
     }
 
-    /// What the kernels know of a resize from `from` to `to` that reads this map, the values of a vector, and the units that make a map of
-    /// size `made`.
+    /// For a kernel of the resize from `from` to `to` that reads this map and writes one of size `made`: its sizes, the vector size and the
+    /// number of units.
     fn grid(&self, from: [usize; 2], to: [usize; 2], align_corners: bool, made: [usize; 2]) -> (GridLaunch, usize, usize) {
         let vector = vector_size(&[&self.rows], 4);
         let inner = self.inner / vector;
@@ -118,23 +118,23 @@ impl Map {
     }
 }
 
-/// A resize in numbers that change without a kernel being compiled anew. Channels are counted in vectors.
+/// Sizes of a resize that do not require compiling a kernel again. Channels are counted in vectors.
 #[derive(CubeType, CubeLaunch)]
 struct Grid {
     height: usize,
     width: usize,
     to_height: usize,
     to_width: usize,
-    /// Pixels of the input a pixel of the output.
+    /// Input pixels per output pixel.
     scale_y: f32,
     scale_x: f32,
     /// Channels of a pixel.
     inner: usize,
-    /// From one pixel to the next in the map that is read.
+    /// Distance between pixels of the map that is read.
     pitch: usize,
 }
 
-/// Input pixels a step of the output, as PyTorch computes it.
+/// Input pixels per output pixel, computed like PyTorch.
 fn scale(from: usize, to: usize, align_corners: bool) -> f32 {
     match align_corners {
         true if to > 1 => (from - 1) as f32 / (to - 1) as f32,
@@ -143,7 +143,7 @@ fn scale(from: usize, to: usize, align_corners: bool) -> f32 {
     }
 }
 
-/// Where an output pixel reads along an axis: the first neighbour and the weight of the second.
+/// The first of the two neighbours that an output pixel reads along an axis, and the weight of the second.
 #[cube]
 fn tap(index: usize, from: usize, scale: f32, #[comptime] align_corners: bool) -> (usize, f32) {
     let index = f32::cast_from(index);
@@ -152,7 +152,7 @@ fn tap(index: usize, from: usize, scale: f32, #[comptime] align_corners: bool) -
     (low, position - f32::cast_from(low))
 }
 
-/// The first output pixel that may read `index`, and one behind the last.
+/// The range of output pixels that may read input pixel `index`.
 #[cube]
 fn readers(index: usize, to: usize, scale: f32, #[comptime] align_corners: bool) -> (usize, usize) {
     let shift = if comptime!(align_corners) { 0.0_f32 } else { 0.5_f32 };
@@ -161,14 +161,14 @@ fn readers(index: usize, to: usize, scale: f32, #[comptime] align_corners: bool)
     let mut first = 0.0_f32;
     let mut last = end;
     if scale > 0.0_f32 {
-        // A pixel on each side for rounding.
+        // One pixel more on each side, because of rounding.
         first = min(max((index - 1.0_f32 + shift) / scale - shift - 1.0_f32, 0.0_f32), end);
         last = min(max((index + 1.0_f32 + shift) / scale - shift + 2.0_f32, 0.0_f32), end);
     }
     (usize::cast_from(first), usize::cast_from(last.ceil()))
 }
 
-/// How much of input pixel `index` an output pixel reads.
+/// The weight with which an output pixel reads input pixel `index`.
 #[cube]
 fn share(output: usize, index: usize, from: usize, scale: f32, #[comptime] align_corners: bool) -> f32 {
     let (low, weight) = tap(output, from, scale, align_corners);
@@ -245,7 +245,7 @@ fn backward<F: Float, V: Size>(
     dx[ABSOLUTE_POS] = Vector::cast_from(sum);
 }
 
-/// One unit a pixel: the channel with the largest resized score, the first of equal ones.
+/// One unit for each pixel: the channel with the largest resized score; ties give the lowest.
 #[cube(launch_unchecked)]
 fn argmax<F: Float>(
     scores: &[F],

@@ -1,13 +1,14 @@
-//! Bilinear resize of feature maps (`torch.nn.functional.interpolate(mode="bilinear")`), with a backward on every backend.
+//! Bilinear resize of feature maps (`torch.nn.functional.interpolate(mode="bilinear")`), with a backward pass on every backend.
 //!
-//! Both axes are interpolations between two neighbours, that is multiplications with a sparse matrix: the CPU kernel applies it
-//! directly, the reference multiplies with the dense matrix, which differentiates everywhere (Burn's own resize has no backward on its
-//! GPU backends).
+//! An output pixel interpolates between two neighbours along each axis, so the resize is `y = R x C'` with two sparse matrices, and its
+//! backward pass is `dx = R' dy C`. The kernels apply the matrices directly. The reference multiplies by the dense matrices, which every
+//! backend can differentiate; Burn's own resize has no backward pass on GPUs.
 
 mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
 mod reference;
+mod taps;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,7 @@ operation! {
     => x of Shape::from([x[0], x[1], size[0], size[1]])
 }
 
-/// What [`argmax_resized`] is on GPUs.
+/// [`argmax_resized`] on GPUs.
 #[cfg(feature = "cube")]
 #[burn::backend::backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait ArgmaxOps: burn::backend::Backend {
@@ -38,15 +39,15 @@ pub trait ArgmaxOps: burn::backend::Backend {
 
 /// Resizes `x: [batch, channels, height, width]` to `[batch, channels, size[0], size[1]]`.
 ///
-/// With `align_corners` the centres of the corner pixels keep their place, otherwise the outer edges do and positions before the first
-/// centre take the first value, as PyTorch has it. On the CPU a map that lies channels last in memory (a permuted view) gives a result
-/// that does so too, without a copy.
+/// With `align_corners` the centres of the corner pixels are aligned. Otherwise the outer edges are, and positions before the first centre
+/// take the first value, as in PyTorch. A map whose memory is channels last (a permuted view) is not copied, and the memory of its result
+/// is channels last too.
 ///
 /// # Panics
-/// When the input or the output has no pixel.
+/// When the input or the output has no pixels.
 pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
-    assert!(height * width * size[0] * size[1] > 0, "resize_bilinear: {height} x {width} to {size:?}: an image without pixels");
+    assert!(height * width * size[0] * size[1] > 0, "resize_bilinear: {height} x {width} to {size:?}: an image has no pixels");
     if [height, width] == size {
         return x;
     }
@@ -60,17 +61,17 @@ pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> T
     }
 }
 
-/// The channel with the largest score at every pixel of `scores: [1, channels, height, width]` resized to `size` (as
-/// [`resize_bilinear`] without aligned corners): `size[0] * size[1]` indices in raster order, the first of equal ones.
+/// The channel with the largest score at every pixel of `scores: [1, channels, height, width]` resized to `size` (with
+/// [`resize_bilinear`], corners not aligned): `size[0] * size[1]` indices in raster order. Ties give the lowest index.
 ///
-/// The resized scores are never held at once. For 150 classes and a photo of 12 megapixels they would take 7 GB.
+/// The resized scores are not stored: for 150 classes and a 12-megapixel photo they would take 7 GB.
 ///
 /// # Panics
-/// When there is not exactly one image, or the input or the output has no pixel.
+/// When the batch size is not 1, or the input or the output has no pixels.
 pub fn argmax_resized(scores: Tensor<4>, size: [usize; 2]) -> Vec<u32> {
     let [batch, channels, height, width] = scores.dims();
-    assert!(batch == 1, "argmax_resized: one image at a time, got {batch}");
-    assert!(height * width * size[0] * size[1] > 0, "argmax_resized: {height} x {width} to {size:?}: an image without pixels");
+    assert!(batch == 1, "argmax_resized: the batch size must be 1, got {batch}");
+    assert!(height * width * size[0] * size[1] > 0, "argmax_resized: {height} x {width} to {size:?}: an image has no pixels");
     if [height, width] == size || !has_kernel(&scores) {
         return argmax_channels(resize_bilinear(scores, size, false));
     }
@@ -80,35 +81,9 @@ pub fn argmax_resized(scores: Tensor<4>, size: [usize; 2]) -> Vec<u32> {
         return Tensor::<4, Int>::from_dispatch(labels).into_data().iter::<u32>().collect();
     }
     let data = scores.detach().into_data();
-    // Float32 is all the CPU kernels know; anything else is converted.
+    // The CPU kernels take float32 only.
     match data.as_slice::<f32>() {
         Ok(values) => cpu::argmax_resized(values, [channels, height, width], size),
         Err(_) => cpu::argmax_resized(&data.iter::<f32>().collect::<Vec<_>>(), [channels, height, width], size),
     }
-}
-
-/// Where an output position reads: two neighbours and the weight of the second.
-#[derive(Clone, Copy, Debug)]
-struct Tap {
-    low: usize,
-    high: usize,
-    weight: f32,
-}
-
-/// The taps of one axis.
-fn taps(from: usize, to: usize, align_corners: bool) -> Vec<Tap> {
-    (0..to)
-        .map(|index| {
-            let position = if align_corners {
-                let scale = if to > 1 { (from - 1) as f32 / (to - 1) as f32 } else { 0.0 };
-                index as f32 * scale
-            } else {
-                // PyTorch computes this in float32.
-                let scale = from as f32 / to as f32;
-                (scale * (index as f32 + 0.5) - 0.5).max(0.0)
-            };
-            let low = (position as usize).min(from - 1);
-            Tap { low, high: (low + 1).min(from - 1), weight: position - low as f32 }
-        })
-        .collect()
 }

@@ -1,9 +1,9 @@
-//! The resize as two products with interpolation matrices.
+//! The resize as products with two dense interpolation matrices.
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
-use super::taps;
+use super::taps::taps;
 use crate::precision::in_float32;
 
 pub(crate) fn resize_bilinear(x: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {

@@ -13,13 +13,13 @@ const SIZES: [([usize; 2], [usize; 2]); 6] =
     [([5, 7], [10, 14]), ([8, 6], [3, 5]), ([1, 1], [4, 3]), ([4, 9], [4, 3]), ([3, 3], [1, 1]), ([2, 5], [7, 5])];
 
 #[test]
-fn the_matrix_product_keeps_bf16() {
+fn the_reference_accepts_bf16() {
     let x = random_tensor([1, 3, 4, 5], 1, &cpu());
     assert_reference_keeps_bf16(x, |x| reference::resize_bilinear(x, [7, 3], false), |x| resize_bilinear(x, [7, 3], false));
 }
 
 #[test]
-fn native_resize_equals_the_matrix_product_with_its_gradient() {
+fn kernels_and_their_gradients_equal_the_reference() {
     for (from, to) in SIZES {
         for align in [false, true] {
             assert_same_gradients(
@@ -34,7 +34,7 @@ fn native_resize_equals_the_matrix_product_with_its_gradient() {
 }
 
 #[test]
-fn maps_that_lie_channels_last_give_the_same_with_its_gradient() {
+fn channels_last_maps_and_their_gradients_equal_the_reference() {
     for (from, to) in SIZES {
         let last = |t: &[Tensor<1>]| t[0].clone().reshape([2, from[0], from[1], 3]).permute([0, 3, 1, 2]);
         assert_same_gradients(
@@ -48,7 +48,7 @@ fn maps_that_lie_channels_last_give_the_same_with_its_gradient() {
 }
 
 #[test]
-fn the_fused_argmax_is_the_argmax_of_the_resized_scores() {
+fn argmax_resized_equals_argmax_after_resizing() {
     for device in [Some(cpu()), gpu()].into_iter().flatten() {
         for (from, to) in SIZES {
             let scores: Tensor<4> = random_tensor([1, 9, from[0], from[1]], 6, &device);
@@ -56,11 +56,11 @@ fn the_fused_argmax_is_the_argmax_of_the_resized_scores() {
         }
     }
     let equal = Tensor::<4>::zeros([1, 3, 2, 2], &cpu());
-    assert_eq!(argmax_resized(equal, [3, 3]), [0; 9], "the first of equal ones");
+    assert_eq!(argmax_resized(equal, [3, 3]), [0; 9], "ties must give the lowest index");
 }
 
 #[test]
-fn it_agrees_with_burns_interpolation() {
+fn resize_equals_burns_interpolation() {
     for (from, to) in SIZES {
         let x: Tensor<4> = random_tensor([1, 2, from[0], from[1]], 4, &cpu());
         let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_output_size(to).with_align_corners(false);

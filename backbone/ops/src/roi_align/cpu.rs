@@ -1,4 +1,4 @@
-//! RoIAlign on the CPU, channels last: forward one task a row of bins of a box, backward one task a block of channels.
+//! RoIAlign on the CPU, channels last. Forward, a task computes a row of bins of a box; backward, a block of channels of all maps.
 
 use std::sync::Arc;
 
@@ -6,11 +6,12 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::{Bin, Roi, RoiAlignGradOps, RoiAlignGrads, RoiAlignOps, RoiSampling};
+use super::bins::{Bin, Roi, RoiSampling};
+use super::{RoiAlignGradOps, RoiAlignGrads, RoiAlignOps};
 use crate::cpu::simd::{Kernel, dispatch, fma};
 use crate::cpu::{SharedMut, contiguous, dims, tensor, values};
 
-/// Channels of a task of the backward pass: a cache line times four.
+/// Channels of a task of the backward pass: four cache lines.
 const BLOCK: usize = 64;
 
 impl RoiAlignOps for Flex {
@@ -47,7 +48,7 @@ impl RoiAlignGradOps for Flex {
         let grad = values(&grad);
         let mut last = vec![0.0; batch * plane * channels];
         let shared = SharedMut::new(&mut last);
-        // Every task adds to its own channels, in the order of the boxes: the sums do not depend on the number of threads.
+        // Every task adds to its own channels in the order of the boxes, so sums do not depend on the number of threads.
         (0..channels.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
             let first = block * BLOCK;
             let own = BLOCK.min(channels - first);
@@ -59,7 +60,7 @@ impl RoiAlignGradOps for Flex {
 
 /// One row of bins of a box.
 struct Read<'a> {
-    /// `[columns, channels]`, zeros
+    /// `[columns, channels]`, initialised to 0
     y: &'a mut [f32],
     /// `[height, width, channels]`
     map: &'a [f32],
@@ -98,7 +99,9 @@ struct Scatter<'a> {
     rois: &'a [Roi],
     axes: &'a [(Vec<Bin>, Vec<Bin>)],
     channels: usize,
+    /// First channel of the block.
     first: usize,
+    /// Channels of the block.
     own: usize,
     plane: usize,
     width: usize,

@@ -1,8 +1,7 @@
-//! RoIAlign on GPUs, channels last: forward a unit makes a vector of channels of one bin, backward of one cell.
+//! RoIAlign on GPUs, channels last: a unit computes a vector of channels of one bin (forward) or one cell (backward).
 //!
-//! What bins read and with which weights is worked out on the host, from the boxes, which are plain numbers there. The gradient of a cell
-//! is gathered: its row has a list of the rows of bins that read it. Nothing is added by several units at once, so that no update is lost
-//! and sums do not depend on the order in which units run.
+//! The host computes the cells and weights of all bins, because boxes are plain numbers. The gradient of a cell is gathered: each row of
+//! cells has a list of the rows of bins that read it. This needs no atomic additions, and sums do not depend on the order of units.
 
 use std::sync::Arc;
 
@@ -13,12 +12,13 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::{Bin, Roi, RoiAlignGradOps, RoiAlignGrads, RoiAlignOps, RoiSampling};
+use super::bins::{Bin, Roi, RoiSampling};
+use super::{RoiAlignGradOps, RoiAlignGrads, RoiAlignOps};
 use crate::cube::{Rows, cast, cubes, element, empty, upload, vector_size};
 
-/// Numbers of a bin in its table: the first cell, how many, and where their weights begin.
+/// Numbers of a bin in the table: first cell, number of cells, position of their weights.
 const BIN: usize = 3;
-/// Numbers of a row of bins in the list of a row of cells: the box, the row of bins, the bits of the weight.
+/// Numbers of an entry in the list of a row of cells: box, row of bins, bits of the weight.
 const ENTRY: usize = 3;
 
 impl RoiAlignOps for CubeBackend {
@@ -33,7 +33,7 @@ impl RoiAlignOps for CubeBackend {
         let units = rois.len() * rows * columns * (channels / vector);
         let client = like.client.clone();
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` do nothing; bins lie inside the map.
+        // SAFETY: units beyond `units` return at once; bins lie inside the map.
         unsafe {
             read::launch_unchecked(
                 &client,
@@ -77,7 +77,7 @@ impl RoiAlignGradOps for CubeBackend {
         let units = batch * height * width * (channels / vector);
         let client = like.client.clone();
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` do nothing; the lists name existing boxes and rows of bins.
+        // SAFETY: units beyond `units` return at once; the lists name existing boxes and rows of bins.
         unsafe {
             gather::launch_unchecked(
                 &client,
@@ -104,7 +104,7 @@ impl RoiAlignGradOps for CubeBackend {
     }
 }
 
-/// Numbers from the host on the device of `like`.
+/// Copies float32 numbers from the host to the device of `like`.
 fn floats(like: &CubeTensor, values: &[f32]) -> CubeTensor {
     let bits: Vec<u32> = values.iter().map(|value| value.to_bits()).collect();
     CubeTensor { dtype: DType::F32, ..upload(like, &bits) }
@@ -112,9 +112,9 @@ fn floats(like: &CubeTensor, values: &[f32]) -> CubeTensor {
 
 /// The bins of all boxes.
 struct Tables {
-    /// Image of every box.
+    /// The image of every box.
     images: Vec<u32>,
-    /// Columns of cells that a box reads: the first and one behind the last.
+    /// The range of columns that every box reads, as begin and end.
     spans: Vec<u32>,
     /// `[box, rows of bins then columns of bins, BIN]`.
     bins: Vec<u32>,
@@ -125,7 +125,7 @@ struct Tables {
 impl Tables {
     fn new(rois: &[Roi], sampling: RoiSampling, [height, width]: [usize; 2]) -> Self {
         let images = rois.iter().map(|roi| roi.image as u32).collect();
-        // A buffer needs an entry, though no box may read a cell.
+        // Buffers cannot be empty, even if no box reads a cell.
         let mut tables = Self { images, spans: Vec::new(), bins: Vec::new(), weights: vec![0.0], output: sampling.output };
         for roi in rois {
             let columns = sampling.bins(roi, 1, width);
@@ -141,8 +141,8 @@ impl Tables {
         tables
     }
 
-    /// For every row of cells of every image, the rows of bins that read it: where each list begins and, behind the last, ends, in
-    /// entries; and the lists.
+    /// For every row of cells of every image, the list of the rows of bins that read it. Returns the start of every list, in entries, with
+    /// the end of the last one, and the entries of all lists.
     fn rows_of_cells(&self, batch: usize, height: usize) -> (Vec<u32>, Vec<u32>) {
         let mut lists: Vec<Vec<[u32; ENTRY]>> = vec![Vec::new(); batch * height];
         let [rows, columns] = self.output;

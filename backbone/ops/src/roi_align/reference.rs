@@ -1,9 +1,9 @@
-//! RoIAlign by dense interpolation matrices.
+//! RoIAlign as products with dense interpolation matrices.
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
-use super::{Bin, Roi, RoiSampling};
+use super::bins::{Bin, Roi, RoiSampling};
 use crate::precision::in_float32;
 
 pub(super) fn roi_align(features: Tensor<4>, rois: &[Roi], sampling: RoiSampling) -> Tensor<4> {

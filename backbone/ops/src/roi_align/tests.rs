@@ -4,12 +4,12 @@ use burn::tensor::TensorData;
 use super::{Roi, RoiSampling, reference, roi_align};
 use crate::testing::{assert_close, assert_reference_keeps_bf16, assert_same_gradients, cpu, random, random_tensor, values};
 
-/// Both sum the same few products of float32 in different orders.
+/// Float32 rounding of two summation orders over a few products.
 const TOLERANCE: f32 = 2e-6;
 
 const SIZES: [usize; 4] = [2, 19, 9, 13];
 
-/// Ordinary, tiny, empty, outside, partly outside and oversized boxes on both images.
+/// Boxes on both images: ordinary, tiny, empty, outside, partly outside and larger than the image.
 fn rois() -> Vec<Roi> {
     let boxes = [
         [4.0, 4.0, 30.0, 20.0],
@@ -29,8 +29,8 @@ fn samplings() -> Vec<RoiSampling> {
     vec![sampling([7, 7], 0, true), sampling([3, 5], 2, true), sampling([4, 4], 0, false)]
 }
 
-/// The definition, sample by sample in double precision.
-fn slow(features: &[f32], roi: &Roi, sampling: RoiSampling) -> Vec<f64> {
+/// RoIAlign by its definition, sample by sample in float64.
+fn by_definition(features: &[f32], roi: &Roi, sampling: RoiSampling) -> Vec<f64> {
     let [_, channels, height, width] = SIZES;
     let (scale, offset) = (f64::from(sampling.spatial_scale), if sampling.aligned { 0.5 } else { 0.0 });
     let [x0, y0, x1, y1] = roi.bbox.map(|v| f64::from(v) * scale - offset);
@@ -68,7 +68,7 @@ fn slow(features: &[f32], roi: &Roi, sampling: RoiSampling) -> Vec<f64> {
 }
 
 #[test]
-fn the_matrix_product_keeps_bf16() {
+fn the_reference_accepts_bf16() {
     let sampling = RoiSampling { spatial_scale: 0.25, output: [3, 4], sampling_ratio: 0, aligned: true };
     assert_reference_keeps_bf16(
         random_tensor(SIZES, 1, &cpu()),
@@ -78,11 +78,11 @@ fn the_matrix_product_keeps_bf16() {
 }
 
 #[test]
-fn the_kernel_and_the_reference_follow_the_definition() {
+fn the_kernel_and_the_reference_equal_the_definition() {
     let features = random(SIZES.iter().product(), 3);
     let tensor = Tensor::<4>::from_data(TensorData::new(features.clone(), SIZES), &cpu());
     for sampling in samplings() {
-        let expected: Vec<f32> = rois().iter().flat_map(|roi| slow(&features, roi, sampling)).map(|v| v as f32).collect();
+        let expected: Vec<f32> = rois().iter().flat_map(|roi| by_definition(&features, roi, sampling)).map(|v| v as f32).collect();
         let [rows, columns] = sampling.output;
         let expected = Tensor::<4>::from_data(TensorData::new(expected, [rois().len(), SIZES[1], rows, columns]), &cpu());
         assert_close("kernel", roi_align(tensor.clone(), &rois(), sampling), expected.clone(), TOLERANCE);
@@ -91,7 +91,7 @@ fn the_kernel_and_the_reference_follow_the_definition() {
 }
 
 #[test]
-fn gradients_are_those_of_the_reference() {
+fn gradients_equal_those_of_the_reference() {
     for sampling in samplings() {
         let shape = [SIZES[0], SIZES[1], SIZES[2], SIZES[3]];
         assert_same_gradients(
@@ -106,7 +106,7 @@ fn gradients_are_those_of_the_reference() {
 }
 
 #[test]
-fn more_channels_than_a_block_and_a_single_one_work() {
+fn gradients_are_right_for_one_channel_and_for_several_blocks() {
     for channels in [1, 64, 65, 130] {
         let features: Tensor<4> = random_tensor([1, channels, 6, 7], 1, &cpu());
         let rois: Vec<Roi> = (0..6).map(|i| Roi { image: 0, bbox: [i as f32, 1.0, 9.0 + 2.0 * i as f32, 17.0] }).collect();

@@ -1,4 +1,4 @@
-//! The scan over plain sequences on the CPU: one task takes one batch entry and one group of channels, [`LANES`] at a time.
+//! The one-dimensional scan on the CPU: a task processes one sequence and one group of channels, [`LANES`] channels at a time.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
@@ -33,7 +33,7 @@ impl ScanOps for Flex {
             delta_bias: values(&delta_bias),
         };
         let mut y = vec![0.0; inputs.u.len()];
-        // A group is a contiguous run of rows.
+        // The channels of a group are contiguous.
         y.par_chunks_mut(inputs.shape.channels * inputs.shape.length)
             .enumerate()
             .for_each(|(task, y)| dispatch(Forward { inputs: &inputs, task, y }));
@@ -69,7 +69,7 @@ impl ScanGradOps for Flex {
         let Shape1d { batch, channels, state, length, .. } = shape;
         let (mut du, mut ddelta) = (vec![0.0; inputs.u.len()], vec![0.0; inputs.u.len()]);
         let (mut db, mut dc) = (vec![0.0; inputs.b.len()], vec![0.0; inputs.b.len()]);
-        // Per batch entry and row: the gradients of A, then of D and the bias.
+        // For each sequence and channel the gradients of A, then of D and of the bias.
         let parameters = state + 2;
         let rows = shape.rows();
         let mut partial = vec![0.0; batch * rows * parameters];
@@ -102,6 +102,7 @@ impl ScanGradOps for Flex {
     }
 }
 
+/// Sizes of a scan. A row is one of the `groups * channels` channels.
 #[derive(Clone, Copy)]
 struct Shape1d {
     batch: usize,
@@ -134,33 +135,35 @@ struct Inputs<'a> {
     delta_bias: &'a [f32],
 }
 
-/// A run of channels of one group that share the lanes.
+/// Up to [`LANES`] channels of one group.
 #[derive(Clone, Copy)]
 struct Block {
-    /// Batch entry times groups plus group.
+    /// Sequence times groups plus group.
     task: usize,
-    /// First channel inside the group.
+    /// First channel, counted inside the group.
     first: usize,
     count: usize,
 }
 
 impl Inputs<'_> {
+    /// The blocks of a task.
     fn blocks(&self, task: usize) -> impl Iterator<Item = Block> + use<> {
         let channels = self.shape.channels;
         (0..channels).step_by(LANES).map(move |first| Block { task, first, count: LANES.min(channels - first) })
     }
 
-    /// One value a lane from `source[row of the block]`.
+    /// Reads `source[row * stride + offset]` for the row of every lane; 0 for surplus lanes.
     fn rows(&self, block: Block, source: &[f32], stride: usize, offset: usize) -> Lanes {
         let row = block.task % self.shape.groups * self.shape.channels + block.first;
         std::array::from_fn(|lane| if lane < block.count { source[(row + lane) * stride + offset] } else { 0.0 })
     }
 
+    /// `A` of a block, `[state]`.
     fn a(&self, block: Block) -> Vec<Lanes> {
         (0..self.shape.state).map(|n| self.rows(block, self.a, self.shape.state, n)).collect()
     }
 
-    /// Transposes a chunk of the block's rows of `source` into lanes.
+    /// Transposes a chunk of the block's rows of `source` to one vector of lanes for each step.
     #[inline(always)]
     fn gather(&self, target: &mut [Lanes], source: &[f32], block: Block, start: usize, len: usize) {
         let Shape1d { channels, length, .. } = self.shape;
@@ -173,6 +176,7 @@ impl Inputs<'_> {
         }
     }
 
+    /// Fills the chunk that starts at step `start`.
     #[inline(always)]
     fn load<const FMA: bool>(&self, chunk: &mut Chunk, block: Block, bias: &Lanes, start: usize) {
         let Shape1d { state, length, .. } = self.shape;
@@ -195,7 +199,7 @@ impl Inputs<'_> {
     }
 }
 
-/// Transposes lanes into a chunk of the block's rows, adding `scale * extra` on the way.
+/// Adds `scale * extra` to the lanes and transposes the sums into a chunk of the block's rows.
 #[inline(always)]
 fn scatter<const FMA: bool>(rows: &mut [f32], lanes: &[Lanes], scale: &Lanes, extra: &[Lanes], block: Block, start: usize, length: usize) {
     for lane in 0..block.count {

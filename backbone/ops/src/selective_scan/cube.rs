@@ -1,4 +1,4 @@
-//! The one-dimensional scan on GPUs: that of an image of one row, in channels-last order, with the step sizes given.
+//! The one-dimensional scan on GPUs: the scan of an image with one row, in channels-last order and with given step sizes.
 
 mod gradients;
 mod kernels;
@@ -15,7 +15,7 @@ use crate::cube::{Rows, cast, float32};
 use crate::route::Route;
 use launch::Inputs;
 
-/// The inputs of the one-dimensional scan in channels-last order.
+/// Converts the inputs to channels-last order.
 fn inputs_1d(
     u: CubeTensor,
     delta: CubeTensor,
@@ -38,7 +38,7 @@ fn inputs_1d(
         x: last(u),
         given: last(delta),
         projections: Rows::new(projections),
-        // Nothing is read from it.
+        // Not read, because step sizes are given.
         dt_weight: dt_bias.clone(),
         dt_bias,
         a,
@@ -91,7 +91,7 @@ impl ScanGradOps for CubeBackend {
         let Inputs { batch, width: length, channels, groups, state, .. } = inputs;
         let mut results = None;
         let dx = inputs.backward(&grad, |_, draw, dbc, parameters| results = Some((draw, dbc, parameters)));
-        let Some((draw, dbc, parameters)) = results else { unreachable!("there is one route") };
+        let Some((draw, dbc, parameters)) = results else { unreachable!("the one-dimensional scan has exactly one route") };
         let first = |tensor: CubeTensor, dtype: DType| {
             cast(Self::float_swap_dims(Self::float_reshape(tensor, Shape::from([batch, length, channels])), 1, 2), dtype)
         };

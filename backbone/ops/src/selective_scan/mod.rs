@@ -40,14 +40,13 @@ operation! {
 
 /// Selective scan over sequences.
 ///
-/// - `u`, `delta`: `[batch, groups * channels, length]`, the input and the step sizes before bias and softplus; these and `b` and `c` are
-///   of one type
+/// - `u`, `delta`: `[batch, groups * channels, length]`, the input and the step sizes before bias and softplus
 /// - `a`: `[groups * channels, state]`, negative for a decaying state
-/// - `b`, `c`: `[batch, groups, state, length]`, shared by the channels of a group
-/// - `d`, `delta_bias`: `[groups * channels]`
-/// - `delta_softplus`: whether `softplus(delta + delta_bias)` is the step size, or `delta + delta_bias` itself
+/// - `b`, `c`: `[batch, groups, state, length]`, shared by the channels of a group; of the type of `u` and `delta`
+/// - `d`, `delta_bias`: `[groups * channels]`; 0 if `None`
+/// - `delta_softplus`: whether the step size is `softplus(delta + delta_bias)` instead of `delta + delta_bias`
 ///
-/// Returns `[batch, groups * channels, length]`. Gradients of every input.
+/// Returns `[batch, groups * channels, length]`. Every input has a gradient.
 ///
 /// # Panics
 /// When the shapes do not fit together.

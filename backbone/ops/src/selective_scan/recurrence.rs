@@ -1,24 +1,24 @@
-//! The recurrence over one chunk of a sequence for [`LANES`] channels at once, forward and backward.
+//! The recurrence over one chunk of a sequence on the CPU, for [`LANES`] channels at once, forward and backward.
 //!
-//! A chunk is short enough for its buffers to stay in the cache. The state enters and leaves in `h`, so that a sequence is walked
-//! chunk by chunk; the backward pass keeps only the states between chunks and computes those inside again.
+//! A chunk is short enough for its buffers to stay in the cache. The state `h` is passed from chunk to chunk. The backward pass keeps only
+//! the states between chunks and recomputes those inside a chunk.
 
 use crate::cpu::math::{exp, sigmoid, softplus};
 use crate::cpu::simd::{LANES, Lanes, fma, lane_sum};
 
-/// Steps of a chunk.
+/// Most steps of a chunk.
 pub(crate) const CHUNK: usize = 64;
 
-/// No value in any lane.
+/// 0 in every lane.
 pub(crate) const ZERO: Lanes = [0.0; LANES];
 
-/// Buffers of one chunk, reused for all chunks of a task. Entries are `[step]` or `[state * CHUNK + step]`.
+/// Buffers of one chunk, reused for all chunks of a task. They are `[step]` unless noted otherwise.
 pub(crate) struct Chunk {
     /// Steps in use, up to [`CHUNK`].
     pub(crate) len: usize,
     /// Input `u`.
     pub(crate) x: Vec<Lanes>,
-    /// Step size before softplus.
+    /// Step size before softplus, with its bias.
     pub(crate) raw: Vec<Lanes>,
     /// Step size.
     pub(crate) delta: Vec<Lanes>,
@@ -36,7 +36,7 @@ impl Chunk {
         Self { len: 0, x: lanes(), raw: lanes(), delta: lanes(), b: vec![0.0; CHUNK * state], c: vec![0.0; CHUNK * state], y: lanes() }
     }
 
-    /// Step sizes from their raw values.
+    /// Computes the step sizes from the raw values.
     #[inline(always)]
     pub(crate) fn activate<const FMA: bool>(&mut self, with_softplus: bool) {
         let len = self.len;
@@ -51,8 +51,8 @@ impl Chunk {
         }
     }
 
-    /// Runs the recurrence: `h` is the state before the chunk and becomes the state after it, `a` is `A` for each state. With
-    /// `OUTPUT` the sums over the states are written to `y`.
+    /// Runs the recurrence. `a` is `A`, `[state]`; `h` is the state before the chunk and becomes the state after it. With `OUTPUT` the sums
+    /// over the states are written to `y`.
     #[inline(always)]
     pub(crate) fn forward<const FMA: bool, const OUTPUT: bool>(&mut self, a: &[Lanes], h: &mut [Lanes]) {
         let state = a.len();
@@ -83,7 +83,7 @@ impl Chunk {
 
 /// Buffers and results of the backward pass over one chunk.
 pub(crate) struct ChunkGrad {
-    /// Gradient of the output, `[step]`; lanes without a channel hold 0.
+    /// Gradient of the output, `[step]`; 0 in surplus lanes.
     pub(crate) grad: Vec<Lanes>,
     /// Gradient of the input, without the skip term.
     pub(crate) dx: Vec<Lanes>,
@@ -113,8 +113,8 @@ impl ChunkGrad {
         }
     }
 
-    /// Walks the chunk backwards. `h` is the state before the chunk (read only), `carry` the gradient of the state after the chunk and
-    /// becomes that of the state before it; `da` accumulates the gradient of `A`.
+    /// Runs the chunk backwards. `h` is the state before the chunk. `carry` is the gradient of the state after the chunk and becomes that
+    /// of the state before it. The gradient of `A` is added to `da`.
     #[inline(always)]
     pub(crate) fn backward<const FMA: bool>(
         &mut self,

@@ -25,7 +25,7 @@ pub(crate) fn selective_scan(
     if delta_softplus {
         delta = crate::softplus(delta);
     }
-    // [batch, groups, state, length] -> one row of B or C for each channel: [batch, rows, state, length].
+    // Repeats B or C for the channels of a group: [batch, groups, state, length] to [batch, rows, state, length].
     let per_channel = |t: Tensor<4>| {
         t.reshape([batch, groups, 1, state, length])
             .expand([batch, groups, rows / groups, state, length])

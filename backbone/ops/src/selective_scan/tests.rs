@@ -7,7 +7,7 @@ use crate::testing::{assert_reference_keeps_bf16, assert_same_gradients, cpu, ra
 /// Float32 rounding of two evaluation orders over up to 150 steps of the recurrence.
 const TOLERANCE: f32 = 3e-5;
 
-/// The recurrence in float64, straight from its formula.
+/// The recurrence of one channel and state in float64.
 fn naive(u: &[f32], delta: &[f32], a: f32, b: &[f32], c: &[f32], d: f32, bias: f32) -> Vec<f32> {
     let mut h = 0.0_f64;
     (0..u.len())
@@ -20,9 +20,9 @@ fn naive(u: &[f32], delta: &[f32], a: f32, b: &[f32], c: &[f32], d: f32, bias: f
 }
 
 #[test]
-fn the_composed_scans_keep_bf16_and_a_float32_state() {
+fn the_reference_accepts_bf16_and_keeps_a_float32_state() {
     let device = cpu();
-    // Every step adds a thousandth or less of the state, which 8 bits of mantissa would lose.
+    // Every step adds at most a thousandth of the state, which would be lost in 8 bits of mantissa.
     let (a, step) = (Tensor::<2>::full([2, 1], -1e-4, &device), Tensor::<3>::full([1, 2, 1000], 0.03, &device));
     let run = |scan: fn(_, _, _, _, _, _, _, _) -> Tensor<3>| {
         let (a, step) = (a.clone(), step.clone());
@@ -40,7 +40,7 @@ fn the_composed_scans_keep_bf16_and_a_float32_state() {
 }
 
 #[test]
-fn one_channel_equals_the_formula_in_double_precision() {
+fn one_channel_equals_the_formula_in_float64() {
     let length = 150;
     let [u, delta, b, c] = [1, 2, 3, 4].map(|seed| random(length, seed));
     let device = crate::testing::cpu();
@@ -59,8 +59,8 @@ fn one_channel_equals_the_formula_in_double_precision() {
 }
 
 #[test]
-fn native_scan_equals_the_composed_one_with_its_gradients() {
-    // (batch, groups, channels, state, length): lanes partly and fully used, chunk borders crossed, one step, many states.
+fn kernels_and_their_gradients_equal_the_reference() {
+    // (batch, groups, channels, state, length): some and all lanes used, several chunks, one step, many states.
     for (batch, groups, channels, state, length) in [(2, 2, 3, 1, 70), (1, 1, 17, 16, 9), (1, 4, 16, 2, 65), (2, 1, 1, 3, 1)] {
         let rows = groups * channels;
         let a: Vec<f32> = random(rows * state, 3).into_iter().map(|v| -0.2 - v.abs()).collect();

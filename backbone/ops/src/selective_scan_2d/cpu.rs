@@ -1,12 +1,12 @@
-//! The four-route scan on the CPU: one task takes one image and [`LANES`] channels.
+//! The scan of SS2D on the CPU: a task processes one image and a block of [`LANES`] channels.
 //!
-//! The kernels walk forwards or backwards through contiguous pixels. Routes along columns read maps that are turned first: copies of
-//! whole pixels, which cost a few percent, where steps down a column of a large image would touch another page of memory each.
+//! The kernels read contiguous pixels, forwards or backwards. For routes along columns the maps are transposed first. That costs a few
+//! percent, but without it every step down a column of a large image would touch another page of memory.
 //!
-//! A task owns its channels in the output, so that the routes are merged without synchronisation. The gradients of B and C are sums
-//! over all channels: tasks add them into one buffer per group of channel blocks, and the groups are added in order at the end. The
-//! number of groups depends on the shapes alone, so that results do not depend on the number of threads. The gradients of the
-//! step-size projection are two matrix products a route, of the gradients of the step sizes that the tasks leave behind.
+//! Only one task writes a given channel of the output, so the routes are merged without synchronisation. The gradients of `B` and `C` are
+//! sums over all channels: tasks add them into one buffer for each group of channel blocks, and the groups are added in order at the end.
+//! The number of groups depends only on the shapes, so results do not depend on the number of threads. The gradients of the step size's
+//! projection are two matrix products for each route, of the gradients of the step sizes that the tasks stored.
 
 mod inputs;
 mod kernels;
@@ -76,10 +76,10 @@ impl Scan2dGradOps for Flex {
         // Gradients of the raw step sizes on one route, `[pixel, channel]`; every route writes all of it.
         let mut draw = Scratch::unset(pixels * channels);
         let mut parts = Vec::with_capacity(routes.len());
-        for (route, way) in routes.iter().enumerate() {
-            // Gradients of B and C per image and group of channel blocks.
+        for (index, route) in routes.iter().enumerate() {
+            // Gradients of B and C for each image and group of channel blocks.
             let mut dbc = vec![0.0; groups * pixels * 2 * state];
-            // Per image and channel: the gradients of the parameters of that channel.
+            // Gradients of the parameters for each image and channel.
             let mut dparameters = vec![0.0; batch * blocks * LANES * parameters];
             let draw_shared = SharedMut::new(&mut draw);
             let dparameters_shared = SharedMut::new(&mut dparameters);
@@ -87,16 +87,16 @@ impl Scan2dGradOps for Flex {
                 let (image, group) = (task / groups, task % groups);
                 for block in (group..blocks).step_by(groups) {
                     let size = LANES * parameters;
-                    // SAFETY: image and block belong to this task alone.
+                    // SAFETY: only this task processes this image and block.
                     let dparameters = unsafe { dparameters_shared.block((image * blocks + block) * size, size) };
-                    let dx = dx_shared[usize::from(way.is_along_columns())];
+                    let dx = dx_shared[usize::from(route.is_along_columns())];
                     dispatch(Backward {
                         inputs: &inputs,
-                        grad: grad_maps.of(*way),
+                        grad: grad_maps.of(*route),
                         image,
                         block,
-                        route,
-                        x: x_maps.of(*way),
+                        route: index,
+                        x: x_maps.of(*route),
                         dx,
                         draw: draw_shared,
                         dbc,
@@ -105,12 +105,12 @@ impl Scan2dGradOps for Flex {
                 }
             });
             for image in dparameters.chunks_exact(blocks * LANES * parameters) {
-                grads.add(&shape, route, image);
+                grads.add(&shape, index, image);
             }
-            let weight = Matrix::rows(&inputs.dt_weight[route * channels * rank..][..channels * rank], rank);
+            let weight = Matrix::rows(&inputs.dt_weight[index * channels * rank..][..channels * rank], rank);
             let ddt =
                 gemm(Matrix::rows(&draw, channels), weight, Epilogue::default(), Sizes { rows: pixels, columns: rank, inner: channels });
-            let fields = &inputs.projections.of(*way)[route * shape.route_fields()..];
+            let fields = &inputs.projections.of(*route)[index * shape.route_fields()..];
             let dt = Matrix { values: fields, row: shape.fields(), column: 1 };
             let dweight =
                 gemm(Matrix::columns(&draw, channels), dt, Epilogue::default(), Sizes { rows: channels, columns: rank, inner: pixels });
@@ -120,7 +120,7 @@ impl Scan2dGradOps for Flex {
 
         let dprojections = gather_projections(&parts, &routes, &shape);
         let ParameterGrads { dt_weight: dw, dt_bias: db, a: da, d: dd } = grads;
-        // dA is known; A = -exp(a_logs), so dA / da_logs = A.
+        // A = -exp(a_logs), so the derivative of A by a_logs is A.
         let da_logs = da.iter().zip(inputs.a_logs).map(|(da, log)| -log.exp() * da).collect();
         Scan2dGrads {
             x: tensor(merge(dx, channels, map), x.layout().shape().clone()),
@@ -133,7 +133,7 @@ impl Scan2dGradOps for Flex {
     }
 }
 
-/// The gradient of the projections in raster order from the gradients of step sizes and of B and C on each route.
+/// The gradient of the projections in raster order, from the gradients of the step sizes and of `B` and `C` of each route.
 fn gather_projections(parts: &[(Vec<f32>, Vec<f32>)], routes: &[Route], shape: &Shape2d) -> Vec<f32> {
     let Shape2d { height, width, rank, state, .. } = *shape;
     let mut dprojections = vec![0.0; shape.batch * shape.length() * shape.fields()];
@@ -152,7 +152,7 @@ fn gather_projections(parts: &[(Vec<f32>, Vec<f32>)], routes: &[Route], shape: &
     dprojections
 }
 
-/// Adds the groups of each image in order.
+/// Sums the groups of each image in order.
 fn sum_groups(mut partial: Vec<f32>, groups: usize, size: usize) -> Vec<f32> {
     if groups == 1 || size == 0 {
         return partial;
@@ -166,9 +166,9 @@ fn sum_groups(mut partial: Vec<f32>, groups: usize, size: usize) -> Vec<f32> {
     partial.chunks_exact(groups * size).flat_map(|image| &image[..size]).copied().collect()
 }
 
-/// Gradients of the parameters, summed over the images.
+/// Gradients of the parameters, summed over images.
 struct ParameterGrads {
-    /// Filled route by route.
+    /// Appended route by route.
     dt_weight: Vec<f32>,
     dt_bias: Vec<f32>,
     a: Vec<f32>,
@@ -186,7 +186,7 @@ impl ParameterGrads {
         }
     }
 
-    /// Adds one image on one route: `[block, parameters, lane]` as the tasks wrote it.
+    /// Adds the gradients of one image and route, `[block, parameters, lane]` as the tasks wrote them.
     fn add(&mut self, shape: &Shape2d, route: usize, image: &[f32]) {
         let Shape2d { channels, state, .. } = *shape;
         for channel in 0..channels {

@@ -26,16 +26,16 @@ operation! {
     => x of x.clone()
 }
 
-/// The selective scan of SS2D over the routes of an image, from the projections to the merged output.
+/// The selective scan of SS2D along the routes of an image, from the projections to the merged output.
 ///
 /// - `x`: `[batch, height, width, channels]`, of the type of `projections`
-/// - `projections`: `[batch, height, width, K * (rank + 2 * state)]`; for each of the `K` routes the low-rank step size (`rank`), then
-///   `B` (`state`), then `C` (`state`): the product of `x` with the official `x_proj_weight`
+/// - `projections`: `[batch, height, width, K * (rank + 2 * state)]`, the product of `x` with the official `x_proj_weight`: for each of
+///   the `K` routes the low-rank step size `dt` (`rank`), then `B` (`state`), then `C` (`state`)
 /// - `dt_weight`: `[K, channels, rank]` and `dt_bias`: `[K, channels]`; the step size is `softplus(dt_weight dt + dt_bias)`
 /// - `a_logs`: `[K * channels, state]`, `A = -exp(a_logs)`; `d`: `[K * channels]`
 /// - `routes`: the `K` routes
 ///
-/// Returns `[batch, height, width, channels]`, the sum over the routes. Gradients of every tensor.
+/// Returns `[batch, height, width, channels]`, the sum over the routes. Every tensor has a gradient.
 ///
 /// # Panics
 /// When the shapes do not fit together.
@@ -51,7 +51,7 @@ pub fn selective_scan_2d(
     let [batch, height, width, channels] = x.dims();
     let [count, _, rank] = dt_weight.dims();
     let state = a_logs.dims()[1];
-    assert_eq!(routes.len(), count, "selective_scan_2d: as many routes as groups of weights");
+    assert_eq!(routes.len(), count, "selective_scan_2d: the number of routes must be the first size of dt_weight");
     assert_eq!(
         projections.dims(),
         [batch, height, width, count * (rank + 2 * state)],

@@ -22,9 +22,9 @@ fn the_reference_accepts_bf16() {
 }
 
 #[test]
-fn native_2d_scan_equals_the_composed_one_with_its_gradients() {
+fn kernels_and_their_gradients_equal_the_reference() {
     let few = [Route::ColumnsReversed, Route::Rows];
-    // Several chunks and images, off-size channel blocks, one row, one column, one pixel, routes in one direction only.
+    // Several chunks and images, channel blocks with surplus lanes, one row, one column, one pixel, routes along one axis only.
     let cases: [([usize; 4], usize, usize, &[Route]); 11] = [
         ([2, 9, 11, 20], 2, 1, &Route::CROSS),
         ([1, 3, 4, 35], 3, 4, &Route::CROSS),
@@ -34,7 +34,7 @@ fn native_2d_scan_equals_the_composed_one_with_its_gradients() {
         ([17, 2, 3, 16], 1, 1, &few),
         ([2, 9, 11, 20], 2, 1, &[Route::Rows, Route::RowsReversed]),
         ([2, 9, 11, 20], 2, 1, &[Route::Columns]),
-        // The same route more than once; the states of vanilla VMamba; several chunks of the GPU's backward pass with idle lanes.
+        // A repeated route; 16 states as in vanilla VMamba; several chunks of the GPU's backward pass with surplus lanes.
         ([1, 3, 5, 8], 2, 1, &[Route::Rows; 4]),
         ([1, 5, 4, 12], 1, 16, &Route::CROSS),
         ([1, 12, 13, 40], 3, 1, &Route::CROSS),

@@ -1,5 +1,5 @@
-//! Softmax and cross entropy on the CPU: one task takes a run of pixels through all channels, so that every value is read from the
-//! cache after the first pass.
+//! Softmax, cross entropy and argmax on the CPU: a task processes a run of pixels over all channels, so that values stay in the cache
+//! between passes.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::cpu::{SharedMut, contiguous, dims, tensor, values};
 /// Pixels of a task.
 const TILE: usize = 256;
 
-/// A value for each pixel of a tile.
+/// One value for each pixel of a tile.
 type Pixels = [f32; TILE];
 
 impl SoftmaxOps for Flex {
@@ -84,7 +84,7 @@ impl Tile {
         self.image * self.pixels + self.first
     }
 
-    /// Maximum over the channels and sum of the exponentials above it.
+    /// Maximum `m` over the channels and sum of `exp(x - m)`.
     #[inline(always)]
     fn normaliser<const FMA: bool>(&self, x: &[f32]) -> (Pixels, Pixels) {
         let (mut largest, mut sum) = ([f32::NEG_INFINITY; TILE], [0.0; TILE]);
@@ -102,6 +102,7 @@ impl Tile {
     }
 }
 
+/// Runs `work` on every tile in parallel.
 fn each_tile([batch, channels, height, width]: [usize; 4], work: impl Fn(Tile) + Sync) {
     let pixels = height * width;
     let tiles = pixels.div_ceil(TILE);
@@ -215,7 +216,7 @@ impl Kernel for LossGrad<'_> {
         let Self { tile, logits, grad, targets, output } = self;
         let (largest, sum) = tile.normaliser::<FMA>(logits);
         let targets = &targets[tile.map()..][..tile.len];
-        // The gradient of the pixel over the sum of its exponentials, 0 where ignored.
+        // The gradient of the pixel's loss divided by its sum of exponentials; 0 for ignored pixels.
         let mut scale = [0.0; TILE];
         for (((scale, grad), target), sum) in scale.iter_mut().zip(&grad[tile.map()..][..tile.len]).zip(targets).zip(&sum) {
             *scale = if *target == IGNORED { 0.0 } else { grad / sum };
@@ -230,7 +231,7 @@ impl Kernel for LossGrad<'_> {
         }
         for (index, target) in targets.iter().enumerate() {
             if *target != IGNORED {
-                // SAFETY: as above; the channel was checked when the targets were made.
+                // SAFETY: as above; `cross_entropy_map` checked that the target is a channel.
                 let own = unsafe { output.block(tile.start(*target as usize) + index, 1) };
                 own[0] -= grad[tile.map() + index];
             }
@@ -238,7 +239,7 @@ impl Kernel for LossGrad<'_> {
     }
 }
 
-/// The channel with the largest value at every pixel of `[batch, channels, height, width]`.
+/// The channel with the largest value at every pixel of `[batch, channels, height, width]`; ties give the lowest.
 pub(super) fn argmax(scores: &[f32], [batch, channels, height, width]: [usize; 4]) -> Vec<u32> {
     let pixels = height * width;
     let mut result = vec![0; batch * pixels];

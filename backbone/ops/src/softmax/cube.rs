@@ -1,5 +1,5 @@
-//! Softmax and cross entropy over channels on GPUs: a unit takes a vector of pixels through all channels, so that neighbouring units
-//! read side by side in memory.
+//! Softmax and cross entropy over channels on GPUs: a unit processes a vector of pixels over all channels, so that neighbouring units read
+//! neighbouring memory.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl SoftmaxOps for CubeBackend {
         let y = empty(&x, x.meta.shape().clone(), x.dtype);
         let map = Map::of(&x);
         let (count, dim) = cubes(&x.client, map.units);
-        // SAFETY: units beyond `units` do nothing; a unit stays with its pixels.
+        // SAFETY: units beyond `units` return at once, and a unit accesses only its own pixels.
         unsafe {
             softmax::launch_unchecked(
                 &y.client,
@@ -72,7 +72,7 @@ impl CrossEntropyOps for CubeBackend {
         let map = Map::of(&logits);
         let (count, dim) = cubes(&logits.client, map.units);
         let targets = upload(&logits, &targets);
-        // SAFETY: as above; there is a target for every pixel, and each is a class or ignored.
+        // SAFETY: as above; there is a target for every pixel, and it is a class or `IGNORED`.
         unsafe {
             cross_entropy::launch_unchecked(
                 &loss.client,
@@ -121,7 +121,7 @@ impl CrossEntropyGradOps for CubeBackend {
     }
 }
 
-/// A map as the kernels see it: `[batch, channels, pixels]` in vectors of pixels.
+/// The sizes of a `[batch, channels, pixels]` map in vectors of pixels.
 struct Map {
     vector: usize,
     channels: usize,
@@ -138,7 +138,7 @@ impl Map {
     }
 }
 
-/// The largest channel and the sum of the exponentials of all that is below it, of the pixels that begin at `first`.
+/// Maximum `m` over the channels and sum of `exp(x - m)`, for the vector of pixels at `first`.
 #[cube]
 fn normaliser<F: Float, V: Size>(x: &[Vector<F, V>], first: usize, channels: usize, pixels: usize) -> (Vector<f32, V>, Vector<f32, V>) {
     let mut largest = Vector::<f32, V>::cast_from(x[first]);

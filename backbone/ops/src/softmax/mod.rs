@@ -1,4 +1,7 @@
-//! Softmax over the channels of score maps, and the cross entropy of segmentation fused with it.
+//! Softmax over the channels of score maps, segmentation's cross entropy fused with it, and argmax.
+//!
+//! Backward, for each pixel with `y = softmax(x)`: `dx = y (g - sum(y g))` for softmax, and `dx = g (y - one_hot(label))` for the cross
+//! entropy. Both recompute the softmax from the saved input.
 
 mod cpu;
 #[cfg(feature = "cube")]
@@ -28,10 +31,10 @@ operation! {
     => logits of Shape::from([logits[0], logits[2], logits[3]])
 }
 
-/// The target that marks an ignored pixel inside the kernels.
+/// The target of an ignored pixel in the kernels.
 const IGNORED: u32 = u32::MAX;
 
-/// Softmax over axis 1 of `x: [batch, channels, height, width]`.
+/// Softmax over the channels (axis 1) of `x: [batch, channels, height, width]`.
 pub fn softmax_channels(x: Tensor<4>) -> Tensor<4> {
     if is_narrow(&x) {
         return in_float32(x, softmax_channels);
@@ -51,10 +54,10 @@ pub fn softmax_channels(x: Tensor<4>) -> Tensor<4> {
 /// Returns `[batch, height, width]`; ignored pixels have loss and gradient 0.
 ///
 /// # Panics
-/// When the shapes do not fit, or a label is neither a class nor `ignore_index`.
+/// When the shapes differ, or a label is neither a class nor `ignore_index`. On devices without kernels the labels are not checked.
 pub fn cross_entropy_map(logits: Tensor<4>, labels: Tensor<3, Int>, ignore_index: i64) -> Tensor<3> {
     let [batch, classes, height, width] = logits.dims();
-    assert_eq!(labels.dims(), [batch, height, width], "cross_entropy_map: labels must be [batch, height, width] of the logits");
+    assert_eq!(labels.dims(), [batch, height, width], "cross_entropy_map: labels must have the logits' [batch, height, width]");
     if is_narrow(&logits) {
         return in_float32(logits, |logits| cross_entropy_map(logits, labels, ignore_index));
     }
@@ -67,20 +70,20 @@ pub fn cross_entropy_map(logits: Tensor<4>, labels: Tensor<3, Int>, ignore_index
         .map(|label| match u32::try_from(label) {
             _ if label == ignore_index => IGNORED,
             Ok(class) if (class as usize) < classes => class,
-            _ => panic!("cross_entropy_map: label {label} is neither one of the {classes} classes nor the ignored {ignore_index}"),
+            _ => panic!("cross_entropy_map: label {label} is neither one of the {classes} classes nor the ignored label {ignore_index}"),
         })
         .collect();
     let loss = <Dispatch as CrossEntropyOps>::cross_entropy(logits.into_dispatch(), Arc::new(targets));
     Tensor::from_dispatch(loss)
 }
 
-/// The channel with the largest score at every pixel of `scores: [batch, channels, height, width]`, the first of equal ones, in raster
-/// order, read back to the host: `batch * height * width` indices.
+/// The channel with the largest score at every pixel of `scores: [batch, channels, height, width]`, read back to the host:
+/// `batch * height * width` indices in raster order. Ties give the lowest index.
 pub fn argmax_channels(scores: Tensor<4>) -> Vec<u32> {
     let [batch, channels, height, width] = scores.dims();
     if is_native(&scores) {
         let data = scores.detach().into_data();
-        // Float32 is all the CPU kernels know; anything else is converted.
+        // The CPU kernels take float32 only.
         match data.as_slice::<f32>() {
             Ok(values) => cpu::argmax(values, [batch, channels, height, width]),
             Err(_) => cpu::argmax(&data.iter::<f32>().collect::<Vec<_>>(), [batch, channels, height, width]),

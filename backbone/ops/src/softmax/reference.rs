@@ -16,7 +16,7 @@ pub(crate) fn cross_entropy_map(logits: Tensor<4>, labels: Tensor<3, Int>, ignor
     let ignored = labels.clone().equal_scalar(ignore_index);
     let index = labels.mask_fill(ignored.clone(), 0).reshape([batch, 1, height, width]);
     in_float32(logits, |logits| {
-        // The maximum only shifts the logarithm; it takes no part in the gradient.
+        // The shift by the maximum cancels in the loss, so it needs no gradient.
         let shifted = logits.clone() - logits.detach().max_dim(1);
         let loss = shifted.clone().exp().sum_dim(1).log() - shifted.gather(1, index);
         loss.reshape([batch, height, width]).mask_fill(ignored, 0.0)

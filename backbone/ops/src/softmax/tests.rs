@@ -8,7 +8,7 @@ use crate::testing::{assert_reference_keeps_bf16, assert_same_gradients, cpu, ra
 const TOLERANCE: f32 = 1e-5;
 
 #[test]
-fn the_composed_operations_keep_bf16() {
+fn references_accept_bf16() {
     let device = cpu();
     let x = || random_tensor([1, 7, 3, 4], 1, &device);
     assert_reference_keeps_bf16(x(), reference::softmax_channels, softmax_channels);
@@ -21,7 +21,7 @@ fn the_composed_operations_keep_bf16() {
 }
 
 #[test]
-fn native_softmax_equals_the_composed_one_with_its_gradient() {
+fn softmax_and_its_gradient_equal_the_reference() {
     for [batch, channels, height, width] in [[2, 150, 9, 31], [1, 3, 1, 1], [2, 1, 4, 4], [1, 7, 16, 16]] {
         let x: Vec<f32> = random(batch * channels * height * width, 1).into_iter().map(|v| v * 5.0).collect();
         assert_same_gradients(
@@ -35,7 +35,7 @@ fn native_softmax_equals_the_composed_one_with_its_gradient() {
 }
 
 #[test]
-fn native_cross_entropy_equals_the_composed_one_with_its_gradient() {
+fn cross_entropy_and_its_gradient_equal_the_reference() {
     for [batch, classes, height, width] in [[2, 150, 9, 31], [1, 3, 1, 2], [1, 7, 16, 17]] {
         let x: Vec<f32> = random(batch * classes * height * width, 1).into_iter().map(|v| v * 20.0).collect();
         let count = batch * height * width;
@@ -52,14 +52,14 @@ fn native_cross_entropy_equals_the_composed_one_with_its_gradient() {
 }
 
 #[test]
-#[should_panic(expected = "label 7 is neither one of the 3 classes nor the ignored 255")]
+#[should_panic(expected = "label 7 is neither one of the 3 classes nor the ignored label 255")]
 fn a_label_outside_the_classes_is_refused() {
     let labels = Tensor::<3, Int>::from_data(TensorData::new(vec![7_i64], [1, 1, 1]), &cpu());
     cross_entropy_map(Tensor::zeros([1, 3, 1, 1], &cpu()), labels, 255);
 }
 
 #[test]
-fn the_largest_channel_wins_and_the_first_of_equal_ones() {
+fn argmax_returns_the_largest_channel_and_the_lowest_in_ties() {
     let x = Tensor::<4>::from_floats([[[[1.0, 5.0]], [[3.0, 5.0]], [[2.0, 5.0]]]], &cpu());
     assert_eq!(super::argmax_channels(x), [1, 0]);
     let x: Tensor<4> = random_tensor([2, 5, 20, 31], 3, &cpu());

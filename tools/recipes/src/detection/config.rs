@@ -85,22 +85,14 @@ pub struct CocoSource {
     pub val_images: PathBuf,
 }
 
-/// A split of a data source.
-pub struct OpenedData {
-    /// The images.
-    pub data: Arc<dyn DetectionDataset>,
-    /// What was left out of the annotations, a sentence each.
-    pub notes: Vec<String>,
-}
-
 impl DetectionSource {
     /// Opens a split. `classes` orders the classes by name, for a trained model.
     ///
     /// # Errors
     /// When annotations or images are missing or wrong.
-    pub fn open(&self, split: Split, classes: Option<&[String]>) -> Result<OpenedData> {
+    pub fn open(&self, split: Split, classes: Option<&[String]>) -> Result<Arc<dyn DetectionDataset>> {
         match self {
-            Self::Scenes(scenes) => Ok(OpenedData { data: Arc::new(SceneObjects::new(scenes.split(split))?), notes: Vec::new() }),
+            Self::Scenes(scenes) => Ok(Arc::new(SceneObjects::new(scenes.split(split))?)),
             Self::Coco(source) => source.open(split, classes),
             Self::Own => bail!("data.source: the model was trained on a dataset of another program; name the data with a configuration"),
         }
@@ -117,23 +109,12 @@ impl DetectionSource {
 }
 
 impl CocoSource {
-    fn open(&self, split: Split, classes: Option<&[String]>) -> Result<OpenedData> {
+    fn open(&self, split: Split, classes: Option<&[String]>) -> Result<Arc<dyn DetectionDataset>> {
         let (annotations, images, options) = match split {
             Split::Train => (&self.train_annotations, &self.train_images, CocoOptions::train()),
             Split::Val => (&self.val_annotations, &self.val_images, CocoOptions::default()),
         };
         let options = CocoOptions { classes: classes.map(<[String]>::to_vec), ..options };
-        let data = CocoDataset::open(&self.root.join(annotations), &self.root.join(images), &options)?;
-        let (dropped, annotations) = (data.dropped(), annotations.display());
-        let mut notes = Vec::new();
-        if let Some(first) = dropped.first_annotation {
-            let count = dropped.annotations;
-            notes.push(format!("{annotations}: {count} annotations without area in their image are left out, first {first}"));
-        }
-        let (empty, small) = (dropped.empty_images, dropped.small_images);
-        if empty + small > 0 {
-            notes.push(format!("{annotations}: {empty} images without annotation and {small} tiny ones are left out of training"));
-        }
-        Ok(OpenedData { data: Arc::new(data), notes })
+        Ok(Arc::new(CocoDataset::open(&self.root.join(annotations), &self.root.join(images), &options)?))
     }
 }

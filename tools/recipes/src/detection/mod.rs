@@ -7,6 +7,7 @@ pub mod model;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -16,20 +17,22 @@ use burn::tensor::TensorData;
 use vision_datasets::coco::EvalReport;
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
 use vision_datasets::sample::DetectionDataset;
+use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 use vmamba_detection::{Detector, ImageTruth, RandomChoice};
 use vmamba_train::guard::is_finite;
-use vmamba_train::optimizer::Groups;
+use vmamba_train::optimizer::{Groups, ungrouped};
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 use vmamba_types::Instance;
 
-pub use config::{DetectionConfig, DetectionTask, TASK};
+pub use config::{DetectionConfig, DetectionDataConfig, DetectionSource, DetectionTask, TASK};
 pub use evaluate::{DetectionEvaluation, Predictor};
 pub use load::{LoadedDetector, load_detector};
 pub use model::{AnyDetector, DetectionModelConfig, is_checkpoint};
 
-use crate::configured::Configured;
+use crate::configured::{Configured, describe};
+use crate::run_config::{DataConfig, metadata};
 use crate::split::Split;
 
 /// The figures of the newest validation.
@@ -43,20 +46,71 @@ pub struct Reports {
 
 /// Training of a detector `M` on any dataset.
 pub struct Detection<M> {
-    config: DetectionConfig,
+    name: String,
+    data: DetectionDataConfig,
+    /// What a checkpoint says about the model, so that it can be loaded without other files.
+    model: Option<DetectionModelConfig>,
+    groups: Groups,
     train: Arc<dyn DetectionDataset>,
     val: Arc<dyn DetectionDataset>,
-    /// What was left out of the data, a sentence each.
-    notes: Vec<String>,
     reports: Mutex<Option<Reports>>,
-    model: PhantomData<fn() -> M>,
+    trained: PhantomData<fn() -> M>,
 }
 
 impl<M: Detector> Detection<M> {
-    /// Trains on `train` and validates on `val`, which must have the same classes. `config` gives the transforms and describes the model in
-    /// checkpoints; its `data.source` is not opened.
-    pub fn new(train: Arc<dyn DetectionDataset>, val: Arc<dyn DetectionDataset>, config: DetectionConfig) -> Self {
-        Self { config, train, val, notes: Vec::new(), reports: Mutex::new(None), model: PhantomData }
+    /// Trains on `train` and validates on `val`, which must have the same classes. Transforms are those of the published COCO recipe, on two
+    /// worker threads.
+    pub fn new(train: impl DetectionDataset + 'static, val: impl DetectionDataset + 'static) -> Self {
+        let source = DetectionSource::Own;
+        let data = DataConfig { source, train: DetectionTrainPipeline::coco(), test: DetectionTestPipeline::coco(), workers: 2 };
+        Self::with_data(Arc::new(train), Arc::new(val), TASK, data)
+    }
+
+    fn with_data(train: Arc<dyn DetectionDataset>, val: Arc<dyn DetectionDataset>, name: &str, data: DetectionDataConfig) -> Self {
+        Self { name: name.to_owned(), data, model: None, groups: ungrouped(), train, val, reports: Mutex::new(None), trained: PhantomData }
+    }
+
+    /// Sets the name of the run, the title of its plots.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets the transforms of training and of test images.
+    #[must_use]
+    pub fn transforms(mut self, train: DetectionTrainPipeline, test: DetectionTestPipeline) -> Self {
+        (self.data.train, self.data.test) = (train, test);
+        self
+    }
+
+    /// Sets the number of threads that read and transform images.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.data.workers = workers.max(1);
+        self
+    }
+
+    /// Writes the configuration of a built-in model into the checkpoints, so that they can be loaded without other files. Weight decay and
+    /// layer-wise learning rates go by its backbone.
+    #[must_use]
+    pub fn model(mut self, config: impl Into<DetectionModelConfig>) -> Self {
+        let config = config.into();
+        self.groups = Arc::new(config.backbone().clone());
+        self.model = Some(config);
+        self
+    }
+
+    /// Sets weight decay and layers of the parameters of a backbone from outside of this project.
+    #[must_use]
+    pub fn parameter_groups(mut self, groups: Groups) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    /// The configuration of the run with a built-in model.
+    fn config(&self, model: &DetectionModelConfig, train: &TrainConfig) -> DetectionConfig {
+        DetectionConfig { train: train.clone(), ..DetectionConfig::new(&self.name, model.clone(), self.data.clone()) }
     }
 
     /// The validation set.
@@ -71,7 +125,7 @@ impl<M: Detector> Detection<M> {
 
     /// Predicts as the validation does.
     pub fn predictor<'a>(&'a self, model: &'a M, device: &'a Device) -> Predictor<'a, M> {
-        Predictor { model, device, pipeline: &self.config.data.test, precision: Precision::Float32 }
+        Predictor { model, device, pipeline: &self.data.test, precision: Precision::Float32 }
     }
 }
 
@@ -101,9 +155,9 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
     }
 
     fn batches(&self, order: BatchOrder) -> Batches<'_, DetectionBatch> {
-        let workers = self.config.data.workers;
+        let workers = self.data.workers;
         let loader = LoaderConfig { batch_size: order.batch_size, seed: order.seed, workers, ahead: 2 * workers };
-        let batches = DetectionLoader::new(Arc::clone(&self.train), self.config.data.train.clone(), loader, order.first);
+        let batches = DetectionLoader::new(Arc::clone(&self.train), self.data.train.clone(), loader, order.first);
         Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
     }
 
@@ -115,7 +169,7 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
     }
 
     fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
-        let found = self.predictor(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?;
+        let found = self.predictor(model, device).evaluate(&self.val, self.data.workers, |_, _, _| Ok(()))?;
         let (boxes, masks) = (found.boxes, found.masks);
         let figures = [
             ("bbox_AP", boxes.stats[0]),
@@ -134,7 +188,7 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
     }
 
     fn parameter_groups(&self) -> Groups {
-        Arc::new(self.config.model.backbone().clone())
+        Arc::clone(&self.groups)
     }
 
     fn sample_names(&self, batch: &DetectionBatch) -> Vec<String> {
@@ -159,7 +213,7 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
     }
 
     fn name(&self) -> String {
-        self.config.name.clone()
+        self.name.clone()
     }
 
     fn metric(&self) -> &'static str {
@@ -171,7 +225,8 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
     }
 
     fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
-        self.config.metadata(config, self.train.classes(), self.val.len(), self.metric())
+        let model = self.model.as_ref().map(|model| self.config(model, config));
+        metadata::<DetectionTask>(model.as_ref(), self.train.classes(), self.val.len(), self.metric())
     }
 }
 
@@ -181,32 +236,34 @@ impl Configured for Detection<AnyDetector> {
     const DEMO: &'static str = include_str!("../../../../configs/demo/scenes_det.toml");
 
     fn open(config: &DetectionConfig) -> Result<Self> {
-        let train = config.data.source.open(Split::Train, None)?;
-        let val = config.data.source.open(Split::Val, Some(&train.data.classes().names))?;
-        let notes = train.notes.into_iter().chain(val.notes).collect();
-        Ok(Self { notes, ..Self::new(train.data, val.data, config.clone()) })
+        let source = &config.data.source;
+        let train = source.open(Split::Train, None)?;
+        let val = source.open(Split::Val, Some(&train.classes().names))?;
+        Ok(Self::with_data(train, val, &config.name, config.data.clone()).model(config.model.clone()))
     }
 
-    fn random_model(&self, device: &Device) -> Result<AnyDetector> {
-        device.seed(self.config.train.seed);
-        self.config.model.try_init(self.train.classes().len(), device).context("model")
+    fn random_model(&self, config: &DetectionConfig, device: &Device) -> Result<AnyDetector> {
+        device.seed(config.train.seed);
+        config.model.try_init(self.train.classes().len(), device).context("model")
     }
 
-    fn pretrained_model(&self, path: &std::path::Path, device: &Device) -> Result<(AnyDetector, LoadReport)> {
-        device.seed(self.config.train.seed);
-        self.config.model.init_from(self.train.classes().len(), path, device)
+    fn pretrained_model(&self, config: &DetectionConfig, path: &Path, device: &Device) -> Result<(AnyDetector, LoadReport)> {
+        device.seed(config.train.seed);
+        config.model.init_from(self.train.classes().len(), path, device)
     }
 
-    fn complexity(&self) -> (Complexity, [usize; 2]) {
-        let size = complexity_size(&self.config);
-        (self.config.model.complexity(self.train.classes().len(), size), size)
+    fn complexity(&self, config: &DetectionConfig) -> (Complexity, [usize; 2]) {
+        let size = complexity_size(config);
+        (config.model.complexity(self.train.classes().len(), size), size)
     }
 
     fn describe_data(&self) -> String {
-        let (from, classes) = (self.config.data.source.place(), self.train.classes().len());
-        let (train, val) = (self.train.len(), self.val.len());
-        let notes = self.notes.iter().map(|note| format!("\n{note}")).collect::<String>();
-        format!("data: {from}, {classes} classes, {train} training and {val} validation images{notes}")
+        describe(
+            &self.data.source.place(),
+            self.train.classes().len(),
+            [self.train.len(), self.val.len()],
+            &[self.train.notes(), self.val.notes()],
+        )
     }
 }
 

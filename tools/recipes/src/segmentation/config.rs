@@ -57,6 +57,12 @@ impl SegmentationModelConfig {
     }
 }
 
+impl From<UperNetConfig> for SegmentationModelConfig {
+    fn from(config: UperNetConfig) -> Self {
+        Self { backbone: config.backbone, head: config.head, auxiliary: config.auxiliary }
+    }
+}
+
 impl Section for SegmentationModelConfig {
     fn validate(&self) -> Result<(), String> {
         self.for_classes(1).validate().map_err(|error| error.to_string())

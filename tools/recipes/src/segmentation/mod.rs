@@ -6,6 +6,7 @@ pub mod load;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -16,34 +17,113 @@ use upernet::{Segmentor, UperNet};
 use vision_datasets::ade20k::IouReport;
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
 use vision_datasets::sample::SegmentationDataset;
+use vision_datasets::transforms::{TestPipeline, TrainPipeline};
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 use vmamba::zoo::Backbone;
 use vmamba_train::guard::is_finite;
-use vmamba_train::optimizer::Groups;
+use vmamba_train::optimizer::{Groups, ungrouped};
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 
-pub use config::{SegmentationConfig, SegmentationTask, TASK};
+pub use config::{
+    SegmentationConfig, SegmentationDataConfig, SegmentationModelConfig, SegmentationSource, SegmentationTask, TASK, TestConfig,
+};
 pub use evaluate::{Predictor, SegmentationEvaluation};
 pub use load::{LoadedSegmentor, load_segmentor};
 
-use crate::configured::Configured;
+use crate::configured::{Configured, describe};
+use crate::run_config::{DataConfig, metadata};
 use crate::split::Split;
 
 /// Training of a segmentor `M` on any dataset.
 pub struct Segmentation<M> {
-    config: SegmentationConfig,
+    name: String,
+    data: SegmentationDataConfig,
+    /// What a checkpoint says about the model, so that it can be loaded without other files.
+    model: Option<SegmentationModelConfig>,
+    test: TestConfig,
+    groups: Groups,
     train: Arc<dyn SegmentationDataset>,
     val: Arc<dyn SegmentationDataset>,
     report: Mutex<Option<IouReport>>,
-    model: PhantomData<fn() -> M>,
+    trained: PhantomData<fn() -> M>,
 }
 
 impl<M: Segmentor> Segmentation<M> {
-    /// Trains on `train` and validates on `val`, which must have the same classes. `config` gives the transforms and describes the model in
-    /// checkpoints; its `data.source` is not opened.
-    pub fn new(train: Arc<dyn SegmentationDataset>, val: Arc<dyn SegmentationDataset>, config: SegmentationConfig) -> Self {
-        Self { config, train, val, report: Mutex::new(None), model: PhantomData }
+    /// Trains on `train` and validates on `val`, which must have the same classes. Transforms are those of the published ADE20K recipe, on two
+    /// worker threads.
+    pub fn new(train: impl SegmentationDataset + 'static, val: impl SegmentationDataset + 'static) -> Self {
+        let source = SegmentationSource::Own;
+        let data = DataConfig { source, train: TrainPipeline::ade20k(), test: TestPipeline::ade20k(), workers: 2 };
+        Self::with_data(Arc::new(train), Arc::new(val), TASK, data)
+    }
+
+    fn with_data(train: Arc<dyn SegmentationDataset>, val: Arc<dyn SegmentationDataset>, name: &str, data: SegmentationDataConfig) -> Self {
+        Self {
+            name: name.to_owned(),
+            data,
+            model: None,
+            test: TestConfig::default(),
+            groups: ungrouped(),
+            train,
+            val,
+            report: Mutex::new(None),
+            trained: PhantomData,
+        }
+    }
+
+    /// Sets the name of the run, the title of its plots.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets the transforms of training and of test images.
+    #[must_use]
+    pub fn transforms(mut self, train: TrainPipeline, test: TestPipeline) -> Self {
+        (self.data.train, self.data.test) = (train, test);
+        self
+    }
+
+    /// Sets the number of threads that read and transform images.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.data.workers = workers.max(1);
+        self
+    }
+
+    /// Writes the configuration of a built-in model into the checkpoints, so that they can be loaded without other files. Weight decay and
+    /// layer-wise learning rates go by its backbone.
+    #[must_use]
+    pub fn model(mut self, config: impl Into<SegmentationModelConfig>) -> Self {
+        let config = config.into();
+        self.groups = Arc::new(config.backbone.clone());
+        self.model = Some(config);
+        self
+    }
+
+    /// Sets weight decay and layers of the parameters of a backbone from outside of this project.
+    #[must_use]
+    pub fn parameter_groups(mut self, groups: Groups) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    /// Sets whole-image or sliding-window prediction, and the scales of test-time augmentation.
+    #[must_use]
+    pub fn test(mut self, test: TestConfig) -> Self {
+        self.test = test;
+        self
+    }
+
+    /// The configuration of the run with a built-in model.
+    fn config(&self, model: &SegmentationModelConfig, train: &TrainConfig) -> SegmentationConfig {
+        SegmentationConfig {
+            train: train.clone(),
+            test: self.test.clone(),
+            ..SegmentationConfig::new(&self.name, model.clone(), self.data.clone())
+        }
     }
 
     /// The validation set.
@@ -58,7 +138,7 @@ impl<M: Segmentor> Segmentation<M> {
 
     /// Predicts as the validation does.
     pub fn predictor<'a>(&'a self, model: &'a M, device: &'a Device) -> Predictor<'a, M> {
-        let (pipeline, test) = (&self.config.data.test, &self.config.test);
+        let (pipeline, test) = (&self.data.test, &self.test);
         Predictor { model, device, pipeline, test, augment: false, precision: Precision::Float32 }
     }
 }
@@ -79,9 +159,9 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
     }
 
     fn batches(&self, order: BatchOrder) -> Batches<'_, Batch> {
-        let workers = self.config.data.workers;
+        let workers = self.data.workers;
         let loader = LoaderConfig { batch_size: order.batch_size, seed: order.seed, workers, ahead: 2 * workers };
-        let batches = TrainLoader::new(Arc::clone(&self.train), self.config.data.train.clone(), loader, order.first);
+        let batches = TrainLoader::new(Arc::clone(&self.train), self.data.train.clone(), loader, order.first);
         Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
     }
 
@@ -96,7 +176,7 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
     }
 
     fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
-        let report = self.predictor(model, device).evaluate(&self.val, self.config.data.workers, |_, _, _| Ok(()))?.report;
+        let report = self.predictor(model, device).evaluate(&self.val, self.data.workers, |_, _, _| Ok(()))?.report;
         let figures = [("mIoU", report.mean_iou), ("mAcc", report.mean_accuracy), ("aAcc", report.all_accuracy)];
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
         Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
@@ -107,7 +187,7 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
     }
 
     fn parameter_groups(&self) -> Groups {
-        Arc::new(self.config.model.backbone.clone())
+        Arc::clone(&self.groups)
     }
 
     fn sample_names(&self, batch: &Batch) -> Vec<String> {
@@ -129,7 +209,7 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
     }
 
     fn name(&self) -> String {
-        self.config.name.clone()
+        self.name.clone()
     }
 
     fn metric(&self) -> &'static str {
@@ -141,7 +221,8 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
     }
 
     fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
-        self.config.metadata(config, self.train.classes(), self.val.len(), self.metric())
+        let model = self.model.as_ref().map(|model| self.config(model, config));
+        metadata::<SegmentationTask>(model.as_ref(), self.train.classes(), self.val.len(), self.metric())
     }
 }
 
@@ -152,26 +233,31 @@ impl Configured for Segmentation<UperNet<Backbone>> {
 
     fn open(config: &SegmentationConfig) -> Result<Self> {
         let source = &config.data.source;
-        Ok(Self::new(source.open(Split::Train)?, source.open(Split::Val)?, config.clone()))
+        let (train, val) = (source.open(Split::Train)?, source.open(Split::Val)?);
+        Ok(Self::with_data(train, val, &config.name, config.data.clone()).model(config.model.clone()).test(config.test.clone()))
     }
 
-    fn random_model(&self, device: &Device) -> Result<UperNet<Backbone>> {
-        device.seed(self.config.train.seed);
-        self.config.model.for_classes(self.train.classes().len()).try_init(device).context("model")
+    fn random_model(&self, config: &SegmentationConfig, device: &Device) -> Result<UperNet<Backbone>> {
+        device.seed(config.train.seed);
+        config.model.for_classes(self.train.classes().len()).try_init(device).context("model")
     }
 
-    fn pretrained_model(&self, path: &std::path::Path, device: &Device) -> Result<(UperNet<Backbone>, LoadReport)> {
-        device.seed(self.config.train.seed);
-        Ok(self.config.model.for_classes(self.train.classes().len()).init_from(path, device)?)
+    fn pretrained_model(&self, config: &SegmentationConfig, path: &Path, device: &Device) -> Result<(UperNet<Backbone>, LoadReport)> {
+        device.seed(config.train.seed);
+        Ok(config.model.for_classes(self.train.classes().len()).init_from(path, device)?)
     }
 
-    fn complexity(&self) -> (Complexity, [usize; 2]) {
-        let size = self.config.data.train.crop.size;
-        (self.config.model.for_classes(self.train.classes().len()).complexity(size), size)
+    fn complexity(&self, config: &SegmentationConfig) -> (Complexity, [usize; 2]) {
+        let size = config.data.train.crop.size;
+        (config.model.for_classes(self.train.classes().len()).complexity(size), size)
     }
 
     fn describe_data(&self) -> String {
-        let (from, classes) = (self.config.data.source.place(), self.train.classes().len());
-        format!("data: {from}, {classes} classes, {} training and {} validation images", self.train.len(), self.val.len())
+        describe(
+            &self.data.source.place(),
+            self.train.classes().len(),
+            [self.train.len(), self.val.len()],
+            &[self.train.notes(), self.val.notes()],
+        )
     }
 }

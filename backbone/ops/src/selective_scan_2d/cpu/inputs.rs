@@ -4,6 +4,7 @@ use super::transposed::WithTransposed;
 use crate::cpu::simd::LANES;
 use crate::route::Route;
 
+/// Sizes of the scan.
 #[derive(Clone, Copy)]
 pub(super) struct Shape2d {
     pub(super) batch: usize,
@@ -20,36 +21,39 @@ impl Shape2d {
         Self { batch, height, width, channels, routes, rank, state }
     }
 
+    /// Pixels of an image.
     pub(super) fn length(&self) -> usize {
         self.height * self.width
     }
 
-    /// Projection values of a pixel for one route: step size, B, C.
+    /// Projections of a pixel for one route: step size, `B` and `C`.
     pub(super) fn route_fields(&self) -> usize {
         self.rank + 2 * self.state
     }
 
-    /// Projection values of a pixel.
+    /// Projections of a pixel.
     pub(super) fn fields(&self) -> usize {
         self.routes * self.route_fields()
     }
 
+    /// Blocks of [`LANES`] channels.
     pub(super) fn blocks(&self) -> usize {
         self.channels.div_ceil(LANES)
     }
 
-    /// Tasks an image is split into in the backward pass: 16 tasks feed any desktop processor, and each costs a buffer.
+    /// Groups of channel blocks, the tasks of an image in the backward pass. 16 tasks are enough for a desktop processor, and each costs a
+    /// buffer.
     pub(super) fn groups(&self) -> usize {
         (16 / self.batch.max(1)).clamp(1, self.blocks())
     }
 
-    /// Gradients of the parameters of one channel on one route that the kernel sums: the bias, `A` and `D`.
+    /// Parameters of one channel and route whose gradients the kernel sums: the bias of the step size, `A` and `D`.
     pub(super) fn parameters(&self) -> usize {
         1 + self.state + 1
     }
 }
 
-/// What all tasks read.
+/// The inputs that all tasks read.
 pub(super) struct Inputs<'a> {
     pub(super) shape: Shape2d,
     pub(super) routes: &'a [Route],

@@ -1,11 +1,11 @@
-//! What one task of the four-route scan does: [`LANES`] channels of one image.
+//! The kernels of the scan: [`LANES`] channels of one image, forward and backward.
 
 use super::inputs::{Inputs, Shape2d};
 use crate::cpu::simd::{Kernel, LANES, Lanes, fma, prefetch};
 use crate::cpu::{Scratch, SharedMut};
 use crate::selective_scan::recurrence::{CHUNK, Chunk, ChunkGrad, ZERO};
 
-/// The parameters of a channel block on one route. Lanes beyond the last channel hold zeros and come out as zeros.
+/// The parameters of a channel block on one route. Surplus lanes are 0, and so are their results.
 struct BlockParameters {
     /// `[rank]`
     dt_weight: Vec<Lanes>,
@@ -16,12 +16,13 @@ struct BlockParameters {
 }
 
 impl Inputs<'_> {
-    /// First channel of a block and the number of its channels.
+    /// The first channel of a block and its number of channels.
     fn channels(&self, block: usize) -> (usize, usize) {
         let first = block * LANES;
         (first, LANES.min(self.shape.channels - first))
     }
 
+    /// Gathers the parameters of a channel block on a route.
     fn parameters(&self, route: usize, block: usize) -> BlockParameters {
         let Shape2d { channels, rank, state, .. } = self.shape;
         let (first, count) = self.channels(block);
@@ -35,8 +36,8 @@ impl Inputs<'_> {
         }
     }
 
-    /// Fills the chunk that begins at `start` of a route: the pixels it visits, and from them input, raw step size, B and C. `x` is in
-    /// the order of the route.
+    /// Fills the chunk that starts at step `start` of a route: the pixels it visits, and their input, raw step size, `B` and `C`. `x` is
+    /// transposed for routes along columns, and `pixels` index it.
     #[inline(always)]
     fn load<const FMA: bool>(
         &self,
@@ -49,16 +50,15 @@ impl Inputs<'_> {
     ) {
         let Shape2d { rank, state, .. } = self.shape;
         let length = self.shape.length();
-        let way = self.routes[route];
-        let projections = &self.projections.of(way)[image * length * self.shape.fields()..][..length * self.shape.fields()];
+        let direction = self.routes[route];
+        let projections = &self.projections.of(direction)[image * length * self.shape.fields()..][..length * self.shape.fields()];
         chunk.len = CHUNK.min(length - start);
         for t in 0..chunk.len {
-            let pixel = if way.is_reversed() { length - 1 - start - t } else { start + t };
+            let pixel = if direction.is_reversed() { length - 1 - start - t } else { start + t };
             pixels[t] = pixel;
-            // Where the channels of a task are a fraction of every pixel, the processor's own prefetching loses the track at every page
-            // of memory.
+            // If a task reads only some channels of each pixel, the processor's own prefetcher stops at every page boundary.
             if x.size != LANES {
-                let ahead = if way.is_reversed() { pixel.wrapping_sub(AHEAD) } else { pixel + AHEAD };
+                let ahead = if direction.is_reversed() { pixel.wrapping_sub(AHEAD) } else { pixel + AHEAD };
                 prefetch(x.values, ahead.wrapping_mul(x.size).wrapping_add(x.first));
                 prefetch(projections, ahead.wrapping_mul(self.shape.fields()).wrapping_add(route * self.shape.route_fields()));
             }
@@ -84,7 +84,7 @@ struct Channels<'a> {
     values: &'a [f32],
     /// Values of a pixel.
     size: usize,
-    /// The first of the channels.
+    /// The first channel.
     first: usize,
     count: usize,
 }
@@ -96,10 +96,10 @@ impl<'a> Channels<'a> {
     }
 }
 
-/// Pixels between the one that is loaded and the one that is fetched into the cache.
+/// Distance between the pixel that is loaded and the one that is prefetched.
 const AHEAD: usize = 24;
 
-/// Reads up to [`LANES`] values; the rest become 0.
+/// Reads up to [`LANES`] values; missing lanes become 0.
 #[inline(always)]
 fn read_lanes(lanes: &mut Lanes, source: &[f32]) {
     if let Ok(all) = source.try_into() {
@@ -110,7 +110,7 @@ fn read_lanes(lanes: &mut Lanes, source: &[f32]) {
     }
 }
 
-/// Writes the first of the lanes, as many as there is room for.
+/// Writes as many lanes as `target` has room for.
 #[inline(always)]
 fn write_lanes(target: &mut [f32], lanes: &Lanes) {
     if let Ok(all) = <&mut Lanes>::try_from(&mut *target) {
@@ -120,11 +120,10 @@ fn write_lanes(target: &mut [f32], lanes: &Lanes) {
     }
 }
 
-/// One image and channel block on all routes.
+/// The forward pass of one image and channel block on all routes.
 ///
-/// The channels of a task are a fraction of every pixel. The task first copies them into a map of their own, which the routes along rows
-/// share, and the same turned for those along columns: a small map stays in the cache, and of a large one memory delivers whole lines
-/// in order.
+/// A task needs only some channels of each pixel. It copies them into a map of their own for the routes along rows, and into a transposed
+/// map for those along columns. A small map stays in the cache, and a large one is read from memory in whole lines and in order.
 pub(super) struct Forward<'a> {
     pub(super) inputs: &'a Inputs<'a>,
     pub(super) image: usize,
@@ -134,7 +133,7 @@ pub(super) struct Forward<'a> {
     pub(super) output: SharedMut,
 }
 
-/// Columns of a map that are copied together, so that lines of memory are used whole in both orders.
+/// Columns that [`gather`] transposes together, so that whole cache lines are used on both sides.
 const COLUMNS: usize = 8;
 
 impl Kernel for Forward<'_> {
@@ -166,7 +165,7 @@ impl Kernel for Forward<'_> {
                     chunk.forward::<FMA, true>(&parameters.a, &mut h);
                     for t in 0..chunk.len {
                         let (x, y, d) = (chunk.x[t], chunk.y[t], parameters.d);
-                        // On a copy, which the compiler knows to be apart from everything else.
+                        // A local copy, which the compiler knows to be unaliased.
                         let mut lanes = ZERO;
                         let target = &mut sum[pixels[t] * LANES..][..LANES];
                         read_lanes(&mut lanes, target);
@@ -178,20 +177,20 @@ impl Kernel for Forward<'_> {
                 }
             }
             if along_columns {
-                // Back to raster order, into the map that rows would gather anew.
+                // Transpose the sums back to raster order. `own` is free, because the routes along rows gather it again.
                 gather(&mut own, Channels { values: &sum, size: LANES, first: 0, count: LANES }, [width, height], true);
                 std::mem::swap(&mut own, &mut sum);
             }
         }
         for pixel in 0..length {
-            // SAFETY: this task alone owns these channels of this image.
+            // SAFETY: only this task accesses these channels of this image.
             let target = unsafe { output.block((image * length + pixel) * channels + first, count) };
             target.copy_from_slice(&sum[pixel * LANES..][..count]);
         }
     }
 }
 
-/// Copies channels into a map of their own, with rows and columns exchanged for `side` 1. Lanes without a channel become 0.
+/// Copies channels into a map of their own, optionally transposed. Surplus lanes become 0.
 #[inline(always)]
 fn gather(target: &mut [f32], source: Channels, [height, width]: [usize; 2], transposed: bool) {
     let (target, _) = target.as_chunks_mut::<LANES>();
@@ -210,7 +209,7 @@ fn gather(target: &mut [f32], source: Channels, [height, width]: [usize; 2], tra
     }
 }
 
-/// One route of one image and channel block. All buffers of pixels are in the order of that route.
+/// The backward pass of one route, image and channel block. All maps are transposed if the route goes along columns.
 pub(super) struct Backward<'a> {
     pub(super) inputs: &'a Inputs<'a>,
     pub(super) grad: &'a [f32],
@@ -221,9 +220,9 @@ pub(super) struct Backward<'a> {
     pub(super) dx: SharedMut,
     /// Gradient of the raw step sizes, `[pixel, channels]`.
     pub(super) draw: SharedMut,
-    /// Gradients of B and C, `[length, 2 state]` of this image and group.
+    /// Gradients of `B` and `C` for this image and group, `[length, 2 * state]`.
     pub(super) dbc: &'a mut [f32],
-    /// `[parameters, LANES]` of this image and block.
+    /// Gradients of the parameters for this image and block, `[parameters, LANES]`.
     pub(super) dparameters: &'a mut [f32],
 }
 
@@ -273,7 +272,7 @@ impl Kernel for Backward<'_> {
                     dx_sum[lane] = fma::<FMA>(parameters.d[lane], g[lane], dx_t[lane]);
                 }
                 let start = (image * length + pixels[t]) * channels + first;
-                // SAFETY: this task alone owns these channels of this image in both buffers.
+                // SAFETY: only this task accesses these channels of this image in both buffers.
                 let (dx, draw) = unsafe { (dx.block(start, count), draw.block(start, count)) };
                 let mut sum = ZERO;
                 read_lanes(&mut sum, dx);

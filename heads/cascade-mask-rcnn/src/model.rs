@@ -1,0 +1,161 @@
+//! Cascade Mask R-CNN: backbone, pyramid, proposals, stages of heads (mmdetection's `CascadeRCNN`).
+
+use burn::prelude::*;
+use vmamba::FeaturePyramid;
+use vmamba::zoo::Backbone;
+use vmamba_detection::{
+    Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RpnHead, RpnOutput, ScoredBox,
+    paste_masks, rois_of,
+};
+use vmamba_types::Detection;
+
+use crate::config::{CascadeMaskRcnnConfig, HeadsConfig};
+use crate::roi_head::CascadeRoiHead;
+
+/// A detection and instance segmentation model on any backbone.
+#[derive(Module, Debug)]
+pub struct CascadeMaskRcnn<P> {
+    /// The backbone.
+    pub backbone: P,
+    /// The feature pyramid network.
+    pub neck: Fpn,
+    /// The region proposal network.
+    pub rpn_head: RpnHead,
+    /// The stages of heads on RoIs.
+    pub roi_head: CascadeRoiHead,
+    #[module(skip)]
+    config: HeadsConfig,
+}
+
+impl CascadeMaskRcnnConfig {
+    /// Builds the model with random weights on `device`.
+    ///
+    /// # Errors
+    /// See [`CascadeMaskRcnnConfig::validate`].
+    pub fn try_init(&self, device: &Device) -> Result<CascadeMaskRcnn<Backbone>, DetectorConfigError> {
+        self.validate()?;
+        Ok(CascadeMaskRcnn::new(self.backbone.try_init(device)?, self.num_classes, &self.heads, device))
+    }
+
+    /// Builds the model with random weights on `device`.
+    ///
+    /// # Panics
+    /// When the configuration is invalid; [`CascadeMaskRcnnConfig::try_init`] returns the error instead.
+    pub fn init(&self, device: &Device) -> CascadeMaskRcnn<Backbone> {
+        match self.try_init(device) {
+            Ok(model) => model,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl<P: FeaturePyramid> CascadeMaskRcnn<P> {
+    /// Puts pyramid and heads for `num_classes` classes on a backbone. For a backbone of the zoo see
+    /// [`CascadeMaskRcnnConfig`](crate::CascadeMaskRcnnConfig).
+    pub fn new(backbone: P, num_classes: usize, config: &HeadsConfig, device: &Device) -> Self {
+        let strides = backbone.strides();
+        let anchors = config.anchors.init(&config.fpn.strides(&strides));
+        Self {
+            neck: config.fpn.init(&backbone.channels(), device),
+            rpn_head: config.rpn.init(config.fpn.channels, anchors, device),
+            roi_head: CascadeRoiHead::new(config.fpn.channels, &strides, num_classes, config, device),
+            backbone,
+            config: config.clone(),
+        }
+    }
+
+    /// The configuration of everything behind the backbone.
+    pub fn config(&self) -> &HeadsConfig {
+        &self.config
+    }
+
+    /// Images as for [`Detector`] to the levels of the pyramid, `[batch, channels, height, width]` in the type of the images, the finest
+    /// first.
+    pub fn pyramid(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        self.neck.forward(self.backbone.forward_features(images))
+    }
+
+    /// Proposals of every image in training.
+    pub fn train_proposals(&self, rpn: &RpnOutput, truth: &[ImageTruth]) -> Vec<Proposals> {
+        let sizes: Vec<[usize; 2]> = truth.iter().map(|image| image.size).collect();
+        self.rpn_head.train_proposals(rpn, &sizes)
+    }
+
+    /// Proposals of every image in prediction.
+    pub fn test_proposals(&self, rpn: &RpnOutput, infos: &[ImageInfo]) -> Vec<Proposals> {
+        self.rpn_head.test_proposals(rpn, &sizes(infos))
+    }
+
+    /// Boxes with classes of every image by descending score, in pixels of the network's input.
+    pub fn detect_boxes(&self, levels: &[Tensor<4>], proposals: &[Proposals], infos: &[ImageInfo]) -> Vec<Vec<ScoredBox>> {
+        match self.roi_head.cascade(levels, proposals, &sizes(infos)) {
+            Some((boxes, output)) => self.roi_head.detect(&output, &boxes, &sizes(infos), &self.config.test),
+            None => vec![Vec::new(); infos.len()],
+        }
+    }
+
+    /// Adds masks to boxes, and scales both to pixels of the files.
+    pub fn detect_masks(&self, levels: &[Tensor<4>], boxes: &[Vec<ScoredBox>], infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
+        let rois = rois_of(boxes.iter().map(|own| own.iter().map(|found| found.bbox)));
+        if rois.is_empty() {
+            return vec![Vec::new(); infos.len()];
+        }
+        let classes: Vec<usize> = boxes.iter().flatten().map(|found| found.category).collect();
+        let probabilities = self.roi_head.mask_probabilities(levels, &rois, &classes);
+        paste_masks(probabilities, boxes, infos, self.config.test.mask_threshold)
+    }
+}
+
+/// Sizes `[height, width]` in the batch, without padding.
+fn sizes(infos: &[ImageInfo]) -> Vec<[usize; 2]> {
+    infos.iter().map(|info| info.size).collect()
+}
+
+impl<P: FeaturePyramid> Detector for CascadeMaskRcnn<P> {
+    fn size_divisor(&self) -> usize {
+        self.backbone.size_divisor()
+    }
+
+    fn loss(&self, images: Tensor<4>, truth: &[ImageTruth], choose: &mut dyn Choose) -> DetectionLoss {
+        let [_, _, height, width] = images.dims();
+        let levels = self.pyramid(images);
+        let rpn = self.rpn_head.forward(&levels);
+        let targets = self.rpn_head.targets(&rpn.sizes(), truth, self.size_divisor(), choose);
+        let rpn_loss = self.rpn_head.loss(&rpn, &targets);
+        let proposals = self.train_proposals(&rpn, truth);
+        let stages = self.roi_head.loss(&levels, &proposals, truth, [height, width], choose);
+        let mut parts = rpn_loss.parts().to_vec();
+        let mut accuracies = Vec::new();
+        for (stage, loss) in stages.into_iter().enumerate() {
+            for (name, part) in [("loss_cls", loss.cls), ("loss_bbox", loss.bbox), ("loss_mask", loss.mask)] {
+                parts.push((format!("s{stage}.{name}"), part));
+            }
+            accuracies.push((format!("s{stage}.acc"), loss.accuracy));
+        }
+        DetectionLoss::new(parts, accuracies)
+    }
+
+    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
+        let levels = self.pyramid(images);
+        let proposals = self.test_proposals(&self.rpn_head.forward(&levels), infos);
+        let boxes = self.detect_boxes(&levels, &proposals, infos);
+        self.detect_masks(&levels, &boxes, infos)
+    }
+
+    fn official_key(path: &str) -> String {
+        vmamba_detection::official_key(path)
+    }
+
+    fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {
+        let mut all = |module: &str, outputs: &[Tensor<4>]| {
+            outputs.iter().enumerate().for_each(|(index, output)| observe(module, index, output));
+        };
+        let features = self.backbone.forward_features(images);
+        all("backbone", &features);
+        let levels = self.neck.forward(features);
+        all("neck", &levels);
+        let rpn = self.rpn_head.forward(&levels);
+        all("rpn_head.rpn_cls", &rpn.objectness);
+        all("rpn_head.rpn_reg", &rpn.deltas);
+    }
+}

@@ -1,0 +1,144 @@
+//! Detectors on a backbone of the zoo from checkpoints.
+
+use std::path::{Path, PathBuf};
+
+use burn::prelude::*;
+use vmamba::ConfigError;
+use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadOptions, LoadReport, StateDict, Weights, load_into};
+use vmamba::zoo::{self, Backbone, BackboneConfig};
+
+use crate::config_error::DetectionConfigError;
+
+/// Why the configuration of a detector is invalid.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectorConfigError {
+    /// The configuration of the backbone is invalid.
+    #[error("backbone: {0}")]
+    Backbone(#[from] ConfigError),
+    /// Another field is invalid.
+    #[error(transparent)]
+    Heads(#[from] DetectionConfigError),
+}
+
+/// Why a detector cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectorLoadError {
+    /// The configuration is invalid.
+    #[error(transparent)]
+    Config(#[from] DetectorConfigError),
+    /// The file cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The weights of the file do not fit the model.
+    #[error("checkpoint {}: {error}", path.display())]
+    Fit {
+        /// The file.
+        path: PathBuf,
+        /// The keys that do not fit.
+        error: LoadError,
+    },
+}
+
+/// Prefixes of the keys behind the backbone in the files of other detectors and of segmentors.
+const OTHER_HEADS: [&str; 5] = ["neck.", "rpn_head.", "roi_head.", "decode_head.", "auxiliary_head."];
+
+/// The official key of the parameter at `path` in a detector with the fields `backbone`, a [`Backbone`], `neck`, `rpn_head` and `roi_head`.
+/// Keys behind the backbone equal the paths.
+pub fn official_key(path: &str) -> String {
+    match path.strip_prefix("backbone.") {
+        Some(path) => format!("backbone.{}", zoo::key(path)),
+        None => path.to_owned(),
+    }
+}
+
+/// A detector with a field `backbone` of the zoo and keys by [`official_key`].
+pub trait ZooDetector: Module {
+    /// Replaces the backbone by what `load` makes of it.
+    ///
+    /// # Errors
+    /// The error of `load`.
+    fn load_backbone(
+        self,
+        load: impl FnOnce(Backbone) -> Result<(Backbone, LoadReport), LoadError>,
+    ) -> Result<(Self, LoadReport), LoadError>;
+}
+
+/// The keys that tell the files of one detector from others, and how they depend on the number of classes.
+#[derive(Clone, Debug)]
+pub struct DetectorKeys {
+    /// Key of the weight `[classes + 1, features]` of a classifier that only files of this detector have.
+    pub classifier: &'static str,
+    /// Prefixes of the keys whose shapes depend on the number of classes.
+    pub class_layers: Vec<String>,
+}
+
+impl DetectorKeys {
+    /// Whether keys of a state_dict are those of this detector.
+    pub fn is_checkpoint<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) -> bool {
+        keys.into_iter().any(|key| key.as_ref() == self.classifier)
+    }
+
+    /// The number of classes of the detector in a file; `None` when the file is not of this detector.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] when the file cannot be read.
+    pub fn num_classes(&self, checkpoint: &Checkpoint) -> Result<Option<usize>, CheckpointError> {
+        let shapes = checkpoint.shapes(Weights::Auto)?;
+        let rows = shapes.get(self.classifier).and_then(|shape| shape.first().copied());
+        // The background has a row of its own.
+        Ok(rows.and_then(|rows| rows.checked_sub(1)).filter(|classes| *classes > 0))
+    }
+
+    /// Loads the weights of a checkpoint to start training from into a model with random weights:
+    ///
+    /// * a classifier's file gives the backbone;
+    /// * a file of this detector gives everything except the layers whose shapes depend on the number of classes, when that number differs;
+    /// * the file of another detector or of a segmentor gives the backbone.
+    ///
+    /// Everything else keeps its random weights; the report lists it. `edit` may change the tensors of a file of this detector first.
+    ///
+    /// # Errors
+    /// [`DetectorLoadError`] when the file cannot be read or its weights do not fit. Nothing is loaded in part.
+    pub fn start_from<D: ZooDetector>(
+        &self,
+        model: D,
+        backbone: &BackboneConfig,
+        path: &Path,
+        edit: impl FnOnce(StateDict) -> StateDict,
+    ) -> Result<(D, LoadReport), DetectorLoadError> {
+        let state = backbone.official_state(Checkpoint::read(path)?.state_dict(Weights::Auto)?);
+        let options = backbone.load_options();
+        let loaded = if self.is_checkpoint(state.keys()) {
+            load_into(model, &official_key, &edit(state), &self.class_layers.iter().fold(options, LoadOptions::may_be_missing))
+        } else if has_heads(&state) {
+            let options = OTHER_HEADS.into_iter().fold(options.strip_prefix("backbone."), LoadOptions::ignore_unexpected);
+            model.load_backbone(|own| load_into(own, &zoo::key, &state, &options))
+        } else {
+            let (state, options) = (backbone.backbone_state(state), backbone.classifier_file_options());
+            model.load_backbone(|own| load_into(own, &zoo::key, &state, &options))
+        };
+        loaded.map_err(|error| DetectorLoadError::Fit { path: path.to_owned(), error })
+    }
+
+    /// Loads all weights of a file of this detector, for prediction. If the file has averaged weights (EMA), those are loaded.
+    /// `edit` may change the tensors of the file first.
+    ///
+    /// # Errors
+    /// [`DetectorLoadError`] when the file cannot be read, or any weight is missing, unexpected or of another shape.
+    pub fn load<D: ZooDetector>(
+        &self,
+        model: D,
+        backbone: &BackboneConfig,
+        checkpoint: &Checkpoint,
+        edit: impl FnOnce(StateDict) -> StateDict,
+    ) -> Result<(D, LoadReport), DetectorLoadError> {
+        let state = checkpoint.state_dict(Weights::Averaged)?;
+        load_into(model, &official_key, &edit(backbone.official_state(state)), &backbone.load_options())
+            .map_err(|error| DetectorLoadError::Fit { path: checkpoint.path().to_owned(), error })
+    }
+}
+
+/// Whether a file is a detector's or a segmentor's.
+fn has_heads(state: &StateDict) -> bool {
+    state.keys().any(|key| key.starts_with("rpn_head.") || key.starts_with("decode_head."))
+}

@@ -1,0 +1,74 @@
+//! The backbone in Burn's own training loop: `cargo run --release --example burn_learner`.
+
+use burn::data::dataloader::{DataLoaderBuilder, batcher::Batcher};
+use burn::data::dataset::InMemDataset;
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::optim::AdamWConfig;
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use burn::train::metric::{AccuracyMetric, LossMetric};
+use burn::train::{ClassificationOutput, ExecutionStrategy, InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
+use vmamba::VmambaClassifier;
+
+/// The classifier, with the steps that the learner calls.
+#[derive(Module, Debug)]
+struct Net {
+    model: VmambaClassifier,
+}
+
+/// Stripes along one of two directions.
+#[derive(Clone, Debug)]
+struct Stripes;
+
+type Batch = (Tensor<4>, Tensor<1, Int>);
+
+impl Batcher<usize, Batch> for Stripes {
+    fn batch(&self, items: Vec<usize>, device: &Device) -> Batch {
+        let pixel = |item: usize, x: usize, y: usize| (((if item % 2 == 0 { x } else { y }) + item) as f32 * 0.8).sin();
+        let values =
+            items.iter().flat_map(|item| (0..3 * 64 * 64).map(|place| pixel(*item, place % 64, place / 64 % 64))).collect::<Vec<_>>();
+        let labels = items.iter().map(|item| (item % 2) as i64).collect::<Vec<_>>();
+        let images = Tensor::from_data(TensorData::new(values, [items.len(), 3, 64, 64]), device);
+        (images, Tensor::from_data(TensorData::new(labels, [items.len()]), device))
+    }
+}
+
+impl Net {
+    fn classify(&self, (images, labels): Batch) -> ClassificationOutput {
+        let logits = self.model.forward(images);
+        let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), labels.clone());
+        ClassificationOutput::new(loss, logits, labels)
+    }
+}
+
+impl TrainStep for Net {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+
+    fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
+        let output = self.classify(batch);
+        TrainOutput::new(self, output.loss.backward(), output)
+    }
+}
+
+impl InferenceStep for Net {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+
+    fn step(&self, batch: Batch) -> ClassificationOutput {
+        self.classify(batch)
+    }
+}
+
+fn main() {
+    let device = Device::flex();
+    let loader = |items: std::ops::Range<usize>| DataLoaderBuilder::new(Stripes).batch_size(8).build(InMemDataset::new(items.collect()));
+    let net = Net { model: vmamba_examples::small_backbone().init_classifier(2, &device.clone().autodiff()) };
+    SupervisedTraining::new("runs/burn_learner", loader(0..64), loader(64..80))
+        .with_training_strategy(ExecutionStrategy::SingleDevice(device).into())
+        .metric_train_numeric(LossMetric::new())
+        .metric_valid_numeric(AccuracyMetric::new())
+        .num_epochs(2)
+        .summary()
+        .launch(Learner::new(net, AdamWConfig::new().init(), 1e-3));
+}
