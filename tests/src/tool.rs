@@ -208,7 +208,8 @@ fn write_data(root: &Path, training: usize, validation: usize) {
 fn write_config(folder: &Path, data: &Path, iterations: u64) -> PathBuf {
     let root = toml::Value::String(data.to_string_lossy().into_owned());
     let text = format!(
-        r#"name = "tiny"
+        r#"task = "segmentation"
+name = "tiny"
 init = "random"
 
 [model.backbone]
@@ -269,7 +270,8 @@ warmup_iterations = 2
 fn write_detection_config(folder: &Path, data: &Path, iterations: u64) -> PathBuf {
     let root = toml::Value::String(data.to_string_lossy().into_owned());
     let text = format!(
-        r#"name = "tiny_det"
+        r#"task = "detection"
+name = "tiny_det"
 init = "random"
 
 [model.backbone]

@@ -6,6 +6,7 @@ use vmamba::zoo::Backbone;
 
 use crate::config::{FcnHeadConfig, UperHeadConfig, UperNetConfig, UperNetConfigError};
 use crate::fcn_head::FcnHead;
+use crate::key_map::official_key;
 use crate::loss::loss_and_accuracy;
 use crate::segmentor::{SegmentationLoss, Segmentor};
 use crate::uper_head::UperHead;
@@ -86,6 +87,10 @@ impl<P: FeaturePyramid> Segmentor for UperNet<P> {
         features.iter().enumerate().for_each(|(level, output)| observe("backbone", level, output));
         let logits = self.decode_head.forward_observed(features, |module, output| observe(&format!("decode_head.{module}"), 0, output));
         observe("decode_head.conv_seg", 0, &logits);
+    }
+
+    fn official_key(path: &str) -> String {
+        official_key(path)
     }
 }
 

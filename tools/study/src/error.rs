@@ -72,9 +72,6 @@ pub enum StudyError {
     /// An attention map cannot be computed.
     #[error(transparent)]
     Attention(#[from] AttentionError),
-    /// A report cannot be written.
-    #[error(transparent)]
-    Report(#[from] ReportError),
     /// The built-in published data are damaged.
     #[error(transparent)]
     Published(#[from] PublishedError),

@@ -2,13 +2,11 @@
 
 use burn::module::{Flag, Module, ModuleVisitor, Param, ParamGroup};
 use burn::prelude::*;
+use vmamba::layers::NormKind;
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::parameters::KeyMap;
-
-/// Names of the norm layers' types.
-const NORMS: [&str; 2] = ["ChannelNorm", "BatchNorm2d"];
 
 /// Freezes the parameters that the configuration names; returns the model and the number of frozen parameters.
 ///
@@ -49,12 +47,16 @@ impl Search<'_> {
         self.path.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
     }
 
+    /// The norm that the current parameter belongs to.
+    fn norm(&self) -> Option<NormKind> {
+        self.path.last().and_then(|(_, container)| NormKind::of(container))
+    }
+
     /// Records the current parameter if it is to be frozen, and returns that.
     fn visit(&mut self) -> bool {
         let path = self.place();
         let key = (self.keys)(&path);
-        let norm = self.path.last().and_then(|(_, of)| of.split(':').next_back()).is_some_and(|of| NORMS.contains(&of));
-        let mut frozen = self.config.freeze_norms && norm;
+        let mut frozen = self.config.freeze_norms && self.norm().is_some();
         for (text, used) in self.config.freeze.iter().zip(&mut self.used) {
             if key.contains(text.as_str()) {
                 *used = true;
@@ -86,10 +88,10 @@ impl ModuleVisitor for Search<'_> {
     }
 
     fn visit_flag(&mut self, _flag: &Param<Flag>) {
-        // The flag of a batch norm: whether it normalises by the batch's statistics.
+        // A batch norm's flag says whether it normalises by the batch's statistics. Stochastic depth has a flag too.
         let in_backbone = (self.keys)(&self.place()).starts_with("backbone.");
         let frozen = self.visit();
-        if self.config.norm_eval && in_backbone {
+        if self.config.norm_eval && in_backbone && self.norm() == Some(NormKind::Batch) {
             self.evaluated += 1;
             if !frozen {
                 self.found.push(self.place());

@@ -8,7 +8,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
 use vision_datasets::coco::{EvalConfig, EvalReport, IouType, ResultEntry, evaluate, to_results};
-use vision_datasets::loader::Prefetch;
+use vision_datasets::loader::detection_samples;
 use vision_datasets::sample::{DetectionDataset, DetectionSample};
 use vision_datasets::transforms::DetectionTestPipeline;
 use vmamba_detection::{Detector, ImageInfo};
@@ -64,12 +64,8 @@ impl<M: Detector> Predictor<'_, M> {
         mut each: impl FnMut(usize, &DetectionSample, &[Detection]) -> Result<()>,
     ) -> Result<DetectionEvaluation> {
         let begin = Instant::now();
-        let samples = {
-            let data = Arc::clone(data);
-            Prefetch::new(0..data.len() as u64, workers, 2 * workers, move |index| data.get(index as usize))
-        };
         let mut found = Vec::with_capacity(data.len());
-        for (index, sample) in samples.enumerate() {
+        for (index, sample) in detection_samples(Arc::clone(data), workers).enumerate() {
             let sample = sample?;
             let detections = self.predict(&sample.image);
             each(index, &sample, &detections)?;

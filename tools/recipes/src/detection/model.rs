@@ -193,10 +193,21 @@ impl From<DetectionModelConfig> for Map<String, Value> {
         };
         let mut table = Self::from_iter([("kind".to_owned(), json!(config.kind()))]);
         // A struct with named fields serialises to an object.
-        if let Ok(Value::Object(fields)) = fields {
+        if let Ok(Value::Object(fields)) = fields.map(without_nulls) {
             table.extend(fields);
         }
         table
+    }
+}
+
+/// Leaves out options that are `None`, which TOML cannot write.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(fields.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        other => other,
     }
 }
 

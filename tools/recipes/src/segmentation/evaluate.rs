@@ -10,7 +10,7 @@ use image::RgbImage;
 use upernet::Segmentor;
 use upernet::inference::{InferenceMode, View, label_map, predict_augmented, predict_labels};
 use vision_datasets::ade20k::{IouMetric, IouReport};
-use vision_datasets::loader::Prefetch;
+use vision_datasets::loader::segmentation_samples;
 use vision_datasets::sample::{SegmentationDataset, SegmentationSample};
 use vision_datasets::transforms::{NetworkInput, TestPipeline};
 use vmamba_train::Precision;
@@ -77,11 +77,7 @@ impl<M: Segmentor> Predictor<'_, M> {
     ) -> Result<SegmentationEvaluation> {
         let begin = Instant::now();
         let mut metric = IouMetric::new(data.classes().len());
-        let samples = {
-            let data = Arc::clone(data);
-            Prefetch::new(0..data.len() as u64, workers, 2 * workers, move |index| data.get(index as usize))
-        };
-        for (index, sample) in samples.enumerate() {
+        for (index, sample) in segmentation_samples(Arc::clone(data), workers).enumerate() {
             let sample = sample?;
             let labels = self.predict(&sample.image)?;
             metric.add(sample.labels.as_slice(), &labels);
