@@ -8,7 +8,7 @@ use tests::tool::{Ran, run};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_activation");
 
-/// A model small enough to be built in no time.
+/// A small model.
 const MODEL: &str = "depths = [1, 2]\ndims = 8\nout_indices = [0, 1]\n";
 
 struct Folder(tempfile::TempDir);
@@ -36,7 +36,7 @@ impl Folder {
     }
 }
 
-/// The program was used wrongly and says what with.
+/// The program exits with 2 and names the wrong options.
 #[track_caller]
 fn misused(ran: &Ran, parts: &[&str]) {
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
@@ -52,7 +52,7 @@ fn array(path: &Path) -> (String, Vec<f32>) {
 }
 
 #[test]
-fn a_photo_that_is_not_square_has_a_map_of_every_route_and_the_same_one_again() {
+fn a_photo_has_a_map_for_each_route_and_two_runs_write_the_same_bytes() {
     let folder = Folder::new();
     let photo = folder.photo();
     let arguments = [photo.as_str(), "--whole", "--size", "64", "--layer", "1.1", "--query", "0.5,0.5", "--query", "0px,63px"];
@@ -66,7 +66,7 @@ fn a_photo_that_is_not_square_has_a_map_of_every_route_and_the_same_one_again() 
     }
     let (header, routes) = array(&folder.path("a/query_0_routes.npy"));
     assert!(header.contains("(4, 8, 12"), "{header}");
-    // Down the columns from the left, what lies right of the query comes later and is not read.
+    // The route down the columns visits columns right of the query later.
     let read = |route: usize, row: usize, column: usize| routes[(route * 8 + row) * 12 + column] != 0.0;
     assert!(read(0, 0, 11) && !read(0, 4, 7), "along the rows");
     assert!(read(1, 7, 5) && !read(1, 0, 7), "down the columns");
@@ -77,7 +77,7 @@ fn a_photo_that_is_not_square_has_a_map_of_every_route_and_the_same_one_again() 
     let (header, visited) = array(&folder.path("a/query_0_visited.npy"));
     assert!(header.contains("(4, 8, 12"), "{header}");
     assert!(routes.iter().zip(&visited).all(|(value, visited)| (*visited == 1.0) == (*value != 0.0)));
-    // The numbers beneath a panel are those of its array where the route has been.
+    // The range below a panel is that of the visited patches in its array.
     let svg = fs::read_to_string(folder.path("a/query_0.svg")).expect("a figure");
     let seen: Vec<f32> = routes[..96].iter().zip(&visited).filter(|(_, visited)| **visited == 1.0).map(|(value, _)| *value).collect();
     let least = seen.iter().copied().fold(f32::INFINITY, f32::min);
@@ -105,7 +105,7 @@ fn options_change_the_maps() {
     for (one, other) in [(0, 1), (0, 2), (1, 2), (0, 4), (0, 5)] {
         assert_ne!(seen[one], seen[other], "{one} and {other}");
     }
-    // On sequences of 16 patches the published way of computing it loses nothing.
+    // On sequences of 16 patches the published computation does not underflow.
     let [exact, clamped] = [&[][..], &["--official-clamp"]].map(|more| {
         folder.activation("short", &[&[photo.as_str(), "--size", "16", "--layer", "0.0"], more].concat()).succeeded();
         array(&folder.path("short/query_0_sum.npy")).1
@@ -117,7 +117,7 @@ fn options_change_the_maps() {
 }
 
 #[test]
-fn attention_of_a_deit_has_a_map_a_head() {
+fn attention_of_a_deit_has_a_map_for_each_head() {
     let folder = Folder::new();
     let model = folder.path("deit.toml");
     fs::write(&model, "family = \"deit\"\nembed_dim = 24\ndepth = 4\nnum_heads = 3\nimage_size = 32\nout_indices = [0, 1, 2, 3]\n")
@@ -131,14 +131,14 @@ fn attention_of_a_deit_has_a_map_a_head() {
     assert!(heads.iter().all(|share| (0.0..=1.0).contains(share)));
     let svg = fs::read_to_string(out.join("query_0.svg")).expect("a figure");
     assert!(svg.contains("normalised: scaled heads") && !svg.contains("not visited"), "{svg}");
-    // What is chosen of scans has no meaning here: it is not in the settings, and refused when it is asked for.
+    // Options of scans are null in the settings and refused on the command line.
     let settings: Value = serde_json::from_str(&fs::read_to_string(out.join("activation.json")).expect("settings")).expect("JSON");
     for option in ["mode", "official_clamp", "range_of_all_queries"] {
         assert!(settings[option].is_null(), "{option}");
     }
     let (photo, size) = (folder.photo(), ["--size", "40", "--whole"]);
     let whole = run(PROGRAM, &[&arguments[..4], &[photo.as_str()], &size].concat());
-    whole.failed(&["60 x 40 pixels", "16 divides", "without --whole it is the middle square"]);
+    whole.failed(&["60 x 40 pixels", "16 divides", "without --whole it is the central square"]);
     run(PROGRAM, &[&arguments[..4], &[photo.as_str()], &size[..2]].concat()).failed(&["40 x 40 pixels", "16 divides", "change --size"]);
     let with = |more: &[&str]| run(PROGRAM, &[&arguments[..], more].concat());
     misused(&with(&["--mode", "CwBw"]), &["--mode", "deit has attention"]);
@@ -146,14 +146,14 @@ fn attention_of_a_deit_has_a_map_a_head() {
     misused(&with(&["--range-of-all-queries", "--mode", "CB"]), &["--mode, --range-of-all-queries", "deit has attention"]);
 }
 
-/// The query is the first patch: the routes backwards have visited everything, those forwards the query alone.
+/// The query is the first patch: reversed routes have visited every patch, forward routes the query alone.
 #[test]
-fn what_a_route_has_not_visited_has_no_colour() {
+fn unvisited_patches_have_no_colour() {
     let folder = Folder::new();
     let (photo, arguments) = (folder.photo(), ["--size", "64", "--layer", "0.0", "--query", "0,0", "--mode", "CB", "--panel", "180"]);
     folder.activation("out", &[&[photo.as_str()], &arguments[..]].concat()).succeeded();
     let figure = image::open(folder.path("out/query_0.png")).expect("a figure").to_rgb8();
-    // The second row of panels, below title, panels of 180 pixels and two lines of words.
+    // The second row of panels, below the title, panels of 180 pixels and two lines of text.
     let coloured = |column: u32| {
         let pixels = (20..150).flat_map(|y| (20..150).map(move |x| (12 + column * 192 + x, 44 + 180 + 12 + 44 + y)));
         pixels.filter(|(x, y)| figure.get_pixel(*x, *y).0.iter().any(|part| part.abs_diff(figure.get_pixel(*x, *y).0[0]) > 12)).count()
@@ -163,14 +163,14 @@ fn what_a_route_has_not_visited_has_no_colour() {
 }
 
 #[test]
-fn wrong_arguments_are_told_in_a_line() {
+fn wrong_arguments_are_one_line_of_error() {
     let folder = Folder::new();
     let photo = folder.photo();
     let scene = ["--scene", "1", "--size", "64"];
     let with = |more: &[&str]| folder.activation("out", &[&scene[..], more].concat());
     with(&["--query", "64px,3px"]).failed(&["--query 64px,3px", "64 x 64", "0px to 63px"]);
     misused(&with(&["--query", "1.5,0"]), &["--query", "1.5,0", "from 0 to 1"]);
-    misused(&with(&["--query", "-0.1,0.5"]), &["--query", "-0.1,0.5", "outside of the image", "from 0 to 1"]);
+    misused(&with(&["--query", "-0.1,0.5"]), &["--query", "-0.1,0.5", "outside the image", "from 0 to 1"]);
     misused(&with(&["--query", "-3px,4px"]), &["--query", "-3px,4px", "counted from 0"]);
     misused(&with(&["--panel", "100"]), &["--panel", "180"]);
     misused(&with(&["--mode", "CB", "--official-clamp"]), &["--official-clamp", "--mode CB"]);

@@ -1,14 +1,14 @@
-//! `bench_peers` as a user runs it, with a Python that is none, without one, and with a worker that is a shell script.
+//! `bench_peers` as a user runs it: without peers, and with a shell script in place of the Python worker.
 
 use tests::tool::run;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_bench_peers");
 
-/// The smallest measurement there is.
-const SMALL: [&str; 8] = ["--sides", "32", "--threads", "1", "--runs", "2", "--tasks", "forward"];
+/// The smallest measurement.
+const SMALL: [&str; 8] = ["--sides", "32", "--threads", "1", "--rounds", "2", "--tasks", "forward"];
 
 #[test]
-fn without_python_it_measures_ours_and_says_what_it_skipped() {
+fn without_python_it_measures_ours_and_reports_the_skipped_peers() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("deep/er");
     let mut arguments = SMALL.to_vec();
@@ -30,7 +30,7 @@ fn without_python_it_measures_ours_and_says_what_it_skipped() {
 }
 
 #[test]
-fn wrong_names_and_sizes_are_errors() {
+fn unknown_names_are_wrong_usage_and_small_images_an_error() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().display().to_string();
     let with = |extra: &[&str]| {
@@ -39,8 +39,11 @@ fn wrong_names_and_sizes_are_errors() {
         arguments.extend(extra);
         run(PROGRAM, &arguments)
     };
-    with(&["--peers", "swin_x"]).failed(&["--peers", "swin_x", "swin_t"]);
-    with(&["--models", "vmamba_huge"]).failed(&["--models", "vmamba_huge", "vmamba_tiny_s1l8"]);
+    for (option, wrong, possible) in [("--peers", "swin_x", "swin_t"), ("--models", "vmamba_huge", "vmamba_tiny_s1l8")] {
+        let ran = with(&[option, wrong]);
+        assert_eq!(ran.code, Some(2), "wrong usage: {}", ran.stderr);
+        assert!([option, wrong, possible].iter().all(|part| ran.stderr.contains(part)), "{}", ran.stderr);
+    }
     assert!(with(&[]).succeeded().contains("peers skipped: --python none"));
     let mut tiny = SMALL.to_vec();
     tiny[1] = "8";
@@ -48,7 +51,7 @@ fn wrong_names_and_sizes_are_errors() {
     run(PROGRAM, &tiny).failed(&["32", "8x8"]);
 }
 
-/// A Python that is none: it answers requests as the worker does, until it is asked for `fatal`.
+/// A shell script in place of Python: it answers requests as the worker does, and dies at a request that contains `fatal`.
 #[cfg(unix)]
 fn fake_python(folder: &std::path::Path, fatal: &str) -> String {
     use std::os::unix::fs::PermissionsExt;
@@ -56,7 +59,7 @@ fn fake_python(folder: &std::path::Path, fatal: &str) -> String {
         r#"#!/bin/sh
 echo '{{"torch": "9.9", "torchvision": "8.8", "models": {{"forward": ["swin_t", "deit_s"], "segment": ["swin_t"]}}}}'
 while read -r line; do
-    # More errors than a pipe holds: a worker whose errors nobody reads would wait for ever.
+    # More standard error than a pipe holds: the program must read it, or the worker would wait forever.
     head -c 100000 /dev/zero | tr '\0' 'x' >&2
     echo >&2
     case "$line" in
@@ -82,14 +85,14 @@ fn peers_run_in_turns_and_one_that_refuses_is_a_row_that_says_so() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().display().to_string();
     let python = fake_python(folder.path(), "nothing-is-fatal");
-    let arguments = ["--python", &python, "--out", &out, "--sides", "32", "--threads", "1", "--runs", "3", "--long-runs", "1"];
+    let arguments = ["--python", &python, "--out", &out, "--sides", "32", "--threads", "1", "--rounds", "3", "--long-rounds", "1"];
     let mut arguments: Vec<&str> = arguments.to_vec();
     arguments.extend(["--tasks", "forward,segment,memory", "--segment-side", "64"]);
     let ran = run(PROGRAM, &arguments);
     let printed = ran.succeeded();
     assert!(printed.contains("PyTorch 9.9, torchvision 8.8"), "{printed}");
-    // Those that were asked for and have no UperNet are named.
-    assert!(ran.stderr.contains("no peer for this: convnext_t, resnet50, deit_s"), "{}", ran.stderr);
+    // The requested peers without UperNet are named.
+    assert!(ran.stderr.contains("no peer for this task: convnext_t, resnet50, deit_s"), "{}", ran.stderr);
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(folder.path().join("peers.json")).expect("a file")).expect("valid JSON");
     let models = &json["tasks"][0]["models"];
@@ -100,7 +103,7 @@ fn peers_run_in_turns_and_one_that_refuses_is_a_row_that_says_so() {
     // A warm-up and the runs, for each of the two tasks that have this peer.
     let asked = std::fs::read_to_string(folder.path().join("asked")).expect("the worker's own file");
     assert_eq!(asked.lines().count(), 4 + 2, "{asked}");
-    // Memory: ours measured in a process of its own, with the weights of 30 million numbers; the peer's as it says.
+    // Ours is measured in a child process, with 30 million weights; the figures of the peer come from the worker.
     let memory = json["memory"].as_array().expect("an array");
     if cfg!(target_os = "linux") {
         assert!(memory[0]["before"].as_u64() > Some(100 << 20) && memory[0]["peak"].as_u64() >= memory[0]["before"].as_u64(), "{json}");

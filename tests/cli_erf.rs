@@ -14,7 +14,7 @@ use vmamba::zoo::BackboneConfig;
 
 const ERF: &str = env!("CARGO_BIN_EXE_erf");
 
-/// A model that takes moments.
+/// A small model.
 const SMALL: &str = "preset = \"vmamba_tiny_s1l8\"\ndepths = [1, 1]\ndims = [8, 16]\nout_indices = [0, 1]\n";
 
 fn erf(out: &Path, arguments: &[&str]) -> Ran {
@@ -53,7 +53,7 @@ fn npy(path: &Path) -> (String, Vec<f32>) {
 }
 
 #[test]
-fn a_figure_of_models_with_and_without_weights_is_the_same_every_time() {
+fn two_runs_write_the_same_figure_of_models_with_and_without_weights() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
     fs::write(place("small.toml"), SMALL).unwrap();
@@ -109,14 +109,14 @@ fn a_figure_of_models_with_and_without_weights_is_the_same_every_time() {
         assert!(svg.contains(&format!(">{share} of the contribution<")), "which square is which");
     }
     assert!(csv.lines().nth(2).unwrap().contains("weights.safetensors"), "{csv}");
-    // Another seed takes other images first.
+    // Another seed shuffles the images differently.
     erf(&place("three"), &["--models", &model, "--data", &data, "--seed", "5"]).succeeded();
     let other: Value = serde_json::from_slice(&fs::read(place("three").join("erf.json")).unwrap()).unwrap();
     assert_eq!(other["fields"][0]["images"].as_array().unwrap().len(), 3);
 }
 
 #[test]
-fn variants_of_a_figure_and_scenes_need_nothing_else() {
+fn variants_need_only_a_configuration_and_built_in_scenes() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let row = |id: &str, init: &str| {
@@ -139,9 +139,9 @@ fn variants_of_a_figure_and_scenes_need_nothing_else() {
     assert!(fs::read_to_string(out.join("erf.json")).unwrap().contains("scene_000001"));
 }
 
-/// What the figures that come with the program are made of is read, and refused for lack of weights before anything is computed.
+/// The configurations in configs/erf are valid; a missing data folder is an error before the computation.
 #[test]
-fn the_figures_that_come_along_are_read() {
+fn the_configurations_of_the_figures_are_valid() {
     let folder = tempfile::tempdir().unwrap();
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/erf");
     let none = folder.path().join("none").display().to_string();
@@ -153,7 +153,7 @@ fn the_figures_that_come_along_are_read() {
 }
 
 #[test]
-fn a_backbone_of_a_segmentor_is_found_under_its_prefix() {
+fn the_backbone_of_a_segmentor_is_found_by_its_prefix() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
     fs::write(place("small.toml"), SMALL).unwrap();
@@ -173,7 +173,7 @@ fn a_backbone_of_a_segmentor_is_found_under_its_prefix() {
     assert!(!place("plain").join("small_before.npy").exists());
 }
 
-/// Weights of the small model, and of the same one with a value that is no number.
+/// Weights of the small model, intact and with a NaN.
 fn weights(folder: &Path) -> [String; 2] {
     let device = Device::flex();
     device.seed(9);
@@ -182,7 +182,7 @@ fn weights(folder: &Path) -> [String; 2] {
     let files = ["good", "broken"].map(|name| folder.join(format!("{name}.safetensors")));
     export_safetensors(&files[0], &good).unwrap();
     bytes.extend(fs::read(&files[0]).unwrap());
-    // The values lie behind the header; four bytes of ones are no number.
+    // The values follow the header; four bytes of ones are a NaN.
     let begin = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
     bytes[begin..].fill(0xff);
     fs::write(&files[1], bytes).unwrap();
@@ -190,7 +190,7 @@ fn weights(folder: &Path) -> [String; 2] {
 }
 
 #[test]
-fn weights_are_checked_before_anything_is_computed_and_a_later_error_keeps_what_is_done() {
+fn weights_are_checked_first_and_a_later_error_keeps_the_finished_fields() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
     fs::write(place("small.toml"), SMALL).unwrap();
@@ -200,12 +200,12 @@ fn weights_are_checked_before_anything_is_computed_and_a_later_error_keeps_what_
     // The second model has other shapes.
     let out = place("early");
     let ran = erf(&out, &["--models", &models, "--checkpoint", &format!("small={good}"), "--checkpoint", &format!("second={good}")]);
-    ran.failed(&["--checkpoint second", "good.safetensors is no checkpoint of second"]);
+    ran.failed(&["--checkpoint second", "good.safetensors is not a checkpoint of second"]);
     assert_eq!((ran.stdout.as_str(), fs::read_dir(&out).unwrap().count()), ("", 0), "nothing was computed");
-    // What fits but gives no numbers is only seen when it is its turn.
+    // A NaN in weights that fit shows only when the model runs.
     let out = place("late");
     let ran = erf(&out, &["--models", &models, "--checkpoint", &format!("small={broken}")]);
-    ran.failed(&["small after training: no image gives finite values", "what was finished before"]);
+    ran.failed(&["small after training: no image gives finite values", "the results cover the finished models"]);
     let report: Value = serde_json::from_slice(&fs::read(out.join("erf.json")).unwrap()).unwrap();
     assert_eq!((report["fields"].as_array().unwrap().len(), &report["fields"][0]["state"]), (1, &"before".into()));
     assert!(!fs::read_to_string(out.join("erf.svg")).unwrap().contains("no checkpoint"));
@@ -213,7 +213,7 @@ fn weights_are_checked_before_anything_is_computed_and_a_later_error_keeps_what_
 }
 
 #[test]
-fn fewer_images_than_asked_for_are_told_everywhere() {
+fn too_few_images_are_reported_in_figure_tables_and_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
     fs::write(place("small.toml"), SMALL).unwrap();
@@ -233,7 +233,7 @@ fn fewer_images_than_asked_for_are_told_everywhere() {
 }
 
 #[test]
-fn names_of_checkpoints_are_those_of_models_or_new_ones_and_never_of_another_published_model() {
+fn the_name_of_a_checkpoint_is_a_model_or_new_but_not_another_published_model() {
     let run = tests::tool::Place::new(1);
     run.train_with(env!("CARGO_BIN_EXE_train_seg"), "run", &[]).succeeded();
     let (trained, out) = (run.path("run"), run.folder.path().join("out"));
@@ -242,20 +242,20 @@ fn names_of_checkpoints_are_those_of_models_or_new_ones_and_never_of_another_pub
     let named = |name: &str, more: &[&str]| erf(&out, &[&["--checkpoint", &format!("{name}={trained}"), "--images", "1"], more].concat());
     named("vmamba_tiny_s1l8", &[]).failed(&["--checkpoint vmamba_tiny_s1l8", "published", "depths is [1,1,1,1], not [2,2,8,2]"]);
     named("vmamba_tiny_s1l8", &["--models", "vmamba_tiny_s1l8"]).failed(&["--checkpoint vmamba_tiny_s1l8", "published", "depths"]);
-    named("smal1", &["--models", &small]).failed(&["no model is called `smal1`", "did you mean `small`?"]);
+    named("smal1", &["--models", &small]).failed(&["unknown model `smal1`", "did you mean `small`?"]);
     let alone = named("mine", &[]);
     alone.succeeded();
-    assert!(!alone.stderr.contains("of its own"), "{}", alone.stderr);
+    assert!(!alone.stderr.contains("note:"), "{}", alone.stderr);
     // A model beside the given one, which has no checkpoint.
     let beside = named("mine", &["--models", &small, "--trained-only"]);
     beside.succeeded();
-    assert!(beside.stderr.contains("note: --checkpoint mine: none of --models and --config, so that it is a model of its own"));
-    assert!(beside.stderr.contains("warning: left out, as there is no checkpoint: small"), "{}", beside.stderr);
+    assert!(beside.stderr.contains("note: --checkpoint mine: not among --models and --config"));
+    assert!(beside.stderr.contains("warning: left out for lack of a checkpoint: small"), "{}", beside.stderr);
 }
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_in_the_first_field_leaves_nothing() {
+fn an_interrupt_in_the_first_field_leaves_no_report() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     fs::write(folder.path().join("small.toml"), SMALL).unwrap();
@@ -276,7 +276,7 @@ fn an_interrupt_in_the_first_field_leaves_nothing() {
 }
 
 #[test]
-fn what_is_wrong_is_one_error() {
+fn wrong_input_is_one_error() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
     let out = place("out");
@@ -286,7 +286,7 @@ fn what_is_wrong_is_one_error() {
     erf(&out, &["--models", "swin_giant"]).failed(&["--models", "swin_giant", "swin_tiny"]);
     erf(&out, &["--models", &text(&place("none.toml"))]).failed(&["none.toml"]);
     erf(&out, &["--models", "deit_tiny", "--size", "40"]).failed(&["deit_tiny", "--size", "16 divides"]);
-    erf(&out, &["--models", "vim_tiny,vim_tiny"]).failed(&["vim_tiny", "twice"]);
+    erf(&out, &["--models", "vim_tiny,vim_tiny"]).failed(&["two models are called `vim_tiny`"]);
     erf(&out, &["--models", &small, "--size", "8"]).failed(&["--size", "height"]);
 
     fs::create_dir_all(place("empty")).unwrap();
@@ -298,7 +298,7 @@ fn what_is_wrong_is_one_error() {
         fs::create_dir_all(place("broken")).unwrap();
         fs::write(place("broken").join(format!("{number}.jpg")), "no picture").unwrap();
     }
-    erf(&out, &["--models", &small, "--data", &text(&place("broken"))]).failed(&["not one image can be read", ".jpg"]);
+    erf(&out, &["--models", &small, "--data", &text(&place("broken"))]).failed(&["no image can be read", ".jpg"]);
 
     let device = Device::flex();
     let deit = BackboneConfig::named("deit_tiny").unwrap().try_init_classifier(3, &device).unwrap();
@@ -306,7 +306,7 @@ fn what_is_wrong_is_one_error() {
     let other = format!("small={}", text(&place("deit.safetensors")));
     erf(&out, &["--models", &small, "--checkpoint", &other, "--trained-only"]).failed(&["deit.safetensors", "small"]);
     let unknown = format!("mine={}", text(&place("deit.safetensors")));
-    erf(&out, &["--models", &small, "--checkpoint", &unknown]).failed(&["no model is called `mine`", "small"]);
+    erf(&out, &["--models", &small, "--checkpoint", &unknown]).failed(&["unknown model `mine`", "small"]);
     let nowhere = format!("small={}", text(&place("nowhere.pth")));
     erf(&out, &["--models", &small, "--checkpoint", &nowhere]).failed(&["nowhere.pth"]);
     let folder_without = format!("small={}", text(&place("empty")));

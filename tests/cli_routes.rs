@@ -1,4 +1,4 @@
-//! `routes` as a user runs it: figures over a plain grid, a scene and a photo, the orders it writes, and wrong arguments.
+//! `routes` as a user runs it: figures over a plain grid, a scene and a photo, the orders in routes.json, and wrong arguments.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn numbers(value: &Value) -> Vec<u64> {
     value.as_array().expect("a list").iter().map(|number| number.as_u64().expect("a number")).collect()
 }
 
-/// Frames of an animated PNG; none when it is a still one.
+/// Number of frames of an animated PNG; `None` for a still picture.
 fn frames(path: &Path) -> Option<u32> {
     let file = std::io::BufReader::new(fs::File::open(path).expect("a picture"));
     let reader = png::Decoder::new(file).read_info().expect("PNG");
@@ -29,12 +29,12 @@ fn frames(path: &Path) -> Option<u32> {
 }
 
 #[test]
-fn every_pattern_has_its_figures_and_orders_on_a_grid_that_is_not_square() {
+fn every_pattern_has_figures_and_orders_on_a_rectangular_grid() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("deep/er");
     let printed = routes(&out, &["--grid", "2x3", "--pattern", "all", "--query", "0,2"]).succeeded().to_owned();
     for (name, read, animated) in [("cross", 6, 7), ("unidirectional", 3, 5), ("bidirectional", 6, 6), ("cascade", 6, 6)] {
-        assert!(printed.contains(&format!("{name}: {read} of 6 patches")), "{printed}");
+        assert!(printed.contains(&format!("{name}: the result of the query depends on {read} of 6 patches")), "{printed}");
         assert_eq!(frames(&out.join(format!("{name}.png"))), None);
         assert_eq!(frames(&out.join(format!("{name}_context.png"))), Some(animated), "{name}");
         let svg = fs::read_to_string(out.join(format!("{name}.svg"))).expect("SVG");
@@ -64,7 +64,7 @@ fn a_scene_and_a_photo_lie_under_the_patches() {
 }
 
 #[test]
-fn wrong_numbers_are_wrong_usage_and_say_what_exists() {
+fn wrong_numbers_are_wrong_usage_and_the_error_names_the_range() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (arguments, parts) in [
         (vec!["--grid", "8"], ["--grid", "8x12"]),
@@ -86,7 +86,7 @@ fn wrong_numbers_are_wrong_usage_and_say_what_exists() {
 }
 
 #[test]
-fn photos_and_folders_that_cannot_be_used_are_named() {
+fn errors_name_unusable_photos_and_folders() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     fs::write(path("text.png"), "no picture").expect("a file");
@@ -98,7 +98,7 @@ fn photos_and_folders_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn a_reader_that_goes_away_costs_no_figure() {
+fn a_closed_output_pipe_loses_no_figure() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("out");
     let mut program = Command::new(PROGRAM);

@@ -1,4 +1,4 @@
-//! `scaling_study` and `ablation` on small images: what is measured, what cannot be, going on after an interrupt, accuracy, wrong input.
+//! `scaling_study` and `ablation` on small images: measurements, failures, continuing after an interrupt, accuracy, wrong input.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn stored(out: &Path) -> Value {
 }
 
 #[test]
-fn a_study_measures_goes_on_and_says_what_cannot_be() {
+fn a_study_continues_and_failures_are_rows() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
     let models = ["--models", "deit_tiny,resnet50", "--sides", "32,48,64,40"];
@@ -42,12 +42,12 @@ fn a_study_measures_goes_on_and_says_what_cannot_be() {
         let measured = &row["measured"];
         assert!(measured["images_per_second"].as_f64().unwrap() > 0.0, "{row}");
         let [before, peak] = ["before_bytes", "peak_bytes"].map(|key| measured[key].as_u64().unwrap());
-        // Weights are in memory before: 5.7 and 25.6 million of 4 bytes.
+        // The weights are in memory before: 5.7 and 25.6 million of 4 bytes.
         let weights = if work["model"] == "deit_tiny" { 20_000_000 } else { 100_000_000 };
         assert!(before > weights && peak >= before && before < 2 * weights, "{row}");
     }
 
-    // Training is missing, and a row as if the study had been interrupted; nothing else is measured again.
+    // Training and one row are missing; nothing else is measured again.
     let mut cut = first.clone();
     let removed = cut["rows"].as_array_mut().unwrap().remove(0);
     fs::write(out.join("study.json"), cut.to_string()).unwrap();
@@ -56,8 +56,8 @@ fn a_study_measures_goes_on_and_says_what_cannot_be() {
     let second = stored(&out);
     let rows = second["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 16);
-    assert_eq!(rows[..7], first["rows"].as_array().unwrap()[1..], "what was measured stays");
-    assert!(rows[7..].iter().any(|row| row["work"] == removed["work"]), "what was missing was measured");
+    assert_eq!(rows[..7], first["rows"].as_array().unwrap()[1..], "existing rows stay");
+    assert!(rows[7..].iter().any(|row| row["work"] == removed["work"]), "missing rows are measured");
     let peak = |purpose: &str| {
         let row =
             rows.iter().find(|row| row["work"]["purpose"] == purpose && row["work"]["model"] == "resnet50" && row["work"]["side"] == 64);
@@ -79,7 +79,7 @@ fn a_study_measures_goes_on_and_says_what_cannot_be() {
 }
 
 #[test]
-fn published_curves_are_drawn_beside_at_the_published_sizes() {
+fn published_curves_are_drawn_at_the_published_sizes() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
     study(&out, &["--models", "deit_small", "--sides", "32", "--tasks", "inference"]).succeeded();
@@ -87,16 +87,16 @@ fn published_curves_are_drawn_beside_at_the_published_sizes() {
         let svg = fs::read_to_string(out.join(format!("{name}.svg"))).unwrap();
         assert!(svg.contains("published") && svg.matches("<circle").count() >= 6, "{name}: {svg}");
     }
-    assert!(!out.join("flops.svg").exists(), "a size alone is no curve");
-    assert!(!out.join("throughput_training_published.svg").exists(), "training was not asked for");
+    assert!(!out.join("flops.svg").exists(), "one size makes no curve");
+    assert!(!out.join("throughput_training_published.svg").exists(), "training was not requested");
 }
 
 #[cfg(unix)]
 #[test]
-fn a_model_that_runs_out_of_memory_is_a_row_that_says_so() {
+fn a_model_that_runs_out_of_memory_is_a_row_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study").display().to_string();
-    // 1.5 GB of addresses: enough for the program, and for a batch of 64 large images not.
+    // 1.5 GB of address space is enough for the program, but not for a batch of 64 large images.
     let script = "ulimit -v 1500000 && exec \"$@\"";
     let arguments = ["-c", script, "sh", STUDY, "--models", "deit_tiny", "--sides", "32,768", "--batches", "64", "--tasks", "inference"];
     run("sh", &[&arguments[..], &["--rounds", "1", "--out", &out]].concat()).succeeded();
@@ -105,7 +105,7 @@ fn a_model_that_runs_out_of_memory_is_a_row_that_says_so() {
     assert!(matches!(reasons.as_slice(), [reason] if reason.starts_with("out of memory: memory allocation of")), "{reasons:?}");
 }
 
-/// A random head answers something; which, the tool for classifiers says as well.
+/// The random head has the same accuracy in `test_cls`.
 #[test]
 fn accuracy_is_that_of_test_cls_and_unreadable_images_are_counted() {
     let folder = tempfile::tempdir().unwrap();
@@ -142,7 +142,7 @@ fn accuracy_is_that_of_test_cls_and_unreadable_images_are_counted() {
     let judged: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
     assert_eq!(accuracies[0]["top1"], judged["metrics"]["top1"]);
 
-    // Tuned on the same pictures, the last layer is not worse; the figure without tuning stays.
+    // Tuning on the validation images does not lower the accuracy; the figure without tuning stays.
     let train = format!("{data}/val");
     study(&out, &[&plan[..], &["--linear-tuning", &train]].concat()).succeeded();
     let tuned = &stored(&out)["accuracies"];
@@ -152,7 +152,7 @@ fn accuracy_is_that_of_test_cls_and_unreadable_images_are_counted() {
     assert!(row["tuned_top1"].as_f64().unwrap() >= row["top1"].as_f64().unwrap(), "{row}");
     assert!(fs::read_to_string(out.join("study.md")).unwrap().contains("## Accuracy without fine-tuning"));
 
-    // Nothing of this is done again, but what other weights, classes, precisions or tuning images would give is.
+    // Known rows are not repeated; other weights, classes, precisions or tuning images give new rows.
     let before = stored(&out)["accuracies"].clone();
     let silent = study(&out, &[&plan[..], &["--linear-tuning", &train]].concat());
     assert!(!silent.stderr.contains("accuracy of") && stored(&out)["accuracies"] == before, "{}", silent.stderr);
@@ -178,11 +178,11 @@ fn accuracy_is_that_of_test_cls_and_unreadable_images_are_counted() {
     let classifier = BackboneConfig::named("deit_tiny").unwrap().try_init_classifier(3, &device).unwrap();
     export_safetensors(&weights, &state_dict_of(&classifier, &vmamba::zoo::key)).unwrap();
     assert_eq!(again(&[]), 2);
-    assert_eq!(stored(&out)["accuracies"].as_array().unwrap().len(), 4, "the figures of the old weights are gone");
+    assert_eq!(stored(&out)["accuracies"].as_array().unwrap().len(), 4, "the rows of the old weights are replaced");
     let csv = fs::read_to_string(out.join("accuracy.csv")).unwrap();
     assert!(csv.starts_with("model,side,precision,") && csv.contains("bf16"), "{csv}");
 
-    // What does not fit is an error before anything is measured.
+    // A wrong checkpoint is an error before the first measurement.
     let fresh = folder.path().join("fresh");
     let wrong = ["--models", "deit_small", "--sides", "32", "--data", &data, "--checkpoint"];
     study(&fresh, &[&wrong[..], &[&checkpoint.replace("deit_tiny=", "deit_small=")]].concat()).failed(&["--checkpoint deit_small"]);
@@ -192,7 +192,7 @@ fn accuracy_is_that_of_test_cls_and_unreadable_images_are_counted() {
 
 #[cfg(unix)]
 #[test]
-fn an_evaluation_is_interrupted_between_batches_and_what_was_measured_stays() {
+fn an_interrupted_evaluation_keeps_the_measurements() {
     let folder = tempfile::tempdir().unwrap();
     let (data, weights, out) = (folder.path().join("data"), folder.path().join("deit.safetensors"), folder.path().join("study"));
     for class in ["a", "b"] {
@@ -220,28 +220,30 @@ fn an_evaluation_is_interrupted_between_batches_and_what_was_measured_stays() {
     assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     child.wait().unwrap();
     let text = fs::read_to_string(&words).unwrap();
-    assert!(text.contains("the same command goes on from here"), "{text}");
+    assert!(text.contains("the same command continues"), "{text}");
     let study = stored(&out);
     assert_eq!(
         (study["rows"].as_array().unwrap().len(), study["accuracies"].as_array().unwrap().len()),
         (1, 0),
-        "half an evaluation is none"
+        "an incomplete evaluation has no row"
     );
     assert!(out.join("study.md").exists());
 }
 
 #[test]
-fn what_is_wrong_is_one_error() {
+fn wrong_input_is_one_error() {
     let folder = tempfile::tempdir().unwrap();
     study(folder.path(), &["--models", "swin_giant"]).failed(&["swin_giant", "swin_tiny"]);
-    study(folder.path(), &["--sides", "0"]).failed(&["--sides"]);
     study(folder.path(), &["--precisions", "tf32"]).failed(&["tf32"]);
     let none = folder.path().join("none").display().to_string();
     study(folder.path(), &["--models", "deit_tiny", "--data", &none, "--checkpoint", "deit_tiny=x"]).failed(&["--data", &none]);
     fs::write(folder.path().join("study.json"), "{\"rows\": 3}").unwrap();
     study(folder.path(), &["--models", "deit_tiny", "--sides", "32"]).failed(&["study.json"]);
-    let usage = study(folder.path(), &["--checkpoint", "deit_tiny"]);
-    assert_eq!(usage.code, Some(2), "{}", usage.stderr);
+    study(folder.path(), &["--models", "deit_tiny", "--checkpoint", "deit_tiny=x"]).failed(&["--checkpoint needs --data"]);
+    for usage in [["--checkpoint", "deit_tiny"], ["--sides", "0"], ["--tasks", "testing"], ["--precisions", "fp8"]] {
+        let ran = study(folder.path(), &usage);
+        assert!(ran.code == Some(2) && ran.stderr.contains(usage[0]), "{usage:?}: {}", ran.stderr);
+    }
 }
 
 #[test]
@@ -273,7 +275,7 @@ fn an_ablation_prints_published_and_own_variants_with_their_speed() {
     let markdown = fs::read_to_string(Path::new(&out).join("my_variants.md")).unwrap();
     assert!(markdown.contains("float32, batch 1, 224x224"), "{markdown}");
 
-    // Another model under the same name is measured, and the same one is not.
+    // A changed model under the same name is measured again; an unchanged one is not.
     let options = || stored(Path::new(&out))["rows"].as_array().unwrap().iter().map(|row| row["options"].clone()).collect::<Vec<_>>();
     let first = options();
     assert!(!run(ABLATION, &measured).stderr.contains("inference of") && options() == first);

@@ -1,4 +1,4 @@
-//! `tables` as a user runs it: the published numbers, runs of the tools beside them, and folders that are no runs.
+//! `tables` as a user runs it: the published figures, our runs beside them, and folders without runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -150,7 +150,7 @@ fn a_detection_run_and_its_checkpoint_stand_below_their_published_row() {
 }
 
 #[test]
-fn a_run_of_a_model_that_nobody_published_has_a_table_of_its_own() {
+fn a_run_of_an_unpublished_model_is_in_a_separate_table() {
     let place = Place::new(2);
     place.train_with(TRAIN_SEG, "run", &[]).succeeded();
     let out = PathBuf::from(place.path("out"));
@@ -160,7 +160,7 @@ fn a_run_of_a_model_that_nobody_published_has_a_table_of_its_own() {
     assert!(entry["published"].is_null() && entry["runs"][0]["figures"]["mIoU (SS)"].is_number(), "{entry}");
 }
 
-/// A run of a published configuration as the recipe asks for it.
+/// A run of a published configuration by its recipe.
 fn recipe(benchmark: Benchmark, file: &str, figures: &[f64], facts: Facts) -> Run {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(file);
     let config = match benchmark {
@@ -178,7 +178,7 @@ fn entry(runs: &[Run], id: &str) -> Entry {
 }
 
 #[test]
-fn the_recipe_itself_differs_in_nothing_and_costs_the_same() {
+fn a_run_by_the_recipe_has_no_differences_and_the_published_cost() {
     let facts = Facts { images: Some(2000), classes: Some(150), ..Facts::default() };
     let own = recipe(Benchmark::Ade20k, "upernet/upernet_vmamba_small_s2l15_640.toml", &[50.9, 51.1], facts);
     let found = entry(&[own], "upernet_vmamba_small_s2l15_640");
@@ -197,7 +197,7 @@ fn the_recipe_itself_differs_in_nothing_and_costs_the_same() {
 }
 
 #[test]
-fn every_row_stands_in_one_table_and_every_run_below_one_row() {
+fn every_row_is_in_one_table_and_every_run_below_one_row() {
     let data = published().expect("the table of published results");
     let facts = Facts { images: Some(2000), classes: Some(150), slide: true, ..Facts::default() };
     let own = recipe(Benchmark::Ade20k, "upernet/upernet_vim_small_512.toml", &[44.0], facts);
@@ -217,7 +217,7 @@ fn every_row_stands_in_one_table_and_every_run_below_one_row() {
 }
 
 #[test]
-fn options_without_words_of_their_own_are_named_by_their_keys() {
+fn options_without_a_description_are_named_by_their_keys() {
     let facts = Facts { images: Some(5000), classes: Some(80), ..Facts::default() };
     let id = "mask_rcnn_swin_tiny_1x";
     let mut own = recipe(Benchmark::Coco, &format!("mask_rcnn/{id}.toml"), &[42.0], facts);
@@ -227,7 +227,7 @@ fn options_without_words_of_their_own_are_named_by_their_keys() {
     let differs = entry(&[own], id).runs[0].differs.clone().expect("a configuration");
     assert_eq!(differs, ["data.train.flip 0.25 instead of 0.5", "train.optimizer.weight_decay 0.125 instead of 0.05"]);
 
-    // The row of a batch of 8 has the recipe of that of 16.
+    // The rows of batch 8 and batch 16 share a recipe.
     let mut small = recipe(Benchmark::Coco, "mask_rcnn/mask_rcnn_vmamba_base_s2l15_1x.toml", &[49.0], facts);
     small.name = "mask_rcnn_vmamba_base_s2l15_1x_batch8".to_owned();
     let Some(RunConfig::Detection(config)) = &mut small.config else { panic!("a detector") };
@@ -250,7 +250,7 @@ fn options_without_words_of_their_own_are_named_by_their_keys() {
 }
 
 #[test]
-fn a_run_by_another_name_is_known_by_its_backbone() {
+fn a_run_with_another_name_is_matched_by_its_backbone() {
     let facts = Facts { images: Some(5000), devices: Some(2), precision: Precision::Bf16, ..Facts::default() };
     let mut own = recipe(Benchmark::Coco, "mask_rcnn/mask_rcnn_vmamba_small_s2l15_3x.toml", &[50.0], facts);
     own.name = "mine".to_owned();
@@ -260,13 +260,13 @@ fn a_run_by_another_name_is_known_by_its_backbone() {
 }
 
 #[test]
-fn what_is_no_run_is_an_error_that_names_file_and_field() {
+fn invalid_runs_are_errors_that_name_file_and_field() {
     let place = Place::new(1);
     let out = PathBuf::from(place.path("out"));
     let refused = |folder: &str, parts: &[&str]| tables(&out, &["--runs", &place.path(folder)]).failed(parts);
-    refused("nowhere", &["--runs", "nowhere", "no folder"]);
-    refused("tiny.toml", &["tiny.toml is no folder", "--checkpoints"]);
-    refused("data", &["data is no run", "config.toml", "metrics.jsonl", "--json"]);
+    refused("nowhere", &["--runs", "nowhere", "not a folder"]);
+    refused("tiny.toml", &["tiny.toml is not a folder", "--checkpoints"]);
+    refused("data", &["data is not a run", "config.toml", "metrics.jsonl", "--json"]);
 
     let write = |file: &str, text: &str| {
         let path = PathBuf::from(place.path(file));
@@ -281,9 +281,9 @@ fn what_is_no_run_is_an_error_that_names_file_and_field() {
     write("begun/metrics.jsonl", "{\"kind\":\"val\",\"iteration\":1,\"mAcc\":1.0}\n");
     refused("begun", &["metrics.jsonl, line 1", "`mIoU`"]);
     write("begun/metrics.jsonl", "{\"kind\":\"val\"\n{\"kind\":\"val\",\"iteration\":1,\"mIoU\":1.0}\n");
-    refused("begun", &["metrics.jsonl, line 1", "no JSON"]);
+    refused("begun", &["metrics.jsonl, line 1", "invalid JSON"]);
     write("begun/metrics.jsonl", "{\"kind\":\"val\",\"iteration\":1,\"mIoU\":0.5}\n{\"kind\":\"tr");
-    assert!(tables(&out, &["--runs", &place.path("begun")]).succeeded().contains("50.00"), "half a last line is passed over");
+    assert!(tables(&out, &["--runs", &place.path("begun")]).succeeded().contains("50.00"), "an incomplete last line is ignored");
     write("begun/last.safetensors", "not weights");
     refused("begun", &["last.safetensors", "not a checkpoint"]);
     write("strange/config.toml", &config.replace("batch_size", "bach_size"));
@@ -306,7 +306,7 @@ fn what_is_no_run_is_an_error_that_names_file_and_field() {
     };
     with("images", Some(json!(4)));
     let ran = tables(&out, &["--runs", &place.path("figures")]);
-    assert!(ran.succeeded().contains("50.00") && ran.stdout.contains("2.10"), "figures of a foreign checkpoint stand alone: {ran:?}");
+    assert!(ran.succeeded().contains("50.00") && ran.stdout.contains("2.10"), "figures of a foreign checkpoint need no metadata: {ran:?}");
     with("images", Some(json!("many")));
     refused("figures", &["figures.json", "images"]);
     with("classes", None);
@@ -318,12 +318,12 @@ fn what_is_no_run_is_an_error_that_names_file_and_field() {
     with("configuration", Some(json!({ "name": "x" })));
     refused("figures", &["figures.json", "configuration", "init"]);
     write("figures/figures.json", "{");
-    refused("figures", &["figures.json", "no JSON"]);
+    refused("figures", &["figures.json", "invalid JSON"]);
     assert_eq!(tables(&out, &["--task", "cifar"]).code, Some(2));
 }
 
 #[test]
-fn a_checkpoint_gives_its_cost_at_least_or_says_why_not() {
+fn a_checkpoint_has_at_least_its_cost_or_the_error_says_why_not() {
     let place = Place::new(3);
     place.train_with(TRAIN_SEG, "run", &["--set", "name=upernet_vmamba_tiny_s2l5_512", "--set", "train.val_interval=2"]).succeeded();
     let out = PathBuf::from(place.path("out"));
@@ -331,7 +331,7 @@ fn a_checkpoint_gives_its_cost_at_least_or_says_why_not() {
     let runs = row(&out, "upernet_vmamba_tiny_s2l5_512")["runs"].clone();
     assert!(runs[0]["figures"]["mIoU (SS)"].is_number(), "{runs}");
     assert!(runs[0]["figures"]["params_m"].is_number() && runs[1]["figures"]["gflops"].is_number(), "{runs}");
-    // Which of the validations after steps 2 and 3 is the best decides whether the last weights have a figure.
+    // The last weights have a figure only if the validation after step 3 is the best.
     let last = runs[1]["measured_by"].as_str().expect("text");
     assert_eq!(runs[1]["figures"]["mIoU (SS)"].is_number(), last == "validation after iteration 3", "{runs}");
 
@@ -339,6 +339,6 @@ fn a_checkpoint_gives_its_cost_at_least_or_says_why_not() {
     let checkpoint = vmamba::checkpoint::Checkpoint::read(place.path("run/best.safetensors")).expect("a checkpoint");
     let state = checkpoint.state_dict(vmamba::checkpoint::Weights::Auto).expect("weights");
     vmamba::checkpoint::export_safetensors(&plain, &state).expect("writable");
-    tables(&out, &["--checkpoints", &plain]).failed(&["plain.safetensors", "does not say what model it is", "--json"]);
+    tables(&out, &["--checkpoints", &plain]).failed(&["plain.safetensors", "does not name its model", "--json"]);
     tables(&out, &["--checkpoints", &place.path("tiny.toml")]).failed(&["tiny.toml", "not a checkpoint"]);
 }

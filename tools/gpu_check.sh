@@ -5,10 +5,10 @@
 #
 # FOLDER (default: runs/gpu_check_build) receives gpu_check.xz and, for parity-models, fixtures.tar.xz.
 #
-# --features cuda compiles Burn's CUDA backend with the CUDA C++ generator (cubecl/cuda-cpp), whose kernels NVRTC compiles on the machine
-# they run on. CubeCL's other generator is linked all the same, and its build script downloads LLVM: with network nothing else is needed.
-# Without network, DIR is a crate that stands in for `cubecl-llvm` under the same name and version; the build then works on a copy of the
-# sources below the target folder, so that the repository's lock file stays as it is.
+# --features cuda compiles Burn's CUDA backend with the CUDA C++ generator (cubecl/cuda-cpp); NVRTC compiles its kernels on the machine with
+# the GPU. CubeCL's other generator is linked as well, and its build script downloads LLVM, which needs network access. Without network, DIR
+# is a stand-in crate for `cubecl-llvm` with the same name and version; the build then uses a copy of the sources in the target folder, so
+# that the lock file of the repository does not change.
 set -euo pipefail
 
 die() {
@@ -44,23 +44,23 @@ for program in cargo xz tar; do
     command -v "$program" >/dev/null || die "$program is not installed"
 done
 
-# Printed in the head of every report.
+# Printed in the header of every report.
 GPU_CHECK_COMMIT=$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 export GPU_CHECK_COMMIT
-# Symbols are of no use on another machine and a third of the file.
+# Symbols are a third of the file and useless on another machine.
 export CARGO_PROFILE_RELEASE_STRIP=symbols
-# The oldest driver interface that the bindings are made for; newer drivers keep it.
+# The oldest supported driver interface; newer drivers are compatible.
 export CUDARC_CUDA_VERSION=${CUDARC_CUDA_VERSION:-12080}
 
 target=$PWD/target
-options=(--release --package tools --bin gpu_check --features cuda)
+options=(--release --package vmamba-cli --bin gpu_check --features cuda)
 if [ -n "$llvm" ]; then
-    grep -q '^name = "cubecl-llvm"' "$llvm/Cargo.toml" 2>/dev/null || die "--llvm: $llvm is no crate called cubecl-llvm"
+    grep -q '^name = "cubecl-llvm"' "$llvm/Cargo.toml" 2>/dev/null || die "--llvm: $llvm is not a crate called cubecl-llvm"
     target=$target/stand-in
     copy=$target/sources
     rm -rf "$copy"
     mkdir -p "$copy"
-    # Times of files are kept, so that a second build does nothing twice.
+    # tar keeps modification times, so that a second build is incremental.
     tar --create --exclude ./.git --exclude './target*' --exclude ./runs . | tar --extract --directory "$copy"
     cd "$copy"
     options+=(--config "patch.crates-io.cubecl-llvm.path=\"$llvm\"")
@@ -72,13 +72,13 @@ tar --create --directory tests fixtures | xz --threads 0 >"$folder/fixtures.tar.
 ls -l "$folder/gpu_check.xz" "$folder/fixtures.tar.xz"
 cat <<END
 
-Copy both files to the machine with the GPU. It needs an NVIDIA driver and, of the CUDA toolkit, the NVRTC library and the headers: found
-under \$CUDA_PATH or /usr/local/cuda, the library also where the loader looks (LD_LIBRARY_PATH). There:
+Copy both files to the machine with the GPU. It needs an NVIDIA driver and the NVRTC library and headers of the CUDA toolkit, under
+\$CUDA_PATH or /usr/local/cuda; the loader also finds the library in LD_LIBRARY_PATH. Run there:
 
     xz --decompress gpu_check.xz && chmod +x gpu_check && tar xf fixtures.tar.xz
     ./gpu_check --device cuda:0 --fixtures fixtures --out report
 
-In slots of ten minutes, one part or precision each:
+In sessions of ten minutes, one part or precision each:
 
     ./gpu_check --parts parity-ops,parity-models,bandwidth --fixtures fixtures --time-limit 540 --out report/parity
     ./gpu_check --parts throughput --precisions bf16 --batches 128 --sides 224 --time-limit 540 --out report/bf16

@@ -52,7 +52,9 @@ impl Present for Training {
     fn results(&self, folder: &Path) -> Result<String> {
         let Some(Reports { boxes, masks }) = self.newest_reports() else { return Ok(String::new()) };
         write_curves(folder, &boxes, &masks)?;
-        Ok(tables(&boxes, &masks, self.validation().classes(), &category_ids(&**self.validation())?) + &summary(&boxes, &masks) + "\n")
+        Ok(tables(&boxes, &masks, self.validation().classes(), &category_ids(self.validation().as_ref())?)
+            + &summary(&boxes, &masks)
+            + "\n")
     }
 }
 
@@ -105,7 +107,7 @@ impl Evaluate for LoadedDetector {
 
     fn tables(&self, data: &Self::Data, figures: &DetectionEvaluation) -> Result<String> {
         let DetectionEvaluation { boxes, masks, images, images_per_second: rate, evaluation_seconds: seconds, .. } = figures;
-        let tables = tables(boxes, masks, &self.classes, &category_ids(&**data)?);
+        let tables = tables(boxes, masks, &self.classes, &category_ids(data.as_ref())?);
         Ok(format!("{tables}{}  ({images} images, {rate:.2} images/s, evaluation {seconds:.1} s)\n", summary(boxes, masks)))
     }
 
@@ -123,7 +125,7 @@ impl Evaluate for LoadedDetector {
     }
 
     fn json(&self, data: &Self::Data, figures: &DetectionEvaluation, _options: &DetectionOptions) -> Result<Value> {
-        let ids = category_ids(&**data)?;
+        let ids = category_ids(data.as_ref())?;
         let statistics = |report: &EvalReport| -> Map<String, Value> {
             STATISTICS.iter().zip(report.stats).map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
         };

@@ -21,7 +21,7 @@ fn keys(stages: usize) -> DetectorKeys {
     }
 }
 
-/// Whether keys of a state_dict are those of a Cascade Mask R-CNN of mmdetection or of this toolkit.
+/// Whether keys of a state_dict belong to a Cascade Mask R-CNN of mmdetection or of this toolkit.
 ///
 /// ```
 /// assert!(vmamba_cascade::is_checkpoint(["backbone.norm0.weight", "roi_head.bbox_head.0.fc_cls.weight"]));

@@ -26,7 +26,7 @@ pub struct MaxIouAssigner {
     pub negative: f32,
     /// Smallest IoU of a low-quality match.
     pub minimum: f32,
-    /// Whether every object also gets the priors that overlap it most (low-quality matches), whatever `positive` says.
+    /// Whether every object also gets the priors that overlap it most (low-quality matches), even below `positive`.
     #[serde(default = "yes")]
     pub match_low_quality: bool,
     /// Priors with more than this share of their area inside a crowd are ignored. `None` trains on crowds as background, as the published

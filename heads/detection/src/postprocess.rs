@@ -4,8 +4,7 @@ use burn::prelude::*;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use vision_ops::{batched_nms, paste_mask};
-use vmamba_types::Detection;
-use vmamba_types::Rle;
+use vmamba_types::{Detection, Rle};
 
 use crate::detector::ImageInfo;
 

@@ -59,7 +59,7 @@ impl RoiConfig {
 }
 
 impl RoiSample {
-    /// Whether RoI `index` is a ground truth box. The next stage of a cascade leaves those out.
+    /// Whether RoI `index` is a ground truth box. The next stage of a cascade leaves ground truth boxes out.
     pub fn is_ground_truth(&self, index: usize) -> bool {
         self.sampled.positives.get(index).is_some_and(|candidate| *candidate < self.ground_truths)
     }

@@ -63,7 +63,7 @@ impl RandomSampler {
     /// The sampler of the published heads.
     pub const ROI: Self = Self { num: 512, positive_fraction: 0.25 };
 
-    /// Samples among assigned boxes. Negatives fill up what positives are missing.
+    /// Samples among assigned boxes. Where there are fewer positives than allowed, more negatives are sampled.
     pub fn sample(&self, assigned: &[Assignment], choose: &mut dyn Choose) -> Sampled {
         let indices = |test: fn(&Assignment) -> bool| -> Vec<usize> {
             assigned.iter().enumerate().filter(|(_, a)| test(a)).map(|(index, _)| index).collect()

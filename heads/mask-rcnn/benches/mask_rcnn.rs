@@ -1,4 +1,4 @@
-//! The whole detector at 800x1066 with VMamba-T: `cargo bench -p mask-rcnn`.
+//! Mask R-CNN on VMamba-T with one image of 800x1066 pixels: `cargo bench -p mask-rcnn`.
 
 use burn::prelude::*;
 use burn::tensor::Distribution;
@@ -18,7 +18,7 @@ const SIZE: [usize; 2] = [800, 1088];
 fn model(device: &Device) -> MaskRcnn<Backbone> {
     device.seed(0);
     let mut config = MaskRcnnConfig::on(Preset::VmambaTinyS1l8.config(), 80);
-    // Random weights find every class equally improbable; so the heads work on as many boxes as they may.
+    // With random weights every class is equally improbable. Without a threshold the heads process as many boxes as they are allowed to.
     config.heads.test.score_threshold = 0.0;
     config.init(device)
 }

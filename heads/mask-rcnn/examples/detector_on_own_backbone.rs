@@ -1,4 +1,4 @@
-//! Mask R-CNN on a backbone of one's own: whatever gives a feature pyramid will do.
+//! Mask R-CNN on a backbone of one's own: any implementation of `FeaturePyramid` will do.
 //!
 //! ```text
 //! cargo run --release -p mask-rcnn --example detector_on_own_backbone
@@ -51,12 +51,12 @@ fn main() {
     let mut heads = HeadsConfig::default();
     heads.fpn.channels = 32;
     heads.rpn.channels = 32;
-    // Random weights are sure of nothing.
+    // Random weights give every box a low score.
     heads.test.score_threshold = 0.0;
     heads.test.max_per_image = 5;
     let model = MaskRcnn::new(Strided::new(&device), 3, &heads, &device);
 
-    // A training step: an image, its objects, and what picks the boxes it is trained on.
+    // A training step: an image, its objects, and the random choice of the boxes that are trained.
     let images = Tensor::<4>::zeros([1, 3, 128, 160], &device);
     let object = Instance { bbox: [20.0, 30.0, 90.0, 110.0], category: 1, crowd: false, mask: None };
     let truth = [ImageTruth { size: [120, 160], instances: vec![object], crowds: Vec::new() }];
@@ -66,7 +66,7 @@ fn main() {
     let first = model.backbone.levels.first().and_then(|level| level.weight.val().grad(&gradients));
     println!("the backbone has gradients: {}", first.is_some());
 
-    // Prediction, in pixels of a photo of 240x320.
+    // Prediction for a photo of 240x320 pixels that was resized to 120x160 for the network.
     let model = model.valid();
     let infos = [ImageInfo::new([240, 320], [120, 160])];
     for object in model.predict(images.inner(), &infos).concat() {

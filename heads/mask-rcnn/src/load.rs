@@ -19,7 +19,7 @@ fn keys() -> DetectorKeys {
     }
 }
 
-/// Whether keys of a state_dict are those of a Mask R-CNN of mmdetection or of this toolkit.
+/// Whether keys of a state_dict belong to a Mask R-CNN of mmdetection or of this toolkit.
 ///
 /// ```
 /// assert!(mask_rcnn::is_checkpoint(["backbone.norm0.weight", "roi_head.bbox_head.fc_cls.weight"]));

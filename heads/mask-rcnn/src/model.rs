@@ -177,3 +177,73 @@ impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
         vmamba_detection::official_key(path)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vmamba::{Dims, VmambaConfig};
+    use vmamba_detection::RandomChoice;
+    use vmamba_types::Instance;
+
+    use super::*;
+
+    fn config() -> MaskRcnnConfig {
+        let backbone = VmambaConfig { depths: vec![1; 2], dims: Dims::Doubling(8), out_indices: vec![0, 1], ..VmambaConfig::default() };
+        let mut config = MaskRcnnConfig::on(backbone, 3);
+        config.heads.fpn.channels = 4;
+        config.heads.fpn.levels = 3;
+        config.heads.rpn.channels = 4;
+        (config.heads.box_head.channels, config.heads.box_head.roi_size) = (8, 2);
+        (config.heads.mask_head.channels, config.heads.mask_head.roi_size) = (4, 2);
+        config.heads.test.score_threshold = 0.0;
+        config
+    }
+
+    #[test]
+    fn modules_are_observed_in_the_order_of_the_forward_pass() {
+        let device = Device::flex();
+        let model = config().init(&device);
+        assert_eq!(model.size_divisor(), 8, "the levels have strides 4 and 8");
+        let mut seen = Vec::new();
+        model.observe(Tensor::zeros([1, 3, 32, 40], &device), &mut |module, index, output| {
+            seen.push((module.to_owned(), index, output.dims()[2..].to_vec()));
+        });
+        let level = |module: &str, index: usize, height: usize, width: usize| (module.to_owned(), index, vec![height, width]);
+        let mut expected = vec![level("backbone", 0, 8, 10), level("backbone", 1, 4, 5)];
+        for module in ["neck", "rpn_head.rpn_cls", "rpn_head.rpn_reg"] {
+            expected.extend([level(module, 0, 8, 10), level(module, 1, 4, 5), level(module, 2, 2, 3)]);
+        }
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_batch_without_objects_trains_every_parameter_and_is_finite() {
+        let device = Device::flex().autodiff();
+        let model = config().init(&device);
+        let truth = [ImageTruth { size: [32, 40], ..ImageTruth::default() }];
+        let loss = model.loss(Tensor::ones([1, 3, 32, 40], &device), &truth, &mut RandomChoice::new(1));
+        let value = |name: &str| loss.part(name).unwrap().clone().into_scalar::<f32>();
+        assert!(loss.total.clone().into_scalar::<f32>().is_finite());
+        assert_eq!((value("loss_bbox"), value("loss_mask"), value("loss_rpn_bbox")), (0.0, 0.0, 0.0));
+        let gradients = loss.total.backward();
+        struct WithoutGradient<'a>(&'a burn::tensor::Gradients, usize);
+        impl burn::module::ModuleVisitor for WithoutGradient<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+                self.1 += usize::from(param.val().grad(self.0).is_none());
+            }
+        }
+        let mut heads = WithoutGradient(&gradients, 0);
+        model.roi_head.visit(&mut heads);
+        model.rpn_head.visit(&mut heads);
+        assert_eq!(heads.1, 0, "parameters of the heads without gradient");
+    }
+
+    #[test]
+    fn an_image_with_a_box_but_no_mask_trains_classes_and_boxes() {
+        let device = Device::flex().autodiff();
+        let object = Instance { bbox: [4.0, 4.0, 30.0, 28.0], category: 1, crowd: false, mask: None };
+        let truth = [ImageTruth { size: [32, 40], instances: vec![object], crowds: Vec::new() }];
+        let loss = config().init(&device).loss(Tensor::ones([1, 3, 32, 40], &device), &truth, &mut RandomChoice::new(1));
+        let value = |name: &str| loss.part(name).unwrap().clone().into_scalar::<f32>();
+        assert!(value("loss_bbox") > 0.0 && value("loss_cls") > 0.0 && value("loss_mask") == 0.0);
+    }
+}

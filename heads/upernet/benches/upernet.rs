@@ -1,4 +1,4 @@
-//! VMamba-T[s1l8] with UperNet on one 512x512 image: the whole network, and its heads alone. `cargo bench -p upernet`.
+//! UperNet on VMamba-T[s1l8] with one image of 512x512 pixels, the whole network and its parts: `cargo bench -p upernet`.
 
 use burn::prelude::*;
 use burn::tensor::Distribution;

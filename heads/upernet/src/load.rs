@@ -41,7 +41,7 @@ pub enum UperNetLoadError {
     },
 }
 
-/// Whether keys of a state_dict are those of a segmentor of mmsegmentation or of this toolkit.
+/// Whether keys of a state_dict belong to a segmentor of mmsegmentation or of this toolkit.
 ///
 /// ```
 /// assert!(upernet::is_checkpoint(["backbone.norm0.weight", "decode_head.conv_seg.weight"]));

@@ -88,3 +88,32 @@ impl<P: FeaturePyramid> Segmentor for UperNet<P> {
         observe("decode_head.conv_seg", 0, &logits);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vmamba::{Dims, VmambaConfig};
+
+    use super::*;
+
+    #[test]
+    fn modules_are_observed_in_the_order_of_the_forward_pass() {
+        let device = Device::flex();
+        let backbone = VmambaConfig { depths: vec![1; 2], dims: Dims::Doubling(8), out_indices: vec![0, 1], ..VmambaConfig::default() };
+        let mut config = UperNetConfig::on(backbone, 3);
+        (config.head.channels, config.head.pool_scales, config.auxiliary) = (4, vec![1, 2], None);
+        let model = config.init(&device);
+        let images = Tensor::zeros([1, 3, 32, 40], &device);
+        let (mut seen, mut last) = (Vec::new(), None);
+        model.observe(images.clone(), &mut |module, index, output| {
+            seen.push(format!("{module} {index}"));
+            last = Some(output.clone());
+        });
+        let head = ["psp_modules.0", "psp_modules.1", "bottleneck", "lateral_convs.0", "fpn_convs.0", "fpn_bottleneck", "conv_seg"];
+        let expected: Vec<String> = ["backbone 0".to_owned(), "backbone 1".to_owned()]
+            .into_iter()
+            .chain(head.map(|module| format!("decode_head.{module} 0")))
+            .collect();
+        assert_eq!(seen, expected);
+        last.unwrap().into_data().assert_eq(&model.forward(images).into_data(), true);
+    }
+}

@@ -1,9 +1,10 @@
 //! The contract between a segmentor and whoever trains it or predicts with it.
 
 use burn::prelude::*;
+use vmamba_types::IGNORE_LABEL;
 
-/// The label of pixels that neither loss nor accuracy counts.
-pub const IGNORE_INDEX: i64 = 255;
+/// The label of pixels that neither loss nor accuracy counts, [`IGNORE_LABEL`] in the type of label tensors.
+pub const IGNORE_INDEX: i64 = IGNORE_LABEL as i64;
 
 /// The loss of a batch, with the names of mmsegmentation.
 #[derive(Clone, Debug)]

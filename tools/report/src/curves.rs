@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use vision_datasets::coco::EvalReport;
 use vmamba_train::{BoxError, Observer, Outcome, RunInfo, StepReport, ValidationReport};
 
@@ -21,6 +22,8 @@ pub struct Curves {
     title: String,
     losses: Vec<Curve>,
     metric: Option<Curve>,
+    /// Lines of the log with the validations before a resumed run started.
+    validations: Vec<Value>,
     /// Whether the files lack the newest step.
     outdated: bool,
 }
@@ -34,7 +37,15 @@ struct Curve {
 impl Curves {
     /// Draws into `folder`, which is created when the run starts.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), history: None, title: String::new(), losses: Vec::new(), metric: None, outdated: false }
+        Self {
+            folder: folder.into(),
+            history: None,
+            title: String::new(),
+            losses: Vec::new(),
+            metric: None,
+            validations: Vec::new(),
+            outdated: false,
+        }
     }
 
     /// Takes the steps before a resumed run starts from the log that [`MetricsLog`](crate::metrics::MetricsLog) wrote. Without it, the curves
@@ -45,21 +56,24 @@ impl Curves {
         self
     }
 
-    /// Reads the points up to iteration `done` from the log.
-    fn read_history(&mut self, done: u64, metric: &str) -> Result<(), ReportError> {
+    /// Reads the steps and validations up to iteration `done` from the log.
+    fn read_history(&mut self, done: u64) -> Result<(), ReportError> {
         let Some(log) = self.history.as_ref().filter(|log| done > 0 && log.exists()) else { return Ok(()) };
-        let lines = read_metrics(log)?;
-        let points = |kind: Kind, name: &str| -> Vec<(f64, f64)> {
-            let before =
-                lines.iter().filter(|line| line["kind"] == kind.name() && line["iteration"].as_u64().is_some_and(|own| own <= done));
-            before.filter_map(|line| Some((line["iteration"].as_f64()?, line[name].as_f64()?))).collect()
-        };
+        let mut lines = read_metrics(log)?;
+        lines.retain(|line| line["iteration"].as_u64().is_some_and(|own| own <= done));
+        let (validations, steps): (Vec<Value>, Vec<Value>) = lines.into_iter().partition(|line| line["kind"] == Kind::Val.name());
         for loss in &mut self.losses {
-            loss.points = points(Kind::Train, &loss.name);
+            loss.points = points(&steps, &loss.name);
         }
-        let validations = points(Kind::Val, metric);
-        self.metric = (!validations.is_empty()).then(|| Curve { name: metric.to_owned(), points: validations });
+        self.validations = validations;
         Ok(())
+    }
+
+    /// Adds a validation. The curve starts with the earlier validations of a resumed run.
+    fn add_validation(&mut self, iteration: u64, name: &str, value: f64) {
+        let validations = &self.validations;
+        let curve = self.metric.get_or_insert_with(|| Curve { name: name.to_owned(), points: points(validations, name) });
+        curve.points.push((iteration as f64, value));
     }
 
     fn draw(&mut self) -> Result<(), ReportError> {
@@ -88,8 +102,8 @@ impl Observer for Curves {
         create_folder(&self.folder)?;
         self.title.clone_from(&run.name);
         self.losses = run.plotted_losses.iter().map(|name| Curve { name: (*name).to_owned(), points: Vec::new() }).collect();
-        self.metric = None;
-        Ok(self.read_history(run.first, run.metric)?)
+        (self.metric, self.validations) = (None, Vec::new());
+        Ok(self.read_history(run.first)?)
     }
 
     fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
@@ -105,8 +119,7 @@ impl Observer for Curves {
 
     fn validated(&mut self, validation: &ValidationReport) -> Result<(), BoxError> {
         if let Some((name, value)) = validation.scalars.first() {
-            let curve = self.metric.get_or_insert_with(|| Curve { name: name.clone(), points: Vec::new() });
-            curve.points.push((validation.iteration as f64, *value));
+            self.add_validation(validation.iteration, name, *value);
         }
         Ok(self.draw()?)
     }
@@ -117,6 +130,11 @@ impl Observer for Curves {
         }
         Ok(())
     }
+}
+
+/// The points `(iteration, figure)` of lines of the log. A null, which stands for NaN, is skipped.
+fn points(lines: &[Value], figure: &str) -> Vec<(f64, f64)> {
+    lines.iter().filter_map(|line| Some((line["iteration"].as_f64()?, line[figure].as_f64()?))).collect()
 }
 
 /// Draws precision over recall at IoU 0.5, 0.75 and 0.9, averaged over the classes, as `pr_<kind>.png` and `.svg` into `folder`. Draws nothing
@@ -158,9 +176,10 @@ mod tests {
         tiny::run(MetricsLog::new(&log));
         let mut curves = Curves::new(folder.path()).with_history(&log);
         curves.losses = vec![Curve { name: "loss".to_owned(), points: Vec::new() }];
-        curves.read_history(2, "closeness").unwrap();
+        curves.read_history(2).unwrap();
+        curves.add_validation(6, "closeness", 0.5);
         let iterations = |curve: &Curve| curve.points.iter().map(|point| point.0).collect::<Vec<_>>();
         assert_eq!(iterations(&curves.losses[0]), [1.0, 2.0], "the run takes the steps after the second again");
-        assert_eq!(curves.metric.as_ref().map(iterations), Some(vec![2.0]));
+        assert_eq!(curves.metric.as_ref().map(iterations), Some(vec![2.0, 6.0]));
     }
 }

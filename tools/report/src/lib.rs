@@ -19,7 +19,7 @@
 //!
 //! ```no_run
 //! use vmamba_report::{Console, RunFolder};
-//! # use vmamba_train::{Recipe, TrainError, TrainerBuilder};
+//! # use vmamba_train::{Recipe, TrainerBuilder};
 //! # fn train<R: Recipe>(builder: TrainerBuilder<R>, device: &burn::prelude::Device) -> Result<(), Box<dyn std::error::Error>> {
 //! let mut trainer = builder.observe(Console::default()).observe(RunFolder::create("runs/first")?).build(device)?;
 //! trainer.run()?;

@@ -1,139 +1,133 @@
 //! Our models beside PyTorch's: `bench_peers --out runs/peers`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::{eprintln, print, println};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use vmamba::Preset;
+use vmamba_cli::arguments::whole_number;
 use vmamba_cli::process;
-use vmamba_report::files::write_whole;
-use vmamba_study::peers::{self, Peers, Task, Work};
+use vmamba_cli::study_options::{self, MeasureOption, OutOption, PresetsOption, PythonOption, RoundsOption, SidesOption};
+use vmamba_study::measure::{Peers, Task, Work};
+use vmamba_study::peers::{self, Results};
+use vmamba_train::Precision;
 
-/// Measure our networks and, with a Python that has torch and torchvision, PyTorch's, in turns on this machine's CPU, float32.
+/// Measure our networks and PyTorch's in turns, on this machine's CPU, in float32.
 ///
-/// Writes peers.md, peers.json (every single run), memory.md and, of forward passes, peers.png and peers.svg.
+/// Writes peers.md, peers.json (every run), memory.md and, with forward passes, peers.png and peers.svg. The peers need a Python with torch
+/// and torchvision.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Our backbones, the first is what ratios are about.
-    #[arg(long, value_delimiter = ',', default_value = "vmamba_tiny_s1l8")]
-    models: Vec<String>,
-    /// Peers: swin_t, convnext_t, resnet50, deit_s. UperNet is there on swin_t, Mask R-CNN on resnet50.
-    #[arg(long, value_delimiter = ',', default_value = "swin_t,convnext_t,resnet50,deit_s")]
+    #[command(flatten)]
+    models: PresetsOption,
+    /// Peers. Only swin_t has UperNet, only resnet50 has Mask R-CNN.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = Peers::NAMES, default_value = "swin_t,convnext_t,resnet50,deit_s")]
     peers: Vec<String>,
     /// What to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "forward,train")]
+    #[arg(long, value_name = "TASK,...", value_enum, value_delimiter = ',', default_value = "forward,train")]
     tasks: Vec<Kind>,
-    /// Height and width of the images of classifiers, in pixels; the training step takes the first.
-    #[arg(long, value_delimiter = ',', default_value = "224,512")]
-    sides: Vec<usize>,
-    /// Height and width of UperNet's image.
-    #[arg(long, default_value_t = 512)]
+    #[command(flatten)]
+    sides: SidesOption,
+    /// Height and width of UperNet's image in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 512)]
     segment_side: usize,
-    /// Height and width of Mask R-CNN's image, before it is padded.
+    /// Height and width of Mask R-CNN's image in pixels, before padding.
     #[arg(long, num_args = 2, value_names = ["HEIGHT", "WIDTH"], default_values_t = [800, 1066])]
     detect_size: Vec<usize>,
-    /// Numbers of threads; memory is measured with the last.
-    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    /// Numbers of CPU threads; memory is measured with the last.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = whole_number, default_value = "1,2")]
     threads: Vec<usize>,
-    /// Rounds of one run of each model.
-    #[arg(long, default_value_t = 15)]
-    runs: usize,
-    /// Images of the training step.
-    #[arg(long, default_value_t = 4)]
+    #[command(flatten)]
+    rounds: RoundsOption,
+    /// Rounds of the training step, UperNet and Mask R-CNN.
+    #[arg(long, value_name = "N", value_parser = whole_number, default_value_t = 5)]
+    long_rounds: usize,
+    /// Batch size of the training step.
+    #[arg(long, value_name = "N", value_parser = whole_number, default_value_t = 4)]
     train_batch: usize,
-    /// Rounds of the training step, of UperNet and of Mask R-CNN.
-    #[arg(long, default_value_t = 5)]
-    long_runs: usize,
-    /// Python with torch and torchvision for the peers; `none` measures ours alone.
-    #[arg(long, default_value = "python3")]
-    python: String,
-    /// Folder for the tables and the plot.
-    #[arg(long, default_value = "runs/peers")]
-    out: PathBuf,
-    /// Run this model of ours twice and print the memory of the process; how `--tasks memory` calls itself.
-    #[arg(long, hide = true, num_args = 3, value_names = ["MODEL", "SIDE", "THREADS"])]
-    measure_memory: Option<Vec<String>>,
+    #[command(flatten)]
+    python: PythonOption,
+    #[command(flatten)]
+    out: OutOption,
+    #[command(flatten)]
+    measure: MeasureOption,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// A classifier's forward pass at every side.
+    /// Forward pass of a classifier, at every side.
     Forward,
-    /// A classifier's forward and backward pass.
+    /// Forward and backward pass of a classifier, at the first side.
     Train,
     /// UperNet with 150 classes.
     Segment,
-    /// Mask R-CNN with 1000 proposals and 100 objects.
+    /// Mask R-CNN with 1000 proposals and 100 detections.
     Detect,
-    /// Peak memory of a classifier's forward pass at every side, each in a process of its own.
+    /// Peak memory of a classifier's forward pass, at every side, each in a process of its own.
     Memory,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments =
+        study_options::parse(&[("models", "vmamba_tiny_s1l8"), ("sides", "224,512"), ("rounds", "15"), ("out", "runs/peers")]);
     process::run_tool(|| run(&arguments).map(|()| true))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(of) = &arguments.measure_memory {
-        return measure_memory(of);
+    if arguments.measure.answer()? {
+        return Ok(());
     }
-    let models = arguments.models.iter().map(|name| preset(name)).collect::<Result<Vec<_>>>()?;
-    if let Some(unknown) = arguments.peers.iter().find(|name| !Peers::NAMES.contains(&name.as_str())) {
-        bail!("--peers: no peer is called `{unknown}`; there are {}", Peers::NAMES.join(", "));
-    }
-    std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot write to {}", arguments.out.display()))?;
+    let (models, out) = (&arguments.models.models, &arguments.out.out);
+    arguments.out.create()?;
     let mut peers = start(&arguments.python);
     let mut results = Results::default();
     let tasks = tasks(arguments)?;
-    for (index, (task, runs)) in tasks.iter().enumerate() {
+    for (index, (task, rounds)) in tasks.iter().enumerate() {
         eprintln!("{}/{}: {}", index + 1, tasks.len(), task.name());
         let names = names(arguments, task.work, peers.as_ref());
-        results.comparisons.push(peers::compare(*task, &models, peers.as_mut(), &names, *runs)?);
-        // After every task, so that an interrupted run leaves what it has.
-        results.write(arguments, peers.as_ref())?;
+        results.comparisons.push(peers::compare(*task, models, peers.as_mut(), &names, *rounds)?);
+        // After every task, so that an interrupted run keeps its results.
+        results.write(out, peers.as_ref())?;
     }
     if arguments.tasks.contains(&Kind::Memory) {
-        for side in &arguments.sides {
-            let threads = arguments.threads.last().copied().unwrap_or(1);
-            let task = Task { work: Work::Forward, size: [*side; 2], batch: 1, threads };
+        for side in &arguments.sides.sides {
+            let task = task(Work::Forward, [*side; 2], 1, arguments.threads.last().copied());
             eprintln!("memory: {}", task.name());
-            for preset in &models {
-                results.memory.push((task, preset.name().to_owned(), peak_of_ours(*preset, *side, threads)));
-            }
-            for name in names(arguments, task.work, peers.as_ref()) {
-                let peak = peers::peak_of_peer(&arguments.python, &name, task);
-                results.memory.push((task, name, peak));
-            }
-            results.write(arguments, peers.as_ref())?;
+            let names = names(arguments, task.work, peers.as_ref());
+            results.memory.extend(peers::memory(&task, models, arguments.python.program(), &names));
+            results.write(out, peers.as_ref())?;
         }
     }
-    results.print();
-    println!("written to {}", arguments.out.display());
+    print!("{}", results.text());
+    println!("results are in {}", out.display());
     match peers.as_ref().and_then(Peers::ended) {
-        Some(reason) => bail!("{reason}; the tables say which figures are missing"),
+        Some(reason) => bail!("{reason}; the tables name the missing figures"),
         None => Ok(()),
     }
 }
 
+fn task(work: Work, size: [usize; 2], batch: usize, threads: Option<usize>) -> Task {
+    Task { work, size, batch, precision: Precision::Float32, threads }
+}
+
+/// The tasks with their numbers of rounds.
 fn tasks(arguments: &Arguments) -> Result<Vec<(Task, usize)>> {
     let mut tasks = Vec::new();
+    let (rounds, long, sides) = (arguments.rounds.rounds, arguments.long_rounds, &arguments.sides.sides);
     for threads in &arguments.threads {
-        let mut add = |work, size, batch, runs| tasks.push((Task { work, size, batch, threads: *threads }, runs));
+        let mut add = |work, size, batch, rounds| tasks.push((task(work, size, batch, Some(*threads)), rounds));
         for kind in &arguments.tasks {
             match kind {
-                Kind::Forward => arguments.sides.iter().for_each(|side| add(Work::Forward, [*side; 2], 1, arguments.runs)),
+                Kind::Forward => sides.iter().for_each(|side| add(Work::Forward, [*side; 2], 1, rounds)),
                 Kind::Train => {
-                    let side = *arguments.sides.first().context("--sides: the training step needs one")?;
-                    add(Work::Train, [side; 2], arguments.train_batch, arguments.long_runs);
+                    let side = *sides.first().context("--sides: the training step needs one")?;
+                    add(Work::Train { update: false }, [side; 2], arguments.train_batch, long);
                 }
-                Kind::Segment => add(Work::Segment, [arguments.segment_side; 2], 1, arguments.long_runs),
+                Kind::Segment => add(Work::Segment, [arguments.segment_side; 2], 1, long),
                 Kind::Detect => {
                     let size = <[usize; 2]>::try_from(arguments.detect_size.as_slice()).context("--detect-size: height and width")?;
-                    add(Work::Detect, size, 1, arguments.long_runs);
+                    add(Work::Detect, size, 1, long);
                 }
                 Kind::Memory => {}
             }
@@ -142,89 +136,31 @@ fn tasks(arguments: &Arguments) -> Result<Vec<(Task, usize)>> {
     Ok(tasks)
 }
 
-/// The peers that were asked for and exist for this work; says which do not.
+/// The requested peers that can do this work; prints those that cannot.
 fn names(arguments: &Arguments, work: Work, peers: Option<&Peers>) -> Vec<String> {
     let Some(peers) = peers else { return Vec::new() };
     let (names, missing): (Vec<String>, Vec<String>) =
         arguments.peers.iter().cloned().partition(|name| peers.versions().models(work).contains(name));
     if !missing.is_empty() {
-        eprintln!("  no peer for this: {}", missing.join(", "));
+        eprintln!("  no peer for this task: {}", missing.join(", "));
     }
     names
 }
 
-fn peak_of_ours(preset: Preset, side: usize, threads: usize) -> Result<peers::Peak, String> {
-    let program = std::env::current_exe().map_err(|error| format!("this program cannot call itself: {error}"))?;
-    let [side, threads] = [side, threads].map(|number| number.to_string());
-    peers::peak_of_ours(&program, &["--measure-memory".to_owned(), preset.name().to_owned(), side, threads])
-}
-
-fn measure_memory(of: &[String]) -> Result<()> {
-    let [model, side, threads] = of else { bail!("--measure-memory: model, side and threads") };
-    let number = |text: &str| text.parse::<usize>().with_context(|| format!("--measure-memory: `{text}` is no number"));
-    let task = Task { work: Work::Forward, size: [number(side)?; 2], batch: 1, threads: number(threads)? };
-    println!("{}", peers::measure_memory(preset(model)?, task)?);
-    Ok(())
-}
-
-fn preset(name: &str) -> Result<Preset> {
-    let names = || Preset::ALL.map(Preset::name).join(", ");
-    Preset::ALL
-        .into_iter()
-        .find(|preset| preset.name() == name)
-        .with_context(|| format!("--models: no model is called `{name}`; there are {}", names()))
-}
-
-fn start(python: &str) -> Option<Peers> {
-    if python == "none" {
+fn start(python: &PythonOption) -> Option<Peers> {
+    let Some(python) = python.program() else {
         println!("peers skipped: --python none");
         return None;
-    }
-    match Peers::start(python) {
+    };
+    match Peers::start(python, None) {
         Ok(peers) => {
             let versions = peers.versions();
             println!("peers: PyTorch {}, torchvision {}", versions.torch, versions.torchvision);
             Some(peers)
         }
         Err(error) => {
-            println!("peers skipped: {error:#} (name a Python with torch and torchvision by --python)");
+            println!("peers skipped: {} (name a Python with torch and torchvision with --python)", error.line());
             None
-        }
-    }
-}
-
-/// What was measured so far.
-#[derive(Default)]
-struct Results {
-    comparisons: Vec<peers::Comparison>,
-    memory: Vec<(Task, String, Result<peers::Peak, String>)>,
-}
-
-impl Results {
-    fn write(&self, arguments: &Arguments, peers: Option<&Peers>) -> Result<()> {
-        let file = |name: &str, text: String| {
-            let path = arguments.out.join(name);
-            write_whole(&path, text.as_bytes())
-        };
-        file("peers.json", format!("{:#}\n", peers::json(&self.comparisons, &self.memory, peers.map(Peers::versions))))?;
-        if !self.comparisons.is_empty() {
-            file("peers.md", peers::table(&self.comparisons).markdown())?;
-        }
-        if !self.memory.is_empty() {
-            file("memory.md", peers::memory_table(&self.memory).markdown())?;
-        }
-        if self.comparisons.iter().any(|comparison| comparison.task.work == Work::Forward) {
-            peers::plot(&self.comparisons, &arguments.out.join("peers.png"), &arguments.out.join("peers.svg"))?;
-        }
-        Ok(())
-    }
-
-    fn print(&self) {
-        if !self.comparisons.is_empty() {
-            print!("{}", peers::table(&self.comparisons).text());
-        }
-        if !self.memory.is_empty() {
-            print!("{}", peers::memory_table(&self.memory).text());
         }
     }
 }

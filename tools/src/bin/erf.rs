@@ -6,102 +6,96 @@ use std::process::ExitCode;
 use anstream::{eprintln, print, println};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use vmamba_cli::arguments::{model_and_file, whole_number};
+use vmamba_cli::arguments::{positive, whole_number};
+use vmamba_cli::options::DeviceOption;
 use vmamba_cli::process;
+use vmamba_cli::study_options::{self, CheckpointsOption, OutOption, SeedOption, SizeOption};
 use vmamba_report::heatmap::ColourMap;
 use vmamba_study::ablation::AblationConfig;
 use vmamba_study::erf::{self, Field, Images, Look, Settings, State};
-use vmamba_train::DeviceChoice;
 
-/// Draw the effective receptive field of models, before and after training: which pixels the unit in the middle of the last map depends on.
+/// Draw the effective receptive field of models before and after training: the pixels on which the central unit of the last map depends.
 ///
-/// Writes one figure with one colour bar (erf.png, erf.svg), the areas that hold 20, 30, 50 and 99 % of the contribution (erf.md, erf.csv,
-/// erf.json), and the maps themselves, not normalised, for NumPy (MODEL_before.npy, MODEL_after.npy).
+/// Writes one figure with one colour bar (erf.png, erf.svg), the squares that hold 20, 30, 50 and 99 % of the contribution (erf.md, erf.csv,
+/// erf.json), and the maps, not normalised, as NumPy arrays (MODEL_before.npy, MODEL_after.npy).
+///
+/// A checkpoint of train_seg or train_det, or the folder of its run, brings its model: --checkpoint mine=runs/scenes.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Models by name (a wrong one lists all), or .toml files with the options of one.
-    #[arg(long, value_delimiter = ',', value_name = "NAME|FILE")]
+    /// Models by name (an unknown name lists all), or TOML files with the options of a model.
+    #[arg(long, value_delimiter = ',', value_name = "NAME|FILE,...")]
     models: Vec<String>,
-    /// Figures of variants, such as configs/erf/initialisation.toml.
+    /// Configurations of variants, such as configs/erf/initialisation.toml (repeatable).
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// Weights of a model, as `swin_tiny=FILE`; may be given several times. A run folder of train_seg or train_det, or a checkpoint of
-    /// theirs, may have a name of its own, as `mine=runs/scenes`: it brings its model. The name of a published model must be of that model.
-    #[arg(long, value_parser = model_and_file, value_name = "MODEL=FILE")]
-    checkpoint: Vec<(String, PathBuf)>,
-    /// Only the weights of checkpoints, no random ones; models without a checkpoint are left out.
+    #[command(flatten)]
+    checkpoints: CheckpointsOption,
+    /// Leave out random weights, and models without a checkpoint.
     #[arg(long, requires = "checkpoint")]
     trained_only: bool,
-    /// Folder with images in any layout; built-in scenes without it.
-    #[arg(long, value_name = "FOLDER")]
+    /// Folder with images in any layout; built-in scenes without this option.
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Side in pixels: the shorter side of an image is resized to it, and the middle is cut out.
-    #[arg(long, default_value_t = 1024, value_parser = whole_number)]
-    size: usize,
-    /// Images to take the mean of; a warning tells when fewer could be used.
-    #[arg(long, default_value_t = 50, value_parser = whole_number)]
+    #[command(flatten)]
+    size: SizeOption,
+    /// Number of images in the mean.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = whole_number)]
     images: usize,
-    /// Seed of the choice of images and of random weights.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Power that contributions are raised to in the figure.
-    #[arg(long, default_value_t = 0.2, value_parser = positive)]
+    #[command(flatten)]
+    seed: SeedOption,
+    /// Exponent of the contributions in the figure.
+    #[arg(long, value_name = "EXPONENT", default_value_t = 0.2, value_parser = positive)]
     power: f64,
-    /// Colours of the figure.
+    /// Colour map of the figure.
     #[arg(long, value_enum, default_value = "yellow-green")]
     colours: Colours,
-    /// Draw the squares of the table into the figure.
+    /// Draw the squares of the table.
     #[arg(long)]
     squares: bool,
     /// Title of the figure.
     #[arg(long)]
     title: Option<String>,
-    /// Width of a map in the figure in pixels, 160 to 2048: the words beneath it need as much.
-    #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u32).range(160..=2048))]
+    /// Width of a map in the figure in pixels, 160 to 2048; narrower maps have no room for the text below.
+    #[arg(long, value_name = "PIXELS", default_value_t = 240, value_parser = clap::value_parser!(u32).range(160..=2048))]
     panel: u32,
-    /// Device: `cpu`, `cuda[:n]` or `vulkan[:n]`.
-    #[arg(long, default_value = "cpu")]
-    device: DeviceChoice,
-    /// Folder for the results.
-    #[arg(long, default_value = "runs/erf")]
-    out: PathBuf,
+    #[command(flatten)]
+    device: DeviceOption,
+    #[command(flatten)]
+    out: OutOption,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Colours {
-    /// As published: the upper half of RdYlGn.
+    /// The upper half of RdYlGn, as published.
     YellowGreen,
     /// All of RdYlGn.
     RedYellowGreen,
-    /// Even to the eye.
+    /// Perceptually uniform.
     Viridis,
-    /// Even to the eye.
+    /// Perceptually uniform.
     Inferno,
 }
 
-/// The models of the paper's figure.
+/// The models of the figure in the paper.
 const MODELS: [&str; 6] = ["resnet50", "convnext_tiny", "swin_tiny", "deit_small", "hivit_tiny", "vmamba_tiny_s1l8"];
 
-fn positive(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|number: &f64| *number > 0.0 && number.is_finite()).ok_or_else(|| format!("`{text}` is no number above 0"))
-}
-
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = study_options::parse(&[("size", "1024"), ("out", "runs/erf")]);
     process::run_tool(|| run(&arguments))
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
-    let configs = arguments.config.iter().map(|path| AblationConfig::read(path)).collect::<Result<Vec<_>>>().context("--config")?;
-    let nothing_named = arguments.models.is_empty() && configs.is_empty() && arguments.checkpoint.is_empty();
+    let configs = arguments.config.iter().map(|path| AblationConfig::read(path)).collect::<Result<Vec<_>, _>>().context("--config")?;
+    let nothing_named = arguments.models.is_empty() && configs.is_empty() && arguments.checkpoints.checkpoint.is_empty();
     let models = if nothing_named { MODELS.map(str::to_owned).into() } else { arguments.models.clone() };
-    let subjects = erf::subjects(&models, &configs, &arguments.checkpoint)?;
+    let subjects = erf::subjects(&models, &configs, &arguments.checkpoints.checkpoint)?;
+    let (size, seed) = (arguments.size.size, arguments.seed.seed);
     let mut images = match &arguments.data {
-        Some(root) => Images::in_folder(root, arguments.size, arguments.images, arguments.seed).context("--data")?,
-        None => Images::scenes(arguments.size, arguments.images, arguments.seed)?,
+        Some(root) => Images::in_folder(root, size, arguments.images, seed).context("--data")?,
+        None => Images::scenes(size, arguments.images, seed)?,
     };
-    let settings = Settings { size: arguments.size, images: arguments.images, seed: arguments.seed, device: arguments.device.open()? };
+    let settings = Settings { size, images: arguments.images, seed, device: arguments.device.device.open()? };
     let title = match (&arguments.title, configs.as_slice()) {
         (Some(title), _) => title.clone(),
         (None, [config]) => format!("Effective receptive fields: {}", config.title),
@@ -115,8 +109,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     };
     let look = Look { title, power: arguments.power, colours, squares: arguments.squares, panel: arguments.panel };
     let states: &[State] = if arguments.trained_only { &[State::After] } else { &[State::Before, State::After] };
-    let out = &arguments.out;
-    std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
+    let out = &arguments.out.out;
+    arguments.out.create()?;
     let mut fields = Vec::new();
     let outcome = erf::run(&subjects, states, &mut images, &settings, &process::interrupted(), |field| {
         let path = erf::write_field(out, &field, settings.size)?;
@@ -129,31 +123,31 @@ fn run(arguments: &Arguments) -> Result<bool> {
     match (outcome, report) {
         (Ok(complete), Ok(())) => {
             if !complete {
-                eprintln!("interrupted; the results are of what was finished before");
+                eprintln!("interrupted; the results cover the finished models");
             }
             Ok(complete)
         }
         (Ok(_), Err(error)) => Err(error),
         (Err(error), Ok(())) => {
             if !fields.is_empty() {
-                eprintln!("stopped by an error; the results are of what was finished before");
+                eprintln!("stopped by an error; the results cover the finished models");
             }
-            Err(error)
+            Err(error.into())
         }
         (Err(error), Err(report)) => {
-            eprintln!("warning: no report of what was finished before: {report:#}");
-            Err(error)
+            eprintln!("warning: the report of the finished models failed: {report:#}");
+            Err(error.into())
         }
     }
 }
 
-/// Writes what is finished, and says which fields are of fewer images than asked for.
+/// Writes the report of the finished fields, and warns of fields with too few images.
 fn report(out: &Path, fields: &[Field], complete: bool, images: &Images, settings: &Settings, look: &Look) -> Result<()> {
     if fields.is_empty() {
         return Ok(());
     }
     print!("{}", erf::write_report(out, fields, complete, images, settings, look)?.text());
-    println!("written to {}", out.display());
+    println!("results are in {}", out.display());
     for shortage in fields.iter().filter_map(Field::shortage) {
         eprintln!("warning: {shortage}");
     }

@@ -1,4 +1,4 @@
-//! A device measured and checked: `gpu_check --device cuda:0 --out runs/gpu_check`.
+//! Checks and measurements of a device: `gpu_check --device cuda:0 --out runs/gpu_check`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,157 +7,152 @@ use std::time::Duration;
 use anstream::{print, println};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use vmamba::Preset;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use vmamba_cli::arguments::whole_number;
+use vmamba_cli::options::DeviceOption;
 use vmamba_cli::process;
-use vmamba_study::gpu_check::{self, Environment, FixtureSet, MemoryWork, Part, PeerSource, Protocol, Session, Setup};
-use vmamba_train::DeviceChoice;
-use vmamba_train::Precision;
+use vmamba_cli::study_options::{
+    self, BatchesOption, MeasureOption, OutOption, PrecisionsOption, PresetsOption, PythonOption, RunsOptions, SidesOption, one_of,
+};
+use vmamba_study::gpu_check::{self, Environment, FixtureSet, Operation, Part, PeerSource, Session, Setup, checked_operations};
 
-/// Check a device against the CPU and the official implementations, and measure speed, memory and bandwidth on it, beside PyTorch where
-/// a Python with it is there.
+/// Check a device against the CPU and the official implementations, and measure its speed, memory and bandwidth, beside PyTorch where
+/// it is installed.
 ///
-/// Writes gpu_check.md and gpu_check.json after every row. Exits with 1 when a check of parity is not passed; figures of speed and memory
-/// pass or fail nothing.
+/// Writes gpu_check.md and gpu_check.json after every row. A warm-up ends after ten seconds, a round after one second. Exits with 1 when a
+/// parity check fails; figures of speed and memory do not fail.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// `cpu`, `cuda[:n]` or `vulkan[:n]`.
-    #[arg(long, default_value = "cuda:0")]
-    device: DeviceChoice,
-    /// What to do.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "parity-ops,parity-models,throughput,training,memory,bandwidth")]
+    #[command(flatten)]
+    device: DeviceOption,
+    /// Parts of the report.
+    #[arg(
+        long,
+        value_name = "PART,...",
+        value_delimiter = ',',
+        value_parser = one_of::<Part>(Part::ALL.map(Part::name)),
+        default_value = "parity-ops,parity-models,throughput,training,memory,bandwidth"
+    )]
     parts: Vec<Part>,
-    /// Models of throughput and training; ratios to peers, and memory, are about the first.
-    #[arg(long, value_delimiter = ',', default_value = "vmamba_tiny_s1l8,vmamba_small_s2l15,vmamba_base_s2l15")]
-    models: Vec<String>,
-    /// Images at once.
-    #[arg(long, value_delimiter = ',', default_value = "1,8,32,128")]
-    batches: Vec<usize>,
-    /// Height and width of the images in pixels.
-    #[arg(long, value_delimiter = ',', default_value = "224,384,512,768")]
-    sides: Vec<usize>,
-    /// Numbers to compute with; what the device does not have is said and left out.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "float32,tf32,bf16")]
-    precisions: Vec<Precision>,
-    /// Batch and side of the memory part.
+    #[command(flatten)]
+    models: PresetsOption,
+    #[command(flatten)]
+    batches: BatchesOption,
+    #[command(flatten)]
+    sides: SidesOption,
+    #[command(flatten)]
+    precisions: PrecisionsOption,
+    /// Batch size and side of the part memory.
     #[arg(long, num_args = 2, value_names = ["BATCH", "SIDE"], default_values_t = [32, 224])]
     memory_size: Vec<usize>,
-    /// Images at once of the bandwidth part.
-    #[arg(long, default_value_t = 128)]
+    /// Batch size of the part bandwidth.
+    #[arg(long, value_name = "N", value_parser = whole_number, default_value_t = 128)]
     bandwidth_batch: usize,
-    /// Operations of parity-ops; all when not given.
-    #[arg(long, value_delimiter = ',')]
-    operations: Vec<String>,
-    /// Runs before the first round.
-    #[arg(long, default_value_t = 10)]
-    warmup: usize,
-    /// The most runs of a round; fewer when they take more than a second.
-    #[arg(long, default_value_t = 30)]
-    iterations: usize,
-    /// Rounds, in each of which ours and the peers run in turns; the median counts.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Largest error of float32 relative to the largest value; gradients of whole networks may have ten times as much.
-    #[arg(long, default_value_t = 1e-4)]
+    /// Operations of the part parity-ops; all without this option.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = operations())]
+    operations: Vec<Operation>,
+    #[command(flatten)]
+    runs: RunsOptions,
+    /// Tolerance of float32, relative to the largest value; gradients of whole networks have ten times as much.
+    #[arg(long, value_name = "ERROR", default_value_t = 1e-4)]
     tolerance: f64,
-    /// Largest error of operations with bf16 activations: some roundings to eight bits, 0.4 % each.
-    #[arg(long, default_value_t = 2e-2)]
+    /// Tolerance of operations with bf16 activations, which round to eight bits: 0.4 % each.
+    #[arg(long, value_name = "ERROR", default_value_t = 2e-2)]
     bf16_tolerance: f64,
-    /// Numbers of the official implementations, laid out like tests/fixtures, for parity-models.
-    #[arg(long)]
+    /// Results of the official implementations for the part parity-models, in the layout of tests/fixtures.
+    #[arg(long, value_name = "DIR")]
     fixtures: Option<PathBuf>,
-    /// Python with torch and torchvision for the peers; `none` measures ours alone.
-    #[arg(long, default_value = "python3")]
-    python: String,
-    /// Folder classification/models of the official repository, to measure the official model as a peer, too.
+    #[command(flatten)]
+    python: PythonOption,
+    /// Folder classification/models of the official repository, whose VMamba-T becomes a peer as well.
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
-    /// Seconds after which no further row is begun; the report says which were left out.
-    #[arg(long)]
+    /// Seconds after which no row begins; the report names the rows left out.
+    #[arg(long, value_name = "SECONDS")]
     time_limit: Option<u64>,
-    /// Folder for the report.
-    #[arg(long, default_value = "runs/gpu_check")]
-    out: PathBuf,
-    /// Measure the memory of this process and print it; how the memory part calls itself.
-    #[arg(long, hide = true, num_args = 5, value_names = ["PURPOSE", "MODEL", "PRECISION", "BATCH", "SIDE"])]
-    measure_memory: Option<Vec<String>>,
+    #[command(flatten)]
+    out: OutOption,
+    #[command(flatten)]
+    measure: MeasureOption,
+}
+
+/// Defaults of the shared options.
+const DEFAULTS: [(&str, &str); 9] = [
+    ("device", "cuda:0"),
+    ("models", "vmamba_tiny_s1l8,vmamba_small_s2l15,vmamba_base_s2l15"),
+    ("batches", "1,8,32,128"),
+    ("sides", "224,384,512,768"),
+    ("precisions", "float32,tf32,bf16"),
+    ("warmup", "10"),
+    ("runs", "30"),
+    ("rounds", "5"),
+    ("out", "runs/gpu_check"),
+];
+
+fn operations() -> impl TypedValueParser<Value = Operation> {
+    let by_name = |name: String| checked_operations().find(|operation| operation.name() == name).ok_or("unknown operation");
+    PossibleValuesParser::new(checked_operations().map(Operation::name)).try_map(by_name)
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = study_options::parse(&DEFAULTS);
     process::run_tool(|| run(&arguments))
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
-    if let Some(work) = &arguments.measure_memory {
-        let work = MemoryWork::parse(work)?;
-        let device = arguments.device.open()?;
-        let measured = vmamba_train::panics::catch(|| gpu_check::measure_memory(&work, &device)).map_err(anyhow::Error::msg)??;
-        println!("{measured}");
+    if arguments.measure.answer()? {
         return Ok(true);
     }
     let setup = setup(arguments)?;
     let limit = arguments.time_limit.map(Duration::from_secs);
-    let mut session = Session::new(&arguments.out, limit, Environment::of(setup.choice, &setup.device))?;
+    let out = &arguments.out.out;
+    let mut session = Session::new(out, limit, Environment::of(setup.choice, &setup.device))?;
     let facts = gpu_check::run(&setup, &arguments.parts, &mut session)?;
     print!("{}", session.text());
     for row in session.left_out() {
-        println!("left out for want of time: {row}");
+        println!("left out, the time was up: {row}");
     }
-    println!("written to {}", arguments.out.display());
+    println!("results are in {}", out.display());
     if !facts.passed() {
-        println!("{} checks of parity not passed", facts.failed());
+        println!("{} parity checks failed", facts.failed());
     }
     Ok(facts.passed())
 }
 
-/// Everything that can be wrong with the arguments is found before anything is computed.
+/// Validates all arguments before any computation.
 fn setup(arguments: &Arguments) -> Result<Setup> {
-    let presets = arguments.models.iter().map(|name| preset(name)).collect::<Result<Vec<_>>>()?;
-    gpu_check::check_names(&arguments.operations)?;
+    let memory_size = <[usize; 2]>::try_from(arguments.memory_size.as_slice()).context("--memory-size: batch and side")?;
+    let [memory_batch, memory_side] = memory_size;
     for (name, values, least) in [
-        ("--batches", arguments.batches.as_slice(), 1),
-        ("--sides", &arguments.sides, 32),
-        ("--memory-size", &arguments.memory_size, 1),
-        ("--bandwidth-batch", &[arguments.bandwidth_batch], 1),
-        ("--rounds", &[arguments.rounds], 1),
-        ("--iterations", &[arguments.iterations], 1),
+        ("--sides", arguments.sides.sides.as_slice(), 32),
+        ("--memory-size, batch", &[memory_batch], 1),
+        ("--memory-size, side", &[memory_side], 32),
     ] {
         if let Some(value) = values.iter().find(|value| **value < least) {
             bail!("{name}: {value} is less than {least}");
         }
     }
-    let memory_size = <[usize; 2]>::try_from(arguments.memory_size.as_slice()).context("--memory-size: batch and side")?;
-    if memory_size[1] < 32 {
-        bail!("--memory-size: a side of {} is less than 32", memory_size[1]);
-    }
     let fixtures = arguments.fixtures.as_deref().map(FixtureSet::open).transpose()?;
     if let Some(folder) = arguments.peers.as_ref().filter(|folder| !folder.join("vmamba.py").is_file()) {
         bail!("--peers: {} has no vmamba.py", folder.display());
     }
-    let peers = (arguments.python != "none").then(|| PeerSource { python: arguments.python.clone(), official: arguments.peers.clone() });
+    let peers = arguments.python.program().map(|python| PeerSource { python: python.to_owned(), official: arguments.peers.clone() });
+    let choice = arguments.device.device;
     Ok(Setup {
-        choice: arguments.device,
-        device: arguments.device.open()?,
-        precisions: arguments.precisions.clone(),
-        presets,
-        batches: arguments.batches.clone(),
-        sides: arguments.sides.clone(),
+        choice,
+        device: choice.open()?,
+        precisions: arguments.precisions.precisions.clone(),
+        presets: arguments.models.models.clone(),
+        batches: arguments.batches.batches.clone(),
+        sides: arguments.sides.sides.clone(),
         memory_size,
         bandwidth_batch: arguments.bandwidth_batch,
         operations: arguments.operations.clone(),
-        protocol: Protocol { warmup: arguments.warmup, iterations: arguments.iterations, rounds: arguments.rounds },
+        protocol: arguments.runs.protocol(),
         tolerance: arguments.tolerance,
         bf16_tolerance: arguments.bf16_tolerance,
         fixtures,
         peers,
     })
-}
-
-fn preset(name: &str) -> Result<Preset> {
-    let names = || Preset::ALL.map(Preset::name).join(", ");
-    Preset::ALL
-        .into_iter()
-        .find(|preset| preset.name() == name)
-        .with_context(|| format!("--models: no model is called `{name}`; there are {}", names()))
 }

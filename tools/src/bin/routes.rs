@@ -1,4 +1,4 @@
-//! Draws the routes of SS2D's scan: `routes --grid 8x12 --pattern all --query 4,6 --out runs/routes`.
+//! Draws the scan routes of SS2D: `routes --grid 8x12 --pattern all --query 4,6 --out runs/routes`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,56 +9,56 @@ use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use image::RgbImage;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::scenes::{SceneConfig, SceneDataset};
 use vmamba::vmamba::ScanPattern;
 use vmamba_cli::process;
+use vmamba_cli::study_options::{self, OutOption};
 use vmamba_report::files::write_whole;
 use vmamba_study::routes::figure::RouteFigure;
-use vmamba_study::routes::{RouteError, pattern_name, place, readers};
+use vmamba_study::routes::{RouteError, pattern_name, place};
 
-/// Pixels of the longer side of a built-in scene.
+/// Longer side of a built-in scene in pixels.
 const SCENE: usize = 512;
 
-/// Draw the four scans of SS2D over the patches of an image, and what a patch has read when its result is known.
+/// Draw the four scans of SS2D over the patches of an image, and the patches that the result of a query depends on.
 ///
-/// Writes PATTERN.png and PATTERN.svg, the animated PATTERN_context.png, and routes.json with every order.
+/// Writes PATTERN.png and PATTERN.svg, the animated PATTERN_context.png, and routes.json with the order of every scan.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     /// Patches down and across, at most 64 each.
     #[arg(long, value_name = "HEIGHTxWIDTH", default_value = "8x12", value_parser = grid)]
     grid: [usize; 2],
-    /// Which scan.
+    /// Scan pattern.
     #[arg(long, value_enum, default_value_t)]
     pattern: Pattern,
-    /// The patch whose reading is shown, counted from 0; the middle without.
+    /// The query patch, counted from 0; the central patch without this option.
     #[arg(long, value_name = "ROW,COLUMN", value_parser = query, allow_hyphen_values = true)]
     query: Option<[i64; 2]>,
-    /// A photo under the patches, cut about its middle to the shape of the grid.
+    /// A photo under the patches, cropped around its centre to the shape of the grid.
     #[arg(long, value_name = "FILE")]
     photo: Option<PathBuf>,
-    /// A built-in scene under the patches.
+    /// A built-in scene under the patches, painted from this seed.
     #[arg(long, value_name = "SEED", conflicts_with = "photo")]
     scene: Option<u64>,
-    /// Folder for the figures.
-    #[arg(long, value_name = "FOLDER", default_value = "runs/routes")]
-    out: PathBuf,
+    #[command(flatten)]
+    out: OutOption,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Pattern {
-    /// Rows, columns, and both reversed: the paper's.
+    /// Rows, columns, and both reversed, as in VMamba.
     #[default]
     Cross,
     /// Rows four times.
     Unidirectional,
-    /// Rows twice and reversed rows twice.
+    /// Rows twice, and reversed rows twice.
     Bidirectional,
-    /// Each row by itself in both directions, then each column.
+    /// Each row separately in both directions, then each column.
     Cascade,
-    /// All of them.
+    /// All patterns.
     All,
 }
 
@@ -88,9 +88,9 @@ fn pair<N: FromStr>(text: &str, between: char, form: &str) -> Result<[N; 2], Str
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = study_options::parse(&[("out", "runs/routes")]);
     let query = arguments.query.unwrap_or(arguments.grid.map(|side| (side / 2) as i64));
-    // A grid or a query that does not exist is wrong usage like any other wrong number, but is only known from both of them.
+    // A query outside the grid is wrong usage, but shows only once both are parsed.
     let query = place(arguments.grid, query).unwrap_or_else(|error| {
         let [[height, width], [row, column]] = [arguments.grid.map(|side| side as i64), query];
         let option = match error {
@@ -104,18 +104,17 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, query: [usize; 2]) -> Result<()> {
     let photo = photo(arguments)?;
-    let out = &arguments.out;
-    std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
-    let mut patterns = serde_json::Map::new();
+    let out = &arguments.out.out;
+    arguments.out.create()?;
+    let mut patterns = Map::new();
     for pattern in arguments.pattern.patterns() {
         let figure = RouteFigure::new(pattern, arguments.grid, query, photo.clone())?;
         let name = pattern_name(pattern);
         let file = |end: &str| out.join(format!("{name}{end}"));
         figure.write(&file(".png"), &file(".svg"))?;
         figure.write_animation(&file("_context.png"))?;
-        let read = readers(figure.trails(), figure.patches()).iter().filter(|readers| **readers > 0).count();
-        println!("{name}: {read} of {} patches are read before the result of the query", figure.patches());
-        patterns.insert(name.to_owned(), facts(&figure));
+        println!("{name}: the result of the query depends on {} of {} patches", figure.read(), figure.patches());
+        patterns.insert(name.to_owned(), figure.json());
     }
     let under = match (&arguments.photo, arguments.scene) {
         (Some(path), _) => json!({ "photo": path }),
@@ -124,22 +123,8 @@ fn run(arguments: &Arguments, query: [usize; 2]) -> Result<()> {
     };
     let document = json!({ "grid": arguments.grid, "query": query, "under": under, "patterns": patterns });
     write_whole(&out.join("routes.json"), format!("{document:#}\n").as_bytes())?;
-    println!("figures are in {}", out.display());
+    println!("results are in {}", out.display());
     Ok(())
-}
-
-/// Orders and what is read, patches in raster order.
-fn facts(figure: &RouteFigure) -> Value {
-    let walks: Vec<Value> = figure
-        .trails()
-        .iter()
-        .map(|trail| {
-            let reached = trail.reached_after(trail.visited.len(), figure.patches());
-            let read: Vec<usize> = (0..reached.len()).filter(|patch| reached[*patch]).collect();
-            json!({ "name": trail.walk.name(), "sequences": trail.walk.sequences(figure.grid()), "visited": trail.visited, "read": read })
-        })
-        .collect();
-    json!({ "walks": walks, "readers": readers(figure.trails(), figure.patches()) })
 }
 
 fn photo(arguments: &Arguments) -> Result<Option<RgbImage>> {
@@ -155,7 +140,7 @@ fn photo(arguments: &Arguments) -> Result<Option<RgbImage>> {
 
 fn read_photo(path: &Path) -> Result<RgbImage> {
     if path.is_dir() {
-        bail!("--photo: {} is a folder, not a photo", path.display());
+        bail!("--photo: {} is a folder", path.display());
     }
     read_rgb(path).context("--photo")
 }

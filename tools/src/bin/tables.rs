@@ -1,34 +1,34 @@
-//! The published tables of detection and segmentation with our runs in them: `tables --runs runs/tiny_1x --out runs/tables`.
+//! The published tables of detection and segmentation with our runs: `tables --runs runs/tiny_1x --out runs/tables`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::{print, println};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use vmamba_cli::process;
+use vmamba_cli::study_options::{self, OutOption};
 use vmamba_report::files::write_whole;
 use vmamba_study::tables::run::{Run, read_checkpoint, read_folder};
 use vmamba_study::tables::{Benchmark, assemble, layout};
 
-/// Print the published COCO and ADE20K tables, our results below the published ones, and what differs in the setting.
+/// Print the published COCO and ADE20K tables with our results below the published rows, and the settings that differ.
 ///
 /// Writes tables.md, tables.json, coco.csv and ade20k.csv.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Folders of runs (train_det, train_seg), or with the figures of evaluations (test_det --json, test_seg --json).
+    /// Folders of runs (train_det, train_seg), or folders with figures of evaluations (test_det --json, test_seg --json).
     #[arg(long, value_name = "DIR", num_args = 1..)]
     runs: Vec<PathBuf>,
-    /// Checkpoints of train_det or train_seg: parameters, FLOPs and the stored result, where they are of the best validation.
+    /// Checkpoints of train_det or train_seg: parameters, FLOPs and, for the best checkpoint of a run, the figure of its validation.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     checkpoints: Vec<PathBuf>,
-    /// Which tables.
+    /// Benchmarks.
     #[arg(long, value_enum, default_value_t)]
     task: Task,
-    /// Folder for the tables.
-    #[arg(long, value_name = "FOLDER", default_value = "runs/tables")]
-    out: PathBuf,
+    #[command(flatten)]
+    out: OutOption,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -53,7 +53,7 @@ impl Task {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = study_options::parse(&[("out", "runs/tables")]);
     process::run_tool(|| run(&arguments).map(|()| true))
 }
 
@@ -69,20 +69,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     let sections = assemble(benchmarks, &runs)?;
     print!("{}", layout::text(&sections));
     for run in runs.iter().filter(|run| !benchmarks.contains(&run.benchmark)) {
-        println!("left out by --task: {}, a run for {}", run.place, run.benchmark.name());
+        println!("left out by --task: {}, a run on {}", run.place, run.benchmark.name());
     }
 
-    let out = &arguments.out;
-    std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
-    write(&out.join("tables.md"), &layout::markdown(&sections))?;
-    write(&out.join("tables.json"), &format!("{:#}\n", layout::to_json(&sections)))?;
+    let out = &arguments.out.out;
+    arguments.out.create()?;
+    write_whole(&out.join("tables.md"), layout::markdown(&sections).as_bytes())?;
+    write_whole(&out.join("tables.json"), format!("{:#}\n", layout::to_json(&sections)).as_bytes())?;
     for &benchmark in benchmarks {
-        write(&out.join(format!("{}.csv", benchmark.name())), &layout::csv(benchmark, &sections))?;
+        write_whole(&out.join(format!("{}.csv", benchmark.name())), layout::csv(benchmark, &sections).as_bytes())?;
     }
-    println!("tables are in {}", out.display());
+    println!("results are in {}", out.display());
     Ok(())
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    Ok(write_whole(path, text.as_bytes())?)
 }

@@ -1,28 +1,32 @@
-//! The paper's acceleration and ablation tables: the variants of VMamba-T from their configurations, what they cost here, and what was
-//! published of them.
+//! The acceleration and ablation tables of the paper: variants of VMamba-T from their configurations, with our and the published figures.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use serde::Deserialize;
+use serde_json::json;
 use vmamba::zoo::BackboneConfig;
-
-use crate::published::{self, Ablation, AblationRow};
-use crate::scaling::{CLASSES, Purpose, Study, options};
 use vmamba_recipes::config::{load, load_text};
+use vmamba_report::files::write_whole;
 use vmamba_report::tables::{Cell, Table};
+use vmamba_train::Precision;
+
+use crate::error::{Place, Result, invalid};
+use crate::measure::{CLASSES, Protocol, Purpose};
+use crate::published::{self, Ablation, AblationRow};
+use crate::scaling::{self, Plan, Row, Study, options};
 
 /// A table of variants, from a file such as `configs/ablation/d_state.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AblationConfig {
-    /// What is varied.
+    /// Title of the table; it names what the variants differ in.
     pub title: String,
-    /// The published table that the rows belong to, by its name on the command line; none for one's own variants.
+    /// The published table of the rows, by its name on the command line; `None` for other variants.
     #[serde(default)]
     pub table: Option<String>,
-    /// What a reader should know of the rows.
+    /// Remarks below the table.
     #[serde(default)]
     pub notes: Vec<String>,
     /// The variants.
@@ -33,7 +37,7 @@ pub struct AblationConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variant {
-    /// Its name, which is also that of its published row.
+    /// Its name, also that of its published row.
     pub id: String,
     /// The model.
     pub backbone: BackboneConfig,
@@ -42,7 +46,7 @@ pub struct Variant {
 /// Height and width of the images of the published tables, in pixels.
 pub const SIDE: usize = 224;
 
-/// The configurations that come with the program.
+/// The built-in configurations.
 const BUILT_IN: [(Ablation, &str); 7] = [
     (Ablation::Acceleration, include_str!("../../../configs/ablation/acceleration.toml")),
     (Ablation::ScanPattern, include_str!("../../../configs/ablation/scan_pattern.toml")),
@@ -54,44 +58,48 @@ const BUILT_IN: [(Ablation, &str); 7] = [
 ];
 
 impl AblationConfig {
-    /// A published table.
+    /// The configuration of a published table.
     ///
     /// # Errors
-    /// When the file in the program is wrong.
+    /// When the built-in file is invalid.
     pub fn built_in(table: Ablation) -> Result<Self> {
-        let Some((_, text)) = BUILT_IN.iter().find(|(name, _)| *name == table) else { bail!("there is no configuration of {table:?}") };
-        let config: Self = load_text(text, &[], &format!("{table:?}"))?;
+        let Some((_, text)) = BUILT_IN.iter().find(|(name, _)| *name == table) else {
+            return Err(invalid!("no built-in configuration of {table}"));
+        };
+        let config: Self = load_text(text, &[], table.name())?;
         config.check()?;
         Ok(config)
     }
 
-    /// A table of one's own.
+    /// Reads a configuration.
     ///
     /// # Errors
-    /// When the file cannot be read, is wrong, or names a published table or rows that do not exist.
+    /// When the file cannot be read, is invalid, or names a published table or row that does not exist.
     pub fn read(path: &Path) -> Result<Self> {
         let config: Self = load(path, &[])?;
-        config.check().with_context(|| path.display().to_string())?;
+        config.check().at_with(|| path.display().to_string())?;
         Ok(config)
     }
 
     /// The published table.
+    ///
+    /// # Errors
+    /// [`StudyError::Invalid`](crate::StudyError::Invalid) for an unknown name.
     pub fn published(&self) -> Result<Option<Ablation>> {
-        let parse =
-            |name: &String| Ablation::from_str(name, true).map_err(|_| anyhow::anyhow!("table: no published table is called `{name}`"));
+        let parse = |name: &String| name.parse().map_err(|reason| invalid!("table: {reason}"));
         self.table.as_ref().map(parse).transpose()
     }
 
     fn check(&self) -> Result<()> {
         if self.row.is_empty() {
-            bail!("row: at least one variant");
+            return Err(invalid!("row: at least one variant"));
         }
         for (index, variant) in self.row.iter().enumerate() {
             if self.row.iter().take(index).any(|other| other.id == variant.id) {
-                bail!("row: `{}` is there twice", variant.id);
+                return Err(invalid!("row: two variants are called `{}`", variant.id));
             }
             if self.published()?.is_some() && self.published_row(&variant.id)?.is_none() {
-                bail!("row: the published table has no `{}`", variant.id);
+                return Err(invalid!("row: the published table has no `{}`", variant.id));
             }
         }
         Ok(())
@@ -101,7 +109,7 @@ impl AblationConfig {
         Ok(self.published()?.and_then(|table| published::ablation(table).iter().find(|row| row.id == id)))
     }
 
-    /// Names of the variants in a study, with their models; models that are one and the same once.
+    /// The distinct models of the variants with their names in a study.
     pub fn models(&self) -> Vec<(String, BackboneConfig)> {
         let mut models: Vec<(String, BackboneConfig)> = Vec::new();
         for variant in &self.row {
@@ -112,21 +120,26 @@ impl AblationConfig {
         models
     }
 
-    /// Where the published figures are from, and the notes.
+    /// The name of its files, made of the title.
+    fn file_name(&self) -> String {
+        self.title.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+    }
+
+    /// Source and notes of the published table, then our notes.
     ///
     /// # Errors
-    /// When the published table does not exist.
+    /// [`StudyError::Invalid`](crate::StudyError::Invalid) when the published table does not exist.
     pub fn remarks(&self) -> Result<Vec<String>> {
         let published = self.published()?.and_then(published::ablation_table);
         let source = published.map(|table| format!("published: {}", table.source));
-        let theirs = published.map(|table| table.notes.clone()).unwrap_or_default();
-        Ok(source.into_iter().chain(theirs).chain(self.notes.iter().cloned()).collect())
+        let notes = published.map(|table| table.notes.clone()).unwrap_or_default();
+        Ok(source.into_iter().chain(notes).chain(self.notes.iter().cloned()).collect())
     }
 
-    /// Cost and, where `study` has measured it, speed of every variant, with the published figures.
+    /// Cost of every variant and its speed, where `study` has it, beside the published figures.
     ///
     /// # Errors
-    /// When the published table does not exist.
+    /// [`StudyError::Invalid`](crate::StudyError::Invalid) when the published table does not exist.
     pub fn table(&self, study: &Study) -> Result<Table> {
         let mut table = Table::new([
             "variant",
@@ -171,11 +184,110 @@ impl AblationConfig {
     }
 }
 
+/// A request to measure the speed of all variants.
+#[derive(Clone, Debug)]
+pub struct Speed {
+    /// Batch size.
+    pub batch: usize,
+    /// Type to compute in.
+    pub precision: Precision,
+    /// The device by name.
+    pub device: String,
+    /// The timing protocol.
+    pub protocol: Protocol,
+    /// Whether to repeat measurements that failed before.
+    pub retry: bool,
+}
+
+/// Speeds of the variants.
+#[derive(Clone, Debug)]
+pub struct Speeds {
+    study: Study,
+    /// False when the measurement was interrupted.
+    pub complete: bool,
+    remark: String,
+}
+
+impl Speed {
+    /// Measures inference and training of all variants in `tables` that `study.json` in `folder` lacks.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn measure(&self, tables: &[AblationConfig], folder: &Path, interrupted: &AtomicBool) -> Result<Speeds> {
+        let Self { batch, precision, protocol, .. } = *self;
+        let plan = Plan {
+            models: Vec::new(),
+            sides: vec![SIDE],
+            batches: vec![batch],
+            precisions: vec![precision],
+            purposes: Purpose::ALL.into(),
+            device: self.device.clone(),
+            protocol,
+        };
+        let mut study = Study::open(folder)?;
+        if self.retry {
+            study.rows.retain(|row| row.failed.is_none());
+        }
+        // Many tables share a model; it is measured once.
+        let mut models: Vec<(String, BackboneConfig)> = Vec::new();
+        for (name, model) in tables.iter().flat_map(AblationConfig::models) {
+            if !models.iter().any(|(_, known)| *known == model) {
+                models.push((name, model));
+            }
+        }
+        let complete = scaling::run(&plan.works_of(&models), protocol, &mut study, folder, interrupted)?;
+        // The folder may have rows of other settings.
+        study.rows.retain(|Row { work, protocol: measured, .. }| {
+            (*measured, work.batch, work.precision, &work.device) == (protocol, batch, precision, &self.device)
+        });
+        let machine = study.rows.iter().find_map(|row| Some(row.measured.as_ref()?.machine.clone()));
+        let remark = format!(
+            "speed: {}, {precision}, batch {batch}, {SIDE}x{SIDE}, {} warm-up runs, then the median of {} rounds of {}",
+            machine.unwrap_or_else(|| self.device.clone()),
+            protocol.warmup,
+            protocol.rounds,
+            protocol.runs
+        );
+        Ok(Speeds { study, complete, remark })
+    }
+}
+
+/// Checks that every table has a file name of its own, see [`write`].
+///
+/// # Errors
+/// [`StudyError::Invalid`](crate::StudyError::Invalid) with the name of two tables.
+pub fn check_file_names(tables: &[AblationConfig]) -> Result<()> {
+    let mut names = BTreeSet::new();
+    match tables.iter().map(AblationConfig::file_name).find(|name| !names.insert(name.clone())) {
+        Some(name) => Err(invalid!("two tables would be written to {name}.md; give them different titles")),
+        None => Ok(()),
+    }
+}
+
+/// Writes a table as Markdown, CSV and JSON into `folder`, under a name made of its title. Returns the table as text.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(config: &AblationConfig, speeds: Option<&Speeds>, folder: &Path) -> Result<String> {
+    let none = Study::default();
+    let table = config.table(speeds.map_or(&none, |speeds| &speeds.study))?;
+    let remarks: Vec<String> = speeds.map(|speeds| speeds.remark.clone()).into_iter().chain(config.remarks()?).collect();
+    let lines = |bullet: &str| remarks.iter().map(|remark| format!("{bullet}{remark}\n")).collect::<String>();
+    let (title, name) = (&config.title, config.file_name());
+    let document = json!({ "title": title, "remarks": remarks, "rows": table.json_rows() });
+    for (ending, text) in
+        [("md", format!("## {title}\n\n{}\n{}", table.markdown(), lines("* "))), ("csv", table.csv()), ("json", format!("{document:#}\n"))]
+    {
+        write_whole(&folder.join(format!("{name}.{ending}")), text.as_bytes())?;
+    }
+    Ok(format!("{title}\n{}{}", table.text(), lines("  ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What the published tables print: a decimal of the parameters, two of the FLOPs.
+    /// To the published digits: one decimal of the parameters, two of the FLOPs.
     #[test]
     fn every_published_variant_costs_what_was_published() {
         let mut compared = 0;
@@ -185,14 +297,14 @@ mod tests {
                 let published = config.published_row(&variant.id).unwrap().unwrap();
                 let cost = variant.backbone.classifier_complexity(CLASSES, [SIDE; 2]);
                 let (params, gflops) = (cost.params as f64 / 1e6, cost.flops() as f64 / 1e9);
-                // The paper rounds most and cuts one, 28.257 to 28.2.
+                // The paper rounds all parameters but one, which it truncates: 28.257 to 28.2.
                 assert!(
                     (-0.0501..0.0601).contains(&(params - published.params_m)),
                     "{table:?} {}: {params} M, not {}",
                     variant.id,
                     published.params_m
                 );
-                // The released code of the cascade has two LayerNorms; its published count is that of one.
+                // The released code of the cascade has two LayerNorms; the published count has one.
                 let slack = if variant.id == "cascade" { 0.00851 } else { 0.00501 };
                 assert!((gflops - published.gflops).abs() < slack, "{table:?} {}: {gflops} G, not {}", variant.id, published.gflops);
                 compared += 1;

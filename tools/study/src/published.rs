@@ -1,8 +1,8 @@
-//! Published results, to be printed beside one's own: `data/published/*.toml`, built into the program.
+//! Published results from `data/published/*.toml`, built into the program.
 //!
-//! [`classifier`], [`classifier_cost`], [`memory`], [`scaling`] and [`ablation`] find rows by the names this workspace gives to models,
-//! [`segmentation_row`] and [`detection_row`] by the name of a configuration. They find nothing where nothing was published; that the data
-//! can be read at all is for the tests of this module and for [`published`].
+//! [`classifier`], [`classifier_cost`], [`memory`], [`scaling`] and [`ablation`] find rows by this workspace's name of a model,
+//! [`segmentation_row`] and [`detection_row`] by the name of a configuration. They return nothing where nothing was published, and also for
+//! damaged data; [`published`] reports the damage, and the tests of this module exclude it.
 
 mod rows;
 
@@ -12,11 +12,14 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use vmamba_report::tables::{Cell, Table};
+
+use crate::choice::chosen_by_name;
+
 pub use self::rows::{
     AblationRow, AblationTables, AveragePrecision, ClassifierRow, CostRow, CostTables, DetectionRow, DetectionSetting, Family,
     ImagenetTables, MemoryRow, ScalingRow, ScalingStudy, SegmentationRow, SegmentationSetting, Sourced,
 };
-use vmamba_report::tables::{Cell, Table};
 
 /// All published tables.
 #[derive(Clone, Debug)]
@@ -27,19 +30,19 @@ pub struct Published {
     pub costs: CostTables,
     /// Mask R-CNN on COCO val2017.
     pub coco_mask_rcnn: Vec<DetectionRow>,
-    /// How those were trained and evaluated, by schedule.
+    /// Training and evaluation settings of the detectors, by schedule.
     pub coco_settings: Vec<DetectionSetting>,
     /// UperNet on ADE20K val.
     pub ade20k_upernet: Vec<SegmentationRow>,
-    /// How those were trained and evaluated, by crop.
+    /// Training and evaluation settings of the segmentors, by crop.
     pub ade20k_settings: Vec<SegmentationSetting>,
-    /// Classifiers at larger sizes.
+    /// Classifiers at larger image sizes.
     pub scaling: ScalingStudy,
     /// Variants of VMamba-T.
     pub ablations: AblationTables,
 }
 
-/// A data file that is not as it should be.
+/// A built-in data file is damaged.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the built-in {file}: {reason}")]
 pub struct PublishedError {
@@ -82,13 +85,13 @@ static DATA: LazyLock<Result<Published, PublishedError>> = LazyLock::new(|| {
 /// The built-in data.
 ///
 /// # Errors
-/// When a file is damaged; the tests of this module exclude that for a released program.
-pub fn published() -> Result<&'static Published, &'static PublishedError> {
-    DATA.as_ref()
+/// When a file is damaged.
+pub fn published() -> Result<&'static Published, PublishedError> {
+    DATA.as_ref().map_err(Clone::clone)
 }
 
-/// A classifier at 224x224 by its name in this workspace. Where the lists contradict each other the paper's main table holds; what it lacks
-/// comes from the appendix, then from the repository.
+/// A classifier at 224x224 by its name in this workspace. Where the lists contradict each other, the main table of the paper takes precedence;
+/// missing figures come from the appendix, then from the repository.
 pub fn classifier(id: &str) -> Option<ClassifierRow> {
     let ImagenetTables { main, full, repository } = &published().ok()?.imagenet;
     let mut found = [main, full, repository].into_iter().filter_map(|table| table.rows.iter().find(|row| row.id == id));
@@ -111,28 +114,28 @@ pub fn memory(id: &str) -> Option<&'static MemoryRow> {
     published().ok()?.costs.memory.rows.iter().find(|row| row.id == id)
 }
 
-/// A classifier at a size, by its name in this workspace and the side of the images in pixels.
+/// A classifier at an image size, by its name in this workspace and the side of the images in pixels.
 pub fn scaling(model: &str, side: usize) -> Option<&'static ScalingRow> {
     scaling_study()?.rows.iter().find(|row| row.id == model && row.side == side)
 }
 
-/// The study of larger images with its source and conditions.
+/// The resolution study with its source and conditions.
 pub fn scaling_study() -> Option<&'static ScalingStudy> {
     Some(&published().ok()?.scaling)
 }
 
-/// What an ablation of the paper varies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+/// A table of the paper's ablations, named after the option that it varies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ablation {
     /// From the first paper's block to VMamba-T, step by step.
     Acceleration,
-    /// Routes of the scan.
+    /// Scan routes.
     ScanPattern,
     /// Initialisation of the SSM.
     Initialisation,
     /// Size of the state.
     DState,
-    /// Width of the SSM against number of blocks.
+    /// Width of the SSM against the number of blocks.
     SsmRatio,
     /// Width of the MLP against that of the SSM.
     MlpRatio,
@@ -144,7 +147,22 @@ impl Ablation {
     /// All of them in the order of the paper.
     pub const ALL: [Self; 7] =
         [Self::Acceleration, Self::ScanPattern, Self::Initialisation, Self::DState, Self::SsmRatio, Self::MlpRatio, Self::Activation];
+
+    /// Its name on the command line and in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acceleration => "acceleration",
+            Self::ScanPattern => "scan-pattern",
+            Self::Initialisation => "initialisation",
+            Self::DState => "d-state",
+            Self::SsmRatio => "ssm-ratio",
+            Self::MlpRatio => "mlp-ratio",
+            Self::Activation => "activation",
+        }
+    }
 }
+
+chosen_by_name!(Ablation, "table");
 
 /// The rows of an ablation in the order of the paper.
 pub fn ablation(table: Ablation) -> &'static [AblationRow] {
@@ -169,15 +187,15 @@ pub fn ablation_table(table: Ablation) -> Option<&'static Sourced<AblationRow>> 
 ///
 /// # Errors
 /// As [`published`].
-pub fn segmentation_row(config: &str) -> Result<Option<&'static SegmentationRow>, &'static PublishedError> {
+pub fn segmentation_row(config: &str) -> Result<Option<&'static SegmentationRow>, PublishedError> {
     Ok(published()?.ade20k_upernet.iter().find(|row| row.id == name_of(config)))
 }
 
-/// The row of a configuration, as for [`segmentation_row`].
+/// The row of a configuration, as in [`segmentation_row`].
 ///
 /// # Errors
 /// As [`published`].
-pub fn detection_row(config: &str) -> Result<Option<&'static DetectionRow>, &'static PublishedError> {
+pub fn detection_row(config: &str) -> Result<Option<&'static DetectionRow>, PublishedError> {
     Ok(published()?.coco_mask_rcnn.iter().find(|row| row.id == name_of(config)))
 }
 
@@ -187,18 +205,18 @@ fn name_of(config: &str) -> &str {
 }
 
 impl Published {
-    /// How a detector was trained and evaluated.
+    /// Training and evaluation settings of a detector.
     pub fn detection_setting(&self, row: &DetectionRow) -> Option<&DetectionSetting> {
         self.coco_settings.iter().find(|setting| setting.schedule == row.schedule && setting.recipe == row.recipe)
     }
 
-    /// How a segmentor was trained and evaluated.
+    /// Training and evaluation settings of a segmentor.
     pub fn segmentation_setting(&self, row: &SegmentationRow) -> Option<&SegmentationSetting> {
         self.ade20k_settings.iter().find(|setting| setting.crop == row.crop && setting.recipe == row.recipe)
     }
 }
 
-/// A number that may be unknown.
+/// A cell with a number that may be unknown.
 fn cell(number: Option<f64>, decimals: usize) -> Cell {
     number.map_or(Cell::Missing, |number| Cell::Number(number, decimals))
 }
@@ -210,7 +228,7 @@ impl DetectionRow {
         [b, b50, b75, m, m50, m75]
     }
 
-    /// The published row, one's own below it (percent), and the difference.
+    /// A table of the published row, our figures in percent, and the difference.
     pub fn compare(&self, boxes: [f64; 3], masks: [f64; 3]) -> Table {
         let mut table = Table::new(["", "APb", "APb50", "APb75", "APm", "APm50", "APm75"]);
         let own: Vec<f64> = boxes.into_iter().chain(masks).collect();
@@ -224,17 +242,17 @@ impl DetectionRow {
     }
 }
 
-/// Own results in percent, as far as they were measured.
+/// Our results in percent; `None` where they were not measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Measured {
-    /// mIoU of one scale.
+    /// Single-scale mIoU.
     pub miou_ss: Option<f64>,
-    /// mIoU of six scales with flips.
+    /// mIoU with test-time augmentation: six scales with flips.
     pub miou_ms: Option<f64>,
 }
 
 impl SegmentationRow {
-    /// The published row, one's own below it, and the difference.
+    /// A table of the published row, our figures, and the difference.
     pub fn compare(&self, own: Measured) -> Table {
         let mut table = Table::new(["", "mIoU (SS)", "mIoU (MS)"]);
         table.push([format!("published, {}", self.model).into(), cell(self.miou_ss, 2), cell(self.miou_ms, 2)]);

@@ -70,7 +70,6 @@
 pub mod config;
 pub mod data_parallel;
 pub mod device;
-pub mod device_memory;
 mod ema;
 mod error;
 pub mod freeze;

@@ -114,8 +114,9 @@ fn batch_norms_of_the_head_learn_their_statistics() {
 
 /// RoIs of which every third is background.
 fn batch(numbers: &mut Numbers, rois: usize) -> RoiBatch {
-    let target =
-        |index: usize, numbers: &mut Numbers| (index % 3 != 0).then(|| RoiTarget { category: index % CLASSES, bbox: numbers.bbox() });
+    let target = |index: usize, numbers: &mut Numbers| {
+        (!index.is_multiple_of(3)).then(|| RoiTarget { category: index % CLASSES, bbox: numbers.bbox() })
+    };
     RoiBatch {
         rois: (0..rois).map(|index| Roi { image: index % 2, bbox: numbers.bbox() }).collect(),
         targets: (0..rois).map(|index| target(index, numbers)).collect(),

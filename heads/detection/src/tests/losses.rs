@@ -57,7 +57,7 @@ fn the_giou_loss_follows_its_definition() {
     let device = Device::flex().autodiff();
     let mut numbers = Numbers::new(2);
     let boxes: Vec<[f32; 4]> = (0..40).map(|_| numbers.bbox()).collect();
-    // Of the targets one equals its box, one is inside, one is far away; the others are random.
+    // The first target lies inside its box, the second is far away from it; the others are random.
     let mut targets: Vec<[f32; 4]> = (0..40).map(|_| numbers.bbox()).collect();
     targets[0] = [boxes[0][0] + 1.0, boxes[0][1] + 1.0, boxes[0][2] - 1.0, boxes[0][3] - 1.0];
     targets[1] = [500.0, 500.0, 520.0, 510.0];

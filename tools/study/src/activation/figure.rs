@@ -1,23 +1,23 @@
-//! The figure of a query, and its arrays.
+//! The figure and the arrays of one query.
 
 use std::path::Path;
 
-use anyhow::Result;
 use image::RgbImage;
 use vision_ops::Route;
 use vmamba::analysis::RouteMap;
-
-use super::Maps;
 use vmamba_report::heatmap::{ColourMap, DARK, HeatMap, HeatMapGrid, Mark, Panel, Sample};
 use vmamba_report::npy::write_npy;
 
-/// Panels of a row.
+use super::Maps;
+use crate::error::Result;
+
+/// Panels in a row.
 const COLUMNS: usize = 4;
 
-/// What a figure says besides its maps.
+/// The look of a figure.
 #[derive(Clone, Debug)]
 pub struct Figure {
-    /// Above the figure.
+    /// Title above the figure.
     pub title: String,
     /// Opacity of the maps over the picture.
     pub alpha: f32,
@@ -25,12 +25,10 @@ pub struct Figure {
     pub panel: u32,
 }
 
-/// Writes `<stem>.png` and `<stem>.svg` with the picture and all maps over it, and the arrays as `<stem>_<name>.npy`. Returns the names of
-/// the files.
+/// Writes `<stem>.png` and `<stem>.svg` with all maps over the picture, and the arrays as `<stem>_<name>.npy`. Returns the file names.
 ///
-/// Every panel has the values of an array in colours that go from one number to another, and both stand beneath it: the least and the
-/// greatest value of what was visited or, for routes and `all` with [`vmamba::analysis::MapRange::AllQueries`], of the maps of all
-/// queries. What was not visited has no colour.
+/// The colours of a panel span a range of values, which is printed below it: minimum and maximum of the visited patches or, for routes and
+/// `all` with [`vmamba::analysis::MapRange::AllQueries`], of the maps of all queries. Unvisited patches have no colour.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -73,15 +71,15 @@ pub fn write_figure(folder: &Path, stem: &str, picture: &RgbImage, maps: &Maps, 
 /// A panel with a map.
 struct MapPanel<'a> {
     name: String,
-    /// As in the array.
+    /// The values of the array.
     values: &'a [f32],
-    /// What has a value; all of it when empty.
+    /// Which patches have a value; all when empty.
     visited: &'a [bool],
-    /// The numbers at both ends of the colours.
+    /// The values at both ends of the colour map.
     range: [f32; 2],
 }
 
-/// The panels behind that of the picture; places may be empty.
+/// The panels after the picture; `None` leaves a place empty.
 fn panels(maps: &Maps) -> Vec<Option<MapPanel<'_>>> {
     match maps {
         Maps::Scan(maps) => {
@@ -102,7 +100,7 @@ fn panels(maps: &Maps) -> Vec<Option<MapPanel<'_>>> {
     }
 }
 
-/// Name, values and what stands before height and width in the shape.
+/// Name, values, and the dimension before height and width, of every array.
 fn arrays(maps: &Maps) -> Vec<(&'static str, Vec<f32>, Option<usize>)> {
     match maps {
         Maps::Scan(maps) => {
@@ -125,7 +123,7 @@ fn arrays(maps: &Maps) -> Vec<(&'static str, Vec<f32>, Option<usize>)> {
 }
 
 impl<'a> MapPanel<'a> {
-    /// From the least to the greatest value.
+    /// A panel whose colours span minimum and maximum.
     fn of(name: &str, values: &'a [f32], visited: &'a [bool]) -> Self {
         let shown = values.iter().enumerate().filter(|(patch, _)| visited.get(*patch).is_none_or(|visited| *visited));
         let range =
@@ -137,7 +135,7 @@ impl<'a> MapPanel<'a> {
         let [least, greatest] = self.range;
         let scaled = |value: &f32| match greatest > least {
             true => (value - least) / (greatest - least),
-            // Where all are the same, none is the least: the colour of the middle.
+            // Equal values get the middle colour.
             false if value.is_finite() => 0.5,
             false => f32::NAN,
         };
@@ -157,7 +155,7 @@ impl<'a> MapPanel<'a> {
     }
 }
 
-/// The picture alone.
+/// The picture without a map.
 fn query_panel(picture: &RgbImage, maps: &Maps) -> Result<Panel> {
     let (_, size) = maps.place();
     let map = HeatMap::new(vec![0.0; size[0] * size[1]], size)?;
@@ -165,14 +163,14 @@ fn query_panel(picture: &RgbImage, maps: &Maps) -> Result<Panel> {
     Ok(Panel { photo: Some(picture.clone()), alpha: 0.0, marks: marks(maps), note, ..Panel::new(map) })
 }
 
-/// Around the query.
+/// The outline of the query.
 fn marks(maps: &Maps) -> Vec<Mark> {
     let ([row, column], _) = maps.place();
     let [row, column] = [row as f32, column as f32];
     vec![Mark::Outline { at: [row, column], size: [1.0, 1.0], colour: DARK }, Mark::Cross([row + 0.5, column + 0.5])]
 }
 
-/// With three digits, and an exponent where it would be long.
+/// Three significant digits, with an exponent for large and small values.
 fn three_digits(value: f32) -> String {
     let power = f64::from(value.abs()).log10().floor();
     match power {
@@ -182,7 +180,7 @@ fn three_digits(value: f32) -> String {
     }
 }
 
-/// A route in words.
+/// The name of a route in a figure.
 pub fn route_name(route: Route) -> &'static str {
     match route {
         Route::Rows => "rows",
@@ -198,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// Two routes over three patches, of which nobody visits the last one; every contribution is below 0.
+    /// Two routes over three patches; no route visits the last patch, and every contribution is negative.
     fn scan() -> Maps {
         let route = |route, visited: [bool; 3], raw: [f32; 3], range| RouteMap {
             route,
@@ -223,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn patches_that_were_not_visited_are_blank_in_every_panel_and_no_end_of_its_range() {
+    fn unvisited_patches_are_blank_and_do_not_count_for_the_range() {
         let (maps, photo) = (scan(), RgbImage::new(6, 2));
         let drawn: Vec<Panel> = panels(&maps).iter().flatten().map(|panel| panel.draw(&photo, &maps, 0.5).unwrap()).collect();
         let facts: Vec<(&str, &[bool], &[f32])> =
@@ -241,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn panels_of_attention_have_the_values_of_their_arrays_and_say_their_ends() {
+    fn panels_of_attention_show_their_arrays_and_print_their_ranges() {
         let row = AttentionRow {
             size: [1, 2],
             query: [0, 0],

@@ -1,10 +1,10 @@
-//! Figures of activation maps: what the patches of a photo contribute to a query patch, in one layer of one network.
+//! Activation maps: the contribution of each patch of a photo to a query patch, in one layer of one network.
 //!
 //! ```text
 //! picture.rs: photo or scene ── resize, crop ──┐
 //! erf::Subject: model, weights ────────────────┴─ Network ── trace_scan, activation_maps (VMamba) or attention_row (DeiT) ──> figure.rs
 //! ```
-//! The computation itself is [`vmamba::analysis`]; the protocol and its differences from the published script are in `docs/analysis.md`.
+//! [`vmamba::analysis`] computes the maps. `docs/analysis.md` has the protocol and its differences from the published script.
 
 mod figure;
 mod picture;
@@ -12,31 +12,32 @@ mod query;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
 use vision_datasets::transforms::Normalize;
 use vmamba::analysis::{
-    ActivationMaps, AttentionRow, BlockIndex, MapMode, MapOptions, MapRange, MapRanges, ScanTrace, activation_maps, activation_maps_between,
+    ActivationMaps, AttentionRow, BlockIndex, MapMode, MapOptions, MapRange, MapRanges, ScanTrace, TraceError, activation_maps,
+    activation_maps_between,
 };
 use vmamba::zoo::{Backbone, BackboneConfig, Classifier};
+use vmamba_report::console::progress_bar;
+use vmamba_report::run_folder::{BEST, LAST};
 
 pub use figure::{Figure, write_figure};
 pub use picture::{photo, scene};
 pub use query::Query;
 
 use crate::erf::{Network, Subject};
-use vmamba_report::console::progress_bar;
-use vmamba_report::run_folder::{BEST, LAST};
+use crate::error::{Place, Result, invalid};
 
-/// A layer as the user names it: `2.1` is block 1 of stage 2, `8` is block 8 of a network without stages; both count from 0.
+/// A layer, counted from 0: `2.1` is block 1 of stage 2, `8` is block 8 of a network without stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
-    /// Of a network with stages.
+    /// A block of a stage.
     Staged(BlockIndex),
-    /// Of a network without.
+    /// A block of a network without stages.
     Block(usize),
 }
 
@@ -45,7 +46,7 @@ impl std::str::FromStr for Layer {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number =
-            |part: &str| part.parse::<usize>().map_err(|_| format!("`{text}` is no layer; write stage.block, as in 2.1, or block"));
+            |part: &str| part.parse::<usize>().map_err(|_| format!("`{text}` is not a layer; write stage.block, as in 2.1, or block"));
         match text.split_once('.') {
             Some((stage, block)) => Ok(Self::Staged(BlockIndex { stage: number(stage)?, block: number(block)? })),
             None => Ok(Self::Block(number(text)?)),
@@ -62,7 +63,7 @@ impl std::fmt::Display for Layer {
     }
 }
 
-/// A network that has maps.
+/// A network with activation or attention maps.
 pub struct Viewer {
     /// Its name in figures.
     pub name: String,
@@ -71,47 +72,49 @@ pub struct Viewer {
     config: BackboneConfig,
 }
 
-/// What was looked at: one forward pass is enough for all queries of a scan.
+/// One layer on one picture. A scan needs one forward pass for all queries.
 pub enum View {
     /// The scan of an SS2D.
     Scan(Box<ScanTrace>),
-    /// The image, for attention.
+    /// The image and the block, for attention.
     Attention(Box<Tensor<4>>, usize),
 }
 
-/// The maps of a query.
+/// The maps of one query.
 pub enum Maps {
-    /// Of a scan.
+    /// Maps of a scan.
     Scan(ActivationMaps),
-    /// Of attention.
+    /// Maps of attention.
     Attention(AttentionRow),
 }
 
 impl Viewer {
-    /// The model of that name with random weights from `seed`, or with those of a checkpoint, which brings its model when it is one of
-    /// `train_seg` or `train_det`.
+    /// Loads a model by name with the weights of a checkpoint, or with random weights from `seed`. A checkpoint of `train_seg` or `train_det`
+    /// needs no name.
     ///
     /// # Errors
-    /// When there is no such model, it has no maps, or the checkpoint is missing or of another model.
+    /// When the model is unknown or has no maps, or the checkpoint is missing or belongs to another model.
     pub fn load(model: Option<&str>, checkpoint: Option<&Path>, seed: u64, device: &Device) -> Result<Self> {
         let subject = match (model, checkpoint) {
-            (Some(model), None) => Subject::named(model).context("--model")?,
-            (Some(model), Some(path)) => Subject::named(model).context("--model")?.trained(path).context("--checkpoint")?,
+            (Some(model), None) => Subject::named(model).at("--model")?,
+            (Some(model), Some(path)) => Subject::named(model).at("--model")?.trained(path).at("--checkpoint")?,
             (None, Some(path)) => {
-                let name = own_name(path).with_context(|| format!("--checkpoint {} has no name", path.display()))?;
-                Subject::of_run(name, path).context("--checkpoint")?
+                let name = own_name(path).ok_or_else(|| invalid!("--checkpoint {} has no file name", path.display()))?;
+                Subject::of_run(name, path).at("--checkpoint")?
             }
-            (None, None) => bail!("no model: name one with --model, or a checkpoint of train_seg or train_det with --checkpoint"),
+            (None, None) => {
+                return Err(invalid!("no model; name one with --model, or a checkpoint of train_seg or train_det with --checkpoint"));
+            }
         };
         let name = subject.name.clone();
         if !matches!(subject.config, BackboneConfig::Vmamba(_) | BackboneConfig::Deit(_)) {
-            bail!(
-                "{name}: models of family {} have no two-dimensional scan; activation maps are of VMamba, and attention maps of DeiT",
+            return Err(invalid!(
+                "{name}: models of family {} have no two-dimensional scan; VMamba has activation maps, DeiT attention maps",
                 subject.config.family()
-            );
+            ));
         }
         let network = match &subject.checkpoint {
-            Some(path) => subject.load_weights(path, device).context("--checkpoint")?,
+            Some(path) => subject.load_weights(path, device).at("--checkpoint")?,
             None => random(&subject, seed, device)?,
         };
         let network = match network {
@@ -121,17 +124,17 @@ impl Viewer {
         Ok(Self { name, network, normalize: subject.normalize, config: subject.config })
     }
 
-    /// Normalises with these numbers instead of the model's own.
+    /// Replaces the normalisation of the model.
     pub fn set_normalize(&mut self, normalize: Normalize) {
         self.normalize = normalize;
     }
 
-    /// What images are normalised with.
+    /// The normalisation of images.
     pub fn normalize(&self) -> &Normalize {
         &self.normalize
     }
 
-    /// Whether it has attention in place of scans, for which there are no [`MapOptions`].
+    /// Whether the model has attention instead of scans; [`MapOptions`] apply to scans only.
     pub fn has_attention(&self) -> bool {
         matches!(self.config, BackboneConfig::Deit(_))
     }
@@ -144,38 +147,40 @@ impl Viewer {
         }
     }
 
-    /// Checks that the model can take a picture of this size.
+    /// Checks that the model takes a picture of this size.
     ///
     /// # Errors
-    /// When it cannot, with what it can take.
+    /// [`StudyError::Config`](crate::StudyError::Config) with the supported sizes.
     pub fn check_size(&self, picture: &RgbImage) -> Result<()> {
         let (height, width) = (picture.height() as usize, picture.width() as usize);
-        self.config.check_image([height, width]).with_context(|| format!("{}: an image of {width} x {height} pixels", self.name))
+        self.config.check_image([height, width]).at_with(|| format!("{}: an image of {width} x {height} pixels", self.name))
     }
 
-    /// Looks at a picture in one layer.
+    /// Runs the model on a picture and records one layer.
     ///
     /// # Errors
-    /// When the layer does not exist or has no scan through the image, and when the model cannot take the size.
+    /// When the layer does not exist or has no scan through the whole image, or the model does not take the size.
     pub fn look(&self, picture: &RgbImage, layer: Layer, device: &Device) -> Result<View> {
         let size = [picture.height() as usize, picture.width() as usize];
         self.check_size(picture)?;
         let input = self.normalize.apply(picture, size);
         let images = Tensor::from_data(TensorData::new(input.values, [1, 3, size[0], size[1]]), device);
         let context = || format!("{}: --layer", self.name);
-        let trace = |trace: Result<ScanTrace, _>| -> Result<View> { Ok(View::Scan(Box::new(trace.with_context(context)?))) };
+        let trace = |trace: Result<ScanTrace, TraceError>| -> Result<View> { Ok(View::Scan(Box::new(trace.at_with(context)?))) };
         match (&self.network, layer) {
             (Network::Backbone(Backbone::Vmamba(model)), Layer::Staged(layer)) => trace(model.trace_scan(images, layer)),
             (Network::Classifier(Classifier::Vmamba(model)), Layer::Staged(layer)) => trace(model.trace_scan(images, layer)),
             (Network::Backbone(Backbone::Deit(_)) | Network::Classifier(Classifier::Deit(_)), Layer::Block(block)) => {
                 Ok(View::Attention(Box::new(images), block))
             }
-            (_, Layer::Block(_)) => bail!("{}: --layer {layer}: write stage.block, as in 2.1", self.name),
-            (_, Layer::Staged(_)) => bail!("{}: --layer {layer}: this network has no stages; write the number of a block", self.name),
+            (_, Layer::Block(_)) => Err(invalid!("{}: --layer {layer}: write stage.block, as in 2.1", self.name)),
+            (_, Layer::Staged(_)) => {
+                Err(invalid!("{}: --layer {layer}: this network has no stages; write the number of a block", self.name))
+            }
         }
     }
 
-    /// The maps of queries, which are parts of the width and height of the picture.
+    /// The maps of queries `[x, y]`, as fractions of the width and height of the picture.
     ///
     /// # Errors
     /// When the block of attention does not exist.
@@ -197,23 +202,25 @@ impl Viewer {
                 }))
             }
             View::Attention(images, block) => {
-                let BackboneConfig::Deit(config) = &self.config else { bail!("{} has no attention", self.name) };
+                let BackboneConfig::Deit(config) = &self.config else {
+                    return Err(invalid!("{} has no attention", self.name));
+                };
                 let [_, _, height, width] = images.dims();
                 let query = patch(query, [height / config.patch_size, width / config.patch_size]);
                 let context = || format!("{}: --layer", self.name);
                 let row = match &self.network {
                     Network::Backbone(Backbone::Deit(model)) => model.attention_row(images.as_ref().clone(), *block, query),
                     Network::Classifier(Classifier::Deit(model)) => model.attention_row(images.as_ref().clone(), *block, query),
-                    _ => bail!("{} has no attention", self.name),
+                    _ => return Err(invalid!("{} has no attention", self.name)),
                 };
-                Ok(Maps::Attention(row.with_context(context)?))
+                Ok(Maps::Attention(row.at_with(context)?))
             }
         }
     }
 }
 
 impl Maps {
-    /// The patch of the query, row and column, and the height and width of the grid.
+    /// The patch of the query `[row, column]`, and the grid `[height, width]`.
     pub fn place(&self) -> ([usize; 2], [usize; 2]) {
         match self {
             Self::Scan(maps) => (maps.query, maps.size),
@@ -221,7 +228,7 @@ impl Maps {
         }
     }
 
-    /// What they show, in words; `mode` is that of scans.
+    /// The kind of the maps in words; `mode` applies to scans.
     pub fn describe(&self, mode: MapMode) -> String {
         match self {
             Self::Scan(_) => format!("activation maps {}", mode.name()),
@@ -230,7 +237,7 @@ impl Maps {
     }
 }
 
-/// With a bar on the terminal, as it takes long.
+/// Computes the ranges with a progress bar.
 fn ranges_of_all_queries(trace: &ScanTrace, options: MapOptions) -> MapRanges {
     let bar = progress_bar((trace.size[0] * trace.size[1]) as u64);
     bar.set_message("queries");
@@ -239,7 +246,7 @@ fn ranges_of_all_queries(trace: &ScanTrace, options: MapOptions) -> MapRanges {
     ranges
 }
 
-/// The run that a checkpoint is of, where its file has the name that all runs give it; else its own.
+/// The name of a checkpoint: the folder of its run for the file names of runs, otherwise the file name.
 fn own_name(path: &Path) -> Option<String> {
     let of_run = path.file_name().is_some_and(|name| [BEST, LAST].iter().any(|run| name == *run));
     let named = if of_run { path.parent().filter(|folder| folder.file_name().is_some()).unwrap_or(path) } else { path };
@@ -248,10 +255,10 @@ fn own_name(path: &Path) -> Option<String> {
 
 fn random(subject: &Subject, seed: u64, device: &Device) -> Result<Network> {
     device.seed(seed);
-    Ok(Network::Backbone(subject.config.try_init(device).with_context(|| subject.name.clone())?))
+    Ok(Network::Backbone(subject.config.try_init(device).at_with(|| subject.name.clone())?))
 }
 
-/// The row and column of the patch at `[x, y]`, parts of width and height; the far edges belong to the last patches.
+/// The patch `[row, column]` at `[x, y]`, fractions of width and height; 1 belongs to the last patch.
 fn patch([x, y]: [f64; 2], [rows, columns]: [usize; 2]) -> [usize; 2] {
     let place = |part: f64, count: usize| ((part * count as f64) as usize).min(count.saturating_sub(1));
     [place(y, rows), place(x, columns)]
@@ -262,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_in_the_patch_around_it() {
+    fn a_position_belongs_to_the_patch_that_contains_it() {
         assert_eq!(patch([0.0, 0.0], [4, 8]), [0, 0]);
         assert_eq!(patch([0.5, 0.5], [4, 8]), [2, 4]);
         assert_eq!(patch([1.0, 0.74], [4, 8]), [2, 7]);

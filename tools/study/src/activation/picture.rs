@@ -1,14 +1,15 @@
-//! The picture that the network gets.
+//! The input picture.
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use image::RgbImage;
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::scenes::{SceneConfig, SceneDataset};
 use vision_datasets::transforms::{Window, resize_bicubic, shorter_side_size};
 
-/// A photo with its shorter side resized to `size` pixels by Pillow's bicubic filter: the middle square of it, or all of it with `whole`.
+use crate::error::{Result, invalid};
+
+/// Reads a photo and resizes its shorter side to `size` pixels by Pillow's bicubic filter. Crops the central square unless `whole`.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -25,5 +26,5 @@ pub fn photo(path: &Path, size: usize, whole: bool) -> Result<RgbImage> {
 /// When a scene of this size cannot be painted.
 pub fn scene(seed: u64, size: usize) -> Result<RgbImage> {
     let config = SceneConfig { seed, count: 1, height: size, width: size, ..SceneConfig::default() };
-    Ok(SceneDataset::new(config).context("--size")?.scene(0).image)
+    Ok(SceneDataset::new(config).map_err(|error| invalid!("--size: {error}"))?.scene(0).image)
 }

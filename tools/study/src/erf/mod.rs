@@ -1,10 +1,10 @@
-//! The figures of effective receptive fields: of several models, before and after training, over the same images.
+//! Effective receptive fields of several models, before and after training, over the same images.
 //!
 //! ```text
-//! images.rs:   folder or scenes ── order from a seed ── resize, crop ──┐
-//! subjects.rs: names, configurations, checkpoints ── LastMap, frozen ──┴─ study: central_gradient, mean ──> report.rs: figure, tables, .npy
+//! images.rs:   folder or scenes ── shuffle by a seed ── resize, crop ──┐
+//! subjects.rs: names, configurations, checkpoints ── LastMap, frozen ──┴─ run: central_gradient, mean ──> report.rs: figure, tables, .npy
 //! ```
-//! The computation itself is [`vmamba::analysis`]; the protocol and its differences from the published script are in `docs/analysis.md`.
+//! [`vmamba::analysis`] computes the gradients. `docs/analysis.md` has the protocol and its differences from the published script.
 
 mod images;
 mod report;
@@ -14,25 +14,25 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::eprintln;
-use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use vision_datasets::transforms::Normalize;
 use vmamba::analysis::{ReceptiveField, central_gradient, covering_square};
+use vmamba_report::console::progress_bar;
+
+use crate::error::{Place, Result, StudyError, invalid};
 
 pub use images::{ImageSource, Images};
 pub use report::{Look, write_field, write_report};
 pub(crate) use subjects::Network;
 pub use subjects::{Subject, subjects};
 
-use vmamba_report::console::progress_bar;
-
-/// Shares of the contribution whose squares are reported; RepLKNet's.
+/// Shares of the contribution with a reported square, as in RepLKNet.
 pub const SHARES: [f64; 4] = [0.2, 0.3, 0.5, 0.99];
 
-/// Whether a model was trained.
+/// The weights of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -43,7 +43,7 @@ pub enum State {
 }
 
 impl State {
-    /// In words.
+    /// The state in words.
     pub fn words(self) -> &'static str {
         match self {
             Self::Before => "before training",
@@ -52,74 +52,73 @@ impl State {
     }
 }
 
-/// A square around the middle that holds a share of the contribution.
+/// The smallest square around the centre that holds a share of the contribution.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Square {
     /// The share.
     pub share: f64,
-    /// Its side in pixels; none for a field without a positive value.
+    /// Its side in pixels; `None` for a field without a positive value.
     pub side: Option<usize>,
-    /// The share of the image's area in it.
+    /// Its area over the area of the image.
     pub area: Option<f64>,
 }
 
-/// The receptive field of a model in a state.
+/// The effective receptive field of a model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Field {
     /// The model's name in the figure.
     pub model: String,
-    /// Trained or not.
+    /// Before or after training.
     pub state: State,
-    /// The weights, after training.
+    /// The checkpoint, after training.
     pub checkpoint: Option<PathBuf>,
-    /// What tells it from others of its family.
+    /// A property that distinguishes models of one family, such as the window size.
     pub remark: String,
-    /// How many images were asked for.
+    /// Number of requested images.
     pub images_wanted: usize,
-    /// How many there are in the mean: fewer where there were no more that could be used.
+    /// Number of images in the mean; smaller when there were too few usable images.
     pub images_used: usize,
-    /// Their names, in the order in which they were added.
+    /// Names of the images in the mean, in order.
     pub images: Vec<String>,
-    /// Images whose contribution had values that are no finite numbers, and which are left out.
+    /// Images left out because a value of their contribution was not finite.
     pub not_finite: Vec<String>,
-    /// Smallest squares.
+    /// The squares of [`SHARES`].
     pub squares: Vec<Square>,
-    /// The mean contribution, row by row, not normalised.
+    /// The mean contribution, `[height, width]` in row-major order, not normalised.
     #[serde(skip)]
     pub map: Vec<f32>,
 }
 
 impl Field {
-    /// Says when it is the mean of fewer images than were asked for.
+    /// A warning when the mean has fewer images than requested.
     pub fn shortage(&self) -> Option<String> {
         let left_out = match self.not_finite.len() {
             0 => String::new(),
-            count => format!(" ({count} gave values that are no numbers)"),
+            count => format!(" ({count} gave values that are not finite)"),
         };
         (self.images_used < self.images_wanted)
             .then(|| format!("{} {}: only {} of {} images{left_out}", self.model, self.state.words(), self.images_used, self.images_wanted))
     }
 }
 
-/// How fields are computed.
+/// Settings of the computation.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Height and width of the images in pixels.
     pub size: usize,
-    /// Images to take the mean of.
+    /// Number of images in the mean.
     pub images: usize,
     /// Seed of random weights.
     pub seed: u64,
-    /// Where it is computed, without gradients.
+    /// The device, without autodiff.
     pub device: Device,
 }
 
-/// Computes the fields of all subjects and gives each to `finished`; returns whether all are done: false when it was interrupted. Sizes and
-/// weights are checked before anything is computed. Subjects without a checkpoint have no field after training; when that is the only
-/// state, they are named.
+/// Computes the fields of all subjects and passes each to `finished`. Returns false when it was interrupted. Validates sizes and weights
+/// first. Subjects without a checkpoint have no field after training; when that is the only state, a warning names them.
 ///
 /// # Errors
-/// When a model cannot take the size, weights do not fit, not one image can be used, or `finished` fails.
+/// When a model does not take the size, weights do not fit, no image is usable, or `finished` fails.
 pub fn run(
     subjects: &[Subject],
     states: &[State],
@@ -137,7 +136,7 @@ pub fn run(
         .filter(|(subject, state)| *state == State::Before || subject.checkpoint.is_some())
         .collect();
     if works.is_empty() {
-        bail!("nothing to do: without random weights there must be a checkpoint");
+        return Err(invalid!("nothing to do: without random weights, at least one model needs a checkpoint"));
     }
     let missing: Vec<&str> = subjects
         .iter()
@@ -145,11 +144,11 @@ pub fn run(
         .map(|subject| subject.name.as_str())
         .collect();
     if !missing.is_empty() {
-        eprintln!("warning: left out, as there is no checkpoint: {}", missing.join(", "));
+        eprintln!("warning: left out for lack of a checkpoint: {}", missing.join(", "));
     }
     for (subject, _) in works.iter().filter(|(_, state)| *state == State::After) {
         if let Some(path) = &subject.checkpoint {
-            subject.load_weights(path, &settings.device).with_context(|| format!("--checkpoint {}", subject.name))?;
+            subject.load_weights(path, &settings.device).at_with(|| format!("--checkpoint {}", subject.name))?;
         }
     }
     let bar = progress_bar((works.len() * settings.images) as u64);
@@ -166,7 +165,7 @@ pub fn run(
     Ok(true)
 }
 
-/// The field of a subject; none when it was interrupted.
+/// The field of a subject; `None` when it was interrupted.
 fn field(
     subject: &Subject,
     state: State,
@@ -195,14 +194,14 @@ fn field(
             used.push(picture.name);
             bar.inc(1);
         } else {
-            bar.suspend(|| eprintln!("warning: {}: {} gives values that are no numbers; left out", subject.name, picture.name));
+            bar.suspend(|| eprintln!("warning: {}: {} gives values that are not finite; left out", subject.name, picture.name));
             not_finite.push(picture.name);
         }
     }
     let Some(map) = field.mean() else {
         match images.first_unreadable() {
-            Some(reason) if not_finite.is_empty() => bail!("not one image can be read; the first: {reason}"),
-            _ => bail!("{} {}: no image gives finite values", subject.name, state.words()),
+            Some(reason) if not_finite.is_empty() => return Err(invalid!("no image can be read; the first error: {reason}")),
+            _ => return Err(StudyError::Run(format!("{} {}: no image gives finite values", subject.name, state.words()))),
         }
     };
     let square = |share: f64| {
@@ -223,7 +222,7 @@ fn field(
     }))
 }
 
-/// A picture of `[height, width]` as the network takes it.
+/// Converts a picture of `[height, width]` into the input `[1, 3, height, width]`.
 fn tensor(normalize: &Normalize, pixels: &image::RgbImage, [height, width]: [usize; 2], device: &Device) -> Tensor<4> {
     let input = normalize.apply(pixels, [height, width]);
     Tensor::from_data(TensorData::new(input.values, [1, 3, height, width]), device)

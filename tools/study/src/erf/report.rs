@@ -1,36 +1,36 @@
-//! What a study leaves behind: one figure with one colour bar, the areas as numbers, the maps themselves.
+//! The report of receptive fields: a figure with one colour bar, tables of the squares, and the maps.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use serde_json::json;
-
-use super::subjects::file_name;
-use super::{Field, Images, SHARES, Settings, Square, State};
 use vmamba_report::files::write_whole;
 use vmamba_report::heatmap::{ColourMap, HeatMap, HeatMapGrid, Mark, Panel, Sample};
 use vmamba_report::npy::write_npy;
 use vmamba_report::tables::{Cell, Table};
 
-/// Of the squares of [`SHARES`]: told apart by colour-blind readers, and dark enough to be seen on pale colours.
+use super::subjects::file_name;
+use super::{Field, Images, SHARES, Settings, Square, State};
+use crate::error::Result;
+
+/// Colours of the squares of [`SHARES`]; distinguishable by colour-blind readers and dark enough for pale backgrounds.
 const SQUARE_COLOURS: [[u8; 3]; 4] = [[20, 20, 20], [0, 90, 220], [213, 60, 0], [190, 40, 160]];
 
-/// How the figure looks.
+/// The look of the figure.
 #[derive(Clone, Debug)]
 pub struct Look {
-    /// Above it.
+    /// Title above the figure.
     pub title: String,
-    /// Contributions are raised to this power before they are divided by the largest; 0.2 in the paper.
+    /// Exponent of the contributions in the figure; 0.2 in the paper.
     pub power: f64,
-    /// Colours.
+    /// Colour map.
     pub colours: ColourMap,
-    /// Whether the squares of the table are drawn.
+    /// Whether to draw the squares of the table.
     pub squares: bool,
     /// Width of a panel in pixels.
     pub panel: u32,
 }
 
-/// Writes the map of a field into `folder`, not normalised, float32, `[height, width]`, and returns its file.
+/// Writes the map of a field, float32 `[height, width]`, not normalised, into `folder`. Returns the path.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -41,20 +41,20 @@ pub fn write_field(folder: &Path, field: &Field, size: usize) -> Result<PathBuf>
     Ok(path)
 }
 
-/// Writes `erf.png`, `erf.svg`, `erf.md`, `erf.csv` and `erf.json` into `folder` and returns the table. `complete` says whether there is a
-/// field for every model and state that can have one, so that those without have no checkpoint.
+/// Writes `erf.png`, `erf.svg`, `erf.md`, `erf.csv` and `erf.json` into `folder` and returns the table. `complete`: whether every possible
+/// field is present, so that an empty panel means a missing checkpoint.
 ///
 /// # Errors
-/// When there is no field or a file cannot be written.
+/// When there is no field, or a file cannot be written.
 pub fn write_report(folder: &Path, fields: &[Field], complete: bool, images: &Images, settings: &Settings, look: &Look) -> Result<Table> {
     figure(fields, complete, settings, look)?.write(Some(&folder.join("erf.png")), Some(&folder.join("erf.svg")))?;
     let table = table(fields);
     let shortages: String = fields.iter().filter_map(Field::shortage).map(|shortage| format!("* {shortage}\n")).collect();
     let shortages = if shortages.is_empty() { shortages } else { format!("\n{shortages}") };
     let markdown = format!(
-        "# {}\n\nThe smallest square around the middle that holds a share of the contribution (its side in pixels, and its share of the \
-         image's area), of contributions that are not normalised. {} x {} pixels, {} images asked for from {}, seed {}; {} could not be \
-         read.\n{shortages}\n{}\n![Effective receptive fields](erf.png)\n\nContributions to the power {}, each map divided by its largest value.\n",
+        "# {}\n\nThe smallest square around the centre that holds a share of the contribution: its side in pixels, and its area over that of \
+         the image. Contributions are not normalised. {} x {} pixels, {} images requested from {}, seed {}; {} could not be \
+         read.\n{shortages}\n{}\n![Effective receptive fields](erf.png)\n\nThe figure shows contributions to the power {}, each map divided by its largest value.\n",
         look.title,
         settings.size,
         settings.size,
@@ -80,7 +80,7 @@ fn percent(share: f64) -> String {
 }
 
 fn table(fields: &[Field]) -> Table {
-    let mut columns: Vec<String> = ["model", "weights", "images", "no numbers"].map(str::to_owned).into();
+    let mut columns: Vec<String> = ["model", "weights", "images", "not finite"].map(str::to_owned).into();
     columns.extend(SHARES.iter().flat_map(|share| [format!("side for {}", percent(*share)), format!("area for {} in %", percent(*share))]));
     columns.push("remark".to_owned());
     let mut table = Table::new(columns);
@@ -101,7 +101,7 @@ fn table(fields: &[Field]) -> Table {
     table
 }
 
-/// A column a model, a row a state.
+/// The figure: a column for each model, a row for each state.
 fn figure(fields: &[Field], complete: bool, settings: &Settings, look: &Look) -> Result<HeatMapGrid> {
     let mut models: Vec<&str> = Vec::new();
     for field in fields {
@@ -136,7 +136,7 @@ fn figure(fields: &[Field], complete: bool, settings: &Settings, look: &Look) ->
 fn panel(field: &Field, settings: &Settings, look: &Look) -> Result<Panel> {
     let powered: Vec<f32> = field.map.iter().map(|value| value.powf(look.power as f32)).collect();
     let largest = powered.iter().copied().fold(0.0, f32::max);
-    // A field without a positive value is drawn as zeros.
+    // A field without a positive value is all zeros.
     let scale = if largest > 0.0 { largest.recip() } else { 0.0 };
     let map = HeatMap::new(powered.iter().map(|value| value * scale).collect(), [settings.size; 2])?;
     let mut panel = Panel::new(map);
@@ -156,7 +156,7 @@ fn panel(field: &Field, settings: &Settings, look: &Look) -> Result<Panel> {
     Ok(panel)
 }
 
-/// Which square is which.
+/// The legend of the squares.
 fn legend() -> Vec<(Sample, String)> {
     let words = |share: f64| format!("{} of the contribution", percent(share));
     SHARES.into_iter().zip(SQUARE_COLOURS).map(|(share, colour)| (Sample::Outline(colour), words(share))).collect()

@@ -1,29 +1,29 @@
-//! Bytes a second of the four-route scan beside a copy of as many bytes in the same rounds: the scan can be no faster than memory.
+//! Bytes per second of the four-route scan, beside a copy of as many bytes in the same rounds: memory bandwidth bounds the scan.
 
 use anstream::eprintln;
-use anyhow::Result;
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use vision_ops::{Route, selective_scan_2d};
+use vmamba_report::tables::Cell;
+use vmamba_train::Precision;
+use vmamba_train::panics::catch;
 
 use super::numerics::values;
 use super::precision::BF16;
 use super::session::{Outcome, Session};
-use super::timing::{Contender, in_turns, on_device};
 use super::{Facts, Part, Setup};
-use vmamba_report::tables::Cell;
-use vmamba_train::panics::catch;
-use vmamba_train::precision::Precision;
+use crate::error::Result;
+use crate::measure::{Contender, Limits, in_turns, on_device};
 
 const COLUMNS: [&str; 11] =
     ["map", "batch", "channels", "rank", "precision", "MB to move", "scan, ms", "scan, GB/s", "copy, ms", "copy, GB/s", "scan / copy"];
 
-/// States of VMamba.
+/// Size of the state of VMamba.
 const STATE: usize = 1;
 
-/// Height and width, channels and rank of the stages of VMamba-T at 224x224.
+/// Height and width, channels and dt rank of the stages of VMamba-T at 224x224.
 const STAGES: [([usize; 2], usize, usize); 4] = [([56, 56], 96, 6), ([28, 28], 192, 12), ([14, 14], 384, 24), ([7, 7], 768, 48)];
-/// The first stage of a detector's image of 800x1333 pixels, one at a time.
+/// The first stage of a detector on one image of 800x1333 pixels.
 const DETECTION: ([usize; 2], usize, usize) = ([200, 334], 96, 6);
 
 pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Result<()> {
@@ -60,7 +60,7 @@ pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Re
     Ok(())
 }
 
-/// A scan of a stage.
+/// The scan of one stage.
 struct Scan {
     batch: usize,
     map: [usize; 2],
@@ -80,12 +80,12 @@ impl Scan {
         Route::CROSS.len() * (self.rank + 2 * STATE)
     }
 
-    /// What must be read and written at least: input and projections once, output once. The weights are a few kilobytes.
+    /// Bytes that must be moved at least: input and projections read once, output written once. The weights are a few kilobytes.
     fn bytes(&self) -> usize {
         self.batch * self.map[0] * self.map[1] * (2 * self.channels + self.fields()) * self.precision.bytes()
     }
 
-    /// The ratio of the rates, and the figures of the row.
+    /// The bandwidth of the scan over that of the copy, and the cells of the row.
     fn measure(&self, setup: &Setup) -> Result<(f64, Vec<Cell>), String> {
         let (device, routes) = (&setup.device, Route::CROSS.len());
         let Self { batch, map: [height, width], channels, rank, precision } = *self;
@@ -111,17 +111,17 @@ impl Scan {
             let (x, projections) = (x.clone(), projections.clone());
             selective_scan_2d(x, projections, dt_weight.clone(), dt_bias.clone(), a_logs.clone(), d.clone(), &Route::CROSS)
         };
-        // An elementwise operation on a tensor that stays in use reads and writes every byte once.
+        // An elementwise operation on a shared tensor cannot work in place: it reads and writes every byte once.
         let copy = || copied.clone() + 1.0;
         let contenders: Vec<Contender<'_>> = vec![on_device(device, || drop(scan())), on_device(device, || drop(copy()))];
-        let mut results = in_turns(setup.protocol, contenders).into_iter();
+        let mut results = in_turns(setup.protocol, Some(Limits::SHORT), contenders).into_iter();
         let mut next = || results.next().unwrap_or_else(|| Err("not run".to_owned()));
-        let (scanned, copied) = (next()?.median(), next()?.median());
-        // A launch that failed shows only where its result is read.
+        let (scanned, copied) = (next()?.wall()[1], next()?.wall()[1]);
+        // A kernel that failed shows only when its result is read.
         let read = catch(|| values(scan().slice([0..1, height - 1..height, width - 1..width, 0..channels])));
-        let last = read?.map_err(|error| format!("{error:#}"))?;
+        let last = read?.map_err(|error| error.line())?;
         if last.iter().any(|value| !value.is_finite()) {
-            return Err("the result has values that are no numbers".to_owned());
+            return Err("the result has values that are not finite".to_owned());
         }
         let bytes = self.bytes() as f64;
         let ratio = copied / scanned;

@@ -1,15 +1,15 @@
-//! Where it ran and what ran.
+//! The header of the report: device, driver, toolkit, commit.
 
 use std::path::Path;
-use std::process::Command;
 
 use burn::prelude::*;
 use serde_json::{Value, json};
-
 use vmamba_report::tables::Table;
-use vmamba_train::device::DeviceChoice;
+use vmamba_train::DeviceChoice;
 
-/// The commit of the sources, where the build names it (`tools/gpu_check.sh` does).
+use crate::measure::{device_name, nvidia_smi};
+
+/// The commit of the sources; `tools/gpu_check.sh` sets it at build time.
 const COMMIT: Option<&str> = option_env!("GPU_CHECK_COMMIT");
 
 /// The header of the report.
@@ -19,7 +19,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Looks at the open device, the driver and the toolkit.
+    /// Describes the open device, its driver and toolkit.
     pub fn of(choice: DeviceChoice, device: &Device) -> Self {
         let unknown = || "unknown".to_owned();
         let index = match choice {
@@ -28,7 +28,7 @@ impl Environment {
         };
         let driver = match choice {
             DeviceChoice::Cpu => "-".to_owned(),
-            _ => nvidia_smi("name,driver_version,memory.total", index).unwrap_or_else(|| "unknown (nvidia-smi is not there)".to_owned()),
+            _ => nvidia_smi("name,driver_version,memory.total", index).unwrap_or_else(|| "unknown (no nvidia-smi)".to_owned()),
         };
         let toolkit = match choice {
             DeviceChoice::Cuda(_) => loaded_library("libnvrtc.so").or_else(toolkit_version).unwrap_or_else(unknown),
@@ -57,44 +57,13 @@ impl Environment {
     }
 }
 
-/// What the processor or the GPU calls itself.
-pub(crate) fn device_name(choice: DeviceChoice, device: &Device) -> Option<String> {
-    if choice == DeviceChoice::Cpu {
-        let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-        let name = text.lines().find(|line| line.starts_with("model name"))?;
-        return name.split_once(':').map(|(_, name)| name.trim().to_owned());
-    }
-    gpu_name(device)
-}
-
-#[cfg(any(feature = "cuda", feature = "vulkan"))]
-fn gpu_name(device: &Device) -> Option<String> {
-    device.identity().map(|identity| identity.name)
-}
-
-#[cfg(not(any(feature = "cuda", feature = "vulkan")))]
-fn gpu_name(_device: &Device) -> Option<String> {
-    None
-}
-
-fn nvidia_smi(fields: &str, index: usize) -> Option<String> {
-    let (fields, index) = (format!("--query-gpu={fields}"), format!("--id={index}"));
-    let output = Command::new("nvidia-smi").args([fields.as_str(), "--format=csv,noheader,nounits", &index]).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// Bytes in use on an NVIDIA GPU, by `nvidia-smi`.
-pub(super) fn gpu_memory_used(index: usize) -> Option<u64> {
-    nvidia_smi("memory.used", index)?.parse::<u64>().ok().map(|mib| mib << 20)
-}
-
-/// The file of a library that this process has loaded; its name carries the version.
+/// The path of a library that this process has loaded; it contains the version.
 fn loaded_library(name: &str) -> Option<String> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains(name)).map(str::to_owned)
 }
 
-/// The version of the CUDA toolkit whose headers are used.
+/// The version of the CUDA toolkit that provides the headers.
 fn toolkit_version() -> Option<String> {
     let folder = std::env::var("CUDA_PATH").unwrap_or_else(|_| "/usr/local/cuda".to_owned());
     let text = std::fs::read_to_string(Path::new(&folder).join("version.json")).ok()?;

@@ -1,41 +1,44 @@
-//! Numbers that the official implementations produced: a folder laid out like `tests/fixtures`, a case being `<name>.safetensors` with its
-//! manifest `<name>.json` beside it.
+//! Results of the official implementations, in a folder with the layout of `tests/fixtures`: a case is `<name>.safetensors` with its
+//! manifest `<name>.json`.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde_json::Value;
 use vmamba::checkpoint::{Checkpoint, StateDict, StateTensor, Weights};
 
-/// The folder.
+use crate::error::{Place, Result, StudyError, invalid};
+
+/// A folder of fixtures.
 #[derive(Clone, Debug)]
 pub struct FixtureSet {
     root: PathBuf,
 }
 
 impl FixtureSet {
+    /// Opens a folder.
+    ///
     /// # Errors
-    /// When the folder holds no case of a network.
+    /// When it cannot be read or has no case of a network.
     pub fn open(root: &Path) -> Result<Self> {
         let set = Self { root: root.to_owned() };
         let found = set.folders("")?;
         let known =
             |name: &String| name.starts_with("backbone_") || name.starts_with("classifier_") || name == "upernet" || name == "maskrcnn";
         if !found.iter().any(known) {
-            bail!("--fixtures: {} has no folder backbone_*, classifier_*, upernet or maskrcnn", root.display());
+            return Err(invalid!("--fixtures: {} has no folder backbone_*, classifier_*, upernet or maskrcnn", root.display()));
         }
         Ok(set)
     }
 
-    /// Folders whose name begins with `prefix`, sorted.
+    /// Names of the folders that begin with `prefix`, sorted.
     pub(super) fn folders(&self, prefix: &str) -> Result<Vec<String>> {
         self.names(&self.root, |path| path.is_dir().then(|| path.file_name()?.to_str().map(str::to_owned)).flatten())
             .map(|names| names.into_iter().filter(|name| name.starts_with(prefix)).collect())
     }
 
-    /// Cases of a folder, sorted; none when there is no such folder.
+    /// Names of the cases in a folder, sorted; empty for a missing folder.
     pub(super) fn cases(&self, folder: &str) -> Result<Vec<String>> {
         let path = self.root.join(folder);
         if !path.exists() {
@@ -45,13 +48,13 @@ impl FixtureSet {
     }
 
     fn names(&self, folder: &Path, name: impl Fn(&Path) -> Option<String>) -> Result<Vec<String>> {
-        let entries = std::fs::read_dir(folder).with_context(|| format!("--fixtures: cannot read {}", folder.display()))?;
+        let entries = std::fs::read_dir(folder).map_err(StudyError::read(folder)).at("--fixtures")?;
         let mut names: Vec<String> = entries.filter_map(Result::ok).filter_map(|entry| name(&entry.path())).collect();
         names.sort();
         Ok(names)
     }
 
-    /// A file's path inside the folder.
+    /// The path of a file in the folder.
     pub(super) fn path(&self, file: &str) -> PathBuf {
         self.root.join(file)
     }
@@ -59,11 +62,11 @@ impl FixtureSet {
     /// The manifest of a case.
     pub(super) fn manifest(&self, folder: &str, name: &str) -> Result<Value> {
         let path = self.root.join(folder).join(format!("{name}.json"));
-        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("{} is no JSON", path.display()))
+        let bytes = std::fs::read(&path).map_err(StudyError::read(&path))?;
+        serde_json::from_slice(&bytes).map_err(StudyError::json(path.display()))
     }
 
-    /// A case.
+    /// Reads a case.
     pub(super) fn read(&self, folder: &str, name: &str) -> Result<Fixture> {
         let path = self.root.join(folder).join(format!("{name}.safetensors"));
         let tensors = Checkpoint::read(&path).and_then(|file| file.state_dict(Weights::Auto))?;
@@ -71,7 +74,7 @@ impl FixtureSet {
     }
 }
 
-/// A case: the manifest and the tensors it describes, in float32, which holds all of their numbers.
+/// A case: the manifest and its tensors, as float32, which represents all their values exactly.
 pub(super) struct Fixture {
     pub name: String,
     pub manifest: Value,
@@ -81,10 +84,10 @@ pub(super) struct Fixture {
 impl Fixture {
     /// The tensor called `key`.
     pub(super) fn get(&self, key: &str) -> Result<&StateTensor> {
-        self.tensors.get(key).with_context(|| format!("{} has no tensor `{key}`", self.name))
+        self.tensors.get(key).ok_or_else(|| StudyError::content(&self.name)(format!("no tensor `{key}`")))
     }
 
-    /// Names of all tensors, sorted.
+    /// The names of all tensors, sorted.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys()
     }
@@ -93,7 +96,7 @@ impl Fixture {
     pub(super) fn tensor<const D: usize>(&self, key: &str, device: &Device) -> Result<Tensor<D>> {
         let tensor = self.get(key)?;
         if tensor.shape.len() != D {
-            bail!("{}: `{key}` has the shape {:?}, expected {D} dimensions", self.name, tensor.shape);
+            return Err(StudyError::content(&self.name)(format!("`{key}` has the shape {:?}, expected {D} dimensions", tensor.shape)));
         }
         Ok(Tensor::from_data(TensorData::new(tensor.data.clone(), tensor.shape.clone()), device))
     }
@@ -108,7 +111,7 @@ impl Fixture {
         Ok(self.get(key)?.data.iter().map(|value| *value as usize).collect())
     }
 
-    /// Tensors whose name starts with `prefix`, without it.
+    /// The tensors whose name begins with `prefix`, without it.
     pub(super) fn with_prefix(&self, prefix: &str) -> StateDict {
         self.tensors.iter().filter_map(|(key, tensor)| Some((key.strip_prefix(prefix)?.to_owned(), tensor.clone()))).collect()
     }

@@ -1,11 +1,11 @@
-//! What `gpu_check` measures and checks on a device, one part a module:
+//! Checks and measurements of a device, one part a module:
 //!
 //! ```text
-//! operations, models   the device against the CPU and against fixtures: parity
-//! speed                images a second and training steps, beside PyTorch in the same rounds
-//! memory               peak of training and inference, each in a process of its own
-//! bandwidth            bytes the scan moves, beside a copy
-//!     └─> session: rows as they come, written after each      facts ─> targets: what was to be reached and what was
+//! operations, models   the device against the CPU and against fixtures of the official implementations: parity
+//! speed                images per second and training steps, beside PyTorch in the same rounds
+//! memory               peak of training and inference, each in a child process
+//! bandwidth            bytes per second of the scan, beside a copy
+//!     └─> session: a row for each result, written immediately      facts ─> targets: required and measured figures
 //! ```
 
 mod bandwidth;
@@ -21,45 +21,45 @@ mod precision;
 mod session;
 mod speed;
 mod targets;
-mod timing;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
 use burn::prelude::*;
-use clap::ValueEnum;
 use vmamba::Preset;
+use vmamba_train::{DeviceChoice, Precision};
 
-use vmamba_train::device::DeviceChoice;
-use vmamba_train::precision::Precision;
+use crate::choice::chosen_by_name;
+use crate::error::{Result, invalid};
+use crate::measure::Protocol;
 
 pub use environment::Environment;
-pub(crate) use environment::device_name;
 pub use facts::Facts;
 pub use fixtures::FixtureSet;
-pub use memory::{MemoryWork, measure_memory};
-pub use operations::{OPERATIONS, check_names};
+pub use operations::checked_operations;
 pub use session::Session;
-pub use timing::Protocol;
+pub use vision_ops::Operation;
 
-/// What can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+/// A part of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// Every operation, forward and backward, against the CPU.
     ParityOps,
-    /// Networks against numbers of the official implementations (`--fixtures`).
+    /// Networks against results of the official implementations (`--fixtures`).
     ParityModels,
-    /// Images a second of classifiers.
+    /// Images per second of classifiers.
     Throughput,
-    /// Training steps of classifiers: forward, cross entropy, backward, AdamW.
+    /// Training steps of classifiers: forward pass, cross-entropy loss, backward pass, AdamW.
     Training,
     /// Peak memory of training and inference.
     Memory,
-    /// Bytes a second of the four-route scan beside a copy.
+    /// Bytes per second of the four-route scan, beside a copy.
     Bandwidth,
 }
 
 impl Part {
+    /// Every part, in the order of a full report.
+    pub const ALL: [Self; 6] = [Self::ParityOps, Self::ParityModels, Self::Throughput, Self::Training, Self::Memory, Self::Bandwidth];
+
     /// Its name on the command line, in tables and in JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -73,7 +73,9 @@ impl Part {
     }
 }
 
-/// Python for the peers, and the official code.
+chosen_by_name!(Part, "part");
+
+/// The Python program and the official code of the peers.
 #[derive(Clone, Debug)]
 pub struct PeerSource {
     /// The program.
@@ -82,50 +84,50 @@ pub struct PeerSource {
     pub official: Option<PathBuf>,
 }
 
-/// What is measured, and how.
+/// The request of a report.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The device as it was named.
+    /// The device by name.
     pub choice: DeviceChoice,
-    /// The device.
+    /// The open device.
     pub device: Device,
-    /// Numbers to compute with.
+    /// Types to compute in.
     pub precisions: Vec<Precision>,
-    /// Models of `throughput` and `training`; the first is what ratios are about, and that of `memory`.
+    /// Models of `throughput` and `training`; peers and the part `memory` use the first.
     pub presets: Vec<Preset>,
-    /// Images at once.
+    /// Batch sizes.
     pub batches: Vec<usize>,
-    /// Height and width of the images.
+    /// Heights and widths of the images in pixels.
     pub sides: Vec<usize>,
-    /// Batch and side of `memory`.
+    /// Batch size, and side of the images in pixels, of `memory`.
     pub memory_size: [usize; 2],
-    /// Images at once of `bandwidth`.
+    /// Batch size of `bandwidth`.
     pub bandwidth_batch: usize,
     /// Operations of `parity-ops`; empty for all.
-    pub operations: Vec<String>,
-    /// How times are taken.
+    pub operations: Vec<Operation>,
+    /// Warm-up, runs of a round, and rounds.
     pub protocol: Protocol,
-    /// The largest error of float32, relative to the largest value.
+    /// Tolerance of float32: the largest error, relative to the largest value.
     pub tolerance: f64,
-    /// The largest error of bf16 activations.
+    /// Tolerance of bf16 activations.
     pub bf16_tolerance: f64,
-    /// Numbers of the official implementations.
+    /// Results of the official implementations.
     pub fixtures: Option<FixtureSet>,
-    /// The peers; none to measure ours alone.
+    /// The peers; `None` measures ours alone.
     pub peers: Option<PeerSource>,
 }
 
 impl Setup {
-    /// The largest error an operation may have.
+    /// The tolerance of an operation.
     fn limit(&self, precision: Precision) -> f64 {
         match precision {
             Precision::Float32 => self.tolerance,
-            // A few bits more than bf16; there are no limits of its own.
+            // TF32 keeps two bits more than bf16 and has no tolerance of its own.
             Precision::Tf32 | Precision::Bf16 => self.bf16_tolerance,
         }
     }
 
-    /// PyTorch's name of the device: a Vulkan device is taken for the first GPU.
+    /// PyTorch's name of the device; a Vulkan device without an index is taken for the first GPU.
     fn torch_device(&self) -> String {
         match self.choice {
             DeviceChoice::Cpu => "cpu".to_owned(),
@@ -135,13 +137,13 @@ impl Setup {
     }
 }
 
-/// Runs the parts in the order given and then writes the table of targets.
+/// Runs `parts` in order; after each, writes the table of targets.
 ///
 /// # Errors
-/// When a file cannot be written. What the device cannot do is a row that says so.
+/// When a file cannot be written. A failure of the device is a row of the report.
 pub fn run(setup: &Setup, parts: &[Part], session: &mut Session) -> Result<Facts> {
     if parts.is_empty() {
-        bail!("--parts: nothing to do");
+        return Err(invalid!("--parts: at least one part"));
     }
     let mut facts = Facts::default();
     for part in parts {
@@ -155,9 +157,4 @@ pub fn run(setup: &Setup, parts: &[Part], session: &mut Session) -> Result<Facts
         session.targets(targets::table(&facts, setup))?;
     }
     Ok(facts)
-}
-
-/// Number of threads the CPU's work is done with, here and in the peers.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -1,18 +1,20 @@
-//! How far two tensors are apart, and rounding to bf16.
+//! Errors between two tensors, and rounding to bf16.
 
-use anyhow::{Result, bail};
 use burn::prelude::*;
 
-/// Below this absolute difference the relative error says nothing: the reference may be analytically zero.
+use crate::error::{Result, StudyError};
+
+/// Up to this absolute difference a relative error is meaningless: the exact result may be zero.
 const NEGLIGIBLE: f64 = 1e-7;
 
-/// The largest difference over the largest magnitude of the reference; a difference up to 1e-7 counts as it is. NaN where a value is.
+/// The largest absolute difference over the largest magnitude of the reference; a difference up to 1e-7 stays absolute. NaN when a value
+/// is not finite.
 ///
 /// # Errors
-/// When the numbers of values differ.
+/// When the lengths differ.
 pub(super) fn error(actual: &[f32], expected: &[f32]) -> Result<f64> {
     if actual.len() != expected.len() {
-        bail!("{} values, the reference has {}", actual.len(), expected.len());
+        return Err(StudyError::Run(format!("{} values, the reference has {}", actual.len(), expected.len())));
     }
     let (mut difference, mut largest) = (0.0_f64, 0.0_f64);
     for (actual, expected) in actual.iter().zip(expected) {
@@ -29,18 +31,19 @@ pub(super) fn error(actual: &[f32], expected: &[f32]) -> Result<f64> {
 /// A tensor's values in row-major order.
 ///
 /// # Errors
-/// When the device cannot give them, such as after it ran out of memory.
+/// When the device fails, for instance because it ran out of memory.
 pub(super) fn values<const D: usize>(t: Tensor<D>) -> Result<Vec<f32>> {
-    Ok(t.try_into_data()?.iter::<f32>().collect())
+    let data = t.try_into_data().map_err(|error| StudyError::Run(error.to_string()))?;
+    Ok(data.iter::<f32>().collect())
 }
 
-/// The nearest bf16, to even between two.
+/// Rounds to the nearest bf16; ties go to even.
 pub(super) fn round_to_bf16(value: f32) -> f32 {
     let bits = value.to_bits();
     f32::from_bits((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff_0000)
 }
 
-/// The worst of several errors with its name; a NaN is worse than any number.
+/// The largest of several errors with its name; NaN ranks above every number.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Worst(Option<(f64, String)>);
 
@@ -59,7 +62,7 @@ impl Worst {
         self.0.as_ref().map(|(_, name)| name.as_str())
     }
 
-    /// Whether there is an error that is not at most `limit`.
+    /// Whether the error is above `limit` or NaN.
     pub(super) fn exceeds(&self, limit: f64) -> bool {
         self.error().is_some_and(|error| error > limit || error.is_nan())
     }

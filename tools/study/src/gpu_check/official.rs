@@ -1,60 +1,66 @@
-//! Configurations of mmsegmentation and mmdetection, as the manifests of the fixtures hold them.
-//!
-//! Without dropout and stochastic depth, as all cases were made.
+//! Reads configurations of mmsegmentation and mmdetection from the manifests of fixtures. Dropout and stochastic depth are off, as in all
+//! cases.
 
-use anyhow::{Context, Result, anyhow};
 use mask_rcnn::{HeadsConfig, MaskRcnnConfig};
 use serde_json::Value;
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig};
 use vmamba::{OfficialConfig, VmambaConfig};
 use vmamba_detection::{AnchorConfig, MaxIouAssigner, ProposalConfig, RandomSampler};
 
+use crate::error::{Result, StudyError};
+
+/// An error in a manifest.
+fn manifest(reason: String) -> StudyError {
+    StudyError::content("the manifest")(reason)
+}
+
 /// A field by its path, such as `decode_head.channels`.
 fn field<'a>(value: &'a Value, path: &str) -> Result<&'a Value> {
-    path.split('.').try_fold(value, |value, name| value.get(name)).with_context(|| format!("the manifest has no `{path}`"))
+    path.split('.').try_fold(value, |value, name| value.get(name)).ok_or_else(|| manifest(format!("no `{path}`")))
 }
 
 /// A whole number.
 fn size(value: &Value, path: &str) -> Result<usize> {
     let number = field(value, path)?;
-    number.as_u64().map(|number| number as usize).with_context(|| format!("`{path}` of the manifest is {number}, no size"))
+    number.as_u64().map(|number| number as usize).ok_or_else(|| manifest(format!("`{path}` is {number}, not a size")))
 }
 
 /// A number.
 fn number(value: &Value, path: &str) -> Result<f64> {
     let number = field(value, path)?;
-    number.as_f64().with_context(|| format!("`{path}` of the manifest is {number}, no number"))
+    number.as_f64().ok_or_else(|| manifest(format!("`{path}` is {number}, not a number")))
 }
 
-/// A number of that very name, dots and all.
+/// A number by a name that may contain dots.
 pub(super) fn number_of(value: &Value, name: &str) -> Result<f64> {
-    value.get(name).and_then(Value::as_f64).with_context(|| format!("the manifest has no number `{name}`"))
+    value.get(name).and_then(Value::as_f64).ok_or_else(|| manifest(format!("no number `{name}`")))
 }
 
 /// A list of numbers.
 fn numbers(value: &Value, path: &str) -> Result<Vec<f64>> {
     let list = field(value, path)?;
     let numbers = list.as_array().map(|list| list.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>());
-    numbers.flatten().with_context(|| format!("`{path}` of the manifest is {list}, no list of numbers"))
+    numbers.flatten().ok_or_else(|| manifest(format!("`{path}` is {list}, not a list of numbers")))
 }
 
-/// The backbone of the arguments of `MM_VSSM`.
+/// The backbone from the arguments of `MM_VSSM`.
 fn backbone(model: &Value) -> Result<VmambaConfig> {
-    // The official configuration carries leftovers of Swin's that its model swallows; ours refuses them, so only what it knows goes in.
-    let known = serde_json::to_value(VmambaConfig::official_defaults())?;
-    let mut arguments = field(model, "backbone")?.as_object().context("`backbone` of the manifest is no object")?.clone();
+    // The official configurations have leftover options of Swin, which the official model ignores and ours refuses.
+    let known = serde_json::to_value(VmambaConfig::official_defaults()).map_err(StudyError::content("the default options"))?;
+    let arguments = field(model, "backbone")?.as_object().cloned();
+    let mut arguments = arguments.ok_or_else(|| manifest("`backbone` is not an object".to_owned()))?;
     arguments.retain(|key, _| key == "forward_type" || known.get(key).is_some());
     classifier(&Value::Object(arguments)).map(|official| official.config)
 }
 
 /// The configuration of a classifier or of a backbone alone.
 pub(super) fn classifier(arguments: &Value) -> Result<OfficialConfig> {
-    let mut official = OfficialConfig::parse(arguments).map_err(|error| anyhow!("the manifest's config: {error}"))?;
+    let mut official = OfficialConfig::parse(arguments).map_err(|error| manifest(format!("config: {error}")))?;
     official.config.drop_path_rate = 0.0;
     Ok(official)
 }
 
-/// UperNet of mmsegmentation's `model`.
+/// UperNet from mmsegmentation's `model`.
 pub(super) fn upernet(model: &Value) -> Result<UperNetConfig> {
     let scales = numbers(model, "decode_head.pool_scales")?;
     Ok(UperNetConfig {
@@ -99,7 +105,7 @@ fn proposals(config: &Value, path: &str) -> Result<ProposalConfig> {
     })
 }
 
-/// Mask R-CNN of mmdetection's `model` and the training configuration; how detections are chosen stays as it is by default.
+/// Mask R-CNN from mmdetection's `model` and `train_cfg`. The selection of detections keeps its defaults.
 pub(super) fn mask_rcnn(model: &Value, train: &Value) -> Result<MaskRcnnConfig> {
     let mut heads = HeadsConfig::default();
     heads.fpn.channels = size(model, "neck.out_channels")?;

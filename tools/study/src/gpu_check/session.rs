@@ -1,24 +1,24 @@
-//! Rows as they come: written to Markdown and JSON after each, so that an interrupted run leaves what it has.
+//! The report in progress: written as Markdown and JSON after every row, so that an interrupted run leaves its results.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
-use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use vmamba_report::files::write_whole;
-
-use super::{Environment, Part};
 use vmamba_report::tables::{Cell, Table};
 
-/// What a row came to.
+use super::{Environment, Part};
+use crate::error::{Result, StudyError};
+
+/// The result of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
     /// Figures, and a remark.
     Measured(Vec<Cell>, String),
-    /// Figures of a check that was not passed, and what was asked of them.
+    /// Figures of a check above its limit, and a remark.
     TooLarge(Vec<Cell>, String),
-    /// Why there are no figures.
+    /// The reason for missing figures.
     Failed(String),
 }
 
@@ -29,7 +29,7 @@ struct Section {
     columns: usize,
 }
 
-/// What was found so far, and where it is written.
+/// The results so far, and the folder of the report.
 pub struct Session {
     folder: PathBuf,
     started: Instant,
@@ -41,24 +41,24 @@ pub struct Session {
 }
 
 impl Session {
-    /// Writes `gpu_check.md` and `gpu_check.json` into `folder`, which is created. No row is begun after `limit`.
+    /// Writes `gpu_check.md` and `gpu_check.json` into `folder`, which it creates. No row begins after `limit`.
     ///
     /// # Errors
     /// When the folder or a file cannot be written.
     pub fn new(folder: &Path, limit: Option<Duration>, environment: Environment) -> Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
+        std::fs::create_dir_all(folder).map_err(|reason| StudyError::Create { path: folder.to_owned(), reason })?;
         let (sections, left_out) = (Vec::new(), Vec::new());
         let session = Self { folder: folder.to_owned(), started: Instant::now(), limit, environment, sections, left_out, targets: None };
         session.write()?;
         Ok(session)
     }
 
-    /// Rows that were not begun for want of time.
+    /// Rows left out because the time was up.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
 
-    /// The report as it is written, without the header.
+    /// The report as text, without the header.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for section in &self.sections {
@@ -74,14 +74,14 @@ impl Session {
         text
     }
 
-    /// Begins a part: the columns that name a row, then those of its figures. `status` and `note` follow by themselves.
+    /// Begins a part. `columns` name a row, then its figures; the columns `status` and `note` are added.
     pub(super) fn part(&mut self, part: Part, columns: &[&str]) -> Result<()> {
         let table = Table::new(columns.iter().copied().chain(["status", "note"]));
         self.sections.push(Section { part, notes: Vec::new(), table, columns: columns.len() });
         self.write()
     }
 
-    /// Says something about the whole part that was begun last.
+    /// Adds a note to the current part.
     pub(super) fn note(&mut self, note: impl Into<String>) -> Result<()> {
         let note = note.into();
         if let Some(section) = self.sections.last_mut() {
@@ -91,7 +91,7 @@ impl Session {
         self.write()
     }
 
-    /// Whether there is time for another row; if not, it is remembered as left out.
+    /// Whether there is time for another row; otherwise records it as left out.
     pub(super) fn begin(&mut self, row: &str) -> Result<bool> {
         let part = self.sections.last().map_or("", |section| section.part.name());
         if self.limit.is_some_and(|limit| self.started.elapsed() >= limit) {
@@ -103,7 +103,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Adds a row: the cells that name it, and what it came to.
+    /// Adds a row: the cells that name it, and its result.
     pub(super) fn row(&mut self, name: Vec<Cell>, outcome: Outcome) -> Result<()> {
         let Some(section) = self.sections.last_mut() else { return Ok(()) };
         let mut row = name;
@@ -157,7 +157,7 @@ impl Session {
             }
         }
         if !self.left_out.is_empty() {
-            text.push_str("\n## Left out for want of time\n\n");
+            text.push_str("\n## Left out, the time was up\n\n");
             self.left_out.iter().for_each(|row| text.push_str(&format!("* {row}\n")));
         }
         text

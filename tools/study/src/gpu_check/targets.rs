@@ -1,11 +1,12 @@
-//! What was to be reached and what was.
+//! The targets of the project beside the measured figures.
+
+use vmamba_report::tables::{Cell, Table};
+use vmamba_train::Precision;
 
 use super::{Facts, Part, Setup};
-use crate::peers::Peers;
-use vmamba_report::tables::{Cell, Table};
-use vmamba_train::precision::Precision;
+use crate::measure::Peers;
 
-/// Whether more or less is better.
+/// The direction of a target.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Better {
     More,
@@ -43,7 +44,7 @@ pub(super) fn table(facts: &Facts, setup: &Setup) -> Table {
         let name = format!("VMamba-T over Swin-T, inference, 224, batch 128, {}", precision.name());
         push(name, Better::More, 1.0, Some(1.36), ratio(pair).ok_or_else(|| missing("throughput", "both at 224 and batch 128")));
     }
-    // The largest batch that both could take.
+    // The largest batch that ran on both.
     let bf16 = setup
         .batches
         .iter()

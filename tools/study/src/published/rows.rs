@@ -1,21 +1,21 @@
-//! The rows of the published tables. `None` means that nobody published the number; shares are in percent.
+//! The rows of the published tables. `None` stands for an unpublished number; shares are in percent.
 
 use serde::{Deserialize, Serialize};
 
-/// Rows with what holds for all of them.
+/// Rows with their common source and notes.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sourced<R> {
-    /// Where the numbers come from.
+    /// Source of the numbers.
     pub source: String,
-    /// Conditions and contradictions worth knowing.
+    /// Conditions and contradictions.
     #[serde(default)]
     pub notes: Vec<String>,
     /// The rows in the order of the publication.
     pub rows: Vec<R>,
 }
 
-/// What a network is made of.
+/// The kind of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
@@ -35,17 +35,17 @@ pub struct ClassifierRow {
     pub id: String,
     /// The name used in the publication.
     pub model: String,
-    /// What it is made of.
+    /// The kind of the network.
     pub family: Family,
     /// Millions of parameters, head included.
     pub params_m: f64,
     /// Multiply-accumulates / 1e9.
     pub gflops: f64,
-    /// As `gflops`, with the scan as the paper's first versions counted it.
+    /// As `gflops`, with the scan counted as in the first versions of the paper.
     pub gflops_old: Option<f64>,
-    /// Images a second in inference: A100, batch 128, float32.
+    /// Images per second in inference: A100, batch 128, float32.
     pub throughput: Option<f64>,
-    /// Images a second of forward, loss and backward: A100, batch 128, autocast.
+    /// Images per second of forward, loss and backward: A100, batch 128, autocast.
     pub train_throughput: Option<f64>,
     /// Top-1 accuracy on val.
     pub top1: f64,
@@ -55,11 +55,11 @@ pub struct ClassifierRow {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagenetTables {
-    /// The table of the paper's text.
+    /// The table in the text of the paper.
     pub main: Sourced<ClassifierRow>,
-    /// The table of its appendix.
+    /// The table in the appendix.
     pub full: Sourced<ClassifierRow>,
-    /// That of the official repository.
+    /// The table of the official repository.
     pub repository: Sourced<ClassifierRow>,
 }
 
@@ -67,17 +67,17 @@ pub struct ImagenetTables {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CostRow {
-    /// Name of the model; detectors and segmentors have the name of the head before it, segmentors the side of the crop behind it.
+    /// Name of the model; the name of the head precedes that of a detector or segmentor, and the side of the crop follows that of a segmentor.
     pub id: String,
     /// Parameters.
     pub params: u64,
     /// Multiply-accumulates / 1e9 at `flops_input`.
     pub gflops: Option<f64>,
-    /// As `gflops`, with the scan as the paper's first versions counted it.
+    /// As `gflops`, with the scan counted as in the first versions of the paper.
     pub gflops_old: Option<f64>,
-    /// Height and width; absent for classifiers, which are at 224x224.
+    /// Height and width; absent for classifiers, whose figures are for 224x224.
     pub flops_input: Option<[usize; 2]>,
-    /// Parameters without the head and the norm before it.
+    /// Parameters without the head and its norm.
     pub params_backbone: Option<u64>,
     /// Parameters of the feature pyramid: the backbone with a norm on each of its four outputs.
     pub params_pyramid: Option<u64>,
@@ -91,17 +91,17 @@ pub struct MemoryRow {
     pub id: String,
     /// The name used in the publication.
     pub model: String,
-    /// Images a second in inference, float32.
+    /// Images per second in inference, float32.
     pub throughput: Option<f64>,
-    /// Peak in megabytes in inference, float32.
+    /// Peak memory in megabytes in inference, float32.
     pub memory_mb: Option<u64>,
-    /// Images a second of forward, loss and backward under autocast.
+    /// Images per second of forward, loss and backward under autocast.
     pub train_amp_throughput: Option<f64>,
-    /// Peak in megabytes of the same.
+    /// Its peak memory in megabytes.
     pub train_amp_memory_mb: Option<u64>,
-    /// Images a second of forward, loss and backward, float32.
+    /// Images per second of forward, loss and backward, float32.
     pub train_throughput: Option<f64>,
-    /// Peak in megabytes of the same.
+    /// Its peak memory in megabytes.
     pub train_memory_mb: Option<u64>,
 }
 
@@ -160,11 +160,11 @@ pub struct DetectionRow {
     pub backbone: String,
     /// The name used in the publication.
     pub model: String,
-    /// Name of the [`DetectionSetting`] where it is not that of most rows.
+    /// Name of the [`DetectionSetting`], where it is not the common one.
     pub recipe: Option<String>,
     /// `1x` or `3x`.
     pub schedule: String,
-    /// Images of a step, where it is not that of the [`DetectionSetting`].
+    /// Images of a step, where it differs from the [`DetectionSetting`].
     pub batch: Option<u64>,
     /// AP of the boxes.
     pub boxes: AveragePrecision,
@@ -172,27 +172,27 @@ pub struct DetectionRow {
     pub masks: AveragePrecision,
     /// Parameters of the whole detector, exact.
     pub params: Option<u64>,
-    /// Millions of them as published, where no exact count is known.
+    /// Published parameters in millions, where no exact count is known.
     pub params_m: Option<f64>,
     /// Multiply-accumulates / 1e9 of the whole detector at `flops_input`.
     pub gflops: f64,
     /// Height and width for which `gflops` holds.
     pub flops_input: [usize; 2],
-    /// Where the numbers come from.
+    /// Source of the numbers.
     pub source: String,
-    /// Contradictions and conditions worth knowing.
+    /// Contradictions and conditions.
     pub note: Option<String>,
 }
 
-/// How the published detectors were trained and evaluated.
+/// Training and evaluation settings of published detectors.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectionSetting {
-    /// Which rows it is of; absent for those that name none.
+    /// The name by which rows refer to it; absent for the common setting.
     pub recipe: Option<String>,
     /// `1x` or `3x`.
     pub schedule: String,
-    /// Passes over the training set.
+    /// Epochs.
     pub epochs: u64,
     /// Images of a step.
     pub batch: u64,
@@ -202,23 +202,23 @@ pub struct DetectionSetting {
     pub lr: f64,
     /// Limits of the long and the short side in training.
     pub scales: Vec<[usize; 2]>,
-    /// Whether a share of the images is cropped.
+    /// Whether some images are cropped at random.
     pub crop: bool,
     /// Limits of the long and the short side in the evaluation.
     pub test_scale: [usize; 2],
-    /// Name of the annotations evaluated on.
+    /// Name of the validation annotations.
     pub validation_annotations: String,
-    /// Images evaluated on.
+    /// Number of validation images.
     pub validation_images: usize,
     /// Number of classes.
     pub classes: usize,
-    /// Numbers computed with in training.
+    /// Type of training: `float32` or `float16`.
     pub precision: String,
-    /// What training starts from.
+    /// The initial weights.
     pub initial: String,
-    /// Where this is written.
+    /// Source of the settings.
     pub source: String,
-    /// Contradictions and conditions worth knowing.
+    /// Contradictions and conditions.
     pub note: Option<String>,
 }
 
@@ -232,37 +232,37 @@ pub struct SegmentationRow {
     pub backbone: String,
     /// The name used in the publication.
     pub model: String,
-    /// Name of the [`SegmentationSetting`] where it is not that of most rows.
+    /// Name of the [`SegmentationSetting`], where it is not the common one.
     pub recipe: Option<String>,
     /// Side of the training crop in pixels.
     pub crop: usize,
-    /// mIoU of one scale, whole image.
+    /// Single-scale mIoU on whole images.
     pub miou_ss: Option<f64>,
-    /// mIoU of six scales with flips.
+    /// mIoU with six scales and flips.
     pub miou_ms: Option<f64>,
     /// Parameters of the whole segmentor, exact.
     pub params: Option<u64>,
-    /// Millions of them as published, where no exact count is known.
+    /// Published parameters in millions, where no exact count is known.
     pub params_m: Option<f64>,
     /// Multiply-accumulates / 1e9 of the whole segmentor at `flops_input`.
     pub gflops: Option<f64>,
     /// Height and width for which `gflops` holds.
     pub flops_input: Option<[usize; 2]>,
-    /// Where the numbers come from.
+    /// Source of the numbers.
     pub source: String,
-    /// Contradictions and conditions worth knowing.
+    /// Contradictions and conditions.
     pub note: Option<String>,
 }
 
-/// How the published segmentors were trained and evaluated.
+/// Training and evaluation settings of published segmentors.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentationSetting {
-    /// Which rows it is of; absent for those that name none.
+    /// The name by which rows refer to it; absent for the common setting.
     pub recipe: Option<String>,
     /// Side of the training crop in pixels.
     pub crop: usize,
-    /// Steps.
+    /// Training steps.
     pub iterations: u64,
     /// Images of a step.
     pub batch: u64,
@@ -272,24 +272,24 @@ pub struct SegmentationSetting {
     pub lr: f64,
     /// Limits of the long and the short side in training, before the random factor.
     pub scale: [usize; 2],
-    /// The same in the evaluation.
+    /// Limits of the long and the short side in the evaluation.
     pub test_scale: [usize; 2],
-    /// Whether the evaluation slides windows over the image instead of taking it whole.
+    /// Whether the evaluation uses sliding windows instead of whole images.
     #[serde(default)]
     pub slide: bool,
-    /// Images evaluated on.
+    /// Number of validation images.
     pub validation_images: usize,
     /// Number of classes.
     pub classes: usize,
-    /// Numbers computed with in training.
+    /// Type of training: `float32` or `float16`.
     pub precision: String,
-    /// What training starts from.
+    /// The initial weights.
     pub initial: String,
-    /// Where this is written.
+    /// Source of the settings.
     pub source: String,
 }
 
-/// One classifier, trained at 224x224, at one size.
+/// A classifier trained at 224x224, evaluated at one size.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScalingRow {
@@ -301,27 +301,27 @@ pub struct ScalingRow {
     pub params_m: f64,
     /// Multiply-accumulates / 1e9.
     pub gflops: f64,
-    /// Images a second in inference: A100, float32, the batch of the [`ScalingStudy`].
+    /// Images per second in inference: A100, float32, the batch of the [`ScalingStudy`].
     pub throughput: f64,
-    /// Images a second of forward, loss and backward under autocast.
+    /// Images per second of forward, loss and backward under autocast.
     pub train_throughput: f64,
-    /// Top-1 accuracy of the weights as they are.
+    /// Top-1 accuracy of the unchanged weights.
     pub top1: f64,
-    /// Top-1 accuracy with a linear layer trained on the features of that size.
+    /// Top-1 accuracy with a linear layer trained on the features at this size.
     pub top1_tuned: f64,
 }
 
-/// The study of larger images.
+/// The resolution study.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScalingStudy {
-    /// Where the numbers come from.
+    /// Source of the numbers.
     pub source: String,
     /// Images of a batch.
     pub batch: usize,
-    /// Conditions and contradictions worth knowing.
+    /// Conditions and contradictions.
     pub notes: Vec<String>,
-    /// By model, then by size.
+    /// Rows by model, then by size.
     pub rows: Vec<ScalingRow>,
 }
 
@@ -331,23 +331,23 @@ pub struct ScalingStudy {
 pub struct AblationRow {
     /// Name of the variant, unique in its table.
     pub id: String,
-    /// What changed against the row before.
+    /// The change from the row before.
     pub what: Option<String>,
     /// Size of the state.
     pub d_state: Option<usize>,
-    /// Width of the SSM over that of the block.
+    /// Width of the SSM over the width of the block.
     pub ssm_ratio: Option<f64>,
-    /// Width of the MLP over that of the block.
+    /// Width of the MLP over the width of the block.
     pub mlp_ratio: Option<f64>,
     /// Blocks of the four stages.
     pub depths: Option<[usize; 4]>,
     /// Whether there is a depthwise convolution before the scan.
     pub dwconv: Option<bool>,
-    /// Whether there is a multiplicative branch.
+    /// Whether there is a gating branch.
     pub gate: Option<bool>,
     /// Whether there is an MLP.
     pub mlp: Option<bool>,
-    /// Routes of the scan: `unidi`, `bidi`, `cascade` or `cross`.
+    /// Scan routes: `unidi`, `bidi`, `cascade` or `cross`.
     pub pattern: Option<String>,
     /// Initialisation of the SSM: `mamba`, `rand` or `zero`.
     pub init: Option<String>,
@@ -357,9 +357,9 @@ pub struct AblationRow {
     pub params_m: f64,
     /// Multiply-accumulates / 1e9.
     pub gflops: f64,
-    /// Images a second in inference: A100, batch 128, float32.
+    /// Images per second in inference: A100, batch 128, float32.
     pub throughput: f64,
-    /// Images a second of forward, loss and backward under autocast.
+    /// Images per second of forward, loss and backward under autocast.
     pub train_throughput: f64,
     /// Top-1 accuracy.
     pub top1: f64,
@@ -371,7 +371,7 @@ pub struct AblationRow {
 pub struct AblationTables {
     /// From the first paper's block to VMamba-T, step by step.
     pub acceleration: Sourced<AblationRow>,
-    /// Routes of the scan.
+    /// Scan routes.
     pub scan_pattern: Sourced<AblationRow>,
     /// Initialisation of the SSM.
     pub initialisation: Sourced<AblationRow>,

@@ -1,4 +1,4 @@
-//! The built-in data are whole, and rows are found.
+//! The built-in data are complete, and rows are found by name.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ fn data() -> &'static Published {
     published().expect("the built-in data")
 }
 
-/// No id twice, and no source empty.
+/// Ids are unique and no source is empty.
 fn check<R>(what: &str, table: &Sourced<R>, id: impl Fn(&R) -> String) {
     assert!(!table.source.is_empty() && !table.rows.is_empty(), "{what}");
     assert!(table.notes.iter().all(|note| !note.is_empty()), "{what}");
     let ids: BTreeSet<String> = table.rows.iter().map(id).collect();
-    assert_eq!(ids.len(), table.rows.len(), "{what}: an id is there twice");
+    assert_eq!(ids.len(), table.rows.len(), "{what}: a duplicate id");
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn every_table_has_a_source_and_unique_ids() {
 }
 
 #[test]
-fn the_rows_of_heads_are_complete_and_their_ids_are_unique() {
+fn the_rows_of_detectors_and_segmentors_are_complete_and_their_ids_unique() {
     let rows = &data().ade20k_upernet;
     let ids: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     assert_eq!(ids.len(), rows.len());
@@ -60,7 +60,7 @@ fn the_rows_of_heads_are_complete_and_their_ids_are_unique() {
 }
 
 #[test]
-fn every_model_of_the_workspace_that_was_published_is_found_by_its_name() {
+fn every_published_model_of_the_workspace_is_found_by_name() {
     for id in BackboneConfig::names().into_iter().filter(|name| name.contains("vmamba")) {
         let row = classifier(id).unwrap_or_else(|| panic!("{id}"));
         let cost = classifier_cost(id).unwrap_or_else(|| panic!("{id}"));
@@ -75,7 +75,7 @@ fn every_model_of_the_workspace_that_was_published_is_found_by_its_name() {
 }
 
 #[test]
-fn of_contradicting_lists_the_main_table_holds_and_the_others_complete_it() {
+fn the_main_table_takes_precedence_and_the_other_lists_complete_it() {
     let hivit = classifier("hivit_base").expect("a row");
     assert_eq!((hivit.gflops, hivit.train_throughput), (15.9, Some(544.0)));
     let vanilla = classifier("vanilla_vmamba_tiny").expect("a row");
@@ -84,7 +84,7 @@ fn of_contradicting_lists_the_main_table_holds_and_the_others_complete_it() {
 }
 
 #[test]
-fn sizes_and_ablations_are_found() {
+fn rows_of_the_resolution_study_and_of_ablations_are_found() {
     let row = scaling("vmamba_tiny_s1l8", 768).expect("a row");
     assert_eq!((row.gflops, row.throughput, row.top1, row.top1_tuned), (57.66, 149.0, 74.66, 79.22));
     assert!(scaling("vmamba_tiny_s1l8", 1024).is_none() && scaling("vim_small", 224).is_none());
@@ -99,7 +99,7 @@ fn sizes_and_ablations_are_found() {
 }
 
 #[test]
-fn a_row_is_found_by_the_path_of_its_config() {
+fn a_row_is_found_by_the_path_of_its_configuration() {
     let row = segmentation_row("configs/upernet/upernet_vmamba_tiny_s1l8_512.toml").unwrap().unwrap();
     assert_eq!((row.model.as_str(), row.miou_ss, row.params), ("VMamba-T[s1l8]", Some(47.9), Some(61_902_572)));
     assert!(segmentation_row("configs/camvid_nano.toml").unwrap().is_none());
@@ -113,7 +113,7 @@ fn an_average_precision_is_one_number_or_three() {
 }
 
 #[test]
-fn a_detector_is_compared_with_its_row() {
+fn a_detector_is_compared_with_its_published_row() {
     let row = detection_row("configs/mask_rcnn/mask_rcnn_vmamba_tiny_s1l8_1x.toml").unwrap().unwrap();
     let text = row.compare([47.5, 69.0, 52.0], [42.7, 66.4, 45.9]).text();
     assert!(text.contains("0.20") && text.contains("-0.30") && text.contains("47.3"), "{text}");

@@ -1,22 +1,23 @@
-//! The reading of an image along its routes as an animated PNG.
+//! The scan of an image along its routes as an animated PNG.
 
 use std::path::Path;
 
-use anyhow::Result;
 use image::{Rgb, RgbImage, imageops};
 use imageproc::drawing::{draw_hollow_rect_mut, draw_text_mut};
 use imageproc::rect::Rect;
-
-use super::figure::{RouteFigure, cell, colours, panel_size};
 use vmamba_report::files::write_whole;
 use vmamba_report::pictures::{INK, PAPER, font};
 
-/// Most frames behind the empty one.
+use super::figure::{RouteFigure, cell, colours, panel_size};
+use crate::error::{Result, StudyError};
+
+/// Most frames after the empty one.
 const FRAMES: usize = 32;
-/// Tenths of a second.
+/// Time of a frame in tenths of a second.
 const DELAY: u16 = 1;
+/// Time of the first frame, which shows the end, in tenths of a second.
 const END_DELAY: u16 = 25;
-/// Longest side of a panel, about.
+/// Approximate longest side of a panel in pixels.
 const PANEL: u32 = 150;
 const GAP: u32 = 10;
 const LINE: u32 = 20;
@@ -24,23 +25,24 @@ const TEXT: f32 = 14.0;
 const COLUMN: u32 = 120;
 
 impl RouteFigure {
-    /// Writes an animated PNG: what each walk has read after so many steps, and all of them together. It opens with the end, which viewers
-    /// without animation show, and goes there from nothing, in at most 34 frames, forever.
+    /// Writes an animated PNG of the patches that each walk, and all walks together, have read so far. The first frame shows the end, for
+    /// viewers without animation; then the scan runs from the empty grid to the end, and repeats. At most 34 frames.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write_animation(&self, path: &Path) -> Result<()> {
-        Ok(write_whole(path, &encode(&self.frames())?)?)
+        let bytes = encode(&self.frames()).map_err(|error| StudyError::Run(format!("cannot encode the animation: {error}")))?;
+        Ok(write_whole(path, &bytes)?)
     }
 
     fn frames(&self) -> Vec<RgbImage> {
         let total: usize = self.stages().iter().sum();
         let count = total.min(FRAMES);
-        // The end is without the patches at which the walks just are.
+        // The end has no marks for the current patches.
         std::iter::once(self.frame(total, false)).chain((0..=count).map(|frame| self.frame(frame * total / count, true))).collect()
     }
 
-    /// The picture after `time` steps; the walks of the second stage begin when the first is over.
+    /// The picture after `time` steps; the walks of the second stage start when the first stage has finished.
     fn frame(&self, time: usize, marks: bool) -> RgbImage {
         let side = cell(self.grid(), PANEL);
         let [width, height] = panel_size(self.grid(), side);
@@ -75,8 +77,8 @@ impl RouteFigure {
     }
 }
 
-/// All frames in one file. Of every frame but the first, pixels that stay as they were are transparent, which makes the file small.
-fn encode(frames: &[RgbImage]) -> Result<Vec<u8>> {
+/// Encodes all frames. Unchanged pixels are transparent in all frames but the first, which makes the file small.
+fn encode(frames: &[RgbImage]) -> Result<Vec<u8>, png::EncodingError> {
     let mut bytes = Vec::new();
     let Some(first) = frames.first() else { return Ok(bytes) };
     let mut encoder = png::Encoder::new(&mut bytes, first.width(), first.height());
@@ -111,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// Plays a file by the rules of APNG for frames that cover the whole picture.
+    /// Decodes a file by the rules of APNG for frames that cover the whole picture.
     fn played(bytes: &[u8]) -> Vec<RgbImage> {
         let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
         let count = reader.info().animation_control().unwrap().num_frames;
@@ -132,20 +134,20 @@ mod tests {
     }
 
     #[test]
-    fn a_played_file_shows_the_frames_that_went_in() {
+    fn a_decoded_file_shows_the_encoded_frames() {
         let figure = RouteFigure::new(ScanPattern::Cascade, [3, 5], [1, 3], None).unwrap();
         let frames = figure.frames();
-        // The end without marks, nothing read, four steps along the row and two along the column.
+        // The end without marks, the empty grid, four steps along the row and two along the column.
         assert_eq!(frames.len(), 1 + 1 + 6);
         let coloured = |frame: &RgbImage| frame.pixels().filter(|pixel| pixel.0[0].abs_diff(pixel.0[2]) > 30).count();
         let most = frames.iter().map(coloured).max();
-        assert!(coloured(&frames[0]) * 2 > most.unwrap() && coloured(&frames[1]) < coloured(&frames[0]), "it opens with the end");
+        assert!(coloured(&frames[0]) * 2 > most.unwrap() && coloured(&frames[1]) < coloured(&frames[0]), "the first frame shows the end");
         let played = played(&encode(&frames).unwrap());
-        assert!(played == frames, "a frame is not as it was drawn");
+        assert!(played == frames, "a decoded frame differs");
         assert!(frames.windows(2).all(|pair| pair[0] != pair[1]), "a step changes the picture");
     }
 
-    /// Noise is the hardest photo to make small.
+    /// Noise compresses worst.
     #[test]
     fn the_largest_grid_over_noise_stays_below_500_kb_and_34_frames() {
         let mut state = 1_u32;

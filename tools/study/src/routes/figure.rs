@@ -1,38 +1,39 @@
-//! The routes of a scan drawn over the patches of an image: four ways with arrows, and what a query has read along them.
+//! The scan routes drawn over the patches of an image, with the patches that the query has read.
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
 use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
 use vision_datasets::transforms::{Window, resize_bicubic};
 use vmamba::vmamba::ScanPattern;
-
-use super::{Trail, pattern_name, readers, trails};
 use vmamba_report::pictures::{INK, PAPER, shorten};
 use vmamba_report::sheet::{Anchor, Sheet};
 
-/// Longest side of a panel in pixels, about.
+use super::{Trail, pattern_name, readers, trails};
+use crate::error::{Result, invalid};
+
+/// Approximate longest side of a panel in pixels.
 const PANEL: u32 = 320;
 const GAP: u32 = 24;
 const TITLE: f32 = 19.0;
 const TEXT: f32 = 15.0;
 const LINE: u32 = 22;
-/// Distance of panels, for the words above narrow ones.
+/// Least distance of panels; leaves room for the words above narrow panels.
 const COLUMN: u32 = 280;
 
 /// Lines of the legend.
 const LEGEND_LINES: u32 = 6;
 
-/// One colour a walk, told apart by colour-blind readers (Okabe and Ito).
+/// A colour for each walk, distinguishable by colour-blind readers (Okabe and Ito).
 const COLOURS: [[u8; 3]; 4] = [[0, 114, 178], [213, 94, 0], [0, 158, 115], [170, 68, 153]];
-/// What has been read by any walk.
+/// Patches read by any walk.
 const UNION: [u8; 3] = [90, 75, 140];
 const GRID_LINES: [u8; 3] = [205; 3];
-/// The way from the end of one line to the beginning of the next.
+/// Jumps from the end of a line to the beginning of the next.
 const JUMPS: [u8; 3] = [140; 3];
 const QUERY: [u8; 3] = [200, 0, 0];
 
-/// Which routes are drawn, over what.
+/// A figure of scan routes.
 #[derive(Clone, Debug)]
 pub struct RouteFigure {
     pattern: ScanPattern,
@@ -43,29 +44,29 @@ pub struct RouteFigure {
 }
 
 impl RouteFigure {
-    /// The routes of `pattern` on a grid of `[height, width]` patches with the query `[row, column]`. A photo is cut about its middle to
-    /// the shape of the grid; without, the patches are white.
+    /// The routes of `pattern` on a grid of `[height, width]` patches with the query `[row, column]`. A photo is cropped around its centre to
+    /// the shape of the grid; without a photo the patches are white.
     ///
     /// # Errors
-    /// When the grid or the query does not exist, and when the photo has no pixels.
+    /// When the grid or the query does not exist, or the photo has no pixels.
     pub fn new(pattern: ScanPattern, grid: [usize; 2], query: [usize; 2], photo: Option<RgbImage>) -> Result<Self> {
-        if let Some(photo) = &photo {
-            ensure!(photo.width() > 0 && photo.height() > 0, "the photo has no pixels");
+        if photo.as_ref().is_some_and(|photo| photo.width() == 0 || photo.height() == 0) {
+            return Err(invalid!("the photo has no pixels"));
         }
         Ok(Self { pattern, grid, query, trails: trails(pattern, grid, query)?, photo })
     }
 
-    /// The trails that are drawn.
+    /// The trails of the four walks.
     pub fn trails(&self) -> &[Trail; 4] {
         &self.trails
     }
 
-    /// Patches a side, `[height, width]`.
+    /// The grid, `[height, width]` in patches.
     pub fn grid(&self) -> [usize; 2] {
         self.grid
     }
 
-    /// `[row, column]` of the query.
+    /// The query, `[row, column]`.
     pub fn query(&self) -> [usize; 2] {
         self.query
     }
@@ -75,13 +76,29 @@ impl RouteFigure {
         self.grid[0] * self.grid[1]
     }
 
+    /// Number of patches that any walk has read.
+    pub fn read(&self) -> usize {
+        readers(&self.trails, self.patches()).iter().filter(|readers| **readers > 0).count()
+    }
+
+    /// The order of every walk, the patches visited up to the query, and the patches read; patches in raster order.
+    pub fn json(&self) -> Value {
+        let walk = |trail: &Trail| {
+            let reached = trail.reached_after(trail.visited.len(), self.patches());
+            let read: Vec<usize> = reached.iter().enumerate().filter(|(_, reached)| **reached).map(|(patch, _)| patch).collect();
+            json!({ "name": trail.walk.name(), "sequences": trail.walk.sequences(self.grid), "visited": trail.visited, "read": read })
+        };
+        let walks: Vec<Value> = self.trails.iter().map(walk).collect();
+        json!({ "walks": walks, "readers": readers(&self.trails, self.patches()) })
+    }
+
     /// Pattern, grid and query in words.
     pub(super) fn title(&self) -> String {
         let ([height, width], [row, column]) = (self.grid, self.query);
         format!("{} scan, {height} x {width} patches, query at row {row}, column {column}", pattern_name(self.pattern))
     }
 
-    /// The longest trail of each stage. Walks of one stage go at the same time.
+    /// Steps of the longest trail of each stage. The walks of a stage run at the same time.
     pub(super) fn stages(&self) -> [usize; 2] {
         [0, 1].map(|stage| {
             let steps = self.trails.iter().filter(|trail| trail.walk.stage() == stage).map(|trail| trail.visited.len());
@@ -89,7 +106,7 @@ impl RouteFigure {
         })
     }
 
-    /// Draws four panels with routes and one with all that was read into `png` and `svg`.
+    /// Writes four panels with routes, and one with the patches read by all, as PNG and SVG.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -102,7 +119,7 @@ impl RouteFigure {
         let [width, height] = panel_size(self.grid, cell);
         let (pitch, top) = (width.max(COLUMN) + GAP, GAP + LINE + 14);
         let row_height = LINE + height + GAP;
-        // The legend stands beside the last panel, and is higher than the panels of a low grid.
+        // The legend stands beside the last panel; it is taller than the panels of a low grid.
         let mut sheet = Sheet::new(3 * pitch + GAP, top + row_height + row_height.max((1 + LEGEND_LINES) * LINE + GAP));
         sheet.words([(3 * pitch + GAP) / 2, GAP + LINE - 6], self.title(), TITLE, Anchor::Middle);
         let base = self.base(cell);
@@ -122,17 +139,16 @@ impl RouteFigure {
             self.draw_query(&mut sheet, at, cell);
         }
         let [left, top] = place(4);
-        let readers = readers(&self.trails, self.patches());
-        let count = readers.iter().filter(|readers| **readers > 0).count();
-        sheet.words([left, top + LINE - 7], format!("together: {count} of {} read", self.patches()), TEXT, Anchor::Start);
-        let shares: Vec<f32> = readers.iter().map(|readers| *readers as f32 * 0.19).collect();
+        let words = format!("together: {} of {} read", self.read(), self.patches());
+        sheet.words([left, top + LINE - 7], words, TEXT, Anchor::Start);
+        let shares: Vec<f32> = readers(&self.trails, self.patches()).iter().map(|readers| *readers as f32 * 0.19).collect();
         sheet.picture([left, top + LINE], self.tinted(&base, cell, &shares, UNION));
         self.draw_query(&mut sheet, [left, top + LINE], cell);
         draw_legend(&mut sheet, place(5));
         sheet
     }
 
-    /// The patches with nothing read: the photo, faded and grey so that colours upon it are seen, and lines between patches.
+    /// The patches without colours: the photo in pale grey, and lines between patches.
     pub(super) fn base(&self, cell: u32) -> RgbImage {
         let [width, height] = panel_size(self.grid, cell);
         let photo = self.photo.as_ref().map(|photo| covering(photo, [height, width]));
@@ -143,12 +159,12 @@ impl RouteFigure {
             let Some(photo) = &photo else { return PAPER };
             let [red, green, blue] = photo.get_pixel(x, y).0.map(f32::from);
             let grey = 0.299 * red + 0.587 * green + 0.114 * blue;
-            // Steps of 8 make the animation small and are not seen.
+            // Multiples of 8 make the animation small, without a visible difference.
             Rgb([((110.0 + grey * 0.56) / 8.0).round().min(31.0) as u8 * 8; 3])
         })
     }
 
-    /// `base` with every patch mixed with a colour by its share between 0 and 1.
+    /// Blends a colour into every patch of `base`; the opacity of each patch is its share from 0 to 1.
     pub(super) fn tinted(&self, base: &RgbImage, cell: u32, shares: &[f32], colour: [u8; 3]) -> RgbImage {
         let mut out = base.clone();
         for (x, y, pixel) in out.enumerate_pixels_mut() {
@@ -170,7 +186,7 @@ impl RouteFigure {
         }
     }
 
-    /// A sequence as straight runs with arrowheads, a dot where it begins, and thin lines where it jumps to a patch that is not next to it.
+    /// Draws a sequence as straight runs with arrowheads, a dot at its start, and thin lines for jumps to patches that are not adjacent.
     fn draw_sequence(&self, sheet: &mut Sheet, [left, top]: [u32; 2], cell: u32, sequence: &[usize], colour: [u8; 3]) {
         let side = cell as f32;
         let middle =
@@ -206,12 +222,12 @@ fn draw_legend(sheet: &mut Sheet, [left, top]: [u32; 2]) {
         sheet.words([left + 34, top + (line + 2) * LINE - 7], words, TEXT, Anchor::Start);
         [left as f32 + 12.0, (top + (line + 2) * LINE) as f32 - 12.0]
     };
-    let [x, y] = words(sheet, 0, "a scan begins");
+    let [x, y] = words(sheet, 0, "start of a scan");
     sheet.line([x, y], [x, y], 10.0, INK.0);
-    let [x, y] = words(sheet, 1, "it goes on");
+    let [x, y] = words(sheet, 1, "direction");
     sheet.line([x - 12.0, y], [x + 4.0, y], 2.0, INK.0);
     sheet.triangle([[x + 12.0, y], [x + 2.0, y - 5.0], [x + 2.0, y + 5.0]], INK.0);
-    let [x, y] = words(sheet, 2, "it jumps to the next line");
+    let [x, y] = words(sheet, 2, "jump to the next line");
     sheet.line([x - 12.0, y], [x + 12.0, y], 1.0, JUMPS);
     let [x, y] = words(sheet, 3, "query");
     for inset in 0..3 {
@@ -229,7 +245,7 @@ fn draw_legend(sheet: &mut Sheet, [left, top]: [u32; 2]) {
     }
 }
 
-/// First and last `[row, column]` of every straight run of neighbours in a sequence.
+/// First and last `[row, column]` of every straight run of adjacent patches in a sequence.
 fn straight_runs(sequence: &[usize], width: usize) -> Vec<[[usize; 2]; 2]> {
     let place = |patch: usize| [patch / width, patch % width];
     let step = |from: [usize; 2], to: [usize; 2]| [to[0] as i64 - from[0] as i64, to[1] as i64 - from[1] as i64];
@@ -248,17 +264,17 @@ fn straight_runs(sequence: &[usize], width: usize) -> Vec<[[usize; 2]; 2]> {
     runs
 }
 
-/// Side of a patch in pixels, for panels whose longer side is about `panel`.
+/// Side of a patch in pixels for panels with a longer side of about `panel`.
 pub(super) fn cell(grid: [usize; 2], panel: u32) -> u32 {
     (panel / grid[0].max(grid[1]) as u32).clamp(3, 80)
 }
 
-/// `[width, height]` of a panel, with a line behind the last patch.
+/// `[width, height]` of a panel in pixels, with a line after the last patch.
 pub(super) fn panel_size([height, width]: [usize; 2], cell: u32) -> [u32; 2] {
     [width as u32 * cell + 1, height as u32 * cell + 1]
 }
 
-/// The middle of a photo, enlarged or reduced until it covers `[height, width]`.
+/// The centre of a photo, resized to cover `[height, width]`.
 fn covering(photo: &RgbImage, [height, width]: [u32; 2]) -> RgbImage {
     let scale = f64::max(f64::from(height) / f64::from(photo.height()), f64::from(width) / f64::from(photo.width()));
     let side = |photo: u32, wanted: u32| ((f64::from(photo) * scale).round() as usize).max(wanted as usize);
@@ -266,6 +282,7 @@ fn covering(photo: &RgbImage, [height, width]: [u32; 2]) -> RgbImage {
     resize_bicubic(photo, whole, Window::centre(whole, [height as usize, width as usize]))
 }
 
+/// The colours of the four walks and of all together.
 pub(super) fn colours() -> [[u8; 3]; 5] {
     let [a, b, c, d] = COLOURS;
     [a, b, c, d, UNION]
@@ -277,7 +294,7 @@ mod tests {
 
     #[test]
     fn runs_end_where_a_sequence_turns_or_jumps() {
-        // Raster order on 2 x 3, a column on 3 x 1, and a snake.
+        // Raster order on 2 x 3, a reversed column on 3 x 1, and a turn.
         assert_eq!(straight_runs(&[0, 1, 2, 3, 4, 5], 3), [[[0, 0], [0, 2]], [[1, 0], [1, 2]]]);
         assert_eq!(straight_runs(&[2, 1, 0], 1), [[[2, 0], [0, 0]]]);
         assert_eq!(straight_runs(&[0, 1, 3], 2), [[[0, 0], [0, 1]], [[1, 1], [1, 1]]]);
@@ -285,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_legend_is_whole_on_low_grids() {
+    fn the_legend_fits_beside_low_grids() {
         let folder = tempfile::tempdir().unwrap();
         let (png, svg) = (folder.path().join("a.png"), folder.path().join("a.svg"));
         for grid in [[1, 64], [1, 1], [64, 1], [8, 12]] {
@@ -300,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_photo_is_cut_about_its_middle_whatever_its_shape() {
+    fn a_photo_of_any_shape_is_cropped_around_its_centre() {
         let photo = RgbImage::from_fn(90, 30, |x, _| if (30..60).contains(&x) { Rgb([10, 200, 30]) } else { Rgb([0; 3]) });
         let cut = covering(&photo, [60, 60]);
         assert_eq!(cut.dimensions(), (60, 60));
@@ -309,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_photo_stays_as_light_and_dark_as_it_is_up_to_white() {
+    fn the_grey_of_a_photo_is_monotone_from_black_to_white() {
         let grey = |value: u8| {
             let photo = RgbImage::from_pixel(20, 20, Rgb([value; 3]));
             RouteFigure::new(ScanPattern::Cross, [1, 1], [0, 0], Some(photo)).unwrap().base(10).get_pixel(5, 5).0[0]
@@ -319,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn patches_that_were_read_have_another_colour_and_no_others() {
+    fn exactly_the_patches_that_were_read_are_coloured() {
         let figure = RouteFigure::new(ScanPattern::Cross, [3, 5], [1, 2], None).unwrap();
         let (cell, base) = (10, figure.base(10));
         let columns = &figure.trails()[1];

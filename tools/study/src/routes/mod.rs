@@ -1,7 +1,7 @@
-//! The ways of SS2D through the patches of an image (VMamba paper, section 4.2), and what a patch has read when its turn comes.
+//! The scan routes of SS2D through the patches of an image (VMamba paper, section 4.2), and the patches that each result depends on.
 //!
-//! A scan carries its state from patch to patch, so that the result at a patch, the query, draws from the patches visited until then and
-//! from no other. Patches are counted in raster order from the top left.
+//! A scan carries its state from patch to patch. So the result at a patch, the query, depends exactly on the patches visited up to it.
+//! Patches are counted in raster order from the top left.
 
 mod animation;
 pub mod figure;
@@ -9,21 +9,21 @@ pub mod figure;
 use vision_ops::Route;
 use vmamba::vmamba::ScanPattern;
 
-/// Most patches a side: more cannot be told apart in a figure.
+/// Most patches on a side; more are too small in a figure.
 pub const MAX_SIDE: usize = 64;
 
-/// Why there are no routes to draw.
+/// A grid or a query that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// A side without patches or with too many.
-    #[error("{0} x {1} patches, allowed is 1 to {MAX_SIDE} a side")]
+    #[error("{0} x {1} patches; a side has 1 to {MAX_SIDE}")]
     Grid(usize, usize),
-    /// A query that is not on the grid.
+    /// A query outside the grid.
     #[error("row {row}, column {column} is outside the grid; rows are 0 to {last_row}, columns 0 to {last_column}")]
     Query {
-        /// Row asked for.
+        /// Requested row.
         row: i64,
-        /// Column asked for.
+        /// Requested column.
         column: i64,
         /// Last row of the grid.
         last_row: usize,
@@ -37,12 +37,12 @@ pub enum RouteError {
 pub enum Walk {
     /// Through the whole image in one sequence.
     Image(Route),
-    /// Through every row by itself: the first stage of the cascade.
+    /// Through each row separately: the first stage of the cascade.
     EachRow {
         /// From right to left.
         reversed: bool,
     },
-    /// Through every column of the first stage's result by itself: the second stage of the cascade.
+    /// Through each column of the first stage's result separately: the second stage of the cascade.
     EachColumn {
         /// From bottom to top.
         reversed: bool,
@@ -62,7 +62,7 @@ pub fn walks(pattern: ScanPattern) -> [Walk; 4] {
     }
 }
 
-/// The name of a pattern, as an option of a program.
+/// The name of a pattern on the command line and in file names.
 pub fn pattern_name(pattern: ScanPattern) -> &'static str {
     match pattern {
         ScanPattern::Cross => "cross",
@@ -73,7 +73,7 @@ pub fn pattern_name(pattern: ScanPattern) -> &'static str {
 }
 
 impl Walk {
-    /// What it is called.
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Image(Route::Rows) => "rows",
@@ -87,12 +87,12 @@ impl Walk {
         }
     }
 
-    /// The stage of the pattern it belongs to: the second begins when the first is over.
+    /// Its stage, 0 or 1; the second stage starts when the first has finished.
     pub fn stage(self) -> usize {
         usize::from(matches!(self, Self::EachColumn { .. }))
     }
 
-    /// The sequences of patches of a grid `[height, width]`, each scanned from a state of zero.
+    /// The sequences of patches on a grid `[height, width]`; each scan starts from a zero state.
     pub fn sequences(self, [height, width]: [usize; 2]) -> Vec<Vec<usize>> {
         let line = |length: usize, reversed: bool, patch: &dyn Fn(usize) -> usize| -> Vec<usize> {
             (0..length).map(|step| patch(if reversed { length - 1 - step } else { step })).collect()
@@ -104,10 +104,10 @@ impl Walk {
         }
     }
 
-    /// The patches visited until the result of the query `[row, column]` is known, in their order.
+    /// The patches visited up to the query `[row, column]`, in order.
     ///
-    /// The reversed walks of the cascade end at the query's mirror image, because the official code adds their results without turning
-    /// them round again; see `Ss2d`.
+    /// The reversed walks of the cascade end at the mirror image of the query, because the official code adds their results without reversing
+    /// them again; see `Ss2d`.
     fn visited(self, grid: [usize; 2], [row, column]: [usize; 2]) -> Vec<usize> {
         let query = row * grid[1] + column;
         let mut sequences = self.sequences(grid);
@@ -124,20 +124,19 @@ impl Walk {
     }
 }
 
-/// What one walk brings to a query.
+/// The patches on which one walk makes a query depend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trail {
     /// The walk.
     pub walk: Walk,
-    /// Patches visited until the query's result is known, in their order.
+    /// Patches visited up to the query, in order.
     pub visited: Vec<usize>,
-    /// For each of them the patches of the image it draws from: itself, or, in the second stage of a cascade, what the first stage has
-    /// brought to it.
+    /// For each visited patch, the patches of the image it depends on: itself or, in the second stage of a cascade, those of the first stage.
     pub reached: Vec<Vec<usize>>,
 }
 
 impl Trail {
-    /// Whether each of `patches` patches has been reached after `steps` steps.
+    /// Whether each of `patches` patches contributes after `steps` steps.
     pub fn reached_after(&self, steps: usize, patches: usize) -> Vec<bool> {
         let mut reached = vec![false; patches];
         for patch in self.reached.iter().take(steps).flatten() {
@@ -147,10 +146,10 @@ impl Trail {
     }
 }
 
-/// The patch `[row, column]` of a grid of `[height, width]` patches.
+/// Validates the patch `[row, column]` of a grid of `[height, width]` patches.
 ///
 /// # Errors
-/// When a side of the grid is empty or above [`MAX_SIDE`], and when there is no such patch.
+/// When a side of the grid is 0 or above [`MAX_SIDE`], or the patch is outside the grid.
 pub fn place(grid: [usize; 2], patch: [i64; 2]) -> Result<[usize; 2], RouteError> {
     let [height, width] = grid;
     if ![height, width].iter().all(|side| (1..=MAX_SIDE).contains(side)) {
@@ -163,7 +162,7 @@ pub fn place(grid: [usize; 2], patch: [i64; 2]) -> Result<[usize; 2], RouteError
     }
 }
 
-/// The trails of a pattern's four walks to the query `[row, column]` on a grid of `[height, width]` patches.
+/// The trails of the four walks of a pattern to the query `[row, column]` on a grid of `[height, width]` patches.
 ///
 /// ```
 /// use vmamba_study::routes::{readers, trails};
@@ -173,12 +172,12 @@ pub fn place(grid: [usize; 2], patch: [i64; 2]) -> Result<[usize; 2], RouteError
 /// for trail in &trails {
 ///     println!("{}: {} of 96 patches visited", trail.walk.name(), trail.visited.len());
 /// }
-/// assert!(readers(&trails, 96).iter().all(|readers| *readers >= 2), "each patch by two scans at least");
+/// assert!(readers(&trails, 96).iter().all(|readers| *readers >= 2), "at least two scans read each patch");
 /// # Ok::<(), vmamba_study::routes::RouteError>(())
 /// ```
 ///
 /// # Errors
-/// When a side of the grid is empty or above [`MAX_SIDE`], and when the query is outside.
+/// When a side of the grid is 0 or above [`MAX_SIDE`], or the query is outside the grid.
 pub fn trails(pattern: ScanPattern, grid: [usize; 2], query: [usize; 2]) -> Result<[Trail; 4], RouteError> {
     let query = place(grid, query.map(|side| i64::try_from(side).unwrap_or(i64::MAX)))?;
     Ok(walks(pattern).map(|walk| {
@@ -188,7 +187,7 @@ pub fn trails(pattern: ScanPattern, grid: [usize; 2], query: [usize; 2]) -> Resu
     }))
 }
 
-/// How many of the trails have reached each of `patches` patches in the end.
+/// The number of trails that contain each of `patches` patches.
 pub fn readers(trails: &[Trail], patches: usize) -> Vec<usize> {
     let mut readers = vec![0; patches];
     for trail in trails {
@@ -198,7 +197,7 @@ pub fn readers(trails: &[Trail], patches: usize) -> Vec<usize> {
     readers
 }
 
-/// What the rows of a cascade bring to a patch, each patch once.
+/// The patches on which the first stage of a cascade makes a patch depend.
 fn first_stage(grid: [usize; 2], patch: usize) -> Vec<usize> {
     let place = [patch / grid[1], patch % grid[1]];
     let mut reached: Vec<usize> = [false, true].into_iter().flat_map(|reversed| Walk::EachRow { reversed }.visited(grid, place)).collect();
@@ -253,7 +252,7 @@ mod tests {
         }
     }
 
-    /// For every input patch, whether the result of every patch differs when that one is changed.
+    /// For every input patch, whether a change of it changes the result of every patch.
     fn changed_results(form: &str, ssm_init: SsmInit, seed: u64) -> Vec<Vec<bool>> {
         let device = Device::flex();
         device.seed(seed);
@@ -265,7 +264,7 @@ mod tests {
         let before = results(x.clone());
         let differing = |changed: usize| {
             let mut bump = vec![0.0; height * width * dim];
-            // Not the same for all channels, which the cascade's norm would take away.
+            // Different in each channel; the norm of the cascade would remove a common change.
             (0..dim).for_each(|channel| bump[changed * dim + channel] = 1.0 + channel as f32);
             let bump = Tensor::<1>::from_floats(bump.as_slice(), &device).reshape([1, height, width, dim]);
             let after = results(x.clone() + bump);

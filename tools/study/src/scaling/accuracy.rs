@@ -1,13 +1,10 @@
-//! The accuracy columns of a study: classifiers evaluated at sizes that they were not trained for, as they are and with their last layer
-//! tuned for the size.
+//! The accuracy of a study: classifiers at image sizes they were not trained at, without changes and with the last layer tuned at that size.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use anstream::eprintln;
-use anyhow::{Context, Result};
 use burn::prelude::Device;
 use serde::{Deserialize, Serialize};
 use vision_datasets::imagenet::ImageFolder;
@@ -15,32 +12,34 @@ use vision_datasets::transforms::ClassificationPipeline;
 use vmamba::checkpoint::{Checkpoint, Weights};
 use vmamba::zoo::{BackboneConfig, Classifier};
 
-use super::{CLASSES, Study, checksum, duration};
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, extract_features, published_lr, tune_head};
 use vmamba_recipes::classification::{Feed, Interrupted, LoadedClassifier, check_classes, evaluate_classifier, load_classifier};
 use vmamba_report::console::{progress_bar, warn_of_skipped};
-use vmamba_train::precision::Precision;
+use vmamba_train::Precision;
 
-/// A file or a data set, and what tells that it is still the same.
+use super::{Progress, Study, checksum, flops};
+use crate::error::{Place, Result, StudyError};
+
+/// A file or a data set with a checksum that detects changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// The file or folder.
     pub path: PathBuf,
-    /// CRC-32C of the file, or of the names of a folder's classes and images.
+    /// CRC-32C of the file, or of the names of the classes and images of a folder.
     pub checksum: String,
 }
 
 impl Source {
-    /// A file.
+    /// Describes a file.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn file(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = std::fs::read(path).map_err(StudyError::read(path))?;
         Ok(Self { path: path.to_owned(), checksum: checksum(&bytes) })
     }
 
-    /// A data set.
+    /// Describes a data set.
     pub fn folder(data: &ImageFolder) -> Self {
         let mut names = String::new();
         for class in data.classes() {
@@ -54,10 +53,10 @@ impl Source {
     }
 }
 
-/// Shares of correct answers, or why there are none.
+/// Top-1 accuracies as shares from 0 to 1, or the reason for a failure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
-    /// Model.
+    /// Name of the model.
     pub model: String,
     /// Height and width of the images in pixels.
     pub side: usize,
@@ -65,66 +64,66 @@ pub struct Accuracy {
     pub checkpoint: Source,
     /// The images.
     pub data: Source,
-    /// Numbers computed with.
+    /// Type to compute in.
     pub precision: Precision,
-    /// Share of images whose class was the first answer, with the weights as they are.
+    /// Top-1 accuracy of the unchanged weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top1: Option<f64>,
-    /// The same with the last layer tuned at this size; the best epoch, as published.
+    /// Top-1 accuracy with the last layer tuned at this size, after the best epoch, as published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuned_top1: Option<f64>,
-    /// The images it was tuned on.
+    /// The training images of the tuned layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuned_on: Option<Source>,
-    /// Images that were judged.
+    /// Number of evaluated images.
     pub images: usize,
-    /// Images that could not be read and were left out.
+    /// Number of unreadable images.
     pub skipped: usize,
-    /// The reason that there is nothing.
+    /// The reason for a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
 
-/// What is evaluated.
+/// The request of an evaluation.
 #[derive(Clone, Debug)]
 pub struct AccuracyPlan {
-    /// Images to judge by.
+    /// Validation images.
     pub data: Arc<ImageFolder>,
-    /// Images to tune the last layer on; none for no tuning.
+    /// Training images of the last layer; `None` for no tuning.
     pub train: Option<Arc<ImageFolder>>,
-    /// Models by name with their weights.
+    /// Names of models with their checkpoints.
     pub checkpoints: Vec<(String, PathBuf)>,
     /// Heights and widths in pixels.
     pub sides: Vec<usize>,
-    /// Images at once.
+    /// Images of a batch.
     pub batch_size: usize,
-    /// Numbers to compute with.
+    /// Types to compute in.
     pub precisions: Vec<Precision>,
 }
 
 impl AccuracyPlan {
-    /// Loads every checkpoint once, so that what does not fit is an error before anything is measured.
+    /// Loads every checkpoint once, so that a wrong one is an error before the first measurement.
     ///
     /// # Errors
-    /// When a checkpoint or the data do not fit the model.
+    /// When a checkpoint cannot be read, belongs to another model, or has another number of classes than the data.
     pub fn check(&self, device: &Device) -> Result<()> {
         self.checkpoints.iter().try_for_each(|(model, checkpoint)| self.load(model, checkpoint, device).map(|_| ()))
     }
 
     fn load(&self, model: &str, checkpoint: &Path, device: &Device) -> Result<LoadedClassifier> {
         let config = BackboneConfig::named(model)?;
-        // The published figures are of the averaged weights.
-        let averaged = Checkpoint::read(checkpoint).context("--checkpoint")?.weight_sets().contains(&"model_ema");
+        // The published accuracies are those of the averaged weights.
+        let averaged = Checkpoint::read(checkpoint).at("--checkpoint")?.weight_sets().contains(&"model_ema");
         let weights = if averaged { Weights::Ema } else { Weights::Auto };
-        let classifier = load_classifier(checkpoint, &config, weights, device).with_context(|| format!("--checkpoint {model}"))?;
-        check_classes(&self.data, classifier.num_classes).context("--data")?;
+        let classifier = load_classifier(checkpoint, &config, weights, device).at_with(|| format!("--checkpoint {model}"))?;
+        check_classes(&self.data, classifier.num_classes).at("--data")?;
         if let Some(train) = &self.train {
-            check_classes(train, classifier.num_classes).context("--linear-tuning")?;
+            check_classes(train, classifier.num_classes).at("--linear-tuning")?;
         }
         Ok(classifier)
     }
 
-    /// All rows there should be, without their figures; the smallest images of a checkpoint first.
+    /// All rows without figures; the smallest images of a checkpoint first.
     fn rows(&self) -> Result<Vec<Accuracy>> {
         let data = Source::folder(&self.data);
         let mut rows = Vec::new();
@@ -167,7 +166,7 @@ impl AccuracyPlan {
         };
         let (val, train) = (extract(&self.data)?, extract(train)?);
         warn_of_skipped(train.skipped.iter().map(|image| image.reason.as_str()), "--linear-tuning");
-        // The protocol of the paper's resolution study.
+        // The protocol of the resolution study in the paper.
         let config = TuningConfig { epochs: 30, batch_size: 4096, lr: published_lr(row.side), reinit: false, seed: 0 };
         row.tuned_top1 = Some(tune_head(model, train, &val, &config, |_| ())?.best.top1);
         row.tuned_on = Some(source.clone());
@@ -175,26 +174,22 @@ impl AccuracyPlan {
     }
 }
 
-/// Evaluates what the study lacks, saves it after every evaluation, and returns whether it is complete: false when it was interrupted.
+/// Evaluates the missing rows and saves the study after each. Returns false when it was interrupted.
 ///
 /// # Errors
-/// When a checkpoint or the data do not fit the model, or a file cannot be written. A size that the model cannot take becomes a row.
+/// When a checkpoint or the data do not fit the model, or a file cannot be written. An unsupported image size becomes a row with the reason.
 pub fn run(plan: &AccuracyPlan, device: &Device, study: &mut Study, folder: &Path, interrupted: &Arc<AtomicBool>) -> Result<bool> {
     let tuned_on = plan.train.as_deref().map(Source::folder);
     let missing: Vec<Accuracy> = plan.rows()?.into_iter().filter(|row| !row.is_known(study, tuned_on.as_ref())).collect();
-    let weights = missing.iter().map(|row| weight(&row.model, row.side)).collect::<Result<Vec<f64>>>()?;
-    let (start, mut done) = (Instant::now(), 0.0);
+    let weights = missing.iter().map(|row| Ok(flops(&BackboneConfig::named(&row.model)?, row.side))).collect::<Result<Vec<f64>>>()?;
+    let mut progress = Progress::new(weights);
     let mut loaded: Option<(Source, LoadedClassifier)> = None;
-    let count = missing.len();
-    for (index, (mut row, weight)) in missing.into_iter().zip(&weights).enumerate() {
+    for mut row in missing {
         if interrupted.load(Ordering::SeqCst) {
             return Ok(false);
         }
-        let left = weights.iter().skip(index).sum::<f64>();
-        let left =
-            if done > 0.0 { format!(", about {} left", duration(start.elapsed().as_secs_f64() / done * left)) } else { String::new() };
         let Accuracy { model, side, precision, .. } = &row;
-        eprintln!("{}/{count}: accuracy of {model}, {side}x{side}, {}{left}", index + 1, precision.name());
+        progress.begin(&format!("accuracy of {model}, {side}x{side}, {precision}"));
         let classifier = match loaded.take() {
             Some((source, classifier)) if source == row.checkpoint => classifier,
             _ => plan.load(&row.model, &row.checkpoint.path, device)?,
@@ -213,7 +208,7 @@ pub fn run(plan: &AccuracyPlan, device: &Device, study: &mut Study, folder: &Pat
                     stop: Some(Arc::clone(interrupted)),
                 };
                 match plan.evaluate(&classifier.model, tuned_on.as_ref(), &mut row, &feed) {
-                    Err(error) if error.is::<Interrupted>() => return Ok(false),
+                    Err(StudyError::Other(error)) if error.is::<Interrupted>() => return Ok(false),
                     other => other?,
                 }
             }
@@ -227,26 +222,19 @@ pub fn run(plan: &AccuracyPlan, device: &Device, study: &mut Study, folder: &Pat
         study.accuracies.retain(|known| !row.replaces(known));
         study.accuracies.push(row);
         study.save(folder)?;
-        done += weight;
+        progress.done();
     }
     Ok(true)
 }
 
-/// How long an evaluation takes beside others.
-fn weight(model: &str, side: usize) -> Result<f64> {
-    let config = BackboneConfig::named(model)?;
-    let fits = config.check_image([side; 2]).is_ok();
-    Ok(if fits { config.classifier_complexity(CLASSES, [side; 2]).flops() as f64 } else { 0.0 })
-}
-
 impl Accuracy {
-    /// Whether the other row is of the same files, whatever was in them then.
+    /// Whether `other` has the same model, size, precision and paths; the content of the files may differ.
     fn replaces(&self, other: &Self) -> bool {
         let key = |row: &Self| (row.model.clone(), row.side, row.precision, row.checkpoint.path.clone(), row.data.path.clone());
         key(self) == key(other)
     }
 
-    /// Whether a study has the figures of this row, with the last layer tuned on `tuned_on` where that is asked for.
+    /// Whether the study has the figures of this row, including the last layer tuned on `tuned_on` where that is requested.
     fn is_known(&self, study: &Study, tuned_on: Option<&Source>) -> bool {
         let same = |row: &&Accuracy| self.replaces(row) && self.checkpoint == row.checkpoint && self.data == row.data;
         let known = study.accuracies.iter().find(same);

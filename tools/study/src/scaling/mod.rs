@@ -1,70 +1,96 @@
-//! The input-resolution scaling study: cost, speed, memory and accuracy of models that were trained at 224 pixels, at every size.
+//! The input-resolution study: cost, speed, memory and accuracy at several image sizes of models trained at 224 pixels.
 //!
 //! ```text
-//! models × sides × batches × precisions × {inference, training} ── a process each ──> study.json (after every one) ──> tables, plots
+//! models × sides × batches × precisions × {inference, training} ── a child process each ──> study.json (after each) ──> tables, plots
 //! ```
-//! A study that was interrupted goes on from `study.json`. What a model cannot do becomes a row that says why.
+//! An interrupted study continues from `study.json`. A failure becomes a row with its reason.
 
 pub mod accuracy;
-pub mod allocator;
-mod measure;
+mod progress;
 mod report;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use anstream::eprintln;
-use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use vmamba::zoo::BackboneConfig;
+use vmamba_report::files::write_whole;
+use vmamba_train::Precision;
 
-use vmamba_train::precision::Precision;
+use crate::error::{Result, StudyError, invalid};
+use crate::measure::{CLASSES, Measured, Protocol, Purpose, Subject, Task, speed_apart};
+use progress::Progress;
 
 pub use accuracy::{Accuracy, AccuracyPlan, Source};
-pub use measure::{CLASSES, Measured, Protocol, Purpose, Request, Work, measure, measure_apart};
 pub use report::{text, write};
 
-/// What a study covers.
+/// The grid of a study.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Models by name.
+    /// Names of models.
     pub models: Vec<String>,
     /// Heights and widths of the images in pixels.
     pub sides: Vec<usize>,
-    /// Numbers of images at once.
+    /// Batch sizes.
     pub batches: Vec<usize>,
-    /// Numbers to compute with.
+    /// Types to compute in.
     pub precisions: Vec<Precision>,
-    /// What the models do.
+    /// Inference, training or both.
     pub purposes: Vec<Purpose>,
-    /// The device, as the user names it.
+    /// The device by name.
     pub device: String,
-    /// How times are taken.
+    /// The timing protocol.
     pub protocol: Protocol,
 }
 
-/// One row: what was measured, or why it was not.
+/// One cell of the grid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Name of the model.
+    pub model: String,
+    /// Height and width of the images in pixels.
+    pub side: usize,
+    /// Images of a batch.
+    pub batch: usize,
+    /// The device by name.
+    pub device: String,
+    /// Type to compute in.
+    pub precision: Precision,
+    /// Inference or training; training is the forward pass, cross-entropy loss and backward pass without the optimizer, as in the paper's
+    /// table.
+    pub purpose: Purpose,
+}
+
+impl Work {
+    fn measure(&self, config: &BackboneConfig, protocol: Protocol) -> Result<Measured, String> {
+        config.check_image([self.side; 2]).map_err(|error| error.to_string())?;
+        let Self { side, batch, precision, .. } = *self;
+        let task = Task { work: self.purpose.work(false), size: [side; 2], batch, precision, threads: None };
+        speed_apart(Subject { config: config.clone(), task, device: self.device.clone() }, protocol)
+    }
+}
+
+/// A row: a cell of the grid with its figures or the reason for a failure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// What was to be measured.
+    /// The cell.
     pub work: Work,
-    /// Tells the options of the model, which may change under its name: the CRC-32C of them as JSON.
+    /// Fingerprint of the model's options, which may change while its name stays: the CRC-32C of the options as JSON.
     #[serde(default)]
     pub options: String,
-    /// How.
+    /// The timing protocol.
     pub protocol: Protocol,
-    /// The numbers.
+    /// The figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
-    /// The reason that there are none.
+    /// The reason for a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
 
-/// Everything measured so far, as `study.json` holds it.
+/// All results so far; the content of `study.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Study {
@@ -79,42 +105,37 @@ pub struct Study {
 const FILE: &str = "study.json";
 
 impl Study {
-    /// The study in `folder`, or a new one.
+    /// Reads the study in `folder`; a new one where there is none.
     ///
     /// # Errors
-    /// When the file is there and no study.
+    /// [`StudyError::Content`] when the file is not a study.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is no study", path.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(StudyError::json(path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err(error) => Err(StudyError::read(&path)(error)),
         }
     }
 
-    /// Writes the study into `folder`, whole or not at all.
+    /// Writes the study into `folder` atomically.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
-        let written = || -> Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            writeln!(file, "{}", serde_json::to_string_pretty(self)?)?;
-            file.persist(&path)?;
-            Ok(())
-        };
-        written().with_context(|| format!("cannot write {}", path.display()))
+        let text = serde_json::to_string_pretty(self).map_err(StudyError::content(path.display()))?;
+        Ok(write_whole(&path, format!("{text}\n").as_bytes())?)
     }
 
-    /// The row of a work on a model with these options, measured by this protocol.
+    /// The row of `work` on a model with the options of `config`, measured by `protocol`.
     pub fn row(&self, work: &Work, config: &BackboneConfig, protocol: Protocol) -> Option<&Row> {
         let options = options(config);
         self.rows.iter().find(|row| row.work == *work && row.protocol == protocol && row.options == options)
     }
 }
 
-/// What tells the options of a model, see [`Row::options`].
+/// The fingerprint of a model, see [`Row::options`].
 pub fn options(config: &BackboneConfig) -> String {
     checksum(Value::Object(Map::from(config.clone())).to_string().as_bytes())
 }
@@ -124,10 +145,10 @@ fn checksum(bytes: &[u8]) -> String {
 }
 
 impl Plan {
-    /// Checks names and sizes.
+    /// Validates names and sizes.
     ///
     /// # Errors
-    /// Names what is wrong.
+    /// [`StudyError::Invalid`] or [`StudyError::Config`] with the first invalid option.
     pub fn validate(&self) -> Result<()> {
         for model in &self.models {
             BackboneConfig::named(model)?;
@@ -140,22 +161,22 @@ impl Plan {
             ("tasks", self.purposes.is_empty()),
         ] {
             if empty {
-                bail!("--{name}: at least one, and none of them 0");
+                return Err(invalid!("--{name}: at least one, and none of them 0"));
             }
         }
         Ok(())
     }
 
-    /// All works with their models, the smallest images first, so that what is known early is known of every model.
+    /// All cells with their models. Small images come first, so that early results cover every model.
     ///
     /// # Errors
-    /// When a model does not exist.
+    /// [`StudyError::Config`] for an unknown model.
     pub fn works(&self) -> Result<Vec<(Work, BackboneConfig)>> {
         let models = self.models.iter().map(|name| Ok((name.clone(), BackboneConfig::named(name)?))).collect::<Result<Vec<_>>>()?;
         Ok(self.works_of(&models))
     }
 
-    /// As [`Plan::works`], of models that have no published name.
+    /// As [`Plan::works`] for models of any configuration.
     pub fn works_of(&self, models: &[(String, BackboneConfig)]) -> Vec<(Work, BackboneConfig)> {
         let mut works = Vec::new();
         for side in &self.sides {
@@ -175,7 +196,7 @@ impl Plan {
     }
 }
 
-/// Runs what the study lacks, saves it after every work, and returns whether it is complete: false when it was interrupted.
+/// Measures the missing cells and saves the study after each. Returns false when it was interrupted.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -187,32 +208,16 @@ pub fn run(
     interrupted: &AtomicBool,
 ) -> Result<bool> {
     let works: Vec<&(Work, BackboneConfig)> = works.iter().filter(|(work, config)| study.row(work, config, protocol).is_none()).collect();
-    let weights: Vec<f64> = works.iter().map(|(work, config)| weight(work, config)).collect();
-    let (start, mut done) = (Instant::now(), 0.0);
-    for (index, ((work, config), weight)) in works.iter().zip(&weights).enumerate() {
+    let mut progress = Progress::new(works.iter().map(|(work, config)| weight(work, config)).collect());
+    for (work, config) in works {
         if interrupted.load(Ordering::SeqCst) {
             return Ok(false);
         }
-        let left = weights.iter().skip(index).sum::<f64>();
-        let left =
-            if done > 0.0 { format!(", about {} left", duration(start.elapsed().as_secs_f64() / done * left)) } else { String::new() };
-        eprintln!(
-            "{}/{}: {} of {}, {}x{}, batch {}, {}{left}",
-            index + 1,
-            works.len(),
-            work.purpose.name(),
-            work.model,
-            work.side,
-            work.side,
-            work.batch,
-            work.precision.name()
-        );
-        let outcome = match config.check_image([work.side; 2]) {
-            Ok(()) => measure_apart(work, config, protocol),
-            Err(error) => Err(error.to_string()),
-        };
+        let Work { model, side, batch, precision, purpose, .. } = work;
+        progress.begin(&format!("{purpose} of {model}, {side}x{side}, batch {batch}, {precision}"));
+        let outcome = work.measure(config, protocol);
         if interrupted.load(Ordering::SeqCst) {
-            // The interrupt reached the process that measures as well: what it said last is no result.
+            // The interrupt reached the child process as well, so its answer is not a result.
             return Ok(false);
         }
         let (measured, failed) = match outcome {
@@ -225,30 +230,23 @@ pub fn run(
                 (None, Some(reason))
             }
         };
-        // A model of other options had this name.
+        // Also removes the row of another model that had this name.
         study.rows.retain(|row| row.work != *work || row.protocol != protocol);
         study.rows.push(Row { work: work.clone(), options: options(config), protocol, measured, failed });
         study.save(folder)?;
-        done += weight;
+        progress.done();
     }
     Ok(true)
 }
 
-/// How long a work takes beside others: its FLOPs, three times as many with the backward pass.
+/// Expected time of a cell relative to others: its FLOPs, three times as many with the backward pass.
 fn weight(work: &Work, config: &BackboneConfig) -> f64 {
-    let flops = match config.check_image([work.side; 2]) {
-        Ok(()) => config.classifier_complexity(CLASSES, [work.side; 2]).flops(),
-        Err(_) => 0,
-    };
     let passes = if work.purpose == Purpose::Training { 3.0 } else { 1.0 };
-    flops as f64 * work.batch as f64 * passes
+    flops(config, work.side) * work.batch as f64 * passes
 }
 
-fn duration(seconds: f64) -> String {
-    let seconds = seconds.max(0.0).round() as u64;
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds.div_ceil(60)),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
+/// FLOPs of one image; 0 when the model does not take the size.
+fn flops(config: &BackboneConfig, side: usize) -> f64 {
+    let fits = config.check_image([side; 2]).is_ok();
+    if fits { config.classifier_complexity(CLASSES, [side; 2]).flops() as f64 } else { 0.0 }
 }

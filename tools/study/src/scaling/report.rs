@@ -1,21 +1,22 @@
-//! The tables and plots of a study, published numbers beside.
+//! The tables and plots of a study, beside the published figures.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use serde_json::{Map, Value};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::BackboneConfig;
 use vmamba_report::files::write_whole;
-
-use super::{Accuracy, CLASSES, Measured, Protocol, Purpose, Row, Study, Work};
-use crate::published::{self, ScalingRow};
 use vmamba_report::plots::{Series, line_plot};
 use vmamba_report::tables::{Cell, Table};
 
+use super::{Accuracy, Protocol, Row, Study, Work};
+use crate::error::Result;
+use crate::measure::{CLASSES, Measured, Purpose};
+use crate::published::{self, ScalingRow};
+
 const MIB: f64 = (1 << 20) as f64;
 
-/// Writes `study.md`, all tables as CSV and as `tables.json`, and the plots into `folder`; returns what was written.
+/// Writes `study.md`, all tables as CSV and as `tables.json`, and the plots into `folder`. Returns the paths.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -50,22 +51,22 @@ pub fn write(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(written)
 }
 
-/// The tables on the terminal.
+/// The tables as text.
 pub fn text(study: &Study) -> String {
     let tables = [speed_table(study), growth_table(study), accuracy_table(study)];
     tables.iter().filter(|table| !table.rows().is_empty()).map(Table::text).collect::<Vec<_>>().join("\n")
 }
 
 const NOTES: &str =
-    "A multiply-add is one FLOP. \"early\" counts the selective scan as the paper's first two versions did. Images a second are the
-median of the rounds; the loop is the paper's: runs that are not timed, then timed ones between two waits for the device; a protocol reads warm-up + rounds x
-runs. Published throughputs are of an A100 at batch 32: inference in float32, training in mixed precision.
+    "A multiply-add is one FLOP. \"early\" counts the selective scan as in the first two versions of the paper. Images per second are the
+median of the rounds. The protocol, as in the paper: untimed warm-up runs, then timed runs between two synchronisations with the device; it is written
+as warm-up + rounds x runs. Published throughputs were measured on an A100 at batch 32: inference in float32, training in mixed precision.
 ";
 
-const GROWTH: &str = "The exponent e of y ~ pixels^e, by least squares over the logarithms; memory without the weights and images.
+const GROWTH: &str = "The exponent e of y ~ pixels^e, fitted by least squares to the logarithms; memory without weights and images.
 ";
 
-/// What the rows were measured on.
+/// The machines of the rows.
 fn machines(study: &Study) -> Vec<&str> {
     let mut machines: Vec<&str> = Vec::new();
     for measured in study.rows.iter().filter_map(|row| row.measured.as_ref()) {
@@ -76,7 +77,7 @@ fn machines(study: &Study) -> Vec<&str> {
     machines
 }
 
-/// Models in the order of the rows.
+/// The models in the order of the rows.
 fn models(study: &Study) -> Vec<&str> {
     let mut models: Vec<&str> = Vec::new();
     for name in study.rows.iter().map(|row| row.work.model.as_str()).chain(study.accuracies.iter().map(|row| row.model.as_str())) {
@@ -173,7 +174,7 @@ fn speed_table(study: &Study) -> Table {
     table
 }
 
-/// The paper's rows of a model, the smallest images first. Its Swin has windows that grow with the image.
+/// The published rows of a model, the smallest images first. The windows of the published Swin scale with the image.
 fn published_rows(model: &str) -> impl Iterator<Item = &'static ScalingRow> {
     let name = match model {
         "swin_tiny" => None,
@@ -238,9 +239,9 @@ fn accuracy_table(study: &Study) -> Table {
     table
 }
 
-/// Measured rows that differ in nothing but the side, the smallest first.
+/// Measured rows that differ only in the side, the smallest first.
 struct Curve<'a> {
-    /// What they have in common; the side is the first row's.
+    /// The common cell; its side is that of the first row.
     work: &'a Work,
     protocol: Protocol,
     rows: Vec<(usize, &'a Measured)>,
@@ -252,7 +253,7 @@ impl Curve<'_> {
     }
 }
 
-/// In the order in which the study has them, so that a model has one colour in all figures.
+/// The curves in the order of the study, so that a model has the same colour in all figures.
 fn curves(study: &Study) -> Vec<Curve<'_>> {
     let mut curves: Vec<Curve> = Vec::new();
     for Row { work, protocol, measured, .. } in &study.rows {
@@ -269,7 +270,7 @@ fn curves(study: &Study) -> Vec<Curve<'_>> {
     curves
 }
 
-/// The exponent of a power law through the points, for at least three of them.
+/// The exponent of the power law fitted to the points; `None` for fewer than three points.
 pub(super) fn exponent(points: &[(f64, f64)]) -> Option<f64> {
     let points: Vec<(f64, f64)> = points.iter().filter(|(x, y)| *x > 0.0 && *y > 0.0).map(|(x, y)| (x.ln(), y.ln())).collect();
     if points.len() < 3 {
@@ -308,7 +309,7 @@ fn growth_table(study: &Study) -> Table {
 fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     let mut draw = |name: &str, title: &str, y: &str, series: Vec<Series>| -> Result<()> {
-        // A point alone shows no growth.
+        // Single points show no growth.
         if series.iter().all(|series| series.points.len() < 2) {
             return Ok(());
         }
@@ -318,7 +319,7 @@ fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
         Ok(())
     };
     let models = models(study);
-    // Every size that was published of a model, whether it is in the study or not.
+    // All published sizes of a model, also those that are not in the study.
     let published = |value: &dyn Fn(&ScalingRow) -> f64| -> Vec<Series> {
         let of = |model: &str| published_rows(model).map(|row| (row.side as f64, value(row))).collect();
         models.iter().map(|model| Series::dots(*model, of(model))).collect()
@@ -343,12 +344,12 @@ fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
         let name = purpose.name();
         let of_published = |row: &ScalingRow| published_speed(row, purpose);
         let speed = of(&|curve| curve.points(|_, measured| measured.images_per_second));
-        draw(&format!("throughput_{name}"), &format!("Throughput, {name}"), "images a second", speed)?;
+        draw(&format!("throughput_{name}"), &format!("Throughput, {name}"), "images per second", speed)?;
         let title = format!("Throughput, {name}, published (A100)");
-        draw(&format!("throughput_{name}_published"), &title, "images a second", published(&of_published))?;
+        draw(&format!("throughput_{name}_published"), &title, "images per second", published(&of_published))?;
         let memory = of(&|curve| curve.points(|_, measured| measured.peak_bytes as f64 / MIB));
         draw(&format!("memory_{name}"), &format!("Peak memory, {name}"), "MiB", memory)?;
-        let title = format!("Pixels a second over those at the smallest size, {name}");
+        let title = format!("Pixels per second over those at the smallest size, {name}");
         let ours = of(&|curve| pixels(curve.points(|_, measured| measured.images_per_second)));
         draw(&format!("pixels_{name}"), &title, "ratio", ours)?;
         let ratios = published(&of_published).into_iter().map(|series| Series { points: pixels(series.points), ..series });
@@ -360,7 +361,7 @@ fn plots(study: &Study, folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(written)
 }
 
-/// The accuracies of a model, its weights, its data and its precision are a curve, and with the last layer tuned another.
+/// A curve for each combination of model, weights, data and precision, and one with the last layer tuned.
 fn accuracies(study: &Study) -> Vec<Series> {
     let key = |row: &Accuracy| (row.model.clone(), row.checkpoint.path.clone(), row.data.path.clone(), row.precision);
     let mut curves: Vec<Vec<&Accuracy>> = Vec::new();
@@ -373,7 +374,7 @@ fn accuracies(study: &Study) -> Vec<Series> {
     let firsts: Vec<&Accuracy> = curves.iter().filter_map(|curve| curve.first().copied()).collect();
     let mut series = Vec::new();
     for (curve, first) in curves.iter().zip(&firsts) {
-        // Only what tells the curves apart.
+        // Only the parts that distinguish curves of a model.
         let mut name = first.model.clone();
         let same_model = || firsts.iter().filter(|other| other.model == first.model);
         for (differs, part) in [
@@ -397,7 +398,7 @@ fn accuracies(study: &Study) -> Vec<Series> {
     series
 }
 
-/// Only what tells the curves of a figure apart.
+/// The model, with batch and precision where they distinguish curves.
 fn label(curves: &[Curve], curve: &Curve) -> String {
     let Work { model, batch, precision, .. } = curve.work;
     let mut label = model.clone();
@@ -410,7 +411,7 @@ fn label(curves: &[Curve], curve: &Curve) -> String {
     label
 }
 
-/// Throughput times pixels over that of the smallest side: what does not depend on the machine's speed.
+/// Pixels per second over those at the smallest side; this ratio does not depend on the speed of the machine.
 fn pixels(speeds: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let Some(first) = speeds.first().map(|(side, speed)| side * side * speed) else { return speeds };
     speeds.into_iter().map(|(side, speed)| (side, side * side * speed / first)).collect()
@@ -421,7 +422,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_several_machines_name_theirs() {
+    fn rows_name_their_machine_when_there_are_several() {
         let study = |machines: &[&str]| {
             let row = |(index, machine): (usize, &&str)| {
                 format!(

@@ -1,11 +1,11 @@
-//! Tables as text, Markdown, CSV and JSON.
+//! The tables as text, Markdown, CSV and JSON.
 
 use serde_json::{Value, json};
-
-use super::{Benchmark, Entry, Numbers, OwnLine, Section};
 use vmamba_report::tables::{Cell, Table};
 
-/// All tables for a terminal.
+use super::{Benchmark, Entry, Numbers, OwnLine, Section};
+
+/// All tables as text.
 pub fn text(sections: &[Section]) -> String {
     let section = |section: &Section| format!("{}\n{}{}\n", section.title, compact(section).text(), remarks(section, "  "));
     sections.iter().map(section).collect()
@@ -18,7 +18,7 @@ pub fn markdown(sections: &[Section]) -> String {
     std::iter::once(head.to_owned()).chain(sections.iter().map(section)).collect()
 }
 
-/// The tables of a benchmark as one CSV: a line a published row, a run and a difference, with all digits.
+/// The tables of a benchmark as one CSV: a line for each published row, run and difference, with all digits.
 pub fn csv(benchmark: Benchmark, sections: &[Section]) -> String {
     let figures = benchmark.figures().iter().copied();
     let columns = ["table", "id", "model", "row", "run", "measured by"].into_iter().chain(figures);
@@ -68,7 +68,7 @@ pub fn to_json(sections: &[Section]) -> Value {
     json!({ "tables": sections.iter().map(section).collect::<Vec<_>>() })
 }
 
-/// A row a published result, two more a run.
+/// A row for each published result, and two for each run.
 fn compact(section: &Section) -> Table {
     let figures = section.benchmark.figures().iter().copied();
     let mut table = Table::new(["model", "row"].into_iter().chain(figures).chain(["params", "GFLOPs"]));
@@ -94,25 +94,25 @@ fn compact(section: &Section) -> Table {
     table
 }
 
-/// As many figures as the benchmark has.
+/// The figures, padded to the number of the benchmark.
 fn padded(numbers: &Numbers, benchmark: Benchmark) -> Vec<Option<f64>> {
     let mut figures = numbers.figures.clone();
     figures.resize(benchmark.figures().len(), None);
     figures
 }
 
-/// A number with as many decimals as it has, but at least and at most so many.
+/// A number with its own decimals, but at least `least` and at most `most`.
 fn shown(value: Option<f64>, [least, most]: [usize; 2]) -> Cell {
     let Some(value) = value else { return Cell::Missing };
     let own = value.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len());
     let decimals = own.clamp(least, most);
-    // No "-0.00".
+    // Avoids "-0.00".
     let factor = 10_f64.powi(decimals as i32);
     let rounded = (value * factor).round() / factor + 0.0;
     Cell::Number(if rounded == 0.0 { 0.0 } else { rounded }, decimals)
 }
 
-/// What the table has no room for, a line each: settings, then notes, then sources.
+/// Lines below the table: settings, then notes, then sources.
 fn remarks(section: &Section, bullet: &str) -> String {
     let mut lines = Vec::new();
     for run in section.entries.iter().flat_map(|entry| &entry.runs) {

@@ -1,18 +1,18 @@
-//! The paper's tables of detection and segmentation: the published row, our runs below it, the difference, and what differs in the setting.
+//! The paper's tables of detection and segmentation: each published row, our runs below it, the difference, and the settings that differ.
 
 pub mod layout;
 pub mod run;
 pub mod setting;
 
-use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use vmamba::zoo::BackboneConfig;
 
 use self::run::{Run, RunConfig};
+use crate::error::Result;
 use crate::published::{DetectionRow, DetectionSetting, Published, SegmentationRow, SegmentationSetting, published};
 
-/// Which tables.
+/// A benchmark with its published tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Benchmark {
@@ -23,7 +23,7 @@ pub enum Benchmark {
 }
 
 impl Benchmark {
-    /// Names of the figures, in percent; the first is the main one.
+    /// Names of the figures, in percent; the first is the main figure.
     pub fn figures(self) -> &'static [&'static str] {
         match self {
             Self::Coco => &["APb", "APb50", "APb75", "APm", "APm50", "APm75"],
@@ -31,7 +31,7 @@ impl Benchmark {
         }
     }
 
-    /// What a training run calls those it validates, as shares.
+    /// The keys of the validated figures, as shares, in the log of a training run.
     pub fn logged(self) -> &'static [&'static str] {
         match self {
             Self::Coco => &["bbox_AP", "bbox_AP50", "bbox_AP75", "segm_AP", "segm_AP50", "segm_AP75"],
@@ -55,7 +55,7 @@ impl Benchmark {
         }
     }
 
-    /// Size `[height, width]` of the published FLOPs.
+    /// Input size `[height, width]` of the published FLOPs.
     fn flops_input(self) -> [usize; 2] {
         match self {
             Self::Coco => [800, 1280],
@@ -64,7 +64,7 @@ impl Benchmark {
     }
 }
 
-/// The numbers of a line.
+/// The figures of a line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Numbers {
     /// In percent, in the order of [`Benchmark::figures`].
@@ -76,7 +76,7 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// By name, as JSON.
+    /// The figures by name, as JSON.
     pub fn json(&self, benchmark: Benchmark) -> Value {
         let cost = [("params_m", self.params_m), ("gflops", self.gflops)];
         let named = benchmark.figures().iter().copied().zip(self.figures.iter().copied()).chain(cost);
@@ -84,35 +84,35 @@ impl Numbers {
     }
 }
 
-/// One of our runs.
+/// A line of one of our runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnLine {
     /// The folder or checkpoint.
     pub place: String,
-    /// What measured it.
+    /// The source of the figures.
     pub origin: String,
-    /// Its numbers.
+    /// The figures.
     pub numbers: Numbers,
-    /// Minus the published ones, where both are known exactly.
+    /// Our figures minus the published ones, where both are known exactly.
     pub difference: Numbers,
-    /// What differs in the setting; `None` where the configuration is unknown.
+    /// The settings that differ; `None` where the configuration is unknown.
     pub differs: Option<Vec<String>>,
 }
 
-/// A published row with our runs of it; or a model that nobody published.
+/// A published row with our runs, or a run of an unpublished model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Name of the configuration.
     pub id: String,
-    /// Name in the publication, or of the configuration.
+    /// Name in the publication, or the name of the configuration.
     pub model: String,
     /// The published numbers.
     pub published: Option<Numbers>,
-    /// Where they come from.
+    /// Their source.
     pub source: Option<String>,
     /// Contradictions and conditions.
     pub note: Option<String>,
-    /// Ours.
+    /// Our runs.
     pub runs: Vec<OwnLine>,
 }
 
@@ -123,23 +123,23 @@ pub struct Section {
     pub key: String,
     /// Heading.
     pub title: String,
-    /// What its figures are.
+    /// The benchmark.
     pub benchmark: Benchmark,
-    /// Its rows in the order of the paper.
+    /// Its rows, in the order of the paper.
     pub entries: Vec<Entry>,
 }
 
-/// The tables of `benchmarks`, with the runs among `runs` that belong to them.
+/// The tables of `benchmarks` with those of `runs` that belong to them.
 ///
 /// # Errors
-/// When the built-in data are damaged.
+/// [`StudyError::Published`](crate::StudyError::Published) when the built-in data are damaged.
 pub fn assemble(benchmarks: &[Benchmark], runs: &[Run]) -> Result<Vec<Section>> {
     let data = published()?;
     let mut sections = Vec::new();
     for &benchmark in benchmarks {
         let own: Vec<(&Run, Option<&str>)> =
             runs.iter().filter(|run| run.benchmark == benchmark).map(|run| (run, published_id(data, run))).collect();
-        // Recipes of single rows have the schedule or the crop of the others.
+        // Settings with a name belong to single rows of a table; they make no table of their own.
         let tables: Vec<Section> = match benchmark {
             Benchmark::Coco => {
                 let rows = || data.coco_mask_rcnn.iter();
@@ -174,14 +174,14 @@ pub fn assemble(benchmarks: &[Benchmark], runs: &[Run]) -> Result<Vec<Section>> 
         });
     }
     for section in &mut sections {
-        // A published configuration whose result nobody published is worth a row only when we have one.
+        // A published configuration without a published result gets a row only with a run of ours.
         section.entries.retain(|e| !e.runs.is_empty() || e.published.iter().any(|p| p.figures.iter().any(Option::is_some)));
     }
     sections.retain(|section| !section.entries.is_empty());
     Ok(sections)
 }
 
-/// The published row a run belongs to: that of its name, or else that of its backbone with the nearest schedule or crop.
+/// The published row of a run: the row with its name; otherwise the row of its backbone with the nearest schedule or crop.
 fn published_id<'a>(data: &'a Published, run: &Run) -> Option<&'a str> {
     let named = match run.benchmark {
         Benchmark::Coco => data.coco_mask_rcnn.iter().map(|row| row.id.as_str()).find(|id| *id == run.name),
@@ -208,7 +208,7 @@ fn published_id<'a>(data: &'a Published, run: &Run) -> Option<&'a str> {
     }
 }
 
-/// The published model that a backbone is, whatever its regularisation and whichever of its outputs are used.
+/// The published model with the options of `backbone`, ignoring regularisation and the selection of outputs.
 fn name_of(backbone: &BackboneConfig) -> Option<&'static str> {
     BackboneConfig::names().into_iter().find(|name| is_named(backbone, name))
 }
@@ -218,7 +218,7 @@ fn is_named(backbone: &BackboneConfig, name: &str) -> bool {
     BackboneConfig::named(name).is_ok_and(|named| essence(&named) == essence(backbone))
 }
 
-/// What a backbone computes from its input.
+/// The options that determine what a backbone computes.
 fn essence(backbone: &BackboneConfig) -> Map<String, Value> {
     let mut options = Map::from(backbone.clone());
     for option in ["drop_path_rate", "out_indices"] {
@@ -261,7 +261,7 @@ fn segmentor(data: &Published, row: &SegmentationRow, runs: &[(&Run, Option<&str
     Entry { id: row.id.clone(), model: row.model.clone(), published: Some(numbers), source, note, runs: lines }
 }
 
-/// The recipe of a row whose setting is not that of most, and its note.
+/// The recipe and the note of a row, joined.
 fn joined(recipe: Option<String>, note: Option<String>) -> Option<String> {
     let parts: Vec<String> = [recipe, note].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join("; "))
@@ -273,7 +273,7 @@ fn stranger(run: &Run) -> Entry {
     Entry { id: run.name.clone(), model: run.name.clone(), published: None, source: None, note: None, runs: vec![line] }
 }
 
-/// Our lines under the published row `id`. `exact`: whether its parameters are counted rather than rounded.
+/// Our lines below the published row `id`. `exact`: whether its number of parameters is exact rather than rounded.
 fn own_lines(
     id: &str,
     runs: &[(&Run, Option<&str>)],
@@ -289,7 +289,7 @@ fn own_lines(
         let difference = Numbers {
             figures: numbers.figures.iter().zip(&published.figures).map(|(own, published)| minus(*own, *published)).collect(),
             params_m: minus(numbers.params_m, published.params_m).filter(|_| exact),
-            // Whole GFLOPs are rounded ones.
+            // Whole GFLOPs are rounded.
             gflops: minus(numbers.gflops, published.gflops.filter(|gflops| gflops.fract() != 0.0)),
         };
         OwnLine { place: run.place.clone(), origin: run.origin.clone(), numbers, difference, differs: differs(run) }
@@ -297,7 +297,7 @@ fn own_lines(
     .collect()
 }
 
-/// The figures of a run, and its cost if its model and number of classes are known; those of a published configuration are the data's.
+/// The figures of a run, and its cost where model and number of classes are known. Published configurations have the classes of the benchmark.
 fn own_numbers(run: &Run, size: [usize; 2]) -> Numbers {
     let classes =
         run.facts.classes.or_else(|| run.config.as_ref().is_some_and(RunConfig::has_published_data).then(|| run.benchmark.classes()));

@@ -1,30 +1,28 @@
-//! What the folders of runs and checkpoints say about themselves.
+//! Reads our results from folders of runs and from checkpoints.
 //!
-//! A run of a training tool is `config.toml` and `metrics.jsonl`, with what its checkpoints know besides; an evaluation is the file that
-//! `test_seg --json` or `test_det --json` wrote, anywhere in the folder.
+//! A run of a training program is `config.toml` and `metrics.jsonl`, with the metadata of its checkpoints. An evaluation is a file that
+//! `test_seg --json` or `test_det --json` wrote into the folder.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use upernet::inference::InferenceMode;
 use vmamba::checkpoint::Checkpoint;
-use vmamba_types::ClassList;
-
-use super::Benchmark;
 use vmamba_recipes::config;
 use vmamba_recipes::detection::config::{CocoSource, DetectionConfig, DetectionSource};
 use vmamba_recipes::segmentation::config::{FolderSource, SegmentationConfig, SegmentationSource};
 use vmamba_recipes::{detection, segmentation};
 use vmamba_report::metrics::METRICS_FILE;
-use vmamba_report::run_folder::CONFIG;
-use vmamba_report::run_folder::NON_FINITE;
-use vmamba_report::run_folder::{BEST, LAST};
-use vmamba_train::precision::Precision;
+use vmamba_report::run_folder::{BEST, CONFIG, LAST, NON_FINITE};
+use vmamba_train::Precision;
+use vmamba_types::ClassList;
 
-/// The configuration of either task.
+use super::Benchmark;
+use crate::error::{Result, StudyError, invalid};
+
+/// The configuration of a run.
 #[derive(Clone, Debug)]
 pub enum RunConfig {
     /// Of a detector.
@@ -33,60 +31,63 @@ pub enum RunConfig {
     Segmentation(Box<SegmentationConfig>),
 }
 
-/// One line of a table that is ours.
+/// One of our results.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The folder or checkpoint as it was named.
+    /// The folder or checkpoint, as the user named it.
     pub place: String,
-    /// What measured it.
+    /// The source of the figures.
     pub origin: String,
     /// Name of the configuration.
     pub name: String,
-    /// Which table it belongs to.
+    /// The benchmark of its table.
     pub benchmark: Benchmark,
-    /// The configuration, where it is known.
+    /// The configuration; `None` where it is unknown.
     pub config: Option<RunConfig>,
-    /// In percent, in the order of [`Benchmark::figures`].
+    /// The figures in percent, in the order of [`Benchmark::figures`].
     pub figures: Vec<Option<f64>>,
-    /// What else is known.
+    /// Further facts.
     pub facts: Facts,
 }
 
-/// What a run knows besides its configuration.
+/// Facts of a run that its configuration does not have; `None` where they are unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Facts {
-    /// Steps done.
+    /// Steps trained so far.
     pub done: Option<u64>,
     /// Steps of the whole run.
     pub iterations: Option<u64>,
-    /// Devices it was trained on.
+    /// Number of devices in training.
     pub devices: Option<u64>,
-    /// Images evaluated on.
+    /// Number of evaluated images.
     pub images: Option<usize>,
     /// Number of classes.
     pub classes: Option<usize>,
-    /// Numbers computed with in the evaluation.
+    /// Type of the evaluation.
     pub precision: Precision,
-    /// Whether windows were slid over the images.
+    /// Whether the evaluation used sliding windows.
     pub slide: bool,
 }
 
 impl RunConfig {
-    /// Reads the configuration of a run, whose `task` says which one it is.
+    /// Reads the configuration of a run. Its field `task` decides the type.
     fn load(path: &Path) -> Result<Self> {
         let table: toml::Table = config::load(path, &[])?;
         match table.get("task").and_then(toml::Value::as_str) {
             Some(detection::TASK) => Ok(Self::Detection(Box::new(config::load(path, &[])?))),
             Some(segmentation::TASK) => Ok(Self::Segmentation(Box::new(config::load(path, &[])?))),
-            Some(task) => bail!("{}: task = \"{task}\" has no table; only detection and segmentation have", path.display()),
-            None => bail!("{}: it names no task", path.display()),
+            Some(task) => {
+                Err(StudyError::content(path.display())(format!("no table for task = \"{task}\"; only for detection and segmentation")))
+            }
+            None => Err(StudyError::content(path.display())("no `task`")),
         }
     }
 
-    fn from_json(benchmark: Benchmark, value: Value) -> Result<Self> {
+    /// `place` names the value in errors.
+    fn from_json(benchmark: Benchmark, value: Value, place: &str) -> Result<Self> {
         Ok(match benchmark {
-            Benchmark::Coco => Self::Detection(Box::new(decode(value)?)),
-            Benchmark::Ade20k => Self::Segmentation(Box::new(decode(value)?)),
+            Benchmark::Coco => Self::Detection(Box::new(decode(value, place)?)),
+            Benchmark::Ade20k => Self::Segmentation(Box::new(decode(value, place)?)),
         })
     }
 
@@ -98,7 +99,7 @@ impl RunConfig {
         }
     }
 
-    /// The table it belongs to.
+    /// The benchmark of its table.
     pub fn benchmark(&self) -> Benchmark {
         match self {
             Self::Detection(_) => Benchmark::Coco,
@@ -106,7 +107,7 @@ impl RunConfig {
         }
     }
 
-    /// Whether its data have the classes of the published models, so far as the configuration says: ADE20K's, or COCO's of 2017.
+    /// Whether the configuration names the data of the published models: ADE20K, or COCO 2017.
     pub fn has_published_data(&self) -> bool {
         match self {
             Self::Detection(config) => {
@@ -116,7 +117,7 @@ impl RunConfig {
         }
     }
 
-    /// Parameters and multiply-accumulates / 1e9 at `[height, width]`; none for an image the backbone does not take.
+    /// Parameters, and multiply-accumulates / 1e9 at `[height, width]`; `None` when the backbone does not take the size.
     pub fn cost(&self, classes: usize, size: [usize; 2]) -> Option<(u64, f64)> {
         let (backbone, complexity): (_, Box<dyn Fn() -> _>) = match self {
             Self::Detection(config) => (config.model.backbone(), Box::new(|| config.model.complexity(classes, size))),
@@ -128,14 +129,15 @@ impl RunConfig {
     }
 }
 
-/// Reads what a folder holds: the best validation of a run, and evaluations. An evaluation replaces the validation of its configuration.
+/// Reads the results in a folder: the best validation of a run, and evaluations. An evaluation replaces the validation of the same
+/// configuration.
 ///
 /// # Errors
-/// When there is neither, or a file is not what it should be; names the file and the field.
+/// When there are no results, or a file is invalid; the error names the file and the field.
 pub fn read_folder(folder: &Path) -> Result<Vec<Run>> {
     if !folder.is_dir() {
-        let hint = if folder.is_file() { "; checkpoints are for --checkpoints" } else { "" };
-        bail!("--runs: {} is no folder{hint}", folder.display());
+        let hint = if folder.is_file() { "; name checkpoints with --checkpoints" } else { "" };
+        return Err(invalid!("--runs: {} is not a folder{hint}", folder.display()));
     }
     let (snapshot, metrics) = (folder.join(CONFIG), folder.join(METRICS_FILE));
     let config = snapshot.is_file().then(|| RunConfig::load(&snapshot)).transpose()?;
@@ -148,32 +150,39 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Run>> {
             if !covered && let Some(run) = validation(folder, &metrics, config, &stored)? {
                 runs.insert(0, run);
             } else if runs.is_empty() {
-                bail!("{}: no line of the kind `val`: the run has not been validated yet", metrics.display());
+                return Err(StudyError::content(metrics.display())("no line of the kind `val`: the run has not been validated yet"));
             }
         }
-        (Some(_), false) if runs.is_empty() => bail!("{} is missing: the run in {} has no results", metrics.display(), folder.display()),
-        (None, true) if runs.is_empty() => bail!("{} is missing: whose results are in {}?", snapshot.display(), metrics.display()),
-        (None, false) if runs.is_empty() => bail!(
-            "{} is no run: it has neither {CONFIG} and {METRICS_FILE} (train_det, train_seg) nor figures (test_det --json, test_seg --json)",
-            folder.display()
-        ),
+        (Some(_), false) if runs.is_empty() => {
+            return Err(invalid!("{} is missing: the run in {} has no results", metrics.display(), folder.display()));
+        }
+        (None, true) if runs.is_empty() => {
+            return Err(invalid!("{} is missing: the configuration of {} is unknown", snapshot.display(), metrics.display()));
+        }
+        (None, false) if runs.is_empty() => {
+            return Err(invalid!(
+                "{} is not a run: it has neither {CONFIG} and {METRICS_FILE} (train_det, train_seg) nor figures (test_det --json, test_seg \
+                 --json)",
+                folder.display()
+            ));
+        }
         _ => (),
     }
     Ok(runs)
 }
 
-/// Reads a checkpoint of these tools: its cost, and the figure of its validation if it is the best one of its run.
+/// Reads a checkpoint of our training programs: its cost and, for the best checkpoint of a run, the figure of its validation.
 ///
 /// # Errors
-/// When it cannot be read, or does not say what model it is.
+/// When it cannot be read or does not name its model.
 pub fn read_checkpoint(path: &Path) -> Result<Run> {
     let Some(stored) = Stored::read(path)? else {
-        bail!(
-            "{} does not say what model it is; evaluate it with test_det or test_seg --config FILE --json DIR/figures.json, and name DIR with --runs",
+        return Err(invalid!(
+            "{} does not name its model; evaluate it with test_det or test_seg --config FILE --json DIR/figures.json, and name DIR with --runs",
             path.display()
-        );
+        ));
     };
-    let config = stored.config.clone().with_context(|| format!("{}: no `config` in its metadata", path.display()))?;
+    let config = stored.config.clone().ok_or_else(|| StudyError::content(path.display())("no `config` in its metadata"))?;
     let benchmark = config.benchmark();
     let own = stored.best.filter(|(best, _)| Some(*best) == stored.facts.done);
     let mut figures = vec![None; benchmark.figures().len()];
@@ -189,27 +198,27 @@ pub fn read_checkpoint(path: &Path) -> Result<Run> {
     Ok(Run { place: path.display().to_string(), origin, name, benchmark, config: Some(config), figures, facts: stored.facts })
 }
 
-/// What a checkpoint of ours says.
+/// The metadata of a checkpoint of ours.
 #[derive(Clone, Debug, Default)]
 struct Stored {
     config: Option<RunConfig>,
     facts: Facts,
-    /// The best validation so far: iteration and share.
+    /// The best validation so far: iteration and figure as a share.
     best: Option<(u64, f64)>,
 }
 
 impl Stored {
-    /// `None` for a file of other tools.
+    /// Reads a checkpoint; `None` for a file of other programs.
     fn read(path: &Path) -> Result<Option<Self>> {
         let checkpoint = Checkpoint::read(path)?;
         if !checkpoint.is_ours() {
             return Ok(None);
         }
         let metadata = checkpoint.metadata();
-        let place = |field: &str| format!("{}: {field} in its metadata", path.display());
+        let place = |field: &str| format!("{}: `{field}` in its metadata", path.display());
         let number = |field: &str| {
             let text = metadata.get(field);
-            text.map(|text| text.parse::<u64>().with_context(|| format!("{}, `{text}`", place(field)))).transpose()
+            text.map(|text| text.parse::<u64>().map_err(StudyError::content(format!("{}, `{text}`", place(field))))).transpose()
         };
         let task = metadata.get("task").map(String::as_str);
         let benchmark = match task {
@@ -219,13 +228,13 @@ impl Stored {
         };
         let config = match (benchmark, metadata.get("config")) {
             (Some(benchmark), Some(text)) => {
-                let value = serde_json::from_str(text).with_context(|| place("config"))?;
-                Some(RunConfig::from_json(benchmark, value).with_context(|| place("config"))?)
+                let value = serde_json::from_str(text).map_err(StudyError::content(place("config")))?;
+                Some(RunConfig::from_json(benchmark, value, &place("config"))?)
             }
             _ => None,
         };
         let classes: Option<ClassList> =
-            metadata.get("classes").map(|text| serde_json::from_str(text).with_context(|| place("classes"))).transpose()?;
+            metadata.get("classes").map(|text| serde_json::from_str(text).map_err(StudyError::content(place("classes")))).transpose()?;
         let share = metadata.get("best_metric").and_then(|text| text.parse::<f64>().ok());
         let facts = Facts {
             done: number("iteration")?,
@@ -239,9 +248,9 @@ impl Stored {
     }
 }
 
-/// The best validation of a training run; none when there was none.
+/// The best validation of a training run; `None` without a validation.
 fn validation(folder: &Path, metrics: &Path, config: RunConfig, stored: &Stored) -> Result<Option<Run>> {
-    let text = std::fs::read_to_string(metrics).with_context(|| format!("cannot read {}", metrics.display()))?;
+    let text = std::fs::read_to_string(metrics).map_err(StudyError::read(metrics))?;
     let benchmark = config.benchmark();
     let keys = benchmark.logged();
     let mut done = None;
@@ -251,19 +260,22 @@ fn validation(folder: &Path, metrics: &Path, config: RunConfig, stored: &Stored)
         let place = || format!("{}, line {}", metrics.display(), index + 1);
         let line: Value = match serde_json::from_str(line) {
             Ok(line) => line,
-            // A killed run may have left half a line.
+            // A killed run may leave an incomplete last line.
             Err(_) if index + 1 == count => continue,
-            Err(error) => return Err(error).with_context(|| format!("{} is no JSON", place())),
+            Err(error) => return Err(StudyError::json(place())(error)),
         };
-        let iteration = line.get("iteration").and_then(Value::as_u64).with_context(|| format!("{}: no number `iteration`", place()))?;
+        let iteration =
+            line.get("iteration").and_then(Value::as_u64).ok_or_else(|| StudyError::content(place())("no number `iteration`"))?;
         done = done.max(Some(iteration));
         if line.get("kind").and_then(Value::as_str) != Some("val") {
             continue;
         }
         let figure = |key: &&str| match line.get(*key) {
             Some(Value::Null) => Ok(None),
-            Some(value) => Ok(Some(value.as_f64().with_context(|| format!("{}: `{key}` is no number", place()))? * 100.0)),
-            None => bail!("{}: no number `{key}`", place()),
+            Some(value) => {
+                Ok(Some(value.as_f64().ok_or_else(|| StudyError::content(place())(format!("`{key}` is not a number")))? * 100.0))
+            }
+            None => Err(StudyError::content(place())(format!("no number `{key}`"))),
         };
         let mut figures: Vec<Option<f64>> = keys.iter().map(figure).collect::<Result<_>>()?;
         figures.resize(benchmark.figures().len(), None);
@@ -283,7 +295,7 @@ fn validation(folder: &Path, metrics: &Path, config: RunConfig, stored: &Stored)
     }))
 }
 
-/// Figures of a test tool.
+/// The figures file of an evaluation program.
 #[derive(Deserialize)]
 struct FiguresFile {
     checkpoint: PathBuf,
@@ -319,36 +331,36 @@ struct ApFigures {
     ap75: Option<f64>,
 }
 
-/// A number or null, which must be there: an `Option` alone may be left out.
+/// A number or null that must be present; an `Option` alone may be absent.
 fn nullable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     Option::deserialize(deserializer)
 }
 
 impl ApFigures {
-    /// In percent; -1 is COCO's word for nothing to find.
+    /// The figures in percent; COCO writes -1 where there was nothing to find.
     fn percent(&self) -> [Option<f64>; 3] {
         [self.ap, self.ap50, self.ap75].map(|share| share.filter(|share| *share >= 0.0).map(|share| share * 100.0))
     }
 }
 
-/// The evaluations in a folder. One of a single scale and one with test-time augmentation of the same weights are one line.
+/// The evaluations in a folder. A single-scale evaluation and one with test-time augmentation of the same weights share a line.
 fn evaluations(folder: &Path, config: Option<&RunConfig>, stored: &Stored) -> Result<Vec<Run>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let entries = std::fs::read_dir(folder).map_err(StudyError::read(folder))?;
     let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     paths.sort();
     let mut runs: Vec<(PathBuf, Run)> = Vec::new();
     for path in paths {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        // Detections in COCO's format may be large, and are no figures; nor is an incident.
+        // Detections in COCO's format may be large and have no figures; neither has an incident.
         if !name.ends_with(".json") || name == NON_FINITE || name.starts_with("results.") {
             continue;
         }
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let value: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
+        let text = std::fs::read_to_string(&path).map_err(StudyError::read(&path))?;
+        let value: Value = serde_json::from_str(&text).map_err(StudyError::json(path.display()))?;
         if value.get("checkpoint").is_none() || value.get("config").is_none() {
             continue;
         }
-        let file: FiguresFile = decode(value).with_context(|| path.display().to_string())?;
+        let file: FiguresFile = decode(value, &path.display().to_string())?;
         let checkpoint = file.checkpoint.clone();
         let run = evaluation(folder, &path, file, config, stored)?;
         let partner = runs.iter_mut().find(|(of, other)| *of == checkpoint && complements(other, &run));
@@ -364,7 +376,7 @@ fn evaluations(folder: &Path, config: Option<&RunConfig>, stored: &Stored) -> Re
     Ok(runs.into_iter().map(|(_, run)| run).collect())
 }
 
-/// Whether two evaluations are of the same kind and have no figure in common.
+/// Whether two evaluations agree in everything but their figures and have no figure in common.
 fn complements(a: &Run, b: &Run) -> bool {
     a.benchmark == b.benchmark
         && a.name == b.name
@@ -379,17 +391,17 @@ fn evaluation(folder: &Path, path: &Path, file: FiguresFile, config: Option<&Run
             (Benchmark::Ade20k, if file.tta { vec![None, own] } else { vec![own, None] })
         }
         (None, Some(boxes), Some(masks)) => (Benchmark::Coco, [boxes.percent(), masks.percent()].concat()),
-        _ => bail!("{}: expected `metrics` (test_seg), or `bbox` and `segm` (test_det)", path.display()),
+        _ => return Err(StudyError::content(path.display())("expected `metrics` (test_seg), or `bbox` and `segm` (test_det)")),
     };
     let own = match file.configuration {
-        Some(value) => Some(RunConfig::from_json(benchmark, value).with_context(|| format!("{}: configuration", path.display()))?),
+        Some(value) => Some(RunConfig::from_json(benchmark, value, &format!("{}: `configuration`", path.display()))?),
         None => config.filter(|config| config.name() == file.config && config.benchmark() == benchmark).cloned(),
     };
-    // What the checkpoint adds is welcome, but the figures stand without it.
+    // The metadata of the checkpoint are optional.
     let of_checkpoint = if file.checkpoint.is_file() { Stored::read(&file.checkpoint).ok().flatten() } else { None };
     let of_checkpoint = of_checkpoint.unwrap_or_else(|| if config.is_some() { stored.clone() } else { Stored::default() });
     let facts = Facts {
-        // The best weights of a finished run are of an earlier step, so this says nothing about the length of the run.
+        // The best weights of a finished run come from an earlier step; so their step says nothing about the length of the run.
         done: None,
         images: Some(file.images),
         classes: Some(file.classes.len()),
@@ -404,11 +416,12 @@ fn evaluation(folder: &Path, path: &Path, file: FiguresFile, config: Option<&Run
     Ok(Run { place: folder.display().to_string(), origin, name: file.config, benchmark, config, figures, facts })
 }
 
-/// A value as a type; the error names the field.
-fn decode<T: DeserializeOwned>(value: Value) -> Result<T> {
+/// Deserialises a value; the error names `place` and the field.
+fn decode<T: DeserializeOwned>(value: Value, place: &str) -> Result<T> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let reason = error.into_inner();
-        if path == "." { anyhow::anyhow!("{reason}") } else { anyhow::anyhow!("{path}: {reason}") }
+        let place = if path == "." { place.to_owned() } else { format!("{place}: {path}") };
+        StudyError::content(place)(reason)
     })
 }

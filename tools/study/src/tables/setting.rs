@@ -1,4 +1,4 @@
-//! What differs between the setting of a run and that of a published row, in words.
+//! The differences between the settings of a run and of a published row, in words.
 
 use std::collections::BTreeSet;
 
@@ -18,12 +18,12 @@ use vmamba_train::precision::Precision;
 use super::run::Facts;
 use super::{essence, is_named, name_of};
 
-/// The configuration of a published row. `tests/configs.rs` holds that every row of a backbone that is here has one.
+/// The configuration of a published row. `tests/configs.rs` checks that every row of an implemented backbone has one.
 fn built_in<C: DeserializeOwned>(file: &str) -> Option<C> {
     load_built_in(file).ok().flatten()
 }
 
-/// How a segmentor's run differs from the published one.
+/// The settings in which a run of a segmentor differs from the published row.
 pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &SegmentationSetting, row: &SegmentationRow) -> Vec<String> {
     let mut found = Differences::default();
     let recipe: Option<SegmentationConfig> = built_in(&format!("upernet/{}.toml", row.id));
@@ -49,10 +49,10 @@ pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &Segmen
         SegmentationSource::Scenes(_) => found.say("built-in scenes instead of ADE20K"),
         SegmentationSource::Own => found.say("a dataset of another program instead of ADE20K"),
         SegmentationSource::Folder(FolderSource { root, classes: Some(_), .. }) => {
-            found.say(format!("data {} instead of ADE20K", root.display()))
+            found.say(format!("data {} instead of ADE20K", root.display()));
         }
         SegmentationSource::Folder(FolderSource { val_split, .. }) if val_split != "validation" => {
-            found.say(format!("split {val_split} instead of validation"))
+            found.say(format!("split {val_split} instead of validation"));
         }
         SegmentationSource::Folder(_) => (),
     }
@@ -67,10 +67,10 @@ pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &Segmen
     found.0
 }
 
-/// How a detector's run differs from the published one.
+/// The settings in which a run of a detector differs from the published row.
 pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSetting, row: &DetectionRow) -> Vec<String> {
     let mut found = Differences::default();
-    // A row of another batch is the recipe with that batch.
+    // A row with a batch size of its own shares the recipe of the row without.
     let name = row.batch.and_then(|batch| row.id.strip_suffix(&format!("_batch{batch}"))).unwrap_or(&row.id);
     let recipe: Option<DetectionConfig> = built_in(&format!("mask_rcnn/{name}.toml"));
     let model = recipe.as_ref().map(|recipe| recipe.model.backbone());
@@ -111,7 +111,7 @@ pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSet
     found.0
 }
 
-/// Options that [`Differences`] has words of its own for, or that change no result.
+/// Options that [`Differences`] describes in words, or that change no result.
 const SAID: [&str; 18] = [
     "name",
     "init",
@@ -141,7 +141,7 @@ impl Differences {
         self.0.push(text.into());
     }
 
-    /// Says when the backbone is not the published one, by its name or as `options` has it; returns whether it is.
+    /// Records a backbone other than `published`, by name or by `options`. Returns whether it is the published one.
     fn backbone(&mut self, own: &BackboneConfig, published: &str, options: Option<&BackboneConfig>) -> bool {
         let same = is_named(own, published) || options.is_some_and(|options| essence(own) == essence(options));
         if !same {
@@ -151,7 +151,7 @@ impl Differences {
         same
     }
 
-    /// Everything else in which a configuration differs from that of the published row.
+    /// Records all other options that differ from the published configuration; `said` are the options already described.
     fn options<C: Serialize>(&mut self, own: &C, published: Option<&C>, said: &[&str], same_backbone: bool) {
         let Some(published) = published else { return };
         let [Ok(own), Ok(published)] = [own, published].map(Value::try_from) else { return };
@@ -245,7 +245,7 @@ fn sides([a, b]: [usize; 2]) -> String {
     format!("{a}x{b}")
 }
 
-/// `1333x800`, or the shortest and the longest short side: `1333x480 to 1333x800`.
+/// `1333x800`, or the scales of the smallest and largest short side: `1333x480 to 1333x800`.
 fn range(scales: &[[usize; 2]]) -> String {
     let of = |scale: Option<&[usize; 2]>| scale.map_or_else(|| "none".to_owned(), |scale| sides(*scale));
     let (low, high) = (scales.iter().min_by_key(|scale| scale[1]), scales.iter().max_by_key(|scale| scale[1]));

@@ -1,14 +1,14 @@
-//! The feature pyramid with its gradients, and the classifier's logits.
+//! The feature pyramid with its gradients, and the logits of a classifier.
 
-use anyhow::{Context, Result};
 use burn::prelude::*;
 use vmamba::{FeaturePyramid, official_key};
 
 use super::super::fixtures::FixtureSet;
 use super::super::official;
 use super::{Compared, load, parts};
+use crate::error::{Result, StudyError};
 
-/// Features of every stage, the gradient of the image and those of the parameters.
+/// Features of every stage, and the gradients of the image and of the parameters.
 pub(super) fn pyramid(fixtures: &FixtureSet, name: &str, device: &Device) -> Result<Compared> {
     let (folder, case) = parts(name)?;
     let device = device.clone().autodiff();
@@ -35,7 +35,7 @@ pub(super) fn classifier(fixtures: &FixtureSet, name: &str, device: &Device) -> 
     let case = fixtures.read(folder, case)?;
     let official = official::classifier(&case.manifest["config"])?;
     official.config.validate()?;
-    let classes = official.num_classes.context("the manifest names no number of classes")?;
+    let classes = official.num_classes.ok_or_else(|| StudyError::content(&case.name)("the manifest has no number of classes"))?;
     let classifier = load(official.config.init_classifier(classes, device), official_key, &case.with_prefix("w."))?;
     let mut compared = Compared::default();
     for key in case.keys().filter(|key| key.starts_with("x_")) {

@@ -1,6 +1,5 @@
-//! Mask R-CNN: every stage of prediction on the reference's boxes, a training step with its losses and gradients.
+//! Mask R-CNN: every stage of prediction on the reference's boxes, and a training step with its losses and gradients.
 
-use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use mask_rcnn::{MaskRcnn, official_key};
 use serde_json::Value;
@@ -15,26 +14,27 @@ use vmamba_types::{InstanceMask, Rle};
 use super::super::fixtures::{Fixture, FixtureSet};
 use super::super::official;
 use super::{Compared, load};
+use crate::error::{Result, StudyError};
 
-/// The model with the official weights: the tensors or, where they are left out, the checkpoint that holds the same.
+/// The model with the official weights, from the tensors or from the checkpoint with the same weights.
 fn model(fixtures: &FixtureSet, device: &Device) -> Result<MaskRcnn<Backbone>> {
     let document = fixtures.manifest("maskrcnn", "weights")?;
     let train = fixtures.manifest("maskrcnn", "train")?;
     let config = official::mask_rcnn(&document["model_config"], &train["train_cfg"])?;
-    config.validate()?;
+    config.validate().map_err(StudyError::content("the configuration in the manifest"))?;
     let tensors = fixtures.path("maskrcnn/weights.safetensors");
     let path = if tensors.exists() { tensors } else { fixtures.path("pth/maskrcnn_mmdet.pth") };
     let weights = Checkpoint::read(&path).and_then(|file| file.state_dict(Weights::Auto))?;
     load(config.init(device), official_key, &weights)
 }
 
-/// Image, then box.
+/// RoIs from rows of image index and box.
 fn rois(case: &Fixture, key: &str) -> Result<Vec<Roi>> {
     let roi = |[image, x0, y0, x1, y1]: [f32; 5]| Roi { image: image as usize, bbox: [x0, y0, x1, y1] };
     Ok(case.rows(key)?.into_iter().map(roi).collect())
 }
 
-/// Features, pyramid, proposals' maps; then the heads on given boxes, so that what is compared is one stage at a time.
+/// Features, FPN levels and RPN outputs; then the heads on given boxes, so that each stage is compared alone.
 pub(super) fn stages(fixtures: &FixtureSet, _name: &str, device: &Device) -> Result<Compared> {
     let model = model(fixtures, device)?;
     let case = fixtures.read("maskrcnn", "stages")?;
@@ -56,15 +56,16 @@ pub(super) fn stages(fixtures: &FixtureSet, _name: &str, device: &Device) -> Res
     compared.tensor("bbox_cls_score", output.logits, &case)?;
     compared.tensor("bbox_pred", output.deltas, &case)?;
     let selected = case.indices("sel_rois_index")?.into_iter().map(|index| all.get(index).copied());
-    let selected: Vec<Roi> = selected.collect::<Option<_>>().context("`sel_rois_index` points beyond `rois`")?;
+    let selected: Vec<Roi> =
+        selected.collect::<Option<_>>().ok_or_else(|| StudyError::content(&case.name)("`sel_rois_index` exceeds `rois`"))?;
     compared.tensor("bbox_feats_sel", model.roi_head.box_features(&levels, &selected), &case)?;
     let count = case.get("mask_feats_sel")?.shape.first().copied().unwrap_or(0);
-    let some = selected.get(..count).context("more masks than selected RoIs")?;
+    let some = selected.get(..count).ok_or_else(|| StudyError::content(&case.name)("more masks than selected RoIs"))?;
     let features = model.roi_head.mask_features(&levels, some);
     compared.tensor("mask_feats_sel", features.clone(), &case)?;
     compared.tensor("mask_logits_sel", model.roi_head.mask_head.forward(features), &case)?;
 
-    // Boxes that reach every level.
+    // Boxes that the RoI extractor assigns to every level.
     let fixed = rois(&case, "fixed_rois")?;
     let features = model.roi_head.box_features(&levels, &fixed);
     compared.tensor("fixed_bbox_feats", features.clone(), &case)?;
@@ -77,7 +78,7 @@ pub(super) fn stages(fixtures: &FixtureSet, _name: &str, device: &Device) -> Res
     Ok(compared)
 }
 
-/// The sampler the case was made with: evenly strided over the candidates.
+/// The sampler of the case: evenly strided over the candidates.
 struct Strided;
 
 impl Choose for Strided {
@@ -103,7 +104,7 @@ pub(super) fn training_step(fixtures: &FixtureSet, _name: &str, device: &Device)
     Ok(compared)
 }
 
-/// The objects of each image.
+/// The ground truth of each image.
 fn truths(case: &Fixture) -> Result<Vec<ImageTruth>> {
     let mut truths = Vec::new();
     for image in 0.. {
@@ -112,7 +113,9 @@ fn truths(case: &Fixture) -> Result<Vec<ImageTruth>> {
             break;
         }
         let bitmaps = case.get(&format!("gt_bitmaps{image}"))?;
-        let [_, height, width] = bitmaps.shape[..] else { bail!("gt_bitmaps{image} has the shape {:?}", bitmaps.shape) };
+        let [_, height, width] = bitmaps.shape[..] else {
+            return Err(StudyError::content(&case.name)(format!("`gt_bitmaps{image}` has the shape {:?}", bitmaps.shape)));
+        };
         let objects = case.rows::<4>(&boxes)?.into_iter().zip(case.indices(&format!("gt_labels{image}"))?);
         let instance = |((bbox, category), bits): (([f32; 4], usize), &[f32])| {
             let bits = BitMask::new(height, width, bits.iter().map(|bit| *bit != 0.0).collect());

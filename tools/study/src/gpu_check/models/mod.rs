@@ -1,5 +1,4 @@
-//! Networks on the device against numbers of the official implementations: what they compute and, where the fixtures have them, the
-//! gradients of their parameters.
+//! Networks on the device against results of the official implementations: outputs and, where the fixtures have them, gradients.
 
 mod backbone;
 mod mask_rcnn;
@@ -7,30 +6,30 @@ mod upernet;
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, bail};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::Gradients;
 use vmamba::checkpoint::{LoadOptions, StateDict, load_into};
+use vmamba_report::tables::Cell;
+use vmamba_train::Precision;
+use vmamba_train::panics::catch;
 
 use super::fixtures::{Fixture, FixtureSet};
 use super::numerics::{Worst, error, values};
 use super::precision::{Float32, Product};
 use super::session::{Outcome, Session};
 use super::{Facts, Part, Setup};
-use vmamba_report::tables::Cell;
-use vmamba_train::panics::catch;
-use vmamba_train::precision::Precision;
+use crate::error::{Place, Result, StudyError};
 
 const COLUMNS: [&str; 8] = ["case", "precision", "tensors", "forward error", "worst tensor", "gradient error", "worst gradient", "limits"];
 
-/// Gradients add a second, longer chain of float32 sums to that of the forward pass; how much more error they may have.
+/// The limit for gradients over that for outputs: the backward pass adds a second, longer chain of float32 sums.
 const GRADIENT_FACTOR: f64 = 10.0;
 
-/// Makes official keys of paths in a module.
+/// Maps a path in a module to the official key.
 type KeyMap = fn(&str) -> String;
 
-/// Runs a case on a device.
+/// Runs a case, `FOLDER/NAME`, on a device.
 type Check = fn(&FixtureSet, &str, &Device) -> Result<Compared>;
 
 pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Result<()> {
@@ -63,7 +62,7 @@ pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Re
         if !session.begin(&name)? {
             continue;
         }
-        let outcome = catch(|| check(fixtures, &name, &setup.device)).and_then(|found| found.map_err(|error| format!("{error:#}")));
+        let outcome = catch(|| check(fixtures, &name, &setup.device)).and_then(|found| found.map_err(|error| error.line()));
         setup.device.memory_cleanup();
         row(setup, session, facts, &name, outcome)?;
     }
@@ -98,7 +97,7 @@ fn row(setup: &Setup, session: &mut Session, facts: &mut Facts, name: &str, outc
     session.row(title, outcome)
 }
 
-/// What the device makes of float32 in a product and a convolution of the fixtures' size.
+/// The type that the device computes a product and a convolution of the fixtures' size in.
 fn precision(device: &Device) -> String {
     let products = [
         Product::Linear { rows: 384, inputs: 64, outputs: 256 },
@@ -106,14 +105,14 @@ fn precision(device: &Device) -> String {
     ];
     match catch(|| Float32::of(device, &products)) {
         Ok(Ok(float32)) => float32.name(),
-        Ok(Err(error)) => format!("unknown: {error:#}"),
+        Ok(Err(error)) => format!("unknown: {}", error.line()),
         Err(reason) => format!("unknown: {reason}"),
     }
 }
 
 /// The folder and the name of a case.
 fn parts(name: &str) -> Result<(&str, &str)> {
-    name.split_once('/').with_context(|| format!("`{name}` is no folder and case"))
+    name.split_once('/').ok_or_else(|| StudyError::content(name)("not FOLDER/CASE"))
 }
 
 /// The errors of a case.
@@ -125,11 +124,11 @@ struct Compared {
 }
 
 impl Compared {
-    /// Compares a tensor with the one of that name.
+    /// Compares a tensor with the tensor `name` of the case.
     fn tensor<const D: usize>(&mut self, name: &str, actual: Tensor<D>, case: &Fixture) -> Result<()> {
         let expected = case.get(name)?;
         if actual.dims()[..] != expected.shape {
-            bail!("{name} has the shape {:?}, the reference {:?}", actual.dims(), expected.shape);
+            return Err(StudyError::Run(format!("{name} has the shape {:?}, the reference {:?}", actual.dims(), expected.shape)));
         }
         self.forward.add(name, error(&values(actual)?, &expected.data)?);
         self.tensors += 1;
@@ -143,25 +142,25 @@ impl Compared {
         Ok(())
     }
 
-    /// Compares a gradient of an input.
+    /// Compares the gradient of an input.
     fn gradient<const D: usize>(&mut self, name: &str, of: &Tensor<D>, gradients: &Gradients, case: &Fixture) -> Result<()> {
-        let gradient = of.grad(gradients).with_context(|| format!("no gradient for {name}"))?;
+        let gradient = of.grad(gradients).ok_or_else(|| StudyError::Run(format!("no gradient for {name}")))?;
         self.gradients.add(name, error(&values(gradient)?, &case.get(name)?.data)?);
         self.tensors += 1;
         Ok(())
     }
 
-    /// Compares the gradients of parameters, by official key, with those stored under `g.<key>`.
+    /// Compares the gradients of parameters with the tensors `g.<official key>` of the case.
     fn parameters<M: Module>(&mut self, module: &M, keys: KeyMap, gradients: &Gradients, case: &Fixture) -> Result<()> {
         let expected = case.with_prefix("g.");
         let (path, found, seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         let mut visitor = ParameterGradients { keys, gradients, expected: &expected, path, found, seen };
         module.visit(&mut visitor);
         if let Some(key) = expected.keys().find(|key| !visitor.seen.contains(*key)) {
-            bail!("no parameter has the key of the gradient `{key}`");
+            return Err(StudyError::Run(format!("no parameter has the key of the gradient `{key}`")));
         }
         for (key, found) in visitor.found {
-            self.gradients.add(&key, found.with_context(|| key.clone())?);
+            self.gradients.add(&key, found.at(key.as_str())?);
             self.tensors += 1;
         }
         Ok(())
@@ -189,14 +188,14 @@ impl ModuleVisitor for ParameterGradients<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let key = (self.keys)(&self.path.join("."));
         if let Some(expected) = self.expected.get(&key) {
-            let gradient = param.val().grad(self.gradients).context("no gradient").and_then(values);
+            let gradient = param.val().grad(self.gradients).ok_or_else(|| StudyError::Run("no gradient".to_owned())).and_then(values);
             self.found.push((key.clone(), gradient.and_then(|gradient| error(&gradient, &expected.data))));
             self.seen.insert(key);
         }
     }
 }
 
-/// The module with official weights, strictly.
+/// Loads official weights strictly.
 fn load<M: Module>(module: M, keys: KeyMap, weights: &StateDict) -> Result<M> {
     Ok(load_into(module, &keys, weights, &LoadOptions::new())?.0)
 }

@@ -1,51 +1,44 @@
-//! Every operation of `vision_ops` on the device against the same on the CPU: the output and the gradient of every input.
+//! Every operation of `vision_ops` on the device against the CPU: the output with and without autodiff, and the gradient of every input.
 
 mod cases;
 
-use anyhow::{Context, Result};
 use burn::prelude::*;
 use burn::tensor::{Distribution, FloatDType, TensorData};
+use vision_ops::Operation;
+use vmamba_report::tables::Cell;
+use vmamba_train::Precision;
+use vmamba_train::panics::catch;
 
 use super::numerics::{Worst, error, round_to_bf16, values};
 use super::precision::{BF16, Float32};
 use super::session::{Outcome, Session};
 use super::{Facts, Part, Setup};
-use cases::{Case, Run};
-use vmamba_report::tables::Cell;
-use vmamba_train::panics::catch;
-use vmamba_train::precision::Precision;
-
-pub use cases::OPERATIONS;
+use crate::error::{Result, StudyError};
+use cases::{Case, Function, HostFunction, Run, Scores};
 
 const COLUMNS: [&str; 7] = ["operation", "shape", "precision", "forward error", "gradient error", "worst gradient", "limit"];
 
-/// Says which of the names is no operation.
-///
-/// # Errors
-/// With the names there are.
-pub fn check_names(names: &[String]) -> Result<()> {
-    let unknown = names.iter().find(|name| !OPERATIONS.contains(&name.as_str()));
-    match unknown {
-        Some(name) => anyhow::bail!("--operations: no operation is called `{name}`; there are {}", OPERATIONS.join(", ")),
-        None => Ok(()),
-    }
+/// The operations that run on a device; the others take and return plain numbers on the host.
+pub fn checked_operations() -> impl Iterator<Item = Operation> {
+    Operation::ALL.iter().copied().filter(|operation| !operation.is_host_only())
 }
 
 pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Result<()> {
     session.part(Part::ParityOps, &COLUMNS)?;
-    let wanted = |case: &Case| setup.operations.is_empty() || setup.operations.iter().any(|name| name == case.operation);
+    let wanted = |operation: &Operation| setup.operations.is_empty() || setup.operations.contains(operation);
     for precision in &setup.precisions {
         if let Err(error) = precision.adopt(&setup.device) {
             session.note(format!("{} not run: {error}", precision.name()))?;
             continue;
         }
-        for case in cases::all().into_iter().filter(wanted) {
-            let name = format!("{} {} in {}", case.operation, case.shape, precision.name());
+        for case in checked_operations().filter(wanted).flat_map(cases::of) {
+            let operation = case.operation.name();
+            let name = format!("{operation} {} in {}", case.shape, precision.name());
             if !session.begin(&name)? {
                 continue;
             }
-            let outcome = catch(|| check(&case, *precision, setup)).and_then(|checked| checked.map_err(|e| format!("{e:#}")));
-            let title = vec![case.operation.into(), case.shape.as_str().into()];
+            let outcome = catch(|| check(&case, *precision, setup)).and_then(|checked| checked.map_err(|error| error.line()));
+            let title = vec![operation.into(), case.shape.as_str().into()];
             setup.device.memory_cleanup();
             row(setup, session, facts, &name, title, *precision, outcome)?;
         }
@@ -113,25 +106,16 @@ fn check(case: &Case, precision: Precision, setup: &Setup) -> Result<Checked> {
             for ((input, actual), expected) in case.inputs.iter().zip(&actual.gradients).zip(&expected.gradients) {
                 gradients.add(input.name, error(actual, expected)?);
             }
+            // Epilogues and activations have kernels of their own without autodiff.
+            let inferred = |precision, device| values(function(&tensors(case, &inputs, precision, device)).cast(FloatDType::F32));
+            forward.add("output without autodiff", error(&inferred(precision, &setup.device)?, &inferred(Precision::Float32, &cpu)?)?);
         }
         Run::Labels { scores, labels } => {
-            // Where two scores tie but for rounding, either label is right; what counts is how much score a label gave away.
-            let all = tensors(case, &inputs, Precision::Float32, &cpu);
-            let [classes, pixels, batch] = [scores.classes, scores.pixels, scores.batch];
-            let table = values((scores.resized)(&all))?;
-            let (expected, actual) = (labels(&all), labels(&tensors(case, &inputs, precision, &setup.device)));
-            anyhow::ensure!(actual.len() == batch * pixels, "{} labels for {} pixels", actual.len(), batch * pixels);
-            let score = |pixel: usize, label: u32| {
-                let at = (pixel / pixels * classes + label as usize) * pixels + pixel % pixels;
-                table.get(at).copied().map(f64::from).with_context(|| format!("label {label} of {classes} classes"))
-            };
-            let largest = table.iter().fold(0.0_f64, |largest, score| largest.max(f64::from(score.abs())));
-            for (pixel, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
-                forward.add("labels", (score(pixel, *expected)? - score(pixel, *actual)?).abs() / largest);
-            }
-            let different = actual.iter().zip(&expected).filter(|(actual, expected)| actual != expected).count();
-            note = format!("{different} of {} labels differ; the error is the score they gave away", actual.len());
+            let [expected, actual] = [tensors(case, &inputs, Precision::Float32, &cpu), tensors(case, &inputs, precision, &setup.device)];
+            let score_table = values((scores.resized)(&expected))?;
+            note = check_labels(scores, &score_table, &labels(&actual), &labels(&expected), &mut forward)?;
         }
+        Run::Kept(kept) => note = check_kept(kept, &inputs, &setup.device, &cpu, &mut forward),
     }
     let precision = match precision {
         Precision::Float32 | Precision::Tf32 => Float32::of(&setup.device, &case.products)?.name(),
@@ -140,8 +124,36 @@ fn check(case: &Case, precision: Precision, setup: &Setup) -> Result<Checked> {
     Ok(Checked { forward, gradients, precision, note })
 }
 
-/// Values of the inputs, the same for both devices. Activations are already bf16 where the device shall compute with these, so that the
-/// error is the operation's own.
+/// Two labels are equally right where their scores tie up to rounding. So the error of a label is the score it loses against the expected
+/// label, over the largest score.
+fn check_labels(scores: &Scores, table: &[f32], actual: &[u32], expected: &[u32], forward: &mut Worst) -> Result<String> {
+    let [classes, pixels, batch] = [scores.classes, scores.pixels, scores.batch];
+    if actual.len() != batch * pixels {
+        return Err(StudyError::Run(format!("{} labels for {} pixels", actual.len(), batch * pixels)));
+    }
+    let score = |pixel: usize, label: u32| {
+        let at = (pixel / pixels * classes + label as usize) * pixels + pixel % pixels;
+        table.get(at).copied().map(f64::from).ok_or_else(|| StudyError::Run(format!("label {label} of {classes} classes")))
+    };
+    let largest = table.iter().fold(0.0_f64, |largest, score| largest.max(f64::from(score.abs())));
+    for (pixel, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+        forward.add("labels", (score(pixel, *expected)? - score(pixel, *actual)?).abs() / largest);
+    }
+    let different = actual.iter().zip(expected).filter(|(actual, expected)| actual != expected).count();
+    Ok(format!("{different} of {} labels differ; the error is the score they lose", actual.len()))
+}
+
+/// The error is the share of positions at which the lists of kept boxes differ.
+fn check_kept(kept: &HostFunction<Vec<usize>>, inputs: &[Vec<f32>], device: &Device, cpu: &Device, forward: &mut Worst) -> String {
+    let [actual, expected] = [kept(inputs, device), kept(inputs, cpu)];
+    let positions = actual.len().max(expected.len());
+    let different = (0..positions).filter(|position| actual.get(*position) != expected.get(*position)).count();
+    forward.add("kept", different as f64 / positions.max(1) as f64);
+    format!("{different} of {positions} kept boxes differ; the error is their share")
+}
+
+/// Values of the inputs, the same for both devices. With bf16 activations the values are rounded to bf16 first, so that the error is that
+/// of the operation alone.
 fn draw(case: &Case, precision: Precision, cpu: &Device) -> Vec<Vec<f32>> {
     cpu.seed(7);
     case.inputs
@@ -177,10 +189,10 @@ struct Evaluated {
     weights: Vec<f32>,
 }
 
-/// The output, and the gradients of its sum with random weights, which are drawn unless given.
+/// The output, and the gradients of its weighted sum. The random weights are drawn on the host unless they are given.
 fn evaluate(
     case: &Case,
-    function: &dyn Fn(&[Tensor<1>]) -> Tensor<1>,
+    function: &Function<Tensor<1>>,
     inputs: &[Vec<f32>],
     precision: Precision,
     device: &Device,
@@ -195,8 +207,8 @@ fn evaluate(
     let weight = Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), device);
     let found = (output.clone() * weight).sum().backward();
     let gradient = |(leaf, input): (&Tensor<1>, &cases::Input)| {
-        values(leaf.grad(&found).with_context(|| format!("`{}` received no gradient", input.name))?)
+        values(leaf.grad(&found).ok_or_else(|| StudyError::Run(format!("`{}` received no gradient", input.name)))?)
     };
-    let gradients = leaves.iter().zip(&case.inputs).map(gradient).collect::<Result<_>>()?;
+    let gradients = leaves.iter().zip(&case.inputs).map(gradient).collect::<Result<Vec<_>>>()?;
     Ok(Evaluated { output: values(output)?, gradients, weights })
 }

@@ -1,15 +1,13 @@
-"""The peers, run on request: a line of JSON in, a line of JSON out.
+"""Runs the peers on request: reads a line of JSON, writes a line of JSON.
 
-Requests: {"setup": {"model", "work", "size", "batch", "threads"}} answers {"ok": true}; {"run": model} answers
-{"wall": seconds, "cpu": seconds}; {"memory": model} runs it twice and answers {"before": bytes, "peak": bytes}; {"clear": true} forgets
-all models. Whatever a peer cannot do is {"error": text}. The first answer, before any request, names versions, GPU and models.
+{"setup": {"model", "work", "size", "batch", "threads", "device", "precision", "update"}} loads a model and answers {"ok": true}. "device"
+is PyTorch's name; "precision" is "float32", "tf32" (float32 with products on TF32 tensor cores) or "bf16" (autocast); "update" adds a
+step of AdamW to a training step. {"run": model, "times": n} runs a model n times and answers {"wall": seconds, "cpu": seconds} of all runs
+together. {"memory": model} runs a model twice and answers {"before": bytes, "peak": bytes}: of the process on the CPU; on a GPU of PyTorch's
+allocator, with "allocated", the peak without the allocator's reserve. {"clear": true} unloads all models. A failure answers {"error": text}.
+The first line, before any request, names versions, GPU and models.
 
-A setup may also name a "device" (torch's name for it), a "precision" ("float32", "tf32": float32 with products on TF32 tensor cores,
-"bf16": autocast) and, for training, "update": true for a step of AdamW after the backward pass. {"run": model, "times": n} runs it n
-times and answers the seconds of all together. On a GPU, memory is that of PyTorch's allocator, with "allocated", the peak without
-what the allocator keeps in reserve.
-
-An argument names the folder `classification/models` of the official VMamba repository; its model is a peer as well.
+The optional argument is the folder `classification/models` of the official VMamba repository; its model becomes a peer as well.
 """
 
 import contextlib
@@ -29,7 +27,7 @@ from torchvision.models import VisionTransformer
 
 
 def deit_s(size):
-    """The architecture of DeiT-S, for square images of any side that 16 divides."""
+    """The architecture of DeiT-S for square images; 16 must divide the side."""
     height, width = size
     if height != width:
         raise ValueError("DeiT-S takes square images")
@@ -37,7 +35,7 @@ def deit_s(size):
 
 
 class SwinPyramid(nn.Module):
-    """Features of Swin-T's four stages, channels first, each through a norm of its own."""
+    """Feature pyramid of Swin-T: the outputs of the four stages, channels first, each with its own LayerNorm."""
 
     channels = [96, 192, 384, 768]
 
@@ -50,7 +48,7 @@ class SwinPyramid(nn.Module):
         features = []
         for index, stage in enumerate(self.body):
             x = stage(x)
-            if index % 2:  # odd ones are blocks, even ones the stem and the mergers
+            if index % 2:  # odd entries are blocks; even entries are the stem and patch merging
                 features.append(self.norms[index // 2](x).permute(0, 3, 1, 2).contiguous())
         return features
 
@@ -62,7 +60,7 @@ def conv_bn_relu(inputs, outputs, kernel):
 
 
 class UperNet(nn.Module):
-    """Pyramid pooling on the last feature, a top-down pyramid, all levels fused at stride 4 (Xiao et al., 2018)."""
+    """Pyramid pooling on the last level, top-down pathway, all levels fused at stride 4 (Xiao et al., 2018)."""
 
     scales = [1, 2, 3, 6]
 
@@ -91,10 +89,10 @@ class UperNet(nn.Module):
 
 
 def mask_rcnn(size):
-    """Mask R-CNN on ResNet-50 that keeps the images' size and works on 1000 proposals and 100 objects.
+    """Mask R-CNN on ResNet-50 at the given image size, with 1000 proposals and 100 detections.
 
-    Random weights score low, so every score counts; and their proposals lie on one another, so that without the two settings of the
-    RPN a dozen would be left.
+    Random weights give low scores and overlapping proposals: the score threshold is 0, and the RPN keeps overlapping boxes; otherwise
+    about a dozen proposals would remain.
     """
     return torchvision.models.detection.maskrcnn_resnet50_fpn(
         weights=None,
@@ -108,7 +106,7 @@ def mask_rcnn(size):
 
 
 def stand_in(name, **contents):
-    """Provides a module with what the official model needs of it to be run."""
+    """Registers a stand-in module with the names that the official model imports."""
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
         sys.modules.setdefault(".".join(parts[:end]), types.ModuleType(".".join(parts[:end])))
@@ -116,7 +114,7 @@ def stand_in(name, **contents):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drops the branch of whole images in training."""
+    """Stochastic depth: drops a residual branch for whole images in training."""
 
     def __init__(self, drop_prob=0.0):
         super().__init__()
@@ -130,7 +128,7 @@ class DropPath(nn.Module):
 
 
 def official_vmamba_tiny_s1l8(size):
-    """The official model, with those of its kernels that are there: Triton's routes, and its scan in PyTorch unless the extension is."""
+    """The official model with the kernels that are installed: Triton's routes; the CUDA scan, or its PyTorch reference without it."""
     for name, contents in {
         "timm.models.layers": {"DropPath": DropPath, "trunc_normal_": nn.init.trunc_normal_},
         "fvcore.nn": dict.fromkeys(["FlopCountAnalysis", "flop_count_str", "flop_count", "parameter_count"]),
@@ -141,7 +139,7 @@ def official_vmamba_tiny_s1l8(size):
             stand_in(name, **contents)
     if sys.argv[1] not in sys.path:
         sys.path.insert(0, sys.argv[1])
-    # For a form of the operator that this model has not, and with needs of its own.
+    # Needed by another form of the operator only, which has further dependencies.
     stand_in("mamba2.ssd_minimal", selective_scan_chunk_fn=None)
     from vmamba import VSSM
 
@@ -187,12 +185,12 @@ MODELS = {
 
 
 class Prepared:
-    """A model with images on a device."""
+    """A model with its input on a device."""
 
     def __init__(self, model, work, size, batch, threads, device="cpu", precision="float32", update=False):
         torch.manual_seed(0)
         torch.set_num_threads(threads)
-        # For all models of the process; those that run in turns have the same precision.
+        # A process-wide setting; models that run in turns have the same precision.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         self.device = torch.device(device)
         self.training, self.mixed = work == "train", precision == "bf16"
@@ -218,7 +216,7 @@ class Prepared:
             self.optimizer.step()
 
     def wait(self):
-        """Until the device has done what it was given."""
+        """Waits until the device is idle."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -243,7 +241,7 @@ class Prepared:
 
 
 def resident(field):
-    """Bytes of a line of this process's status; `VmHWM` is the peak."""
+    """Bytes in a field of this process's status: `VmRSS`, the current size, or `VmHWM`, the peak."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
 
@@ -271,14 +269,14 @@ def main():
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     hello = {"torch": torch.__version__, "torchvision": torchvision.__version__, "gpu": gpu}
     hello["models"] = {work: sorted(models) for work, models in MODELS.items()}
-    # What the models print is no answer.
+    # Keeps prints of the models out of the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps(hello), file=answers, flush=True)
     prepared = {}
     for line in sys.stdin:
         try:
             reply = answer(prepared, json.loads(line))
-        except Exception as error:  # whatever a peer cannot do becomes a row that says so
+        except Exception as error:  # the caller reports the failure in the peer's row
             reply = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(reply), file=answers, flush=True)
 

@@ -1,26 +1,28 @@
-//! An allocator that counts what the program holds, so that peak memory on the CPU is that of the tensors and not of the system's habits.
+//! An allocator that counts allocated bytes. Its peak on the CPU is that of the tensors; resident memory also has pages that the system's
+//! allocator keeps.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The system's allocator with a count of the bytes in use; a program that is to be measured names it as its `#[global_allocator]`.
+/// The system's allocator with a count of the allocated bytes. A program whose memory is measured declares it as its
+/// `#[global_allocator]`.
 #[derive(Debug, Default)]
 pub struct CountingAllocator;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes that the program has allocated now; 0 in a program without [`CountingAllocator`].
+/// Bytes currently allocated; 0 in a program without [`CountingAllocator`].
 pub fn allocated() -> usize {
     NOW.load(Ordering::Relaxed)
 }
 
-/// The most bytes allocated since [`restart`].
+/// The most bytes allocated at once since [`restart`].
 pub fn peak() -> usize {
     PEAK.load(Ordering::Relaxed)
 }
 
-/// Begins a new peak at what is allocated now.
+/// Resets the peak to the current number of bytes.
 pub fn restart() {
     PEAK.store(allocated(), Ordering::Relaxed);
 }
@@ -34,10 +36,10 @@ fn shrink(bytes: usize) {
     NOW.fetch_sub(bytes, Ordering::Relaxed);
 }
 
-// SAFETY: every call goes to the system's allocator unchanged; the counters are atomic and allocate nothing.
+// SAFETY: every call is forwarded unchanged to the system's allocator; the counters are atomic and allocate nothing.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc`.
         let block = unsafe { System.alloc(layout) };
         if !block.is_null() {
             grow(layout.size());

@@ -1,29 +1,24 @@
-//! Images a second of classifiers, inference and training steps, beside PyTorch's in the same rounds.
-
-mod network;
+//! Images per second of classifiers, in inference and in training steps, beside PyTorch's in the same rounds.
 
 use std::cell::RefCell;
 
 use anstream::eprintln;
-use anyhow::Result;
 use vmamba::Preset;
+use vmamba_report::tables::Cell;
+use vmamba_train::Precision;
+use vmamba_train::panics::catch;
 
 use super::facts::{Model, Speed};
 use super::precision::{BF16, Float32, Product};
 use super::session::{Outcome, Session};
-use super::timing::{Contender, Rounds, in_turns, on_device};
-use super::{Facts, Part, PeerSource, Setup, threads};
-use crate::peers::{PeerPrecision, Peers, Setting, Task, Work};
-use vmamba_report::tables::Cell;
-use vmamba_train::panics::catch;
-use vmamba_train::precision::Precision;
-
-pub(super) use network::{Network, Purpose};
+use super::{Facts, Part, PeerSource, Setup};
+use crate::error::Result;
+use crate::measure::{Contender, Limits, Network, Peers, Purpose, Rounds, Task, in_turns, on_device};
 
 const COLUMNS: [&str; 8] =
     ["model", "precision", "batch", "side", "images/s", "batch ms, median", "batch ms, shortest", "ours / this, images/s"];
 
-/// torchvision's.
+/// Models of torchvision.
 const PEERS: [&str; 2] = ["swin_t", "convnext_t"];
 
 pub(super) fn run(part: Part, setup: &Setup, session: &mut Session, facts: &mut Facts) -> Result<()> {
@@ -50,7 +45,7 @@ pub(super) fn run(part: Part, setup: &Setup, session: &mut Session, facts: &mut 
                 for batch in &setup.batches {
                     let cell = Row { part, preset: *preset, precision: *precision, batch: *batch, side: *side };
                     if session.begin(&cell.name())? {
-                        // Ratios are about the first model.
+                        // Peers run beside the first model only.
                         let peers = peers.as_mut().filter(|_| setup.presets.first() == Some(preset));
                         cell.measure(setup, peers, session, facts)?;
                     }
@@ -64,21 +59,16 @@ pub(super) fn run(part: Part, setup: &Setup, session: &mut Session, facts: &mut 
 /// The worker and the names of its models.
 type Worker = (Peers, Vec<String>);
 
-/// The worker, none when it is not asked for; or why there is none.
+/// Starts the worker; `None` without peers. The error is the reason for a note.
 pub(super) fn start(setup: &Setup) -> Result<Option<Worker>, String> {
     let Some(PeerSource { python, official }) = &setup.peers else { return Ok(None) };
-    let peers = Peers::start_beside(python, official.as_deref()).map_err(|error| format!("{error:#}"))?;
+    let peers = Peers::start(python, official.as_deref()).map_err(|error| error.line())?;
     if peers.versions().gpu.is_none() && setup.torch_device() != "cpu" {
         return Err(format!("PyTorch of `{python}` sees no GPU"));
     }
     let mut names: Vec<String> = PEERS.map(str::to_owned).to_vec();
     names.extend(official.as_ref().map(|_| Peers::OFFICIAL.to_owned()));
     Ok(Some((peers, names)))
-}
-
-/// What a peer is asked for beside a row of ours.
-pub(super) fn setting(setup: &Setup, precision: PeerPrecision, update: bool) -> Setting {
-    Setting { device: setup.torch_device(), precision, update }
 }
 
 /// One model of ours at one size, with the peers beside it.
@@ -100,22 +90,19 @@ impl Row {
     }
 
     fn measure(&self, setup: &Setup, peers: Option<&mut Worker>, session: &mut Session, facts: &mut Facts) -> Result<()> {
-        // What it computes in, and what a peer has to: known before the peers are loaded.
+        // The type our products really have decides that of the peers; it must be known before they are loaded.
         let numbers = self.numbers(setup);
-        let of_peer = numbers.as_ref().map_or(PeerPrecision::Float32, |(_, peer)| *peer);
+        let of_peer = numbers.as_ref().map_or(Precision::Float32, |(_, peer)| *peer);
         let (worker, names) = match peers {
             Some((peers, names)) => (Some(RefCell::new(peers)), names.clone()),
             None => (None, Vec::new()),
         };
-        let task = Task {
-            work: if self.part == Part::Training { Work::Train } else { Work::Forward },
-            size: [self.side; 2],
-            batch: self.batch,
-            threads: threads(),
-        };
-        let setting = setting(setup, of_peer, self.part == Part::Training);
-        let network = catch(|| Network::new(self.preset, self.purpose(), self.precision, self.batch, self.side, &setup.device));
-        let network = network.map(RefCell::new);
+        let Self { batch, precision, .. } = *self;
+        let task = Task { work: self.purpose().work(true), size: [self.side; 2], batch, precision, threads: None };
+        let peer_task = Task { precision: of_peer, ..task };
+        let torch_device = setup.torch_device();
+        let network = catch(|| Network::new(&self.preset.config().into(), &task, &setup.device));
+        let network = network.and_then(|network| network.map_err(|error| error.line())).map(RefCell::new);
 
         let mut contenders: Vec<Contender<'_>> = vec![match &network {
             Ok(network) => on_device(&setup.device, || network.borrow_mut().run()),
@@ -123,17 +110,16 @@ impl Row {
         }];
         for name in &names {
             let Some(worker) = &worker else { continue };
-            let ready = worker.borrow_mut().set_up_in(name, task, &setting);
+            let ready = worker.borrow_mut().set_up(name, &peer_task, &torch_device);
             contenders.push(Box::new(move |times| {
                 ready.clone()?;
-                worker.borrow_mut().run_times(name, times).map(|timing| timing.wall)
+                worker.borrow_mut().run(name, times)
             }));
         }
-        let mut results = in_turns(setup.protocol, contenders).into_iter();
+        let mut results = in_turns(setup.protocol, Some(Limits::SHORT), contenders).into_iter();
 
-        // A launch that failed shows only where its result is read.
         let checked = match network {
-            Ok(network) => catch(|| network.into_inner().check()).and_then(|checked| checked.map_err(|e| format!("{e:#}"))),
+            Ok(network) => catch(|| network.into_inner().check()).and_then(|checked| checked.map_err(|error| error.line())),
             Err(reason) => Err(reason),
         };
         setup.device.memory_cleanup();
@@ -146,9 +132,9 @@ impl Row {
         self.push(session, facts, Model::Ours(self.preset), numbers, ours, speed)?;
         for (name, rounds) in names.into_iter().zip(results) {
             let numbers = match of_peer {
-                PeerPrecision::Float32 => "float32",
-                PeerPrecision::Tf32 => "float32 with TF32 products",
-                PeerPrecision::Bf16 => "autocast to bf16, float32 weights",
+                Precision::Float32 => "float32",
+                Precision::Tf32 => "float32 with TF32 products",
+                Precision::Bf16 => "autocast to bf16, float32 weights",
             };
             self.push(session, facts, Model::Peer(name), numbers.to_owned(), rounds, speed)?;
         }
@@ -156,7 +142,7 @@ impl Row {
     }
 
     fn images_per_second(&self, rounds: &Rounds) -> f64 {
-        self.batch as f64 / rounds.median()
+        self.batch as f64 / rounds.wall()[1]
     }
 
     fn push(
@@ -175,12 +161,12 @@ impl Row {
         let title = vec![name.into(), numbers.into(), self.batch.into(), self.side.into()];
         let outcome = match rounds {
             Ok(rounds) => {
-                let images_per_second = self.images_per_second(&rounds);
+                let (images_per_second, [shortest, median]) = (self.images_per_second(&rounds), rounds.wall());
                 eprintln!("  {}: {images_per_second:.1} images/s", if let Cell::Text(name) = &title[0] { name } else { "" });
                 let cells = vec![
                     Cell::Number(images_per_second, 1),
-                    Cell::Number(rounds.median() * 1e3, 2),
-                    Cell::Number(rounds.shortest() * 1e3, 2),
+                    Cell::Number(median * 1e3, 2),
+                    Cell::Number(shortest * 1e3, 2),
                     ours.map_or(Cell::Missing, |ours| Cell::Number(ours / images_per_second, 2)),
                 ];
                 let Self { part, precision, batch, side, .. } = *self;
@@ -192,19 +178,19 @@ impl Row {
         session.row(title, outcome)
     }
 
-    /// What the device really computes in, and the same for a peer.
-    fn numbers(&self, setup: &Setup) -> Result<(String, PeerPrecision), String> {
+    /// The type that the device really computes in, in words, and the precision of a fair peer.
+    fn numbers(&self, setup: &Setup) -> Result<(String, Precision), String> {
         if self.precision == Precision::Bf16 {
-            return Ok((BF16.to_owned(), PeerPrecision::Bf16));
+            return Ok((BF16.to_owned(), Precision::Bf16));
         }
         let asked = catch(|| Float32::of(&setup.device, &products(self.preset, self.batch, self.side)));
-        let float32 = asked.and_then(|float32| float32.map_err(|error| format!("{error:#}")))?;
+        let float32 = asked.and_then(|float32| float32.map_err(|error| error.line()))?;
         Ok((float32.name(), float32.peer()))
     }
 }
 
-/// The first product of the MLP in the first and the third stage, and the convolution between the first two stages.
-pub(super) fn products(preset: Preset, batch: usize, side: usize) -> [Product; 3] {
+/// The first linear layer of the MLP in the first and third stages, and the convolution between the first two stages.
+fn products(preset: Preset, batch: usize, side: usize) -> [Product; 3] {
     let config = preset.config();
     let linear = |stage: usize| {
         let (width, cells) = (config.dim(stage), side / config.stride(stage));
