@@ -31,7 +31,7 @@ pub struct MaxIouAssigner {
     pub match_low_quality: bool,
     /// Priors with more than this share of their area inside a crowd are ignored. `None` trains on crowds as background, as the published
     /// models did.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore_crowd: Option<f32>,
 }
 

@@ -25,6 +25,7 @@ pub struct RpnConfig {
     /// Encodes boxes relative to anchors.
     pub coder: BoxCoder,
     /// Anchors that reach beyond the image by more than this, in pixels, are not trained. `None` trains anchors at any border.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_border: Option<f32>,
     /// Assigns anchors to objects.
     pub assigner: MaxIouAssigner,
