@@ -37,7 +37,7 @@ const UNSEEN: [(&str, OpKind); 5] = [
 fn configs() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
     let mut found = Vec::new();
-    for folder in [root.clone(), root.join("upernet"), root.join("mask_rcnn"), root.join("demo")] {
+    for folder in [root.clone(), root.join("upernet"), root.join("mask_rcnn"), root.join("cascade_mask_rcnn"), root.join("demo")] {
         let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         found.extend(entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "toml")));
     }

@@ -10,31 +10,31 @@ use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{ClassificationOutput, ExecutionStrategy, InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
 use vmamba::VmambaClassifier;
 
-/// The classifier, with the steps that the learner calls.
 #[derive(Module, Debug)]
 struct Net {
     model: VmambaClassifier,
 }
 
-/// Stripes along one of two directions.
-#[derive(Clone, Debug)]
-struct Stripes;
-
 type Batch = (Tensor<4>, Tensor<1, Int>);
+
+/// The class is the direction of the stripes.
+struct Stripes;
 
 impl Batcher<usize, Batch> for Stripes {
     fn batch(&self, items: Vec<usize>, device: &Device) -> Batch {
         let pixel = |item: usize, x: usize, y: usize| (((if item % 2 == 0 { x } else { y }) + item) as f32 * 0.8).sin();
-        let values =
-            items.iter().flat_map(|item| (0..3 * 64 * 64).map(|place| pixel(*item, place % 64, place / 64 % 64))).collect::<Vec<_>>();
-        let labels = items.iter().map(|item| (item % 2) as i64).collect::<Vec<_>>();
+        let image = |item: &usize| (0..3 * 4096).map(|place| pixel(*item, place % 64, place / 64 % 64)).collect::<Vec<_>>();
+        let values: Vec<f32> = items.iter().flat_map(image).collect();
+        let labels: Vec<i64> = items.iter().map(|item| (item % 2) as i64).collect();
         let images = Tensor::from_data(TensorData::new(values, [items.len(), 3, 64, 64]), device);
         (images, Tensor::from_data(TensorData::new(labels, [items.len()]), device))
     }
 }
 
-impl Net {
-    fn classify(&self, (images, labels): Batch) -> ClassificationOutput {
+impl InferenceStep for Net {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+    fn step(&self, (images, labels): Batch) -> ClassificationOutput {
         let logits = self.model.forward(images);
         let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), labels.clone());
         ClassificationOutput::new(loss, logits, labels)
@@ -44,31 +44,17 @@ impl Net {
 impl TrainStep for Net {
     type Input = Batch;
     type Output = ClassificationOutput;
-
     fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
-        let output = self.classify(batch);
+        let output = InferenceStep::step(self, batch);
         TrainOutput::new(self, output.loss.backward(), output)
     }
 }
 
-impl InferenceStep for Net {
-    type Input = Batch;
-    type Output = ClassificationOutput;
-
-    fn step(&self, batch: Batch) -> ClassificationOutput {
-        self.classify(batch)
-    }
-}
-
 fn main() {
-    let device = Device::flex();
     let loader = |items: std::ops::Range<usize>| DataLoaderBuilder::new(Stripes).batch_size(8).build(InMemDataset::new(items.collect()));
-    let net = Net { model: vmamba_examples::small_backbone().init_classifier(2, &device.clone().autodiff()) };
-    SupervisedTraining::new("runs/burn_learner", loader(0..64), loader(64..80))
-        .with_training_strategy(ExecutionStrategy::SingleDevice(device).into())
-        .metric_train_numeric(LossMetric::new())
-        .metric_valid_numeric(AccuracyMetric::new())
-        .num_epochs(2)
-        .summary()
-        .launch(Learner::new(net, AdamWConfig::new().init(), 1e-3));
+    let model = vmamba_examples::small_backbone().init_classifier(2, &Device::flex().autodiff());
+    let training = SupervisedTraining::new("runs/burn_learner", loader(0..64), loader(64..80)).num_epochs(2).summary();
+    let training = training.with_training_strategy(ExecutionStrategy::SingleDevice(Device::flex()).into());
+    let training = training.metric_train_numeric(LossMetric::new()).metric_valid_numeric(AccuracyMetric::new());
+    training.launch(Learner::new(Net { model }, AdamWConfig::new().init(), 1e-3));
 }

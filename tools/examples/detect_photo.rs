@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for object in found.iter().filter(|object| object.score >= 0.3) {
         let [x0, y0, x1, y1] = object.bbox;
         let pixels = object.mask.as_ref().map_or(0, vmamba_types::Rle::area);
-        println!("{:.2} {} at {x0:.0},{y0:.0} to {x1:.0},{y1:.0}, {pixels} pixels", object.score, classes.names[object.category]);
+        let name = classes.names.get(object.category).map_or("?", String::as_str);
+        println!("{:.2} {name} at {x0:.0},{y0:.0} to {x1:.0},{y1:.0}, {pixels} pixels", object.score);
     }
     pictures::save("detections.png".as_ref(), &objects::overlay(&photo, &found, &classes, 0.3))?;
     Ok(())

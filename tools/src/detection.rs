@@ -50,7 +50,7 @@ impl Present for Training {
     }
 
     fn results(&self, folder: &Path) -> Result<String> {
-        let Some(Reports { boxes, masks }) = self.newest_reports() else { return Ok(String::new()) };
+        let Some(Reports { boxes, masks }) = self.newest_report() else { return Ok(String::new()) };
         write_curves(folder, &boxes, &masks)?;
         Ok(tables(&boxes, &masks, self.validation().classes(), &category_ids(self.validation().as_ref())?)
             + &summary(&boxes, &masks)

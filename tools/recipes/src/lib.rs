@@ -19,9 +19,11 @@ pub mod run_config;
 mod scenes;
 pub mod segmentation;
 mod split;
+mod supervised;
 
 pub use configured::Configured;
 pub use init::Init;
 pub use run_config::{DataConfig, RunConfig, Section, TaskConfig};
 pub use scenes::SceneSource;
 pub use split::Split;
+pub use supervised::{Supervised, Task};

@@ -6,9 +6,8 @@ pub mod load;
 pub mod model;
 
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use burn::module::Module;
@@ -20,9 +19,10 @@ use vision_datasets::sample::DetectionDataset;
 use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
+use vmamba::zoo::BackboneConfig;
 use vmamba_detection::{Detector, ImageTruth, RandomChoice};
 use vmamba_train::guard::is_finite;
-use vmamba_train::optimizer::{Groups, ungrouped};
+use vmamba_train::optimizer::Groups;
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 use vmamba_types::Instance;
 
@@ -32,8 +32,9 @@ pub use load::{LoadedDetector, load_detector};
 pub use model::{AnyDetector, DetectionModelConfig, is_checkpoint};
 
 use crate::configured::{Configured, describe};
-use crate::run_config::{DataConfig, metadata};
+use crate::run_config::DataConfig;
 use crate::split::Split;
+use crate::supervised::{Supervised, Task};
 
 /// The figures of the newest validation.
 #[derive(Clone, Debug)]
@@ -45,16 +46,21 @@ pub struct Reports {
 }
 
 /// Training of a detector `M` on any dataset.
-pub struct Detection<M> {
-    name: String,
-    data: DetectionDataConfig,
-    /// What a checkpoint says about the model, so that it can be loaded without other files.
-    model: Option<DetectionModelConfig>,
-    groups: Groups,
-    train: Arc<dyn DetectionDataset>,
-    val: Arc<dyn DetectionDataset>,
-    reports: Mutex<Option<Reports>>,
-    trained: PhantomData<fn() -> M>,
+pub type Detection<M> = Supervised<DetectionTask, M>;
+
+impl Task for DetectionTask {
+    type Dataset = dyn DetectionDataset;
+    type TrainTransforms = DetectionTrainPipeline;
+    type TestTransforms = DetectionTestPipeline;
+    type Report = Reports;
+
+    fn transforms(data: &mut DetectionDataConfig) -> (&mut DetectionTrainPipeline, &mut DetectionTestPipeline, &mut usize) {
+        (&mut data.train, &mut data.test, &mut data.workers)
+    }
+
+    fn backbone(model: &DetectionModelConfig) -> &BackboneConfig {
+        model.backbone()
+    }
 }
 
 impl<M: Detector> Detection<M> {
@@ -63,64 +69,7 @@ impl<M: Detector> Detection<M> {
     pub fn new(train: impl DetectionDataset + 'static, val: impl DetectionDataset + 'static) -> Self {
         let source = DetectionSource::Own;
         let data = DataConfig { source, train: DetectionTrainPipeline::coco(), test: DetectionTestPipeline::coco(), workers: 2 };
-        Self::with_data(Arc::new(train), Arc::new(val), TASK, data)
-    }
-
-    fn with_data(train: Arc<dyn DetectionDataset>, val: Arc<dyn DetectionDataset>, name: &str, data: DetectionDataConfig) -> Self {
-        Self { name: name.to_owned(), data, model: None, groups: ungrouped(), train, val, reports: Mutex::new(None), trained: PhantomData }
-    }
-
-    /// Sets the name of the run, the title of its plots.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// Sets the transforms of training and of test images.
-    #[must_use]
-    pub fn transforms(mut self, train: DetectionTrainPipeline, test: DetectionTestPipeline) -> Self {
-        (self.data.train, self.data.test) = (train, test);
-        self
-    }
-
-    /// Sets the number of threads that read and transform images.
-    #[must_use]
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.data.workers = workers.max(1);
-        self
-    }
-
-    /// Writes the configuration of a built-in model into the checkpoints, so that they can be loaded without other files. Weight decay and
-    /// layer-wise learning rates go by its backbone.
-    #[must_use]
-    pub fn model(mut self, config: impl Into<DetectionModelConfig>) -> Self {
-        let config = config.into();
-        self.groups = Arc::new(config.backbone().clone());
-        self.model = Some(config);
-        self
-    }
-
-    /// Sets weight decay and layers of the parameters of a backbone from outside of this project.
-    #[must_use]
-    pub fn parameter_groups(mut self, groups: Groups) -> Self {
-        self.groups = groups;
-        self
-    }
-
-    /// The configuration of the run with a built-in model.
-    fn config(&self, model: &DetectionModelConfig, train: &TrainConfig) -> DetectionConfig {
-        DetectionConfig { train: train.clone(), ..DetectionConfig::new(&self.name, model.clone(), self.data.clone()) }
-    }
-
-    /// The validation set.
-    pub fn validation(&self) -> &Arc<dyn DetectionDataset> {
-        &self.val
-    }
-
-    /// The figures of the newest validation.
-    pub fn newest_reports(&self) -> Option<Reports> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Self::on(Arc::new(train), Arc::new(val), data)
     }
 
     /// Predicts as the validation does.
@@ -179,7 +128,7 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
             ("segm_AP50", masks.stats[1]),
             ("segm_AP75", masks.stats[2]),
         ];
-        *self.reports.lock().unwrap_or_else(PoisonError::into_inner) = Some(Reports { boxes, masks });
+        self.keep_report(Reports { boxes, masks });
         Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value.max(0.0))).collect())
     }
 
@@ -225,8 +174,7 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
     }
 
     fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
-        let model = self.model.as_ref().map(|model| self.config(model, config));
-        metadata::<DetectionTask>(model.as_ref(), self.train.classes(), self.val.len(), self.metric())
+        self.describe(config, self.train.classes(), self.val.len(), self.metric())
     }
 }
 
@@ -239,7 +187,7 @@ impl Configured for Detection<AnyDetector> {
         let source = &config.data.source;
         let train = source.open(Split::Train, None)?;
         let val = source.open(Split::Val, Some(&train.classes().names))?;
-        Ok(Self::with_data(train, val, &config.name, config.data.clone()).model(config.model.clone()))
+        Ok(Self::configured(train, val, config))
     }
 
     fn random_model(&self, config: &DetectionConfig, device: &Device) -> Result<AnyDetector> {

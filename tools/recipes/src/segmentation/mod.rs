@@ -5,9 +5,8 @@ pub mod evaluate;
 pub mod load;
 
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use burn::module::Module;
@@ -20,9 +19,9 @@ use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::transforms::{TestPipeline, TrainPipeline};
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
-use vmamba::zoo::Backbone;
+use vmamba::zoo::{Backbone, BackboneConfig};
 use vmamba_train::guard::is_finite;
-use vmamba_train::optimizer::{Groups, ungrouped};
+use vmamba_train::optimizer::Groups;
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 
 pub use config::{
@@ -32,21 +31,26 @@ pub use evaluate::{Predictor, SegmentationEvaluation};
 pub use load::{LoadedSegmentor, load_segmentor};
 
 use crate::configured::{Configured, describe};
-use crate::run_config::{DataConfig, metadata};
+use crate::run_config::DataConfig;
 use crate::split::Split;
+use crate::supervised::{Supervised, Task};
 
 /// Training of a segmentor `M` on any dataset.
-pub struct Segmentation<M> {
-    name: String,
-    data: SegmentationDataConfig,
-    /// What a checkpoint says about the model, so that it can be loaded without other files.
-    model: Option<SegmentationModelConfig>,
-    test: TestConfig,
-    groups: Groups,
-    train: Arc<dyn SegmentationDataset>,
-    val: Arc<dyn SegmentationDataset>,
-    report: Mutex<Option<IouReport>>,
-    trained: PhantomData<fn() -> M>,
+pub type Segmentation<M> = Supervised<SegmentationTask, M>;
+
+impl Task for SegmentationTask {
+    type Dataset = dyn SegmentationDataset;
+    type TrainTransforms = TrainPipeline;
+    type TestTransforms = TestPipeline;
+    type Report = IouReport;
+
+    fn transforms(data: &mut SegmentationDataConfig) -> (&mut TrainPipeline, &mut TestPipeline, &mut usize) {
+        (&mut data.train, &mut data.test, &mut data.workers)
+    }
+
+    fn backbone(model: &SegmentationModelConfig) -> &BackboneConfig {
+        &model.backbone
+    }
 }
 
 impl<M: Segmentor> Segmentation<M> {
@@ -55,85 +59,7 @@ impl<M: Segmentor> Segmentation<M> {
     pub fn new(train: impl SegmentationDataset + 'static, val: impl SegmentationDataset + 'static) -> Self {
         let source = SegmentationSource::Own;
         let data = DataConfig { source, train: TrainPipeline::ade20k(), test: TestPipeline::ade20k(), workers: 2 };
-        Self::with_data(Arc::new(train), Arc::new(val), TASK, data)
-    }
-
-    fn with_data(train: Arc<dyn SegmentationDataset>, val: Arc<dyn SegmentationDataset>, name: &str, data: SegmentationDataConfig) -> Self {
-        Self {
-            name: name.to_owned(),
-            data,
-            model: None,
-            test: TestConfig::default(),
-            groups: ungrouped(),
-            train,
-            val,
-            report: Mutex::new(None),
-            trained: PhantomData,
-        }
-    }
-
-    /// Sets the name of the run, the title of its plots.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// Sets the transforms of training and of test images.
-    #[must_use]
-    pub fn transforms(mut self, train: TrainPipeline, test: TestPipeline) -> Self {
-        (self.data.train, self.data.test) = (train, test);
-        self
-    }
-
-    /// Sets the number of threads that read and transform images.
-    #[must_use]
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.data.workers = workers.max(1);
-        self
-    }
-
-    /// Writes the configuration of a built-in model into the checkpoints, so that they can be loaded without other files. Weight decay and
-    /// layer-wise learning rates go by its backbone.
-    #[must_use]
-    pub fn model(mut self, config: impl Into<SegmentationModelConfig>) -> Self {
-        let config = config.into();
-        self.groups = Arc::new(config.backbone.clone());
-        self.model = Some(config);
-        self
-    }
-
-    /// Sets weight decay and layers of the parameters of a backbone from outside of this project.
-    #[must_use]
-    pub fn parameter_groups(mut self, groups: Groups) -> Self {
-        self.groups = groups;
-        self
-    }
-
-    /// Sets whole-image or sliding-window prediction, and the scales of test-time augmentation.
-    #[must_use]
-    pub fn test(mut self, test: TestConfig) -> Self {
-        self.test = test;
-        self
-    }
-
-    /// The configuration of the run with a built-in model.
-    fn config(&self, model: &SegmentationModelConfig, train: &TrainConfig) -> SegmentationConfig {
-        SegmentationConfig {
-            train: train.clone(),
-            test: self.test.clone(),
-            ..SegmentationConfig::new(&self.name, model.clone(), self.data.clone())
-        }
-    }
-
-    /// The validation set.
-    pub fn validation(&self) -> &Arc<dyn SegmentationDataset> {
-        &self.val
-    }
-
-    /// The figures of the newest validation.
-    pub fn newest_report(&self) -> Option<IouReport> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Self::on(Arc::new(train), Arc::new(val), data)
     }
 
     /// Predicts as the validation does.
@@ -178,7 +104,7 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
     fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
         let report = self.predictor(model, device).evaluate(&self.val, self.data.workers, |_, _, _| Ok(()))?.report;
         let figures = [("mIoU", report.mean_iou), ("mAcc", report.mean_accuracy), ("aAcc", report.all_accuracy)];
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+        self.keep_report(report);
         Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
@@ -221,8 +147,7 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
     }
 
     fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
-        let model = self.model.as_ref().map(|model| self.config(model, config));
-        metadata::<SegmentationTask>(model.as_ref(), self.train.classes(), self.val.len(), self.metric())
+        self.describe(config, self.train.classes(), self.val.len(), self.metric())
     }
 }
 
@@ -234,7 +159,7 @@ impl Configured for Segmentation<UperNet<Backbone>> {
     fn open(config: &SegmentationConfig) -> Result<Self> {
         let source = &config.data.source;
         let (train, val) = (source.open(Split::Train)?, source.open(Split::Val)?);
-        Ok(Self::with_data(train, val, &config.name, config.data.clone()).model(config.model.clone()).test(config.test.clone()))
+        Ok(Self::configured(train, val, config))
     }
 
     fn random_model(&self, config: &SegmentationConfig, device: &Device) -> Result<UperNet<Backbone>> {

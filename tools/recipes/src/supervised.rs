@@ -1,0 +1,143 @@
+//! What the recipes of detectors and segmentors have in common.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vmamba::zoo::BackboneConfig;
+use vmamba_train::optimizer::{Groups, ungrouped};
+use vmamba_train::{BoxError, TrainConfig};
+use vmamba_types::ClassList;
+
+use crate::run_config::{RunConfig, TaskConfig, metadata};
+
+/// A task with labelled images.
+pub trait Task: TaskConfig + 'static {
+    /// The contract of its datasets, such as `dyn DetectionDataset`.
+    type Dataset: ?Sized + Send + Sync;
+    /// Transforms of training images.
+    type TrainTransforms;
+    /// Transforms of test images.
+    type TestTransforms;
+    /// The figures of a validation.
+    type Report: Clone + Send;
+
+    /// The transforms and the number of worker threads in the configuration of the data.
+    fn transforms(data: &mut Self::Data) -> (&mut Self::TrainTransforms, &mut Self::TestTransforms, &mut usize);
+
+    /// The backbone of a model.
+    fn backbone(model: &Self::Model) -> &BackboneConfig;
+}
+
+/// Training of a model `M` on a dataset with labels, and its validation on another one. Use it as
+/// [`Detection`](crate::detection::Detection) or [`Segmentation`](crate::segmentation::Segmentation).
+pub struct Supervised<T: Task, M> {
+    pub(crate) name: String,
+    pub(crate) data: T::Data,
+    pub(crate) test: T::Test,
+    /// What a checkpoint says about the model, so that it can be loaded without other files.
+    model: Option<T::Model>,
+    pub(crate) groups: Groups,
+    pub(crate) train: Arc<T::Dataset>,
+    pub(crate) val: Arc<T::Dataset>,
+    /// The figures of the newest validation.
+    report: Mutex<Option<T::Report>>,
+    trained: PhantomData<fn() -> M>,
+}
+
+impl<T: Task, M> Supervised<T, M> {
+    pub(crate) fn on(train: Arc<T::Dataset>, val: Arc<T::Dataset>, data: T::Data) -> Self {
+        Self {
+            name: T::TASK.to_owned(),
+            data,
+            test: T::Test::default(),
+            model: None,
+            groups: ungrouped(),
+            train,
+            val,
+            report: Mutex::new(None),
+            trained: PhantomData,
+        }
+    }
+
+    /// As a configuration describes it, on the data that it names.
+    pub(crate) fn configured(train: Arc<T::Dataset>, val: Arc<T::Dataset>, config: &RunConfig<T>) -> Self {
+        Self::on(train, val, config.data.clone()).name(&config.name).model(config.model.clone()).test(config.test.clone())
+    }
+
+    /// Sets the name of the run, the title of its plots.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets the transforms of training and of test images.
+    #[must_use]
+    pub fn transforms(mut self, train: T::TrainTransforms, test: T::TestTransforms) -> Self {
+        let (own_train, own_test, _) = T::transforms(&mut self.data);
+        (*own_train, *own_test) = (train, test);
+        self
+    }
+
+    /// Sets the number of threads that read and transform images.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        *T::transforms(&mut self.data).2 = workers.max(1);
+        self
+    }
+
+    /// Writes the configuration of a built-in model into the checkpoints, so that they can be loaded without other files. Weight decay and
+    /// layer-wise learning rates go by its backbone.
+    #[must_use]
+    pub fn model(mut self, config: impl Into<T::Model>) -> Self {
+        let config = config.into();
+        self.groups = Arc::new(T::backbone(&config).clone());
+        self.model = Some(config);
+        self
+    }
+
+    /// Sets weight decay and layers of the parameters of a backbone from outside of this project.
+    #[must_use]
+    pub fn parameter_groups(mut self, groups: Groups) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    /// Sets how the model is evaluated.
+    #[must_use]
+    pub fn test(mut self, test: T::Test) -> Self {
+        self.test = test;
+        self
+    }
+
+    /// The validation set.
+    pub fn validation(&self) -> &Arc<T::Dataset> {
+        &self.val
+    }
+
+    /// The figures of the newest validation.
+    pub fn newest_report(&self) -> Option<T::Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn keep_report(&self, report: T::Report) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+    }
+
+    /// What a checkpoint says about itself.
+    pub(crate) fn describe(
+        &self,
+        train: &TrainConfig,
+        classes: &ClassList,
+        validation_images: usize,
+        metric: &str,
+    ) -> Result<BTreeMap<String, String>, BoxError> {
+        let config = self.model.as_ref().map(|model| RunConfig {
+            train: train.clone(),
+            test: self.test.clone(),
+            ..RunConfig::<T>::new(&self.name, model.clone(), self.data.clone())
+        });
+        metadata::<T>(config.as_ref(), classes, validation_images, metric)
+    }
+}
