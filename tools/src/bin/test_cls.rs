@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use anstream::println;
 use anyhow::{Context, Result, bail};
+use burn::module::Module;
 use clap::Parser;
 use serde_json::{Value, json};
 use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::transforms::ClassificationPipeline;
+use vmamba::zoo::{LoadedClassifier, load_classifier};
 use vmamba_cli::arguments::whole_number;
 use vmamba_cli::options::{ComputeOptions, JsonOption, WeightSet};
 use vmamba_cli::process;
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
-use vmamba_recipes::classification::{
-    ClassificationReport, Feed, LoadedClassifier, check_classes, evaluate_classifier, load_classifier, model_config,
-};
+use vmamba_recipes::classification::{ClassificationReport, Feed, check_classes, evaluate_classifier, model_config};
 use vmamba_report::console::{progress_bar, warn_of_skipped};
 
 /// Evaluate an image classifier on folders of images, one folder a class, at any input size; optionally tune its last layer for that size.
@@ -99,7 +99,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         None => None,
     };
     let device = arguments.compute.open()?;
-    let classifier = load_classifier(&arguments.checkpoint, &config, arguments.weights.into(), &device)?;
+    let mut classifier = load_classifier(&config, &arguments.checkpoint, arguments.weights.into(), &device)?;
+    classifier.model = classifier.model.valid();
     check_classes(&data, classifier.num_classes).context("--data")?;
     if let Some(train) = &train {
         check_classes(train, classifier.num_classes).context("--linear-tuning")?;

@@ -8,6 +8,7 @@ use vision_datasets::DataError;
 use vmamba::ConfigError;
 use vmamba::analysis::{AttentionError, MapError, TraceError};
 use vmamba::checkpoint::{CheckpointError, LoadError};
+use vmamba::zoo::PretrainedError;
 use vmamba_report::ReportError;
 use vmamba_train::DeviceError;
 
@@ -57,6 +58,9 @@ pub enum StudyError {
     /// A checkpoint belongs to another model.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A classifier cannot be loaded.
+    #[error(transparent)]
+    Pretrained(#[from] PretrainedError),
     /// A device is missing or does not support a precision.
     #[error(transparent)]
     Device(#[from] DeviceError),

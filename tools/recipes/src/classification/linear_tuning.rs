@@ -17,8 +17,9 @@ use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::loader::shuffled;
 use vmamba::zoo::{Classifier, LinearHead};
 
+use super::evaluate::{Feed, for_each_batch};
 use super::report::Counts;
-use super::{Feed, Skipped, for_each_batch};
+use super::report::Skipped;
 
 /// Momentum of the protocol.
 const MOMENTUM: f64 = 0.9;

@@ -246,8 +246,7 @@ impl Subject {
         let context = || format!("{} is not a checkpoint of {}", path.display(), self.name);
         let checkpoint = Checkpoint::read(path)?;
         // The published figures use the averaged weights.
-        let weights = if checkpoint.weight_sets().contains(&"model_ema") { Weights::Ema } else { Weights::Auto };
-        let state = self.config.official_state(checkpoint.state_dict(weights)?);
+        let state = self.config.official_state(checkpoint.state_dict(Weights::Averaged)?);
         let (config, options) = (&self.config, self.config.load_options());
         if let Some(classes) = config.num_classes(&state) {
             let model = config.try_init_classifier(classes, device).at_with(|| self.name.clone())?;

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::eprintln;
+use burn::module::Module;
 use burn::prelude::Device;
 use serde::{Deserialize, Serialize};
 use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::transforms::ClassificationPipeline;
-use vmamba::checkpoint::{Checkpoint, Weights};
-use vmamba::zoo::{BackboneConfig, Classifier};
+use vmamba::checkpoint::Weights;
+use vmamba::zoo::{BackboneConfig, Classifier, LoadedClassifier, load_classifier};
 
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, extract_features, published_lr, tune_head};
-use vmamba_recipes::classification::{Feed, Interrupted, LoadedClassifier, check_classes, evaluate_classifier, load_classifier};
+use vmamba_recipes::classification::{Feed, Interrupted, check_classes, evaluate_classifier};
 use vmamba_report::console::{progress_bar, warn_of_skipped};
 use vmamba_train::Precision;
 
@@ -113,9 +114,8 @@ impl AccuracyPlan {
     fn load(&self, model: &str, checkpoint: &Path, device: &Device) -> Result<LoadedClassifier> {
         let config = BackboneConfig::named(model)?;
         // The published accuracies are those of the averaged weights.
-        let averaged = Checkpoint::read(checkpoint).at("--checkpoint")?.weight_sets().contains(&"model_ema");
-        let weights = if averaged { Weights::Ema } else { Weights::Auto };
-        let classifier = load_classifier(checkpoint, &config, weights, device).at_with(|| format!("--checkpoint {model}"))?;
+        let loaded = load_classifier(&config, checkpoint, Weights::Averaged, device).at_with(|| format!("--checkpoint {model}"))?;
+        let classifier = LoadedClassifier { model: loaded.model.valid(), ..loaded };
         check_classes(&self.data, classifier.num_classes).at("--data")?;
         if let Some(train) = &self.train {
             check_classes(train, classifier.num_classes).at("--linear-tuning")?;
