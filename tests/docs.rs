@@ -30,9 +30,7 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
-            let skipped = name.starts_with('.') || name.starts_with("target") || ["checkpoints", "data", "runs"].contains(&name.as_str());
-            // `data` is also a folder of published tables, which holds no page.
-            if !skipped {
+            if !(name.starts_with('.') || name.starts_with("target") || ["checkpoints", "data", "runs"].contains(&name.as_str())) {
                 found.extend(files(&path, extension));
             }
         } else if path.extension().is_some_and(|own| own == extension) {
