@@ -1,0 +1,308 @@
+//! The Markdown pages agree with the repository: quoted code is in the file that it names, links and named files exist, and the table of
+//! crates in `ARCHITECTURE.md` is that of the manifests. Also two rules of that page that a search can check: libraries do not print, and
+//! one file sets the panic hook.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The largest number of lines of the README, so that it stays a first page.
+const README_LINES: usize = 180;
+/// Folders of the repository; a path in a page that begins with one of them must exist.
+const FOLDERS: [&str; 8] = [".ci", "backbone", "configs", "datasets", "docs", "heads", "tests", "tools"];
+/// The line in a block of code that stands for lines left out.
+const LEFT_OUT: &str = "// …";
+/// Indentations that a quotation may lack, in spaces.
+const INDENTS: [usize; 5] = [0, 4, 8, 12, 16];
+
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().expect("the package is a folder of the repository").to_owned()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The files below a folder with this extension, sorted. Build outputs, runs, data and hidden folders are left out.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !(name.starts_with('.') || name.starts_with("target") || ["checkpoints", "data", "runs"].contains(&name.as_str())) {
+                found.extend(files(&path, extension));
+            }
+        } else if path.extension().is_some_and(|own| own == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A fenced block of code.
+struct Block {
+    language: String,
+    /// Number of its first line, from 1.
+    line: usize,
+    /// The file of the marker `<!-- from: FILE -->` before it.
+    from: Option<String>,
+    code: Vec<String>,
+}
+
+/// A page, taken apart.
+struct Page {
+    path: PathBuf,
+    /// Lines outside of blocks of code, with their numbers.
+    prose: Vec<(usize, String)>,
+    blocks: Vec<Block>,
+}
+
+impl Page {
+    fn read(path: &Path) -> Self {
+        let mut page = Self { path: path.to_owned(), prose: Vec::new(), blocks: Vec::new() };
+        let (mut from, mut open) = (None, None::<Block>);
+        for (index, line) in read(path).lines().enumerate() {
+            let fence = line.trim_start().strip_prefix("```");
+            match (open.take(), fence) {
+                (None, Some(language)) => {
+                    open = Some(Block { language: language.trim().to_owned(), line: index + 1, from: from.take(), code: Vec::new() });
+                }
+                (Some(block), Some(_)) => page.blocks.push(block),
+                (Some(mut block), None) => {
+                    block.code.push(line.to_owned());
+                    open = Some(block);
+                }
+                (None, None) => {
+                    let marker = line.trim().strip_prefix("<!-- from:").and_then(|rest| rest.strip_suffix("-->"));
+                    if let Some(file) = marker {
+                        from = Some(file.trim().to_owned());
+                    } else if !line.trim().is_empty() {
+                        assert!(from.is_none(), "{}:{}: a marker must stand before a block of code", path.display(), index + 1);
+                    }
+                    page.prose.push((index + 1, line.to_owned()));
+                }
+            }
+        }
+        assert!(open.is_none() && from.is_none(), "{}: the last block of code does not end", path.display());
+        page
+    }
+
+    fn place(&self, line: usize) -> String {
+        format!("{}:{line}", self.path.strip_prefix(root()).unwrap_or(&self.path).display())
+    }
+
+    /// The ids of the headings, as GitHub makes them.
+    fn anchors(&self) -> BTreeSet<String> {
+        let heading = |(_, line): &(usize, String)| {
+            let text = line.strip_prefix('#')?.trim_start_matches('#').trim().to_lowercase();
+            let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+            Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect())
+        };
+        self.prose.iter().filter_map(heading).collect()
+    }
+}
+
+fn pages() -> Vec<Page> {
+    files(&root(), "md").iter().map(|path| Page::read(path)).collect()
+}
+
+/// The text between every other backtick.
+fn code_spans(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+/// The line without its code spans.
+fn without_code(line: &str) -> String {
+    line.split('`').step_by(2).collect()
+}
+
+/// The targets of the links and pictures in a line.
+fn links(line: &str) -> Vec<String> {
+    let line = without_code(line);
+    line.split("](").skip(1).filter_map(|rest| rest.split(')').next()).map(str::to_owned).collect()
+}
+
+/// Whether a word is a path from the root of the repository.
+fn is_path(word: &str) -> bool {
+    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-'));
+    plain && word.split_once('/').is_some_and(|(folder, _)| FOLDERS.contains(&folder))
+}
+
+/// The pieces of a quotation between the lines that are left out.
+fn pieces(code: &[String]) -> Vec<Vec<&str>> {
+    let split = code.split(|line| line.trim() == LEFT_OUT);
+    let trimmed = split.map(|piece| {
+        let begin = piece.iter().position(|line| !line.trim().is_empty()).unwrap_or(piece.len());
+        let end = piece.iter().rposition(|line| !line.trim().is_empty()).map_or(begin, |last| last + 1);
+        piece[begin..end].iter().map(String::as_str).collect::<Vec<_>>()
+    });
+    trimmed.filter(|piece| !piece.is_empty()).collect()
+}
+
+/// The line after the first occurrence of a piece in `file`, from line `first` on, under any common indentation.
+fn find(file: &[&str], first: usize, piece: &[&str]) -> Option<usize> {
+    let same = |own: &str, quoted: &str, indent: usize| {
+        if quoted.is_empty() { own.is_empty() } else { own.strip_prefix(&" ".repeat(indent)) == Some(quoted) }
+    };
+    let begins = |start: &usize| {
+        let lines = &file[*start..*start + piece.len()];
+        INDENTS.iter().any(|indent| lines.iter().zip(piece).all(|(own, quoted)| same(own, quoted, *indent)))
+    };
+    (first..(file.len() + 1).saturating_sub(piece.len())).find(begins).map(|start| start + piece.len())
+}
+
+#[test]
+fn quoted_code_is_in_the_file_that_it_names() {
+    let mut count = 0;
+    for page in pages() {
+        for block in &page.blocks {
+            let Some(from) = &block.from else { continue };
+            let text = read(&root().join(from));
+            let lines: Vec<&str> = text.lines().collect();
+            let mut next = 0;
+            for piece in pieces(&block.code) {
+                next = find(&lines, next, &piece)
+                    .unwrap_or_else(|| panic!("{}: {from} does not have, in this order:\n{}", page.place(block.line), piece.join("\n")));
+            }
+            assert!(next > 0, "{}: the quotation is empty", page.place(block.line));
+            count += 1;
+        }
+    }
+    assert!(count > 10, "only {count} quotations were found");
+}
+
+#[test]
+fn rust_in_the_readme_and_in_the_pages_on_extending_is_quoted() {
+    for page in pages() {
+        let path = page.path.strip_prefix(root()).unwrap();
+        if path == Path::new("README.md") || path.starts_with("docs/extend") {
+            for block in page.blocks.iter().filter(|block| block.language.starts_with("rust")) {
+                assert!(block.from.is_some(), "{}: name the file of this code, so that CI compiles it", page.place(block.line));
+            }
+        }
+    }
+}
+
+#[test]
+fn links_and_named_files_exist() {
+    let root = root();
+    let mut missing = Vec::new();
+    for page in pages() {
+        let mut need = |line: usize, path: &Path, word: &str| {
+            if !path.exists() {
+                missing.push(format!("{}: {word}", page.place(line)));
+            }
+        };
+        for (line, text) in &page.prose {
+            for word in code_spans(text).filter(|word| is_path(word)) {
+                need(*line, &root.join(word), word);
+            }
+            for link in links(text).iter().filter(|link| !link.contains("://")) {
+                let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+                let target = if file.is_empty() { page.path.clone() } else { page.path.parent().unwrap().join(file) };
+                need(*line, &target, link);
+                if !anchor.is_empty() && target.is_file() {
+                    let found = Page::read(&target).anchors().contains(anchor);
+                    assert!(found, "{}: no heading of {} has the id {anchor}", page.place(*line), target.display());
+                }
+            }
+        }
+        for block in page.blocks.iter().filter(|block| block.language == "sh") {
+            for (index, text) in block.code.iter().enumerate() {
+                for word in text.split_whitespace().filter(|word| is_path(word)) {
+                    need(block.line + 1 + index, &root.join(word), word);
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "these files do not exist:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = read(&root().join("README.md")).lines().count();
+    assert!(lines <= README_LINES, "README.md has {lines} lines, at most {README_LINES} are allowed; details belong into docs/");
+}
+
+fn manifest(folder: &Path) -> toml::Table {
+    let path = folder.join("Cargo.toml");
+    read(&path).parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_table_of_crates_is_that_of_the_manifests() {
+    let workspace = manifest(&root());
+    let members = workspace["workspace"]["members"].as_array().unwrap().iter().map(|member| member.as_str().unwrap().to_owned());
+    let of_crate = |member: &String| {
+        let manifest = manifest(&root().join(member));
+        (member.clone(), manifest["package"]["name"].as_str().unwrap().to_owned(), manifest)
+    };
+    let crates: Vec<_> = members.collect::<Vec<_>>().iter().map(of_crate).collect();
+    let own: BTreeSet<&str> = crates.iter().map(|(_, package, _)| package.as_str()).collect();
+
+    let page = Page::read(&root().join("ARCHITECTURE.md"));
+    let mut rows = BTreeSet::new();
+    for (line, text) in &page.prose {
+        let cells: Vec<&str> = text.trim_matches('|').split('|').collect();
+        let &[folder, package, _, depends] = cells.as_slice() else { continue };
+        let (Some(folder), Some(package)) = (code_spans(folder).next(), code_spans(package).next()) else { continue };
+        let Some((_, name, manifest)) = crates.iter().find(|(member, ..)| member == folder) else {
+            panic!("{}: {folder} is not a member of the workspace", page.place(*line));
+        };
+        assert_eq!(package, name, "{}: the package in {folder}", page.place(*line));
+        let expected: BTreeSet<&str> = match manifest.get("dependencies").and_then(toml::Value::as_table) {
+            Some(table) => table.keys().map(String::as_str).filter(|name| own.contains(name)).collect(),
+            None => BTreeSet::new(),
+        };
+        let stated: BTreeSet<&str> = code_spans(depends).collect();
+        assert_eq!(stated, expected, "{}: what {package} depends on", page.place(*line));
+        rows.insert(folder);
+    }
+    let missing: Vec<&str> = crates.iter().map(|(member, ..)| member.as_str()).filter(|member| !rows.contains(member)).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md has no row for {missing:?}");
+}
+
+/// The lines of a source file before its tests, without comments.
+fn code_lines(path: &Path) -> Vec<String> {
+    let text = read(path);
+    let before = text.lines().take_while(|line| line.trim() != "#[cfg(test)]" || line.starts_with("    "));
+    before.filter(|line| !line.trim_start().starts_with("//")).map(str::to_owned).collect()
+}
+
+/// Whether a source file holds only tests.
+fn is_test(path: &Path) -> bool {
+    let names = ["tests", "tests.rs", "testing.rs", "tiny.rs"];
+    path.strip_prefix(root()).unwrap().components().skip(1).any(|part| names.contains(&part.as_os_str().to_string_lossy().as_ref()))
+}
+
+#[test]
+fn libraries_do_not_print() {
+    let libraries = ["backbone/ops/src", "backbone/src", "heads", "datasets/src", "datasets/types/src"];
+    let tools = ["tools/train/src", "tools/recipes/src", "tools/report/src"];
+    let console = root().join("tools/report/src/console.rs");
+    for folder in libraries.iter().chain(&tools) {
+        for path in files(&root().join(folder), "rs") {
+            let example = path.components().any(|part| part.as_os_str() == "examples" || part.as_os_str() == "benches");
+            if example || is_test(&path) || path == console {
+                continue;
+            }
+            // `#[cfg(test)]` on a module declaration ends the search of `lib.rs` early; a `lib.rs` holds declarations only.
+            for line in code_lines(&path) {
+                let prints = ["print!(", "println!(", "dbg!("].iter().any(|call| line.contains(call));
+                assert!(!prints, "{}: a library does not print; tell an observer instead:\n{line}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn one_file_sets_the_panic_hook() {
+    let own = [root().join("tools/train/src/panics.rs"), root().join("tests/docs.rs")];
+    for folder in FOLDERS.iter().filter(|folder| !folder.starts_with('.')) {
+        for path in files(&root().join(folder), "rs").iter().filter(|path| !own.contains(path)) {
+            assert!(!read(path).contains("panic::set_hook"), "{}: use vmamba_train::panics", path.display());
+        }
+    }
+}
