@@ -99,7 +99,7 @@ fn a_model_that_runs_out_of_memory_is_a_row_with_the_reason() {
     // 1.5 GB of address space is enough for the program, but not for a batch of 64 large images.
     let script = "ulimit -v 1500000 && exec \"$@\"";
     let arguments = ["-c", script, "sh", STUDY, "--models", "deit_tiny", "--sides", "32,768", "--batches", "64", "--tasks", "inference"];
-    run("sh", &[&arguments[..], &["--rounds", "1", "--out", &out]].concat()).succeeded();
+    run("/bin/sh", &[&arguments[..], &["--rounds", "1", "--out", &out]].concat()).succeeded();
     let study = stored(Path::new(&out));
     let reasons: Vec<&str> = study["rows"].as_array().unwrap().iter().filter_map(|row| row["failed"].as_str()).collect();
     assert!(matches!(reasons.as_slice(), [reason] if reason.starts_with("out of memory: memory allocation of")), "{reasons:?}");

@@ -148,7 +148,7 @@ fn devices_that_cannot_share_a_run_are_refused_before_it_begins() {
     ] {
         let ran = train(&place, "run", &["--devices", devices]);
         assert_eq!(ran.code, Some(1), "{devices}: {ran:?}");
-        assert!(ran.stderr.contains("--devices") && ran.stderr.contains(reason), "{devices}: {ran:?}");
+        assert!(ran.stderr.contains("error: devices: ") && ran.stderr.contains(reason), "{devices}: {ran:?}");
         assert!(!Path::new(&place.path("run")).exists(), "no run was started");
     }
     for usage in [&["--devices", "cpu,gpu"][..], &["--devices", "cpu", "--device", "cpu"]] {

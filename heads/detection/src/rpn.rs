@@ -190,9 +190,14 @@ impl RpnHead {
         truth.iter().map(of_image).collect()
     }
 
-    /// Losses of the sampled anchors. Both are divided by the number of sampled anchors of the whole batch.
+    /// Losses of the sampled anchors. Both are divided by the number of sampled anchors of the whole batch, in which every image counts at
+    /// least one positive and one negative anchor (mmdetection's `SamplingResult.avg_factor`).
     pub fn loss(&self, output: &RpnOutput, targets: &RpnTargets) -> RpnLoss {
-        let total = targets.iter().map(Vec::len).sum::<usize>().max(1) as f64;
+        let count = |image: &Vec<SampledAnchor>| {
+            let positives = image.iter().filter(|anchor| anchor.target.is_some()).count();
+            positives.max(1) + (image.len() - positives).max(1)
+        };
+        let total = targets.iter().map(count).sum::<usize>().max(1) as f64;
         let anchors = |image: usize, level: usize, objects: bool| {
             targets[image].iter().filter(move |a| a.level == level && (!objects || a.target.is_some())).copied()
         };

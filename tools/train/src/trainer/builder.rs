@@ -173,7 +173,9 @@ impl<R: Recipe> TrainerBuilder<R> {
 /// The model on a device with gradients. A model that is there already is not touched, so its frozen parameters stay frozen.
 fn on_device<M: Module>(model: M, device: &Device) -> M {
     match model.devices().as_slice() {
-        [own] if own == device => model,
+        // Devices are equal whether they have gradients or not.
+        [own] if own == device && own.is_autodiff() => model,
+        [own] if own == device => model.train(),
         _ => model.fork(&device.clone().inner()).train(),
     }
 }
