@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// In TOML: `"published"`, `"by-dimension"`, `"everything"`, or `{ except = ["pos_embed", "norm"] }`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DecayRule {
     /// The rule of the recipe that the backbone's authors published, see [`ParameterGroups::decay_exceptions`].
@@ -74,6 +75,7 @@ pub const VIT_EXCEPTIONS: DecayExceptions = DecayExceptions::Containing(&["pos_e
 
 /// What counts as one layer when learning rates fall from layer to layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LayerGrouping {
     /// A block is a layer (`layer_wise`). In a ConvNeXt a stage is, except that three blocks of the third stage are.

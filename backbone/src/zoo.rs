@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod pretrained;
+#[cfg(feature = "schema")]
+mod schema;
 mod table;
 
 pub use pretrained::{LoadedClassifier, PretrainedError, load_classifier, load_pretrained};
@@ -52,18 +54,18 @@ impl LinearHead {
 
 /// Writes the enums over the families, and the methods that forward to the chosen one.
 macro_rules! families {
-    ($($(#[$doc:meta])* $family:ident($config:ident, $backbone:ident, $classifier:ident);)*) => {
+    ($($(#[doc = $doc:literal])* $family:ident($config:ident, $backbone:ident, $classifier:ident);)*) => {
         /// The configuration of any model of this crate.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
         pub enum BackboneConfig {
-            $($(#[$doc])* $family($config),)*
+            $($(#[doc = $doc])* $family($config),)*
         }
 
         /// Any backbone. [`key`] gives the keys of its parameters in checkpoints, which are those of its reference implementation.
         #[derive(Module, Debug)]
         pub enum Backbone {
-            $($(#[$doc])* $family($backbone),)*
+            $($(#[doc = $doc])* $family($backbone),)*
         }
 
         /// Any classifier.
@@ -71,7 +73,7 @@ macro_rules! families {
         #[allow(clippy::large_enum_variant)]
         #[derive(Module, Debug)]
         pub enum Classifier {
-            $($(#[$doc])* $family($classifier),)*
+            $($(#[doc = $doc])* $family($classifier),)*
         }
 
         /// Names that `family` may have in a configuration.
@@ -97,6 +99,12 @@ macro_rules! families {
                     $(<$config as Family>::NAME => Some(Self::$family(<$config as Family>::base())),)*
                     _ => None,
                 }
+            }
+
+            /// The JSON schema of the options of every family, with the values that a table without a preset starts from.
+            #[cfg(feature = "schema")]
+            fn schemas(generator: &mut schemars::SchemaGenerator) -> Vec<schemars::Schema> {
+                vec![$(schema::of_family::<$config>(concat!($($doc),*), generator)),*]
             }
 
             /// The name of its family in configurations.

@@ -4,6 +4,7 @@ use vision_ops::Pointwise;
 
 /// A pointwise activation, by its name in the official configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// `x * sigmoid(x)`.

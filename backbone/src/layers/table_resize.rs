@@ -4,13 +4,14 @@ use serde::{Deserialize, Serialize};
 
 /// How a table of learned position embeddings is resized to another grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TableResize {
     /// PyTorch's `interpolate(mode="bicubic", align_corners=False)`, as in the original DeiT, mmsegmentation and mmpretrain: Keys' cubic with
     /// a = -0.75 over four neighbours, with the border repeated.
     Bicubic,
     /// PyTorch's `bicubic` with `antialias=True`, as in timm: a = -0.5, without neighbours beyond the border, and with a wider window when the
-    /// grid shrinks. It also differs from [`TableResize::Bicubic`] when the grid grows.
+    /// grid shrinks. It also differs from `bicubic` when the grid grows.
     BicubicAntialiased,
 }
 

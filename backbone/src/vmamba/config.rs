@@ -16,11 +16,12 @@ use crate::layers::Activation;
 ///
 /// Serialises with the official keyword names. Unknown names are refused, and missing ones have the default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct VmambaConfig {
     /// Channels of the input image.
     pub in_chans: usize,
-    /// Stride of the stem, 4 in every published model. Even for [`PatchEmbedVersion::V2`].
+    /// Stride of the stem, 4 in every published model. Even for `patchembed_version = "v2"`.
     pub patch_size: usize,
     /// Blocks of each stage; its length is the number of stages.
     pub depths: Vec<usize>,
@@ -34,8 +35,9 @@ pub struct VmambaConfig {
     pub ssm_dt_rank: DtRank,
     /// Activation inside SS2D.
     pub ssm_act_layer: Activation,
-    /// Size of the square depthwise convolution before the scan; `None` (written -1, or the official 1) leaves it out. Odd.
+    /// Size of the square depthwise convolution before the scan; -1 (or the official 1) leaves it out. Odd.
     #[serde(with = "conv_size")]
+    #[cfg_attr(feature = "schema", schemars(with = "i64"))]
     pub ssm_conv: Option<usize>,
     /// Whether the convolution before the scan has a bias.
     pub ssm_conv_bias: bool,
@@ -75,6 +77,7 @@ pub struct VmambaConfig {
 
 /// Channels of the stages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "expected a number of channels or a list of them, one a stage")]
 pub enum Dims {
     /// Channels of the first stage, doubled from stage to stage.
@@ -85,6 +88,7 @@ pub enum Dims {
 
 /// Rank of the step-size projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "RankNumberOrWord", into = "RankNumberOrWord")]
 pub enum DtRank {
     /// `ceil(dim / 16)`, with the block width `dim` and not the inner width.
@@ -95,6 +99,7 @@ pub enum DtRank {
 
 /// Initialisation of `dt_projs_weight`, `dt_projs_bias`, `A_logs` and `Ds`. On ImageNet the three differ by at most 0.1 points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SsmInit {
     /// Mamba's rule: step sizes uniform in log space between 1e-3 and 0.1, `A = -[1..N]`, `D = 1`.
@@ -109,6 +114,7 @@ pub enum SsmInit {
 /// `ln2d` on `[batch, channels, height, width]` and `ln` on `[batch, height, width, channels]`. The official `bn` (BatchNorm), which no
 /// published model uses, is not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NormLayout {
     /// Channels last.
@@ -121,6 +127,7 @@ pub enum NormLayout {
 
 /// Version of the stem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PatchEmbedVersion {
     /// One convolution with kernel and stride `patch_size`.
@@ -131,6 +138,7 @@ pub enum PatchEmbedVersion {
 
 /// The layer between two stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DownsampleVersion {
     /// Swin's patch merging: four neighbours concatenated, LayerNorm, linear.
@@ -347,10 +355,13 @@ impl VmambaConfig {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "expected a rank or \"auto\"")]
 enum RankNumberOrWord {
+    /// The same rank in every block.
     Number(usize),
-    Word(String),
+    /// `ceil(dim / 16)`, with the block width `dim`.
+    Word(#[cfg_attr(feature = "schema", schemars(extend("const" = "auto")))] String),
 }
 
 impl TryFrom<RankNumberOrWord> for DtRank {

@@ -134,6 +134,17 @@ impl ForwardType {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for ForwardType {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ForwardType".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "anyOf": [{ "type": "string", "description": SUPPORTED }] })
+    }
+}
+
 impl FromStr for ForwardType {
     type Err = ConfigError;
 

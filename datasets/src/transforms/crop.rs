@@ -8,6 +8,7 @@ use super::{TransformRng, between};
 
 /// A random crop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CropConfig {
     /// `[height, width]` in pixels; a smaller image is padded after normalisation.

@@ -13,6 +13,7 @@ const SIZE_DIVISOR: usize = 32;
 /// The transforms of a training image: resize (or resize, crop, resize), flip, colour distortion. The loader normalises and pads whole
 /// batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DetectionTrainPipeline {
     /// Limits of the long and the short side in pixels; one pair is drawn for each image.
@@ -36,6 +37,7 @@ pub struct DetectionTrainPipeline {
 
 /// A crop of a resized image (the second branch of the DETR recipe, mmdetection's `RandomChoiceResize` and `RandomCrop`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ResizedCropConfig {
     /// Probability of a crop.
@@ -188,6 +190,7 @@ fn clip([x0, y0, x1, y1]: [f32; 4], [height, width]: [usize; 2]) -> [f32; 4] {
 
 /// The transforms of a test image: resize, normalise, pad.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DetectionTestPipeline {
     /// Limits of the long and the short side in pixels; the ratio is kept. The size of the file if absent.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Mean and standard deviation of the channels, in RGB order and in levels of 0 to 255.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Normalize {
     /// The mean, which is subtracted.

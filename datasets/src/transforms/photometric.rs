@@ -11,6 +11,7 @@ use super::{TransformRng, between, coin, uniform};
 
 /// Strengths of the distortion; the defaults are those of the published models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PhotometricConfig {
     /// Largest shift of the brightness, in levels.

@@ -12,6 +12,7 @@ use crate::sample::SegmentationSample;
 
 /// A random resize that keeps the ratio (mmcv's `RandomResize`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RandomResizeConfig {
     /// Limits of the long and the short side in pixels, before the factor.
@@ -27,6 +28,7 @@ fn ratio() -> [f64; 2] {
 
 /// The transforms of a training image: resize, crop, flip, colour distortion, normalise, pad.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TrainPipeline {
     /// Random resize; the size of the file if absent.
@@ -106,6 +108,7 @@ fn pad_labels(labels: &LabelMap, [height, width]: [usize; 2]) -> Vec<u8> {
 
 /// The transforms of a test image: resize and normalise, without padding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TestPipeline {
     /// Limits of the long and the short side in pixels; the ratio is kept. The size of the file if absent.

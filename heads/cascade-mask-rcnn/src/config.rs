@@ -20,8 +20,9 @@ pub struct CascadeMaskRcnnConfig {
     pub heads: HeadsConfig,
 }
 
-/// Everything behind the backbone. The default is [`HeadsConfig::published`].
+/// Everything behind the backbone. The default is the cascade that Swin and ConvNeXt were published with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HeadsConfig {
     /// The feature pyramid network.
@@ -42,6 +43,7 @@ pub struct HeadsConfig {
 
 /// One stage of the cascade.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StageConfig {
     /// Sampling of RoIs in training.
@@ -54,6 +56,7 @@ pub struct StageConfig {
 
 /// How many mask heads there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MaskHeads {
     /// A mask head for every stage; prediction averages their probabilities. mmdetection builds this, also from one `mask_head`.

@@ -7,6 +7,7 @@ use crate::boxes::iou;
 
 /// Sizes and shapes of the anchors. The default is the one of the published COCO models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AnchorConfig {
     /// Sides of the square anchors, in strides of their level.

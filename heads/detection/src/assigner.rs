@@ -18,6 +18,7 @@ pub enum Assignment {
 
 /// Assigns prior boxes to objects by thresholds on their IoU.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MaxIouAssigner {
     /// A prior whose largest IoU is at least this is assigned to the object it overlaps most.
@@ -29,8 +30,8 @@ pub struct MaxIouAssigner {
     /// Whether every object also gets the priors that overlap it most (low-quality matches), even below `positive`.
     #[serde(default = "yes")]
     pub match_low_quality: bool,
-    /// Priors with more than this share of their area inside a crowd are ignored. `None` trains on crowds as background, as the published
-    /// models did.
+    /// Priors with more than this share of their area inside a crowd are ignored. If absent, crowds are background, as in the published
+    /// models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore_crowd: Option<f32>,
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// `dx` and `dy` shift the centre, in widths and heights of the prior; `dw` and `dh` are logarithms of the ratios of the sides. Targets
 /// are `(delta - target_means) / target_stds`, which gives the four components about the same scale.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BoxCoder {
     /// Means that encoding subtracts, `[dx, dy, dw, dh]`; zeros in every published model.

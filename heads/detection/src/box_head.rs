@@ -16,6 +16,7 @@ use crate::roi_sampling::RoiBatch;
 
 /// The box head. The default is the one of the published Mask R-CNN models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct BoxHeadConfig {
     /// The layers between the features and the two predictors.
@@ -36,6 +37,7 @@ pub struct BoxHeadConfig {
 
 /// The layers of a box head between the features and the two predictors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub enum BoxHeadLayers {
     /// Two linear layers (mmdetection's `Shared2FCBBoxHead`).
@@ -54,6 +56,7 @@ pub enum BoxHeadLayers {
 
 /// The norm behind a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ConvNorm {
     /// No norm; the convolution has a bias.
@@ -64,6 +67,7 @@ pub enum ConvNorm {
 
 /// The loss between predicted and true boxes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum BoxLoss {
     /// Absolute difference of the deltas.

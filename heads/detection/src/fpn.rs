@@ -10,6 +10,7 @@ use vmamba::layers::{Conv, ConvConfig};
 
 /// The feature pyramid network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct FpnConfig {
     /// Channels of every level.

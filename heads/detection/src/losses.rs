@@ -10,6 +10,7 @@ use crate::boxes::EPSILON;
 
 /// The loss between predicted and true deltas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum DeltaLoss {
     /// Absolute difference.

@@ -14,6 +14,7 @@ use crate::mask_target::MaskBatch;
 
 /// The mask head. The default is the one of the published COCO models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct MaskHeadConfig {
     /// Number of 3x3 convolutions.

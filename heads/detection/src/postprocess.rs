@@ -10,6 +10,7 @@ use crate::detector::ImageInfo;
 
 /// Which boxes and pixels count as detections. The default is the one of the published COCO models.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct TestConfig {
     /// The probability of a detection must be above this.

@@ -9,6 +9,7 @@ use crate::sampler::{Choose, RandomSampler, Sampled};
 
 /// How RoIs are sampled among proposals and ground truth boxes. The default is the one of the published Mask R-CNN models.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RoiConfig {
     /// Assigns proposals to objects.

@@ -18,13 +18,14 @@ use crate::sampler::{Choose, RandomSampler};
 
 /// The region proposal network. The default is the one of the published COCO models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RpnConfig {
     /// Channels of its 3x3 convolution.
     pub channels: usize,
     /// Encodes boxes relative to anchors.
     pub coder: BoxCoder,
-    /// Anchors that reach beyond the image by more than this, in pixels, are not trained. `None` trains anchors at any border.
+    /// Anchors that reach beyond the image by more than this, in pixels, are not trained. If absent, all anchors are trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_border: Option<f32>,
     /// Assigns anchors to objects.
@@ -57,6 +58,7 @@ impl Default for RpnConfig {
 
 /// How proposals are selected from the outputs of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ProposalConfig {
     /// Number of boxes with the highest scores that each level contributes.

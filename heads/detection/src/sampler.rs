@@ -8,6 +8,7 @@ use crate::assigner::Assignment;
 
 /// Samples assigned boxes at random.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RandomSampler {
     /// Boxes per image.

@@ -21,6 +21,7 @@ pub struct MaskRcnnConfig {
 
 /// Everything behind the backbone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HeadsConfig {
     /// The feature pyramid network.

@@ -22,6 +22,7 @@ pub struct UperNetConfig {
 
 /// The decode head (mmsegmentation's `UPerHead`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct UperHeadConfig {
     /// Channels of all maps inside the head.
@@ -34,6 +35,7 @@ pub struct UperHeadConfig {
 
 /// The auxiliary head (mmsegmentation's `FCNHead`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct FcnHeadConfig {
     /// The level of the pyramid that it reads, 0 being the finest.

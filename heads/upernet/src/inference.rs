@@ -15,6 +15,7 @@ pub use vision_ops::argmax_channels as label_map;
 
 /// How an image goes through the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum InferenceMode {
     /// The whole image at once.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where training starts from: the text `random`, or a checkpoint file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(from = "String", into = "String")]
 pub enum Init {
     /// Random weights.

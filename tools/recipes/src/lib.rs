@@ -8,10 +8,13 @@
 //! * [`config`]: configuration files with inheritance and overrides.
 //! * [`detection`], [`segmentation`]: the recipe, its configuration, evaluation; each is a folder with the same files.
 //! * [`classification`]: accuracy of classifiers, linear tuning.
+//! * `configuration`, with the feature `schema`: the reference of all keys, docs/configuration.md.
 //! * [`Configured`]: a recipe that a configuration file describes, for programs.
 
 pub mod classification;
 pub mod config;
+#[cfg(feature = "schema")]
+pub mod configuration;
 mod configured;
 pub mod detection;
 mod init;

@@ -34,7 +34,13 @@ pub trait TaskConfig: Clone + Debug + PartialEq {
 
 /// The configuration of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, bound = "")]
+#[cfg_attr(
+    feature = "schema",
+    schemars(bound = "T: schemars::JsonSchema, T::Model: schemars::JsonSchema, \
+    T::Data: schemars::JsonSchema, T::Test: schemars::JsonSchema")
+)]
 pub struct RunConfig<T: TaskConfig> {
     /// The task: `"detection"` or `"segmentation"`. It may be left out where a program or a type names the task.
     #[serde(default)]
@@ -105,6 +111,7 @@ pub(crate) fn metadata<T: TaskConfig>(
 
 /// The data of a task and their transforms.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig<Source, Train, Test> {
     /// Where the data come from.

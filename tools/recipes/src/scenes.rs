@@ -7,6 +7,7 @@ use crate::split::Split;
 
 /// Built-in scenes for training and validation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SceneSource {
     /// Side of the square scenes in pixels.

@@ -9,6 +9,7 @@ use crate::schedule::ScheduleConfig;
 
 /// How a model is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// Optimiser steps of the run. Set either this or `epochs`.
@@ -64,6 +65,7 @@ pub struct TrainConfig {
 
 /// The reaction to a loss or gradient that is not finite. Both choices report the incident to the observers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NonFinite {
     /// The run ends; the newest checkpoint is kept.

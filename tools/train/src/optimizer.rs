@@ -18,6 +18,7 @@ use crate::parameters::{KeyMap, Walk, trainable};
 
 /// Optimiser, weight decay, layer-wise learning rates and clipping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
     /// The update rule.
@@ -41,6 +42,7 @@ pub struct OptimizerConfig {
 /// Learning rates that fall from the heads to the stem (mmdetection's `LearningRateDecayOptimizerConstructor`). The backbone says which
 /// parameter belongs to which layer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LayerDecay {
     /// Factor of the learning rate from one layer to the layer below it.
@@ -76,6 +78,7 @@ pub fn ungrouped() -> Groups {
 
 /// The update rule, with PyTorch's semantics.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "lowercase", tag = "kind")]
 pub enum Algorithm {
     /// AdamW (Loshchilov and Hutter): weight decay does not enter the moments.

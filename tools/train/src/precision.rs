@@ -15,6 +15,7 @@ use crate::device::DeviceError;
 
 /// The type a network computes in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Float32 with 24 bits of mantissa, in products too.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Linear warm-up, then decay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
     /// Iterations of the linear warm-up; 0 for none.
@@ -23,6 +24,7 @@ fn warmup_factor() -> f64 {
 
 /// How the learning rate falls after the warm-up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
 pub enum Decay {
     /// Polynomial decay to `min_lr` at the last iteration.
@@ -51,6 +53,7 @@ pub enum Decay {
 
 /// The unit of a schedule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Optimiser steps.

@@ -11,6 +11,7 @@ use crate::vmamba::config::{require, require_stages};
 
 /// Options of a ConvNeXt. The default is ConvNeXt-T.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ConvnextConfig {
     /// Channels of the input image.

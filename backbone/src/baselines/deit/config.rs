@@ -13,6 +13,7 @@ use crate::vmamba::config::require;
 
 /// Options of a DeiT; the default is [`DeitConfig::small`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DeitConfig {
     /// Channels of the input image.

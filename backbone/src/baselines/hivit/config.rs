@@ -11,6 +11,7 @@ use crate::vmamba::config::require;
 
 /// Options of a HiViT; the default is [`HivitConfig::tiny`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HivitConfig {
     /// Channels of the input image.

@@ -11,6 +11,7 @@ use crate::vmamba::config::{require, require_stages};
 
 /// Options of a ResNet. The default is ResNet-50. The network has no stochastic depth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ResnetConfig {
     /// Channels of the input image.

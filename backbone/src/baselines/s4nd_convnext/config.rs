@@ -13,6 +13,7 @@ use crate::vmamba::config::require;
 
 /// Options of an S4ND-ConvNeXt; the default is [`S4ndConvnextConfig::tiny`].
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct S4ndConvnextConfig {
     /// Channels of the input image.
@@ -45,6 +46,7 @@ pub struct S4ndConvnextConfig {
 
 /// The downsampling between two stages, after a norm.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum S4ndDownsampling {
     /// ConvNeXt's 2x2 convolution with stride 2: official `patch`, the default of the code, which VMamba's authors measured.

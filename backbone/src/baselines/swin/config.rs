@@ -7,6 +7,7 @@ use crate::vmamba::config::{require, require_stages};
 
 /// Options of a [`Swin`](super::Swin); the default is [`SwinConfig::tiny`]. The official options have their official names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SwinConfig {
     /// Channels of the input image.
@@ -39,6 +40,7 @@ pub struct SwinConfig {
 
 /// Size of the windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "WindowNumberOrWord", into = "WindowNumberOrWord")]
 pub enum WindowSize {
     /// This many positions in height and width, for every image.
@@ -50,6 +52,7 @@ pub enum WindowSize {
 
 /// What to do when a window is larger than the map. For a map of exactly the window's size, both give one window without shift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SmallMaps {
     /// Pads the map to one window, without shift, as torchvision does. The detectors pad too but still shift; their images are never that
@@ -60,10 +63,13 @@ pub enum SmallMaps {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "expected a number of positions or \"scaled\"")]
 enum WindowNumberOrWord {
+    /// Positions in height and width, for every image.
     Number(usize),
-    Word(String),
+    /// The image's height and width over the stride of the last stage (32), rounded up.
+    Word(#[cfg_attr(feature = "schema", schemars(extend("const" = "scaled")))] String),
 }
 
 impl TryFrom<WindowNumberOrWord> for WindowSize {

@@ -14,6 +14,7 @@ const PATCH: usize = 16;
 
 /// Options of an XCiT; the default is [`XcitConfig::small_12`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct XcitConfig {
     /// Channels of the input image.

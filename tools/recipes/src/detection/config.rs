@@ -20,6 +20,7 @@ pub const TASK: &str = "detection";
 
 /// Detection and instance segmentation, as a task of configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum DetectionTask {}
 
 impl TaskConfig for DetectionTask {
@@ -48,6 +49,7 @@ impl Section for DetectionDataConfig {
 
 /// Evaluation of a detector; it has no settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DetectionTestConfig {}
 
@@ -59,6 +61,7 @@ impl Section for DetectionTestConfig {
 
 /// Where images and annotations come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
 pub enum DetectionSource {
     /// The built-in scenes with their things as objects.
@@ -71,6 +74,7 @@ pub enum DetectionSource {
 
 /// Images with COCO annotations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CocoSource {
     /// The folder that the other paths are relative to.

@@ -18,6 +18,8 @@ use crate::run_config::Section;
 /// The table `model` of a detector. `kind` names the detector; without it, it is `"mask_rcnn"`. The data give the number of classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(!try_from, !into, tag = "kind", rename_all = "snake_case"))]
 pub enum DetectionModelConfig {
     /// Mask R-CNN.
     MaskRcnn(MaskRcnnModel),
@@ -36,6 +38,7 @@ pub enum AnyDetector {
 
 /// Mask R-CNN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MaskRcnnModel {
     /// The backbone: `preset = "vmamba_tiny_s1l8"` and any option that differs from the preset.
@@ -54,6 +57,7 @@ impl MaskRcnnModel {
 
 /// Cascade Mask R-CNN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CascadeMaskRcnnModel {
     /// The backbone: `preset = "vmamba_tiny_s1l8"` and any option that differs from the preset.

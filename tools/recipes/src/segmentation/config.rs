@@ -24,6 +24,7 @@ pub const TASK: &str = "segmentation";
 
 /// Semantic segmentation, as a task of configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum SegmentationTask {}
 
 impl TaskConfig for SegmentationTask {
@@ -38,6 +39,7 @@ pub type SegmentationConfig = RunConfig<SegmentationTask>;
 
 /// UperNet. The data give the number of classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SegmentationModelConfig {
     /// The backbone: `preset = "vmamba_tiny_s1l8"` and any option that differs from the preset.
@@ -84,6 +86,7 @@ impl Section for SegmentationDataConfig {
 
 /// Where images and label maps come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
 pub enum SegmentationSource {
     /// The built-in scenes.
@@ -96,6 +99,7 @@ pub enum SegmentationSource {
 
 /// A folder of the ADE20K layout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FolderSource {
     /// The folder with `images/` and `annotations/`.
@@ -175,6 +179,7 @@ impl FolderSource {
 
 /// Evaluation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct TestConfig {
     /// Whole images or sliding windows.
@@ -185,6 +190,7 @@ pub struct TestConfig {
 
 /// Scale factors of test-time augmentation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct TtaRatios(pub Vec<f64>);
 
