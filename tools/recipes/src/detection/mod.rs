@@ -170,7 +170,24 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
     }
 
     fn plotted_losses(&self) -> &'static [&'static str] {
-        &["loss", "loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"]
+        // The names of both built-in detectors; a name without values is not drawn.
+        &[
+            "loss",
+            "loss_rpn_cls",
+            "loss_rpn_bbox",
+            "loss_cls",
+            "loss_bbox",
+            "loss_mask",
+            "s0.loss_cls",
+            "s0.loss_bbox",
+            "s0.loss_mask",
+            "s1.loss_cls",
+            "s1.loss_bbox",
+            "s1.loss_mask",
+            "s2.loss_cls",
+            "s2.loss_bbox",
+            "s2.loss_mask",
+        ]
     }
 
     fn metadata(&self, config: &TrainConfig) -> Result<BTreeMap<String, String>, BoxError> {
