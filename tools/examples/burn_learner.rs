@@ -22,7 +22,7 @@ struct Stripes;
 
 impl Batcher<usize, Batch> for Stripes {
     fn batch(&self, items: Vec<usize>, device: &Device) -> Batch {
-        let pixel = |item: usize, x: usize, y: usize| (((if item % 2 == 0 { x } else { y }) + item) as f32 * 0.8).sin();
+        let pixel = |item: usize, x: usize, y: usize| (((if item.is_multiple_of(2) { x } else { y }) + item) as f32 * 0.8).sin();
         let image = |item: &usize| (0..3 * 4096).map(|place| pixel(*item, place % 64, place / 64 % 64)).collect::<Vec<_>>();
         let values: Vec<f32> = items.iter().flat_map(image).collect();
         let labels: Vec<i64> = items.iter().map(|item| (item % 2) as i64).collect();

@@ -40,7 +40,7 @@ fn ground_truth_boxes_are_candidates_and_told_apart_from_proposals() {
 fn only_objects_with_masks_train_the_mask_head() {
     let truth = truth();
     let sample = RoiConfig::default().sample(&[[5.0, 5.0, 25.0, 25.0]], &truth, &mut RandomChoice::new(1));
-    let batch = MaskBatch::new(&[sample.clone()], &[truth.clone()], [64, 96], 7);
+    let batch = MaskBatch::new(std::slice::from_ref(&sample), std::slice::from_ref(&truth), [64, 96], 7);
     assert_eq!(batch.classes, [1, 1], "the object and the proposal near it; the other object has no mask");
     assert_eq!(batch.targets.len(), 2 * 7 * 7);
     let mut patch = truth.instances[0].mask.as_ref().unwrap().patch();

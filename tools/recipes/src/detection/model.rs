@@ -28,6 +28,8 @@ pub enum DetectionModelConfig {
 }
 
 /// Any built-in detector.
+// A program has one of it, and Burn has no boxed modules.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum AnyDetector {
     /// Mask R-CNN.
