@@ -93,14 +93,19 @@ impl Page {
         format!("{}:{line}", self.path.strip_prefix(root()).unwrap_or(&self.path).display())
     }
 
-    /// The ids of the headings, as GitHub makes them.
+    /// The ids of the headings, as GitHub makes them: a repeated heading gets a number.
     fn anchors(&self) -> BTreeSet<String> {
         let heading = |(_, line): &(usize, String)| {
             let text = line.strip_prefix('#')?.trim_start_matches('#').trim().to_lowercase();
             let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-            Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect())
+            Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>())
         };
-        self.prose.iter().filter_map(heading).collect()
+        let mut seen = BTreeMap::new();
+        let numbered = |id: String| {
+            let count = seen.entry(id.clone()).and_modify(|count| *count += 1).or_insert(0_usize);
+            if *count == 0 { id } else { format!("{id}-{count}") }
+        };
+        self.prose.iter().filter_map(heading).map(numbered).collect()
     }
 }
 
