@@ -2,7 +2,7 @@
 //! crates in `ARCHITECTURE.md` is that of the manifests. Also two rules of that page that a search can check: libraries do not print, and
 //! one file sets the panic hook.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The largest number of lines of the README, so that it stays a first page.
