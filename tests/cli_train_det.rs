@@ -128,7 +128,16 @@ fn frozen_parameters_keep_their_values_and_the_others_move() {
     for key in ["neck.fpn_convs.0.conv.weight", "rpn_head.rpn_cls.weight", "backbone.layers.1.blocks.0.mlp.fc1.weight"] {
         assert!(moved(key), "{key} is trained");
     }
-    train(&place, "wrong", &["--set", "train.freeze=[\"no.such\"]"]).failed(&["train.freeze", "no.such"]);
+    // A setting without effect is refused before any file is touched.
+    let wrong = ["--set", "train.freeze=[\"no.such\"]"];
+    train(&place, "wrong", &wrong).failed(&["train.freeze", "no.such"]);
+    assert!(!Path::new(&place.path("wrong")).exists());
+    let files = || ["run/last.safetensors", "run/config.toml", "run/metrics.jsonl"].map(|file| fs::read(place.path(file)).expect(file));
+    let kept = files();
+    for option in ["--overwrite", "--resume"] {
+        train(&place, "run", &[&[option], &wrong[..]].concat()).failed(&["train.freeze", "no.such"]);
+        assert!(files() == kept, "{option}");
+    }
 }
 
 #[test]

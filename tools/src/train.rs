@@ -74,16 +74,18 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
         return Ok(());
     }
 
-    let run = open_folder(&folder, arguments)?;
+    // Every setting is checked before a file is touched.
     let text = toml::to_string(&config).context("the configuration cannot be written as TOML")?;
+    let mut trainer = builder.build_on(group)?;
+    let mut run = open_folder(&folder, arguments)?;
     if arguments.resume {
         for difference in config::differences(&run.config(), &text)? {
             println!("changed since the run began: {difference}");
         }
+        trainer.resume(&run.last())?;
     }
     run.write_config(&text)?;
-    let last = run.last();
-    let mut trainer = builder.observe(run).build_on(group)?;
+    trainer.observe(run);
 
     let (params, flops) = (cost.params as f64 / 1e6, cost.flops() as f64 / 1e9);
     println!("{name}: {params:.2} M parameters, {flops:.2} GFLOPs at {height}x{width}");
@@ -95,7 +97,6 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
         println!("training on {devices} devices, {} images a step", devices as u64 * train.step_size());
     }
     if arguments.resume {
-        trainer.resume(&last)?;
         println!("resumed after iteration {}", trainer.iteration());
     }
     let begin = std::time::Instant::now();

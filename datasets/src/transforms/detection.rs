@@ -8,7 +8,7 @@ use super::{NetworkInput, Normalize, PhotometricConfig, TransformRng, between, f
 use crate::sample::DetectionSample;
 
 /// Inputs are padded to multiples of this number of pixels.
-const SIZE_DIVISOR: usize = 32;
+pub const SIZE_DIVISOR: usize = 32;
 
 /// The transforms of a training image: resize (or resize, crop, resize), flip, colour distortion. The loader normalises and pads whole
 /// batches.

@@ -13,7 +13,7 @@ mod resize;
 
 pub use classification::ClassificationPipeline;
 pub use crop::{CropConfig, random_crop};
-pub use detection::{DetectionTestPipeline, DetectionTrainPipeline, DetectionTrainSample, ResizedCropConfig, padded_size};
+pub use detection::{DetectionTestPipeline, DetectionTrainPipeline, DetectionTrainSample, ResizedCropConfig, SIZE_DIVISOR, padded_size};
 pub use flip::{flip_image, flip_labels};
 pub use normalize::{NetworkInput, Normalize};
 pub use photometric::PhotometricConfig;

@@ -4,7 +4,7 @@ use burn::prelude::*;
 use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
 use vmamba_detection::{
-    Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RpnHead, RpnOutput, ScoredBox,
+    BoxHead, Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RpnHead, RpnOutput, ScoredBox,
     paste_masks, rois_of,
 };
 use vmamba_types::Detection;
@@ -112,6 +112,10 @@ fn sizes(infos: &[ImageInfo]) -> Vec<[usize; 2]> {
 }
 
 impl<P: FeaturePyramid> Detector for CascadeMaskRcnn<P> {
+    fn num_classes(&self) -> usize {
+        self.roi_head.bbox_head.first().map_or(0, BoxHead::num_classes)
+    }
+
     fn size_divisor(&self) -> usize {
         self.backbone.size_divisor()
     }

@@ -76,6 +76,9 @@ impl DetectionLoss {
 /// `images` are normalised RGB, `[batch, 3, height, width]`, float32 or bf16. Every image is padded with zeros on the right and at the
 /// bottom to the size of the batch, whose sides are multiples of [`Detector::size_divisor`].
 pub trait Detector {
+    /// The number of classes, without the background.
+    fn num_classes(&self) -> usize;
+
     /// The divisor of the sides of a batch, in pixels.
     fn size_divisor(&self) -> usize;
 

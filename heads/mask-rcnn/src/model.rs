@@ -135,6 +135,10 @@ impl<P: FeaturePyramid> MaskRcnn<P> {
 }
 
 impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
+    fn num_classes(&self) -> usize {
+        self.roi_head.bbox_head.num_classes()
+    }
+
     fn size_divisor(&self) -> usize {
         self.backbone.size_divisor()
     }

@@ -27,6 +27,10 @@ impl TwoConvs {
 }
 
 impl Segmentor for TwoConvs {
+    fn num_classes(&self) -> usize {
+        self.classes.weight.dims()[0]
+    }
+
     fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         self.classes.forward(relu(self.features.forward(images)))
     }

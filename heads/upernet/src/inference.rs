@@ -147,6 +147,10 @@ mod tests {
     struct ByColour;
 
     impl Segmentor for ByColour {
+        fn num_classes(&self) -> usize {
+            3
+        }
+
         fn forward(&self, images: Tensor<4>) -> Tensor<4> {
             images
         }

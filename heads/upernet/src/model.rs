@@ -61,6 +61,10 @@ impl<P: FeaturePyramid> UperNet<P> {
 }
 
 impl<P: FeaturePyramid> Segmentor for UperNet<P> {
+    fn num_classes(&self) -> usize {
+        self.decode_head.num_classes()
+    }
+
     /// Logits `[batch, classes, height / 4, width / 4]` with the published backbones. Activations in between have the type of the images.
     fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         self.decode_head.forward(self.backbone.forward_features(images))

@@ -34,6 +34,9 @@ impl SegmentationLoss {
 ///
 /// `images` are normalised RGB, `[batch, 3, height, width]`, float32 or bf16.
 pub trait Segmentor {
+    /// The number of classes.
+    fn num_classes(&self) -> usize;
+
     /// Float32 logits `[batch, classes, height', width']`; the prediction resizes them to the image.
     fn forward(&self, images: Tensor<4>) -> Tensor<4>;
 

@@ -40,6 +40,11 @@ impl UperHead {
         }
     }
 
+    /// Number of classes.
+    pub fn num_classes(&self) -> usize {
+        self.conv_seg.weight.shape()[0]
+    }
+
     /// Features `[batch, inputs[i], height, width]`, the finest first, float32 or bf16, to float32 logits `[batch, classes, height, width]`
     /// at the size of the finest level.
     pub fn forward(&self, features: Vec<Tensor<4>>) -> Tensor<4> {

@@ -162,6 +162,7 @@ impl<T: TaskConfig> Header<T> {
             (None, Some(text)) => serde_json::from_str(text).with_context(|| format!("{path}: its configuration"))?,
             (None, None) => bail!("{path} has no configuration of its model; give one with --config"),
         };
+        config.test.validate().map_err(|reason| anyhow!("{path}: test.{reason}"))?;
         let classes =
             field("classes").map(|text| serde_json::from_str(text).with_context(|| format!("{path}: its classes"))).transpose()?;
         Ok(Self { config, classes, iteration: field("iteration").and_then(|text| text.parse().ok()) })

@@ -9,6 +9,7 @@ use vmamba_train::optimizer::{Groups, ungrouped};
 use vmamba_train::{BoxError, TrainConfig};
 use vmamba_types::ClassList;
 
+use crate::init::Init;
 use crate::run_config::{RunConfig, TaskConfig, metadata};
 
 /// A task with labelled images.
@@ -29,10 +30,29 @@ pub trait Task: TaskConfig + 'static {
     fn backbone(model: &Self::Model) -> &BackboneConfig;
 }
 
+/// Checks that the model and both datasets have the same classes.
+pub(crate) fn check_classes(model: usize, train: &ClassList, val: &ClassList) -> Result<(), BoxError> {
+    if model != train.len() {
+        return Err(format!("the model has {model} classes, the training data have {}", train.len()).into());
+    }
+    match train.names.iter().zip(&val.names).position(|(train, val)| train != val) {
+        Some(index) => {
+            let (train, val) = (&train.names[index], &val.names[index]);
+            Err(format!("class {index} is \"{train}\" in the training data and \"{val}\" in the validation data").into())
+        }
+        None if train.len() != val.len() => {
+            Err(format!("the training data have {} classes, the validation data have {}", train.len(), val.len()).into())
+        }
+        None => Ok(()),
+    }
+}
+
 /// Training of a model `M` on a dataset with labels, and its validation on another one. Use it as
 /// [`Detection`](crate::detection::Detection) or [`Segmentation`](crate::segmentation::Segmentation).
 pub struct Supervised<T: Task, M> {
     pub(crate) name: String,
+    /// Where a configured run starts from.
+    init: Init,
     pub(crate) data: T::Data,
     pub(crate) test: T::Test,
     /// What a checkpoint says about the model, so that it can be loaded without other files.
@@ -49,6 +69,7 @@ impl<T: Task, M> Supervised<T, M> {
     pub(crate) fn on(train: Arc<T::Dataset>, val: Arc<T::Dataset>, data: T::Data) -> Self {
         Self {
             name: T::TASK.to_owned(),
+            init: Init::Random,
             data,
             test: T::Test::default(),
             model: None,
@@ -62,7 +83,8 @@ impl<T: Task, M> Supervised<T, M> {
 
     /// As a configuration describes it, on the data that it names.
     pub(crate) fn configured(train: Arc<T::Dataset>, val: Arc<T::Dataset>, config: &RunConfig<T>) -> Self {
-        Self::on(train, val, config.data.clone()).name(&config.name).model(config.model.clone()).test(config.test.clone())
+        let recipe = Self::on(train, val, config.data.clone()).name(&config.name).model(config.model.clone()).test(config.test.clone());
+        Self { init: config.init.clone(), ..recipe }
     }
 
     /// Sets the name of the run, the title of its plots.
@@ -134,6 +156,7 @@ impl<T: Task, M> Supervised<T, M> {
         metric: &str,
     ) -> Result<BTreeMap<String, String>, BoxError> {
         let config = self.model.as_ref().map(|model| RunConfig {
+            init: self.init.clone(),
             train: train.clone(),
             test: self.test.clone(),
             ..RunConfig::<T>::new(&self.name, model.clone(), self.data.clone())

@@ -11,7 +11,7 @@ use vmamba_train::{BoxError, Observer, Outcome, RunInfo, StepReport, ValidationR
 ///
 /// [`Console::default`] prints to standard output and draws the bar on standard error. A run goes on when nobody reads its output any more.
 pub struct Console {
-    out: Box<dyn Write>,
+    out: Box<dyn Write + Send>,
     /// Whether to draw a bar.
     terminal: bool,
     bar: Option<ProgressBar>,
@@ -25,7 +25,7 @@ impl Default for Console {
 
 impl Console {
     /// Writes lines to `out` and draws no bar.
-    pub fn to(out: impl Write + 'static) -> Self {
+    pub fn to(out: impl Write + Send + 'static) -> Self {
         Self { out: Box::new(out), terminal: false, bar: None }
     }
 
@@ -129,9 +129,8 @@ pub fn warn_of_skipped<'a>(reasons: impl ExactSizeIterator<Item = &'a str>, opti
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::io;
-    use std::rc::Rc;
+    use std::sync::{Arc, Mutex};
 
     use burn::prelude::Device;
     use vmamba_train::NonFinite;
@@ -141,11 +140,11 @@ mod tests {
 
     /// A writer whose bytes the test keeps.
     #[derive(Clone, Default)]
-    struct Page(Rc<RefCell<Vec<u8>>>);
+    struct Page(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Page {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.borrow_mut().write(bytes)
+            self.0.lock().unwrap().write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -155,7 +154,7 @@ mod tests {
 
     impl Page {
         fn lines(&self) -> Vec<String> {
-            String::from_utf8(self.0.borrow().clone()).unwrap().lines().map(str::to_owned).collect()
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect()
         }
     }
 

@@ -92,7 +92,9 @@ impl Curves {
         if !series.iter().any(finite) {
             return Ok(());
         }
-        let (png, svg) = (self.folder.join(format!("{name}.png")), self.folder.join(format!("{name}.svg")));
+        // Names such as `bbox/AP` are usual in TensorBoard, and are not file names.
+        let file: String = name.chars().map(|c| if c.is_alphanumeric() || "_.-".contains(c) { c } else { '_' }).collect();
+        let (png, svg) = (self.folder.join(format!("{file}.png")), self.folder.join(format!("{file}.svg")));
         line_plot(Some(&png), Some(&svg), &self.title, "iteration", name, &series)
     }
 }

@@ -48,6 +48,12 @@ pub enum ReportError {
         /// The error of the parser.
         reason: serde_json::Error,
     },
+    /// The log of a new run has lines of another run.
+    #[error("{} is the log of another run; delete it or name another file", path.display())]
+    LogExists {
+        /// The log.
+        path: PathBuf,
+    },
     /// The folder of a new run holds a run.
     #[error("{} already holds a run; resume it, overwrite it, or name another folder", path.display())]
     HoldsRun {

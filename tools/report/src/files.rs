@@ -37,6 +37,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
         }
         let mut file = builder.tempfile_in(folder)?;
         file.write_all(bytes)?;
+        file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };

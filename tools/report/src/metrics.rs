@@ -52,6 +52,9 @@ impl MetricsLog {
         let path = &self.path;
         if path.exists() {
             let text = read(path)?;
+            if done == 0 && !text.is_empty() {
+                return Err(ReportError::LogExists { path: path.clone() });
+            }
             let lines = parse(&text, path)?;
             let kept: Vec<&Line> = lines.iter().filter(|line| line.value["iteration"].as_u64().is_none_or(|own| own <= done)).collect();
             let kept_bytes: usize = kept.iter().map(|line| line.text.len() + 1).sum();

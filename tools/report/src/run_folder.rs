@@ -36,6 +36,8 @@ pub struct RunFolder {
     metrics: MetricsLog,
     events: TensorBoard,
     curves: Curves,
+    /// Whether the files of an earlier run are deleted when this run begins.
+    overwrite: bool,
 }
 
 impl RunFolder {
@@ -51,20 +53,28 @@ impl RunFolder {
         Self::open(path)
     }
 
-    /// The folder of a new run. If it holds a run, the files of that run are deleted; other files stay.
+    /// The folder of a new run. If it holds a run, the files of that run are deleted when the new run begins: with its first step, or when its
+    /// configuration is written. Other files stay.
     ///
     /// # Errors
-    /// When a file cannot be deleted, or the folder cannot be written to.
+    /// When the folder cannot be written to.
     pub fn overwrite(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
-        let folder = Self::open(path.into())?;
-        let files = [LAST, BEST, CONFIG, METRICS_FILE, NON_FINITE].into_iter().map(|name| folder.path.join(name));
-        for file in files.chain(TensorBoard::event_files(&folder.path.join(TENSORBOARD))?) {
+        Ok(Self { overwrite: true, ..Self::open(path.into())? })
+    }
+
+    /// Deletes the files of an earlier run, once, if this run overwrites it.
+    fn begin(&mut self) -> Result<(), ReportError> {
+        if !std::mem::take(&mut self.overwrite) {
+            return Ok(());
+        }
+        let files = [LAST, BEST, CONFIG, METRICS_FILE, NON_FINITE].into_iter().map(|name| self.path.join(name));
+        for file in files.chain(TensorBoard::event_files(&self.path.join(TENSORBOARD))?) {
             match std::fs::remove_file(&file) {
                 Err(reason) if reason.kind() != std::io::ErrorKind::NotFound => return Err(ReportError::Delete { path: file, reason }),
                 _ => (),
             }
         }
-        Ok(folder)
+        Ok(())
     }
 
     /// The folder of a run to resume from [`RunFolder::last`].
@@ -90,6 +100,7 @@ impl RunFolder {
             events: TensorBoard::new(path.join(TENSORBOARD)),
             curves: Curves::new(&path).with_history(log),
             path,
+            overwrite: false,
         })
     }
 
@@ -117,7 +128,8 @@ impl RunFolder {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write_config(&self, text: &str) -> Result<(), ReportError> {
+    pub fn write_config(&mut self, text: &str) -> Result<(), ReportError> {
+        self.begin()?;
         write_whole(&self.config(), text.as_bytes())
     }
 
@@ -134,6 +146,7 @@ pub fn holds_run(path: &Path) -> bool {
 
 impl Observer for RunFolder {
     fn started(&mut self, run: &RunInfo) -> Result<(), BoxError> {
+        self.begin()?;
         self.parts().into_iter().try_for_each(|part| part.started(run))
     }
 
@@ -222,7 +235,10 @@ mod tests {
         let marked = root.path().join("run[1]");
         let error = RunFolder::create(&marked).err().unwrap();
         assert!(matches!(&error, ReportError::HoldsRun { .. }) && error.to_string().contains("already holds a run"), "{error}");
-        RunFolder::overwrite(&marked).unwrap();
+        let mut folder = RunFolder::overwrite(&marked).unwrap();
+        assert!(marked.join(LAST).exists(), "nothing is deleted before the new run begins");
+        folder.write_config("x").unwrap();
+        std::fs::remove_file(marked.join(CONFIG)).unwrap();
         for (file, kept) in [(LAST, false), (CONFIG, false), ("tensorboard/events.out.tfevents.1", false), ("notes.txt", true)] {
             assert_eq!(marked.join(file).exists(), kept, "{file}");
             assert!(root.path().join("run1").join(file).exists(), "{file}");

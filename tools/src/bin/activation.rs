@@ -48,7 +48,7 @@ struct Arguments {
     /// Keep the whole photo instead of the central square.
     #[arg(long)]
     whole: bool,
-    /// Entries of the maps of a scan: CB (paper: Q K'), CwBw (paper: (Q w)(K / w)') [default], ww (paper: w w^-1), or CBdt and CwBdtw,
+    /// Entries of the maps of a scan: CB (paper: Q K'), CwBw (paper: (Q w)(K / w)'), the default, ww (paper: w w^-1), or CBdt and CwBdtw,
     /// multiplied by the step size.
     #[arg(long)]
     mode: Option<MapMode>,

@@ -151,6 +151,11 @@ impl<M: Module> Replica<M> {
         Self::new(device.clone(), model, self.optimizer.copy_to(&plain))
     }
 
+    /// Drops the gradients of a step that was not taken.
+    pub fn forget_gradients(&mut self) {
+        self.gradients = GradientsAccumulator::new();
+    }
+
     /// Adds the gradients of a loss, `[1]`, to those of the step.
     pub fn add_gradients(&mut self, loss: Tensor<1>) {
         self.gradients.accumulate(&self.model, GradientsParams::from_grads(loss.backward(), &self.model));

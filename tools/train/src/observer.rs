@@ -99,7 +99,7 @@ impl Snapshot {
 }
 
 /// Observes a run. Every method does nothing by default. An error ends the run.
-pub trait Observer {
+pub trait Observer: Send {
     /// Before the first step.
     ///
     /// # Errors

@@ -61,6 +61,14 @@ pub trait Recipe: Send + Sync {
     /// Training batches from batch `order.first` on, without end.
     fn batches(&self, order: BatchOrder) -> Batches<'_, Self::Batch>;
 
+    /// Checks that model and data fit together, before a run is built.
+    ///
+    /// # Errors
+    /// When they do not, for instance because they have other classes.
+    fn check(&self, _model: &Self::Model) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     /// Loss of a batch.
     fn loss(&self, model: &Self::Model, batch: &Self::Batch, context: &StepContext) -> StepLoss;
 

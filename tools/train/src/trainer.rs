@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use vmamba::checkpoint::{Checkpoint, LoadOptions, Weights, load_into, state_dict_of};
+use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, Weights, load_into, state_dict_of};
 
 mod builder;
 mod step;
@@ -37,8 +37,8 @@ pub struct Trainer<R: Recipe> {
     iteration: u64,
     /// The best validation: iteration and figure.
     best: Option<(u64, f64)>,
-    /// The model of the best validation in this process.
-    best_model: Option<R::Model>,
+    /// The weights of the best validation in this process, on the host.
+    best_weights: Option<StateDict>,
     /// The iteration after which the model was last validated.
     validated: Option<u64>,
     observers: Vec<Box<dyn Observer>>,
@@ -89,6 +89,11 @@ impl<R: Recipe> Trainer<R> {
         Ok(())
     }
 
+    /// Adds an observer, after those of the builder.
+    pub fn observe(&mut self, observer: impl Observer + 'static) {
+        self.observers.push(Box::new(observer));
+    }
+
     /// How long the run is.
     pub fn length(&self) -> Length {
         self.length
@@ -134,8 +139,11 @@ impl<R: Recipe> Trainer<R> {
     /// # Errors
     /// When nothing has been validated, or the best validation was before this run was resumed and only its checkpoint has the weights.
     pub fn best_model(&self) -> Result<R::Model, TrainError> {
-        let reason = match (&self.best_model, self.best) {
-            (Some(model), _) => return Ok(model.clone()),
+        let reason = match (&self.best_weights, self.best) {
+            (Some(weights), _) => {
+                let model = self.first.model.valid();
+                return Ok(load_into(model, &self.recipe.keys(), weights, &LoadOptions::new()).map_err(TrainError::Average)?.0);
+            }
             (None, Some(_)) => "the best validation was before the run was resumed; load its checkpoint instead",
             (None, None) => "no validation has been run; does the recipe have a validation set?",
         };
@@ -153,7 +161,7 @@ impl<R: Recipe> Trainer<R> {
             self.run_on(&recipe, &config, &group, &others)
         })?;
         let iteration = self.iteration;
-        self.observe(|observer| observer.finished(outcome, iteration))?;
+        self.notify(|observer| observer.finished(outcome, iteration))?;
         Ok(outcome)
     }
 
@@ -166,6 +174,8 @@ impl<R: Recipe> Trainer<R> {
     ) -> Result<Outcome, TrainError> {
         let Length { iterations, checkpoint_interval, .. } = self.length;
         let devices = group.count() as u64;
+        // A run that failed may have left the gradients of half a step.
+        self.first.forget_gradients();
         let info = RunInfo {
             name: recipe.name(),
             first: self.iteration,
@@ -174,7 +184,7 @@ impl<R: Recipe> Trainer<R> {
             metric: recipe.metric(),
             plotted_losses: recipe.plotted_losses(),
         };
-        self.observe(|observer| observer.started(&info))?;
+        self.notify(|observer| observer.started(&info))?;
         let first = self.iteration * config.accumulation * devices;
         let mut batches = recipe.batches(BatchOrder { first, batch_size: config.batch_size, seed: config.seed });
         let mut times = Times::default();
@@ -189,7 +199,7 @@ impl<R: Recipe> Trainer<R> {
             let step = self.step(recipe, config, group, others, &mut *batches, &mut times)?;
             let pace = (started.elapsed() - validation_time).as_secs_f64() / (self.iteration - first) as f64;
             let report = self.report(step, pace, &mut times);
-            self.observe(|observer| observer.step(&report))?;
+            self.notify(|observer| observer.step(&report))?;
 
             let stop = self.stop.load(Ordering::SeqCst);
             let finished = self.iteration == iterations;
@@ -226,7 +236,7 @@ impl<R: Recipe> Trainer<R> {
         StepReport { iteration: self.iteration, iterations, scalars, due, left, skipped }
     }
 
-    fn observe(&mut self, mut tell: impl FnMut(&mut dyn Observer) -> Result<(), BoxError>) -> Result<(), TrainError> {
+    fn notify(&mut self, mut tell: impl FnMut(&mut dyn Observer) -> Result<(), BoxError>) -> Result<(), TrainError> {
         self.observers.iter_mut().try_for_each(|observer| tell(observer.as_mut())).map_err(TrainError::Observer)
     }
 
@@ -247,14 +257,15 @@ impl<R: Recipe> Trainer<R> {
         let scalars = self.recipe.validate(&model, &self.first.device.clone().inner()).map_err(TrainError::Recipe)?;
         self.validated = Some(self.iteration);
         let Some(value) = scalars.first().map(|(_, value)| *value) else { return Ok(()) };
-        let best = self.best.is_none_or(|(_, best)| value > best);
+        // A NaN is never better, and every figure is better than a NaN.
+        let best = self.best.is_none_or(|(_, best)| value > best || (best.is_nan() && !value.is_nan()));
         if best {
             self.best = Some((self.iteration, value));
-            self.best_model = Some(model);
+            self.best_weights = Some(state_dict_of(&model, &self.recipe.keys()));
             self.save(CheckpointKind::Best)?;
         }
         let report = ValidationReport { iteration: self.iteration, scalars, best };
-        self.observe(|observer| observer.validated(&report))
+        self.notify(|observer| observer.validated(&report))
     }
 
     fn save(&mut self, kind: CheckpointKind) -> Result<(), TrainError> {
@@ -283,6 +294,6 @@ impl<R: Recipe> Trainer<R> {
             // Only the newest checkpoint is resumed from; the best one is smaller without the optimiser.
             optimizer: if kind == CheckpointKind::Latest { self.first.optimizer.to_blobs() } else { BTreeMap::new() },
         };
-        self.observe(|observer| observer.save(&snapshot))
+        self.notify(|observer| observer.save(&snapshot))
     }
 }

@@ -16,7 +16,7 @@ use burn::tensor::TensorData;
 use vision_datasets::coco::EvalReport;
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
 use vision_datasets::sample::DetectionDataset;
-use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
+use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline, SIZE_DIVISOR};
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 use vmamba::zoo::BackboneConfig;
@@ -34,7 +34,7 @@ pub use model::{AnyDetector, DetectionModelConfig, is_checkpoint};
 use crate::configured::{Configured, describe};
 use crate::run_config::DataConfig;
 use crate::split::Split;
-use crate::supervised::{Supervised, Task};
+use crate::supervised::{Supervised, Task, check_classes};
 
 /// The figures of the newest validation.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl Task for DetectionTask {
 
 impl<M: Detector> Detection<M> {
     /// Trains on `train` and validates on `val`, which must have the same classes. Transforms are those of the published COCO recipe, on two
-    /// worker threads.
+    /// worker threads. Call [`Supervised::model`] for a built-in model.
     pub fn new(train: impl DetectionDataset + 'static, val: impl DetectionDataset + 'static) -> Self {
         let source = DetectionSource::Own;
         let data = DataConfig { source, train: DetectionTrainPipeline::coco(), test: DetectionTestPipeline::coco(), workers: 2 };
@@ -108,6 +108,17 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
         let loader = LoaderConfig { batch_size: order.batch_size, seed: order.seed, workers, ahead: 2 * workers };
         let batches = DetectionLoader::new(Arc::clone(&self.train), self.data.train.clone(), loader, order.first);
         Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
+    }
+
+    fn check(&self, model: &M) -> Result<(), BoxError> {
+        check_classes(model.num_classes(), self.train.classes(), self.val.classes())?;
+        let divisor = model.size_divisor();
+        if divisor == 0 || !SIZE_DIVISOR.is_multiple_of(divisor) {
+            return Err(
+                format!("the loader pads images to multiples of {SIZE_DIVISOR} pixels, the model needs multiples of {divisor}").into()
+            );
+        }
+        Ok(())
     }
 
     fn loss(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> StepLoss {

@@ -213,11 +213,19 @@ fn without_nulls(value: Value) -> Value {
             let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
             Value::Object(fields.map(|(key, value)| (key, without_nulls(value))).collect())
         }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
         other => other,
     }
 }
 
 impl Detector for AnyDetector {
+    fn num_classes(&self) -> usize {
+        match self {
+            Self::MaskRcnn(model) => model.num_classes(),
+            Self::CascadeMaskRcnn(model) => model.num_classes(),
+        }
+    }
+
     fn size_divisor(&self) -> usize {
         match self {
             Self::MaskRcnn(model) => model.size_divisor(),

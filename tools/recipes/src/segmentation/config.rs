@@ -207,8 +207,15 @@ pub fn default_slide(crop: [usize; 2]) -> InferenceMode {
 
 impl Section for TestConfig {
     fn validate(&self) -> Result<(), String> {
-        if self.tta_ratios.0.is_empty() || self.tta_ratios.0.iter().any(|ratio| *ratio <= 0.0) {
+        if self.tta_ratios.0.is_empty() || !self.tta_ratios.0.iter().all(|ratio| ratio.is_finite() && *ratio > 0.0) {
             return Err("tta_ratios must be positive factors".to_owned());
+        }
+        if let InferenceMode::Slide { crop, stride } = self.mode {
+            // A stride beyond the crop leaves pixels that no window covers.
+            let valid = |(crop, stride): (usize, usize)| (1..=crop).contains(&stride);
+            if !crop.into_iter().zip(stride).all(valid) {
+                return Err(format!("mode.slide: stride must be at least 1 and at most crop, got stride {stride:?} and crop {crop:?}"));
+            }
         }
         Ok(())
     }

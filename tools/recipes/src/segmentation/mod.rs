@@ -33,7 +33,7 @@ pub use load::{LoadedSegmentor, load_segmentor};
 use crate::configured::{Configured, describe};
 use crate::run_config::DataConfig;
 use crate::split::Split;
-use crate::supervised::{Supervised, Task};
+use crate::supervised::{Supervised, Task, check_classes};
 
 /// Training of a segmentor `M` on any dataset.
 pub type Segmentation<M> = Supervised<SegmentationTask, M>;
@@ -55,7 +55,7 @@ impl Task for SegmentationTask {
 
 impl<M: Segmentor> Segmentation<M> {
     /// Trains on `train` and validates on `val`, which must have the same classes. Transforms are those of the published ADE20K recipe, on two
-    /// worker threads.
+    /// worker threads. Call [`Supervised::model`] for a built-in model.
     pub fn new(train: impl SegmentationDataset + 'static, val: impl SegmentationDataset + 'static) -> Self {
         let source = SegmentationSource::Own;
         let data = DataConfig { source, train: TrainPipeline::ade20k(), test: TestPipeline::ade20k(), workers: 2 };
@@ -89,6 +89,10 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
         let loader = LoaderConfig { batch_size: order.batch_size, seed: order.seed, workers, ahead: 2 * workers };
         let batches = TrainLoader::new(Arc::clone(&self.train), self.data.train.clone(), loader, order.first);
         Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
+    }
+
+    fn check(&self, model: &M) -> Result<(), BoxError> {
+        check_classes(model.num_classes(), self.train.classes(), self.val.classes())
     }
 
     fn loss(&self, model: &M, batch: &Batch, context: &StepContext) -> StepLoss {

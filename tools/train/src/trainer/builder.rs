@@ -142,6 +142,7 @@ impl<R: Recipe> TrainerBuilder<R> {
         config.precision.adopt(group.first())?;
         let length = config.length(recipe.samples(), group.count())?;
         let keys = recipe.keys();
+        recipe.check(&model).map_err(TrainError::Recipe)?;
         let model = on_device(model, group.first());
         let (model, _) = freeze(model, &config, keys)?;
         let groups = recipe.parameter_groups();
@@ -162,7 +163,7 @@ impl<R: Recipe> TrainerBuilder<R> {
             ema,
             iteration: 0,
             best: None,
-            best_model: None,
+            best_weights: None,
             validated: None,
             observers,
             stop,

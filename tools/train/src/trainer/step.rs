@@ -149,7 +149,7 @@ impl<R: Recipe> Trainer<R> {
 
     /// Tells the observers about a step that cannot be taken; ends the run unless the configuration says to go on.
     fn report_incident(&mut self, incident: Incident, choice: NonFinite) -> Result<String, TrainError> {
-        self.observe(|observer| observer.incident(&incident))?;
+        self.notify(|observer| observer.incident(&incident))?;
         match choice {
             NonFinite::Skip => Ok(incident.summary()),
             NonFinite::Stop => Err(TrainError::NonFinite(Box::new(incident))),
