@@ -40,9 +40,10 @@ impl UperHead {
         }
     }
 
-    /// Number of classes.
+    /// Number of classes. It does not initialise the layer: Burn draws random weights at their first use, and the order of the draws decides
+    /// which weights a seed gives.
     pub fn num_classes(&self) -> usize {
-        self.conv_seg.weight.shape()[0]
+        self.conv_seg.weight.lazy_shape()[0]
     }
 
     /// Features `[batch, inputs[i], height, width]`, the finest first, float32 or bf16, to float32 logits `[batch, classes, height, width]`
