@@ -50,8 +50,8 @@ pub trait Family: ParameterGroups + Clone + PartialEq + Serialize + DeserializeO
     /// Names and configurations of the published models.
     fn published() -> Vec<(&'static str, Self)>;
 
-    /// The configuration that a table with `family = "…"` and no preset changes.
-    fn base() -> Self;
+    /// The options of a table with `family = "…"` and no preset, which the other keys of the table change.
+    fn table_defaults() -> Self;
 
     /// The key in the reference implementation of the parameter at `path` in the backbone or classifier.
     fn key(path: &str) -> String;
@@ -108,11 +108,20 @@ pub trait Family: ParameterGroups + Clone + PartialEq + Serialize + DeserializeO
     fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity;
 }
 
-/// Writes the methods of [`Family`] that a configuration also has as inherent methods, so that they can be called without the trait.
-macro_rules! inherent_methods {
-    ($backbone:ty, $classifier:ty) => {
+/// Writes the items of [`Family`] that forward to others: its types, the functions that translate keys, and the methods that a configuration
+/// also has as inherent methods, so that they can be called without the trait.
+macro_rules! forwarded_items {
+    ($backbone:ty, $classifier:ty, $key:path, $rename:path) => {
         type Backbone = $backbone;
         type Classifier = $classifier;
+
+        fn key(path: &str) -> String {
+            $key(path)
+        }
+
+        fn rename(key: &str) -> Option<std::borrow::Cow<'_, str>> {
+            $rename(key)
+        }
 
         fn validate(&self) -> Result<(), $crate::ConfigError> {
             Self::validate(self)
@@ -140,9 +149,9 @@ macro_rules! inherent_methods {
     };
 }
 
-pub(crate) use inherent_methods;
+pub(crate) use forwarded_items;
 
-/// The levels of a network whose stages `out_indices` give a level each. `sizes` has the size of every stage.
+/// One level for each stage in `out_indices`. `sizes` has the size of every stage.
 pub(crate) fn staged_levels(
     out_indices: &[usize],
     sizes: &[[usize; 2]],

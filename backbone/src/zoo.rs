@@ -96,7 +96,7 @@ macro_rules! families {
             /// The configuration that a table with this `family` changes.
             fn of_family(name: &str) -> Option<Self> {
                 match name {
-                    $(<$config as Family>::NAME => Some(Self::$family(<$config as Family>::base())),)*
+                    $(<$config as Family>::NAME => Some(Self::$family(<$config as Family>::table_defaults())),)*
                     _ => None,
                 }
             }

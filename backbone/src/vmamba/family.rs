@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Preset, Vmamba, VmambaClassifier, VmambaConfig, official_key};
 use crate::checkpoint::current_key;
-use crate::family::{ClassifierFile, Family, Level, inherent_methods, staged_levels};
+use crate::family::{ClassifierFile, Family, Level, forwarded_items, staged_levels};
 use crate::{DecayExceptions, ParameterGroups, Place, SWIN_EXCEPTIONS};
 
 impl ParameterGroups for VmambaConfig {
@@ -26,8 +26,12 @@ impl ParameterGroups for VmambaConfig {
     }
 }
 
+fn rename(key: &str) -> Option<Cow<'_, str>> {
+    Some(current_key(key))
+}
+
 impl Family for VmambaConfig {
-    inherent_methods!(Vmamba, VmambaClassifier);
+    forwarded_items!(Vmamba, VmambaClassifier, official_key, rename);
 
     const NAME: &'static str = "vmamba";
     const HEAD_KEY: &'static str = "classifier.head.weight";
@@ -36,16 +40,8 @@ impl Family for VmambaConfig {
         Preset::ALL.map(|preset| (preset.name(), preset.config())).to_vec()
     }
 
-    fn base() -> Self {
+    fn table_defaults() -> Self {
         Self::official_defaults()
-    }
-
-    fn key(path: &str) -> String {
-        official_key(path)
-    }
-
-    fn rename(key: &str) -> Option<Cow<'_, str>> {
-        Some(current_key(key))
     }
 
     fn classifier_file(&self) -> ClassifierFile {

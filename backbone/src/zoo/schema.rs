@@ -23,7 +23,7 @@ impl JsonSchema for BackboneConfig {
     }
 }
 
-/// The options of a family, after `preset` and `family`. The defaults are those of [`Family::base`].
+/// The options of a family, after `preset` and `family`. The defaults are those of [`Family::table_defaults`].
 pub(super) fn of_family<C: Family + JsonSchema>(description: &str, generator: &mut SchemaGenerator) -> Schema {
     let mut schema = C::json_schema(generator);
     let names: Vec<&str> = C::published().iter().map(|(name, _)| *name).collect();
@@ -37,10 +37,10 @@ pub(super) fn of_family<C: Family + JsonSchema>(description: &str, generator: &m
     if C::NAME == VmambaConfig::NAME {
         properties["family"]["default"] = json!(C::NAME);
     }
-    let base = serde_json::to_value(C::base()).unwrap_or_default();
+    let defaults = serde_json::to_value(C::table_defaults()).unwrap_or_default();
     if let Some(Value::Object(options)) = schema.remove("properties") {
         properties.extend(options.into_iter().map(|(key, mut option)| {
-            option["default"] = base[&key].clone();
+            option["default"] = defaults[&key].clone();
             (key, option)
         }));
     }

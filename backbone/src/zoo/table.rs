@@ -24,7 +24,7 @@ impl TryFrom<Map<String, Value>> for BackboneConfig {
                 let name = text("family", family)?;
                 Self::of_family(&name).ok_or_else(|| unknown(&name))?
             }
-            (None, None) => Self::Vmamba(VmambaConfig::base()),
+            (None, None) => Self::Vmamba(VmambaConfig::table_defaults()),
         };
         let config = base.overlaid(table)?;
         config.validate().map_err(|error| error.to_string())?;

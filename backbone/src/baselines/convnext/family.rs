@@ -1,9 +1,7 @@
 //! Facts about the ConvNeXt family.
 
-use std::borrow::Cow;
-
 use super::{Convnext, ConvnextClassifier, ConvnextConfig};
-use crate::family::{ClassifierFile, Family, Level, inherent_methods, staged_levels};
+use crate::family::{ClassifierFile, Family, Level, forwarded_items, staged_levels};
 use crate::{LayerGrouping, ParameterGroups, Place};
 
 /// Blocks of the third stage that share a learning rate.
@@ -47,7 +45,7 @@ impl ParameterGroups for ConvnextConfig {
 }
 
 impl Family for ConvnextConfig {
-    inherent_methods!(Convnext, ConvnextClassifier);
+    forwarded_items!(Convnext, ConvnextClassifier, super::key, super::rename);
 
     const NAME: &'static str = "convnext";
     const HEAD_KEY: &'static str = "head.weight";
@@ -56,16 +54,8 @@ impl Family for ConvnextConfig {
         vec![("convnext_tiny", Self::tiny()), ("convnext_small", Self::small()), ("convnext_base", Self::base())]
     }
 
-    fn base() -> Self {
+    fn table_defaults() -> Self {
         Self::tiny()
-    }
-
-    fn key(path: &str) -> String {
-        super::key(path)
-    }
-
-    fn rename(key: &str) -> Option<Cow<'_, str>> {
-        super::rename(key)
     }
 
     fn classifier_file(&self) -> ClassifierFile {

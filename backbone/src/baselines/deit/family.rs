@@ -1,10 +1,8 @@
 //! Facts about the DeiT family.
 
-use std::borrow::Cow;
-
 use super::{Deit, DeitClassifier, DeitConfig};
 use crate::checkpoint::StateDict;
-use crate::family::{ClassifierFile, Family, Level, inherent_methods, uniform_levels};
+use crate::family::{ClassifierFile, Family, Level, forwarded_items, uniform_levels};
 use crate::{DecayExceptions, ParameterGroups, Place, VIT_EXCEPTIONS};
 
 impl ParameterGroups for DeitConfig {
@@ -26,7 +24,7 @@ impl ParameterGroups for DeitConfig {
 }
 
 impl Family for DeitConfig {
-    inherent_methods!(Deit, DeitClassifier);
+    forwarded_items!(Deit, DeitClassifier, super::key, super::rename);
 
     const NAME: &'static str = "deit";
     const HEAD_KEY: &'static str = "head.weight";
@@ -35,16 +33,8 @@ impl Family for DeitConfig {
         vec![("deit_tiny", Self::tiny()), ("deit_small", Self::small()), ("deit_base", Self::base())]
     }
 
-    fn base() -> Self {
+    fn table_defaults() -> Self {
         Self::tiny()
-    }
-
-    fn key(path: &str) -> String {
-        super::key(path)
-    }
-
-    fn rename(key: &str) -> Option<Cow<'_, str>> {
-        super::rename(key)
     }
 
     fn classifier_file(&self) -> ClassifierFile {

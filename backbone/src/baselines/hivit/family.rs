@@ -1,9 +1,7 @@
 //! Facts about the HiViT family.
 
-use std::borrow::Cow;
-
 use super::{Hivit, HivitClassifier, HivitConfig, LAST};
-use crate::family::{ClassifierFile, Family, Level, inherent_methods};
+use crate::family::{ClassifierFile, Family, Level, forwarded_items};
 use crate::{ParameterGroups, Place};
 
 impl ParameterGroups for HivitConfig {
@@ -22,7 +20,7 @@ impl ParameterGroups for HivitConfig {
 }
 
 impl Family for HivitConfig {
-    inherent_methods!(Hivit, HivitClassifier);
+    forwarded_items!(Hivit, HivitClassifier, super::key, super::rename);
 
     const NAME: &'static str = "hivit";
     const HEAD_KEY: &'static str = "head.weight";
@@ -31,16 +29,8 @@ impl Family for HivitConfig {
         vec![("hivit_tiny", Self::tiny()), ("hivit_small", Self::small()), ("hivit_base", Self::base())]
     }
 
-    fn base() -> Self {
+    fn table_defaults() -> Self {
         Self::tiny()
-    }
-
-    fn key(path: &str) -> String {
-        super::key(path)
-    }
-
-    fn rename(key: &str) -> Option<Cow<'_, str>> {
-        super::rename(key)
     }
 
     fn classifier_file(&self) -> ClassifierFile {

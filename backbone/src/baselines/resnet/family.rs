@@ -1,9 +1,7 @@
 //! Facts about the ResNet family.
 
-use std::borrow::Cow;
-
 use super::{Resnet, ResnetClassifier, ResnetConfig};
-use crate::family::{ClassifierFile, Family, Level, inherent_methods, staged_levels};
+use crate::family::{ClassifierFile, Family, Level, forwarded_items, staged_levels};
 use crate::{DecayExceptions, ParameterGroups, Place};
 
 impl ParameterGroups for ResnetConfig {
@@ -26,7 +24,7 @@ impl ParameterGroups for ResnetConfig {
 }
 
 impl Family for ResnetConfig {
-    inherent_methods!(Resnet, ResnetClassifier);
+    forwarded_items!(Resnet, ResnetClassifier, super::key, super::rename);
 
     const NAME: &'static str = "resnet";
     const HEAD_KEY: &'static str = "fc.weight";
@@ -35,16 +33,8 @@ impl Family for ResnetConfig {
         vec![("resnet50", Self::resnet50()), ("resnet101", Self::resnet101())]
     }
 
-    fn base() -> Self {
+    fn table_defaults() -> Self {
         Self::resnet50()
-    }
-
-    fn key(path: &str) -> String {
-        super::key(path)
-    }
-
-    fn rename(key: &str) -> Option<Cow<'_, str>> {
-        super::rename(key)
     }
 
     fn classifier_file(&self) -> ClassifierFile {

@@ -1,10 +1,8 @@
 //! Facts about the S4ND-ConvNeXt family.
 
-use std::borrow::Cow;
-
 use super::{S4ndConvnext, S4ndConvnextClassifier, S4ndConvnextConfig};
 use crate::checkpoint::StateDict;
-use crate::family::{ClassifierFile, Family, Level, inherent_methods, staged_levels};
+use crate::family::{ClassifierFile, Family, Level, forwarded_items, staged_levels};
 use crate::{ParameterGroups, Place};
 
 impl ParameterGroups for S4ndConvnextConfig {
@@ -25,7 +23,7 @@ impl ParameterGroups for S4ndConvnextConfig {
 }
 
 impl Family for S4ndConvnextConfig {
-    inherent_methods!(S4ndConvnext, S4ndConvnextClassifier);
+    forwarded_items!(S4ndConvnext, S4ndConvnextClassifier, super::key, super::rename);
 
     const NAME: &'static str = "s4nd_convnext";
     const HEAD_KEY: &'static str = "head.fc.weight";
@@ -34,16 +32,8 @@ impl Family for S4ndConvnextConfig {
         vec![("s4nd_convnext_tiny", Self::tiny())]
     }
 
-    fn base() -> Self {
+    fn table_defaults() -> Self {
         Self::tiny()
-    }
-
-    fn key(path: &str) -> String {
-        super::key(path)
-    }
-
-    fn rename(key: &str) -> Option<Cow<'_, str>> {
-        super::rename(key)
     }
 
     fn classifier_file(&self) -> ClassifierFile {

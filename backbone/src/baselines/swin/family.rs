@@ -1,10 +1,8 @@
 //! Facts about the Swin family.
 
-use std::borrow::Cow;
-
 use super::{Swin, SwinClassifier, SwinConfig, WindowSize};
 use crate::checkpoint::StateDict;
-use crate::family::{ClassifierFile, Family, Level, inherent_methods, staged_levels};
+use crate::family::{ClassifierFile, Family, Level, forwarded_items, staged_levels};
 use crate::{DecayExceptions, ParameterGroups, Place, SWIN_EXCEPTIONS};
 
 impl ParameterGroups for SwinConfig {
@@ -22,7 +20,7 @@ impl ParameterGroups for SwinConfig {
 }
 
 impl Family for SwinConfig {
-    inherent_methods!(Swin, SwinClassifier);
+    forwarded_items!(Swin, SwinClassifier, super::key, super::rename);
 
     const NAME: &'static str = "swin";
     const HEAD_KEY: &'static str = "head.weight";
@@ -40,16 +38,8 @@ impl Family for SwinConfig {
         ]
     }
 
-    fn base() -> Self {
+    fn table_defaults() -> Self {
         Self::tiny()
-    }
-
-    fn key(path: &str) -> String {
-        super::key(path)
-    }
-
-    fn rename(key: &str) -> Option<Cow<'_, str>> {
-        super::rename(key)
     }
 
     fn classifier_file(&self) -> ClassifierFile {

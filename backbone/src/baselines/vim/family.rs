@@ -1,10 +1,8 @@
 //! Facts about the Vim family.
 
-use std::borrow::Cow;
-
 use super::{Vim, VimClassifier, VimConfig};
 use crate::checkpoint::StateDict;
-use crate::family::{ClassifierFile, Family, Level, inherent_methods, uniform_levels};
+use crate::family::{ClassifierFile, Family, Level, forwarded_items, uniform_levels};
 use crate::{ParameterGroups, Place};
 
 /// The authors' segmentor decays by dimension, which is the default. `A_log` has two dimensions, so it is decayed.
@@ -23,7 +21,7 @@ impl ParameterGroups for VimConfig {
 }
 
 impl Family for VimConfig {
-    inherent_methods!(Vim, VimClassifier);
+    forwarded_items!(Vim, VimClassifier, super::key, super::rename);
 
     const NAME: &'static str = "vim";
     const HEAD_KEY: &'static str = "head.weight";
@@ -32,16 +30,8 @@ impl Family for VimConfig {
         vec![("vim_tiny", Self::tiny()), ("vim_small", Self::small()), ("vim_base", Self::base())]
     }
 
-    fn base() -> Self {
+    fn table_defaults() -> Self {
         Self::tiny()
-    }
-
-    fn key(path: &str) -> String {
-        super::key(path)
-    }
-
-    fn rename(key: &str) -> Option<Cow<'_, str>> {
-        super::rename(key)
     }
 
     fn classifier_file(&self) -> ClassifierFile {

@@ -1,10 +1,8 @@
 //! Facts about the XCiT family.
 
-use std::borrow::Cow;
-
 use super::{Xcit, XcitClassifier, XcitConfig};
 use crate::checkpoint::StateDict;
-use crate::family::{ClassifierFile, Family, Level, inherent_methods, uniform_levels};
+use crate::family::{ClassifierFile, Family, Level, forwarded_items, uniform_levels};
 use crate::{ParameterGroups, Place};
 
 impl ParameterGroups for XcitConfig {
@@ -22,7 +20,7 @@ impl ParameterGroups for XcitConfig {
 }
 
 impl Family for XcitConfig {
-    inherent_methods!(Xcit, XcitClassifier);
+    forwarded_items!(Xcit, XcitClassifier, super::key, super::rename);
 
     const NAME: &'static str = "xcit";
     const HEAD_KEY: &'static str = "head.weight";
@@ -31,16 +29,8 @@ impl Family for XcitConfig {
         vec![("xcit_small_12_p16", Self::small_12()), ("xcit_small_24_p16", Self::small_24()), ("xcit_medium_24_p16", Self::medium_24())]
     }
 
-    fn base() -> Self {
+    fn table_defaults() -> Self {
         Self::small_12()
-    }
-
-    fn key(path: &str) -> String {
-        super::key(path)
-    }
-
-    fn rename(key: &str) -> Option<Cow<'_, str>> {
-        super::rename(key)
     }
 
     fn classifier_file(&self) -> ClassifierFile {
