@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::family::{Family, Level};
 use crate::layers::ConvConfig;
 use crate::vmamba::init::GROUPS;
 use crate::vmamba::{DownsampleVersion, Gate, Generation, NormLayout, OutNormKind, ScanPattern, VmambaConfig, downsample, stem};
@@ -132,6 +133,20 @@ impl Complexity {
         self.add(OpKind::LayerNorm, product(&[5, channels, height, width]));
     }
 
+    /// Adds a LayerNorm on every level of a pyramid.
+    pub(crate) fn level_norms(&mut self, levels: &[Level]) {
+        for level in levels {
+            self.layer_norm(level.channels, level.size);
+        }
+    }
+
+    /// Adds a classifier's LayerNorm of the last feature, of this size, its average over the positions and its linear layer.
+    pub(crate) fn norm_and_head(&mut self, channels: usize, num_classes: usize, size: [usize; 2]) {
+        self.layer_norm(channels, size);
+        self.add(OpKind::AdaptiveAvgPool, product(&[channels, size[0], size[1]]));
+        self.linear(OpKind::Linear, channels, num_classes, true, [1, 1]);
+    }
+
     /// Adds a BatchNorm with running statistics at every position.
     pub(crate) fn batch_norm(&mut self, channels: usize, [height, width]: [usize; 2]) {
         self.add_params(2 * channels);
@@ -159,10 +174,7 @@ impl VmambaConfig {
     /// Cost of the backbone, output norms included, for one image of `[height, width]` pixels.
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image);
-        let sizes = self.stage_sizes(image);
-        for stage in &self.out_indices {
-            cost.layer_norm(self.dim(*stage), sizes[*stage]);
-        }
+        cost.level_norms(&self.levels(image));
         cost
     }
 
@@ -170,10 +182,7 @@ impl VmambaConfig {
     pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image);
         let last = self.num_stages() - 1;
-        let (width, size) = (self.dim(last), self.stage_sizes(image)[last]);
-        cost.layer_norm(width, size);
-        cost.add(OpKind::AdaptiveAvgPool, product(&[width, size[0], size[1]]));
-        cost.linear(OpKind::Linear, width, num_classes, true, [1, 1]);
+        cost.norm_and_head(self.dim(last), num_classes, self.stage_sizes(image)[last]);
         cost
     }
 

@@ -23,11 +23,10 @@ use burn::prelude::*;
 use burn::tensor::{DType, Distribution};
 use vision_ops::Fused;
 
-use crate::complexity::{Complexity, OpKind, product};
 use crate::feature_pyramid::{FeaturePyramid, normalised};
 use crate::last_map::{Chain, channels_first, last_map_of_trunk};
-use crate::layers::{Activation, ChannelNorm, Conv, ConvConfig, Dense, DropPath, Mlp, MlpConfig, attend};
-use crate::vmamba::{ConfigError, PatchMerging};
+use crate::layers::{Activation, ChannelNorm, Conv, Dense, DropPath, Mlp, MlpConfig, attend};
+use crate::vmamba::PatchMerging;
 
 mod config;
 mod family;
@@ -101,33 +100,6 @@ pub struct WindowAttention {
     heads: usize,
     #[module(skip)]
     shifted: bool,
-}
-
-impl SwinConfig {
-    /// A backbone with random weights on `device`, drawn from the device's random generator (see `Device::seed`).
-    ///
-    /// # Errors
-    /// As [`SwinConfig::validate`].
-    pub fn try_init(&self, device: &Device) -> Result<Swin, ConfigError> {
-        self.validate()?;
-        let norm = |stage| self.out_indices.contains(&stage).then(|| ChannelNorm::new(self.dim(stage), device));
-        let norms = (0..self.num_stages()).map(norm).collect();
-        Ok(Swin { trunk: SwinTrunk::new(self, device), norms })
-    }
-
-    /// A classifier with random weights on `device`. It does not use `out_indices`.
-    ///
-    /// # Errors
-    /// As [`SwinConfig::validate`].
-    pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<SwinClassifier, ConfigError> {
-        self.validate()?;
-        let width = self.dim(self.num_stages() - 1);
-        Ok(SwinClassifier {
-            trunk: SwinTrunk::new(self, device),
-            norm: ChannelNorm::new(width, device),
-            head: Dense::new(width, num_classes, true, device),
-        })
-    }
 }
 
 impl Swin {
@@ -213,7 +185,7 @@ impl SwinTrunk {
         });
         let layers = layers.collect();
         let patch_embed = SwinPatchEmbed {
-            proj: patch_conv(config).init(device),
+            proj: config.patch_conv().init(device),
             norm: config.patch_norm.then(|| ChannelNorm::new(config.dim(0), device)),
         };
         Self { patch_embed, layers, config: config.clone() }
@@ -238,11 +210,6 @@ impl SwinTrunk {
         }
         features
     }
-}
-
-/// The convolution of the patch embedding.
-fn patch_conv(config: &SwinConfig) -> ConvConfig {
-    ConvConfig { inputs: config.in_chans, outputs: config.dim(0), kernel: config.patch_size, stride: config.patch_size, padding: 0 }
 }
 
 impl SwinPatchEmbed {
@@ -324,62 +291,6 @@ impl WindowAttention {
         let y = y.permute([0, 1, 4, 2, 5, 3, 6]).reshape([batch, geometry.padded[0], geometry.padded[1], dim]);
         let y = geometry.shifted_out(y, self.shifted);
         self.proj.forward_fused(y, Fused { residual, ..Fused::default() })
-    }
-}
-
-impl SwinConfig {
-    /// Cost of the backbone, output norms included, for one image of `[height, width]` pixels.
-    ///
-    /// As in the reference, the projections of the attention include the padding. Resampling the bias tables for windows of another size is
-    /// free, because the reference does it once on loading. Parameters are those of the stored tables.
-    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
-        let mut cost = self.trunk_complexity(image);
-        let sizes = self.stage_sizes(image);
-        for stage in &self.out_indices {
-            cost.layer_norm(self.dim(*stage), sizes[*stage]);
-        }
-        cost
-    }
-
-    /// Cost of the classifier for one image of `[height, width]` pixels, see [`SwinConfig::complexity`]. The
-    /// average is counted as for torchvision; the official tool does not see timm's.
-    pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
-        let mut cost = self.trunk_complexity(image);
-        let last = self.num_stages() - 1;
-        let (width, size) = (self.dim(last), self.stage_sizes(image)[last]);
-        cost.layer_norm(width, size);
-        cost.add(OpKind::AdaptiveAvgPool, product(&[width, size[0], size[1]]));
-        cost.linear(OpKind::Linear, width, num_classes, true, [1, 1]);
-        cost
-    }
-
-    fn trunk_complexity(&self, image: [usize; 2]) -> Complexity {
-        let (mut cost, sizes, window) = (Complexity::default(), self.stage_sizes(image), self.window(image));
-        cost.conv_layer(&patch_conv(self), image.map(|size| size.next_multiple_of(self.patch_size)));
-        if self.patch_norm {
-            cost.layer_norm(self.dim(0), sizes[0]);
-        }
-        for (stage, (size, depth)) in sizes.iter().zip(&self.depths).enumerate() {
-            let dim = self.dim(stage);
-            let geometry = Geometry::new(*size, window, self.small_maps);
-            for _ in 0..*depth {
-                cost.layer_norm(dim, *size);
-                cost.linear(OpKind::Linear, dim, 3 * dim, self.qkv_bias, geometry.padded);
-                // The scores, and their products with the values.
-                let [height, width] = geometry.padded;
-                cost.add(OpKind::Matmul, product(&[2, height, width, geometry.window[0] * geometry.window[1], dim]));
-                cost.add_params((2 * self.table_window - 1).pow(2) * self.num_heads[stage]);
-                cost.linear(OpKind::Linear, dim, dim, true, geometry.padded);
-                cost.layer_norm(dim, *size);
-                cost.linear(OpKind::Linear, dim, self.mlp_hidden(dim), true, *size);
-                cost.linear(OpKind::Linear, self.mlp_hidden(dim), dim, true, *size);
-            }
-            if let Some(next) = sizes.get(stage + 1) {
-                cost.layer_norm(4 * dim, *next);
-                cost.linear(OpKind::Linear, 4 * dim, self.dim(stage + 1), false, *next);
-            }
-        }
-        cost
     }
 }
 

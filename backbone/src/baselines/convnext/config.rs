@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Convnext, ConvnextClassifier, EXPANSION, KERNEL, Trunk, norm};
 use crate::complexity::{Complexity, OpKind, product};
+use crate::family::Family;
 use crate::layers::{ConvConfig, Dense};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::{require, require_stages};
@@ -35,7 +36,7 @@ impl Default for ConvnextConfig {
 }
 
 impl ConvnextConfig {
-    /// ConvNeXt-T: 28.6M parameters, 4.5 GFLOPs. `drop_path_rate` is that of the ImageNet-1K training; the published detectors use 0.4.
+    /// ConvNeXt-T: 28.6M parameters, 4.5 GFLOPs. `drop_path_rate` is the one of ImageNet-1K training; the published detectors use 0.4.
     pub fn tiny() -> Self {
         Self {
             in_chans: 3,
@@ -133,9 +134,7 @@ impl ConvnextConfig {
     /// Cost of the backbone, output norms included, for one image of `[height, width]` pixels.
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image);
-        for (stage, size) in self.stage_sizes(image).into_iter().enumerate().filter(|(stage, _)| self.out_indices.contains(stage)) {
-            cost.layer_norm(self.dim(stage), size);
-        }
+        cost.level_norms(&self.levels(image));
         cost
     }
 

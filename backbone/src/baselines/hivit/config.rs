@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Hivit, HivitClassifier, LAST, MERGED};
 use crate::complexity::{Complexity, OpKind, product};
+use crate::family::Family;
 use crate::layers::ConvConfig;
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
@@ -204,9 +205,7 @@ impl HivitConfig {
     pub fn complexity(&self, image: [usize; 2]) -> Complexity {
         let mut cost = self.trunk_complexity(image);
         if self.level_norms {
-            for (channels, size) in self.channels().into_iter().zip(self.level_sizes(image)) {
-                cost.layer_norm(channels, size);
-            }
+            cost.level_norms(&self.levels(image));
         }
         cost
     }

@@ -1,7 +1,13 @@
-//! Options of a Swin Transformer, and the published sizes.
+//! Options of a Swin Transformer, its sizes and its cost.
 
+use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::windows::Geometry;
+use super::{Swin, SwinClassifier, SwinTrunk};
+use crate::complexity::{Complexity, OpKind, product};
+use crate::family::Family;
+use crate::layers::{ChannelNorm, ConvConfig, Dense};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::{require, require_stages};
 
@@ -175,6 +181,31 @@ impl SwinConfig {
         Err(ConfigError::Field { field: "image", expected, found: format!("{image:?}") })
     }
 
+    /// A backbone with random weights on `device`, drawn from the device's random generator (see `Device::seed`).
+    ///
+    /// # Errors
+    /// As [`SwinConfig::validate`].
+    pub fn try_init(&self, device: &Device) -> Result<Swin, ConfigError> {
+        self.validate()?;
+        let norm = |stage| self.out_indices.contains(&stage).then(|| ChannelNorm::new(self.dim(stage), device));
+        let norms = (0..self.num_stages()).map(norm).collect();
+        Ok(Swin { trunk: SwinTrunk::new(self, device), norms })
+    }
+
+    /// A classifier with random weights on `device`. It does not use `out_indices`.
+    ///
+    /// # Errors
+    /// As [`SwinConfig::validate`].
+    pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<SwinClassifier, ConfigError> {
+        self.validate()?;
+        let width = self.dim(self.num_stages() - 1);
+        Ok(SwinClassifier {
+            trunk: SwinTrunk::new(self, device),
+            norm: ChannelNorm::new(width, device),
+            head: Dense::new(width, num_classes, true, device),
+        })
+    }
+
     /// Number of stages.
     pub fn num_stages(&self) -> usize {
         self.depths.len()
@@ -213,6 +244,59 @@ impl SwinConfig {
             WindowSize::Fixed(side) => [side; 2],
             WindowSize::Scaled => image.map(|size| size.div_ceil(self.stride(self.num_stages().saturating_sub(1)))),
         }
+    }
+
+    /// The convolution of the patch embedding.
+    pub(super) fn patch_conv(&self) -> ConvConfig {
+        ConvConfig { inputs: self.in_chans, outputs: self.dim(0), kernel: self.patch_size, stride: self.patch_size, padding: 0 }
+    }
+
+    /// Cost of the backbone, output norms included, for one image of `[height, width]` pixels.
+    ///
+    /// As in the reference, the projections of the attention include the padding. Resampling the bias tables for windows of another size is
+    /// free, because the reference does it once on loading. Parameters are those of the stored tables.
+    pub fn complexity(&self, image: [usize; 2]) -> Complexity {
+        let mut cost = self.trunk_complexity(image);
+        cost.level_norms(&self.levels(image));
+        cost
+    }
+
+    /// Cost of the classifier for one image of `[height, width]` pixels, see [`SwinConfig::complexity`]. The average is counted as
+    /// in torchvision; the official tool does not see timm's.
+    pub fn classifier_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
+        let mut cost = self.trunk_complexity(image);
+        let last = self.num_stages() - 1;
+        cost.norm_and_head(self.dim(last), num_classes, self.stage_sizes(image)[last]);
+        cost
+    }
+
+    fn trunk_complexity(&self, image: [usize; 2]) -> Complexity {
+        let (mut cost, sizes, window) = (Complexity::default(), self.stage_sizes(image), self.window(image));
+        cost.conv_layer(&self.patch_conv(), image.map(|size| size.next_multiple_of(self.patch_size)));
+        if self.patch_norm {
+            cost.layer_norm(self.dim(0), sizes[0]);
+        }
+        for (stage, (size, depth)) in sizes.iter().zip(&self.depths).enumerate() {
+            let dim = self.dim(stage);
+            let geometry = Geometry::new(*size, window, self.small_maps);
+            for _ in 0..*depth {
+                cost.layer_norm(dim, *size);
+                cost.linear(OpKind::Linear, dim, 3 * dim, self.qkv_bias, geometry.padded);
+                // The scores, and their products with the values.
+                let [height, width] = geometry.padded;
+                cost.add(OpKind::Matmul, product(&[2, height, width, geometry.window[0] * geometry.window[1], dim]));
+                cost.add_params((2 * self.table_window - 1).pow(2) * self.num_heads[stage]);
+                cost.linear(OpKind::Linear, dim, dim, true, geometry.padded);
+                cost.layer_norm(dim, *size);
+                cost.linear(OpKind::Linear, dim, self.mlp_hidden(dim), true, *size);
+                cost.linear(OpKind::Linear, self.mlp_hidden(dim), dim, true, *size);
+            }
+            if let Some(next) = sizes.get(stage + 1) {
+                cost.layer_norm(4 * dim, *next);
+                cost.linear(OpKind::Linear, 4 * dim, self.dim(stage + 1), false, *next);
+            }
+        }
+        cost
     }
 }
 
