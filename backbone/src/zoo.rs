@@ -33,6 +33,7 @@ use crate::checkpoint::{LoadOptions, Rename, StateDict};
 use crate::complexity::Complexity;
 use crate::family::{ClassifierFile, Family, Level};
 use crate::layers::Dense;
+use crate::vmamba::config::require;
 use crate::vmamba::{ConfigError, Vmamba, VmambaClassifier, VmambaConfig};
 use crate::{Chain, DecayExceptions, FeaturePyramid, LastMap, LayerGrouping, ParameterGroups, Place, official_key};
 
@@ -69,7 +70,7 @@ macro_rules! families {
         }
 
         /// Any classifier.
-        // A program has one of it, and Burn has no boxed modules.
+        // A program has only one, and Burn has no boxed modules.
         #[allow(clippy::large_enum_variant)]
         #[derive(Module, Debug)]
         pub enum Classifier {
@@ -147,8 +148,9 @@ macro_rules! families {
             /// The classifier with random weights on `device`.
             ///
             /// # Errors
-            /// As [`BackboneConfig::validate`].
+            /// As [`BackboneConfig::validate`], and for 0 classes.
             pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<Classifier, ConfigError> {
+                require(num_classes > 0, "num_classes", "at least 1", &num_classes)?;
                 match self {
                     $(Self::$family(config) => Ok(Classifier::$family(config.try_init_classifier(num_classes, device)?)),)*
                 }

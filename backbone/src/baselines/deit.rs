@@ -6,9 +6,9 @@
 //!                                                           neck.lateral_convs ─ resize ×4, ×2, ×1, ×½ ─ neck.convs     Deit
 //! ```
 //!
-//! The backbone is the pyramid of mmsegmentation's UperNet DeiT + MLN (multi-level neck). Keys are those of timm's
-//! `VisionTransformer`, which the original repository has too, and mmsegmentation's `neck.*`, which there is not part of the backbone
-//! ([`neck_into_backbone`]). The distilled variant with a second token is not supported.
+//! The backbone is the pyramid of mmsegmentation's UperNet DeiT + MLN (multi-level neck). Keys are those of timm's `VisionTransformer`, as in
+//! the original repository. The neck has mmsegmentation's keys `neck.*`; there the neck stands beside the backbone, and [`neck_into_backbone`]
+//! moves it. The distilled variant with a second token is not supported.
 
 mod config;
 mod family;
@@ -29,7 +29,7 @@ use crate::layers::{
 pub use config::DeitConfig;
 pub use key_map::{key, neck_into_backbone, rename};
 
-/// Resolution of every level of the backbone over the grid of patches, as numerator and denominator.
+/// Resolution of every level of the backbone relative to the grid of patches, as numerator and denominator.
 const SCALES: [[usize; 2]; 4] = [[4, 1], [2, 1], [1, 1], [1, 2]];
 
 /// The epsilon of every norm.
@@ -361,6 +361,10 @@ mod tests {
         let mut state = StateDict::new();
         state.insert("pos_embed", StateTensor { shape: vec![1, 9, 2], data: vec![0.5; 18] });
         assert_eq!(config.fit_positions(state.clone()), state, "a table without a class token");
+
+        let mut state = StateDict::new();
+        state.insert("pos_embed", StateTensor { shape: vec![1, 10, 0], data: vec![] });
+        assert_eq!(config.fit_positions(state.clone()), state, "a table without channels");
     }
 
     #[test]

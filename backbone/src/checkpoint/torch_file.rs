@@ -23,7 +23,7 @@ const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 /// The protocol version of a legacy file.
 const LEGACY_PROTOCOL: i128 = 1001;
 
-/// Limit for `data.pkl` in bytes. That of a trainer with a long history is about 10 MB.
+/// Limit for `data.pkl` in bytes. A trainer with a long history writes about 10 MB.
 const MAX_DESCRIPTION: u64 = 256 << 20;
 
 /// Limit for the elements in a set of weights, per byte of the file and above [`FREE_ELEMENTS`]. A one-byte type has one, tied weights have a
@@ -69,7 +69,7 @@ impl TorchFile {
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| zip_fault(error, "archive"))?;
         let folder = description_folder(&archive)?;
         if archive.index_for_name(&format!("{folder}constants.pkl")).is_some() {
-            return Err(Fault::Unsupported("a TorchScript archive (torch.jit.save); supported is what torch.save writes".to_owned()));
+            return Err(Fault::Unsupported("a TorchScript archive (torch.jit.save); only files of torch.save are supported".to_owned()));
         }
         let description = read_entry(&mut archive, &format!("{folder}data.pkl"), None, MAX_DESCRIPTION)?;
         let byte_order = format!("{folder}byteorder");
@@ -256,17 +256,18 @@ impl TensorRef {
         // Gather the bytes first, so that only one function decodes types.
         let mut ordered = Vec::with_capacity(elements * size);
         let mut index = vec![0_u64; self.shape.len()];
+        // Wraps around: the stride of an axis of size 1 may be any number. It is added and subtracted again, and no element is read between.
         let mut position = start as u64;
         for _ in 0..elements {
             let at = position as usize * size;
             ordered.extend_from_slice(raw.get(at..at + size)?);
             for axis in (0..index.len()).rev() {
                 index[axis] += 1;
-                position += self.strides[axis];
+                position = position.wrapping_add(self.strides[axis]);
                 if index[axis] < self.shape[axis] {
                     break;
                 }
-                position -= index[axis] * self.strides[axis];
+                position = position.wrapping_sub(index[axis].wrapping_mul(self.strides[axis]));
                 index[axis] = 0;
             }
         }

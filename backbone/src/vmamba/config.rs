@@ -197,8 +197,18 @@ pub(crate) fn require(good: bool, field: &'static str, expected: &str, found: &d
 
 /// Checks `out_indices` of a network of `stages` stages.
 pub(crate) fn require_stages(out_indices: &[usize], stages: usize) -> Result<(), ConfigError> {
-    let good = out_indices.iter().all(|stage| *stage < stages) && out_indices.windows(2).all(|pair| pair[0] < pair[1]);
-    require(good, "out_indices", &format!("ascending stage numbers below {stages}"), &out_indices)
+    let good = !out_indices.is_empty() && ascend_below(stages, out_indices);
+    require(good, "out_indices", &format!("at least one stage number below {stages}, in ascending order"), &out_indices)
+}
+
+/// Checks `out_indices` of a network of one resolution and `depth` blocks, whose pyramid has four levels.
+pub(crate) fn require_blocks(out_indices: &[usize], depth: usize) -> Result<(), ConfigError> {
+    let good = out_indices.len() == 4 && ascend_below(depth, out_indices);
+    require(good, "out_indices", &format!("four ascending block numbers below {depth}"), &out_indices)
+}
+
+fn ascend_below(end: usize, numbers: &[usize]) -> bool {
+    numbers.iter().all(|number| *number < end) && numbers.windows(2).all(|pair| pair[0] < pair[1])
 }
 
 impl Default for VmambaConfig {
@@ -406,7 +416,7 @@ mod tests {
     #[test]
     fn options_that_make_no_model_are_refused_by_name() {
         type Change = fn(&mut VmambaConfig);
-        let changes: [(&str, Change); 11] = [
+        let changes: [(&str, Change); 12] = [
             ("depths", |c| c.depths = vec![]),
             ("dims", |c| c.dims = Dims::PerStage(vec![8, 16])),
             ("dims", |c| c.downsample_version = DownsampleVersion::None),
@@ -417,6 +427,7 @@ mod tests {
             ("mlp_ratio", |c| c.mlp_ratio = f64::NAN),
             ("out_indices", |c| c.out_indices = vec![1, 0]),
             ("out_indices", |c| c.out_indices = vec![4]),
+            ("out_indices", |c| c.out_indices = vec![]),
             ("ssm_conv_bias", |c| c.forward_type = ForwardType::VANILLA),
         ];
         for (field, change) in changes {

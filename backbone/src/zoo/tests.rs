@@ -47,6 +47,8 @@ fn files_of_classifiers_load_into_classifiers_and_backbones() {
         let file = state_dict_of(&config.try_init_classifier(7, &device).unwrap(), &key);
         assert!(file.get(config.head_key()).is_some(), "{name}: {}", config.head_key());
         assert_eq!(config.num_classes(&file), Some(7), "{name}");
+        let error = config.try_init_classifier(0, &device).unwrap_err().to_string();
+        assert!(error.starts_with("`num_classes`"), "{name}: {error}");
         let file = config.official_state(file);
         let other = config.try_init_classifier(7, &device).unwrap();
         let (loaded, _) = load_into(other, &key, &file, &config.load_options()).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -54,7 +56,7 @@ fn files_of_classifiers_load_into_classifiers_and_backbones() {
         let backbone = config.try_init(&device).unwrap();
         let (_, report) = load_into(backbone, &key, &config.backbone_state(file), &config.classifier_file_options())
             .unwrap_or_else(|error| panic!("backbone of {name}: {error}"));
-        // All keys but those of the head and of the parts that only one of both has.
+        // Nearly all keys are loaded. The others belong to the head, or to a part that only the classifier or only the backbone has.
         assert!(report.loaded.len() > 2 * (report.ignored.len() + report.allowed_missing.len()), "{name}: {report}");
     }
     assert_eq!(families, FAMILIES.iter().copied().collect(), "every family is tried");

@@ -9,7 +9,7 @@ use crate::checkpoint::StateDict;
 use crate::complexity::{Complexity, OpKind, product};
 use crate::layers::{ChannelNorm, ConvConfig, Dense, TableResize};
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::require;
+use crate::vmamba::config::{require, require_blocks};
 
 /// Options of a DeiT; the default is [`DeitConfig::small`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,18 +104,9 @@ impl DeitConfig {
     /// As [`DeitConfig::validate`], and validates the options of the backbone.
     fn validate_backbone(&self) -> Result<(), ConfigError> {
         self.validate()?;
-        let refuse = |field: &'static str, expected: String, found: String| Err(ConfigError::Field { field, expected, found });
-        let indices = &self.out_indices;
-        if indices.len() != SCALES.len() || !indices.windows(2).all(|pair| pair[0] < pair[1]) || indices.iter().any(|i| *i >= self.depth) {
-            return refuse("out_indices", format!("four ascending block numbers below {}", self.depth), format!("{indices:?}"));
-        }
-        if self.neck_channels == 0 {
-            return refuse("neck_channels", "at least 1".to_owned(), "0".to_owned());
-        }
-        if !self.patch_size.is_multiple_of(4) {
-            return refuse("patch_size", "a multiple of 4 for the backbone".to_owned(), self.patch_size.to_string());
-        }
-        Ok(())
+        require_blocks(&self.out_indices, self.depth)?;
+        require(self.neck_channels > 0, "neck_channels", "at least 1", &self.neck_channels)?;
+        require(self.patch_size.is_multiple_of(4), "patch_size", "a multiple of 4 for the backbone", &self.patch_size)
     }
 
     /// Checks that the patch size divides an image of `[height, width]` pixels.
@@ -256,7 +247,7 @@ impl DeitConfig {
         let Some(table) = key.and_then(|key| state.get_mut(&key)) else { return state };
         let [1, rows, dim] = table.shape[..] else { return state };
         let old = rows.saturating_sub(1).isqrt();
-        if old == 0 || old * old + 1 != rows || old == side {
+        if old == 0 || old * old + 1 != rows || old == side || dim == 0 {
             return state;
         }
         let (class, patches) = table.data.split_at(dim);

@@ -9,7 +9,7 @@ use crate::checkpoint::{StateDict, StateTensor};
 use crate::complexity::{Complexity, OpKind, einsum_count, printed_half, product};
 use crate::layers::Dense;
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::require;
+use crate::vmamba::config::{require, require_stages};
 
 /// Options of an S4ND-ConvNeXt; the default is [`S4ndConvnextConfig::tiny`].
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -101,16 +101,10 @@ impl S4ndConvnextConfig {
         require(self.dims.len() == stages && positive(&self.dims), "dims", "as many positive numbers as `depths`", &self.dims)?;
         require(self.d_state > 0 && self.d_state.is_multiple_of(2), "d_state", "a positive even number", &self.d_state)?;
         let [low, high] = self.dt_range;
-        require(low > 0.0 && high > low && high.is_finite(), "dt_range", "two positive numbers that rise", &self.dt_range)?;
+        require(low > 0.0 && high > low && high.is_finite(), "dt_range", "two positive numbers in rising order", &self.dt_range)?;
         require(self.layer_scale.is_finite(), "layer_scale", "a finite number", &self.layer_scale)?;
         require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
-        let rising = self.out_indices.windows(2).all(|pair| pair[0] < pair[1]);
-        require(
-            rising && self.out_indices.last().is_some_and(|last| *last < stages),
-            "out_indices",
-            &format!("at least one stage below {stages}, in rising order"),
-            &self.out_indices,
-        )?;
+        require_stages(&self.out_indices, stages)?;
         let least = self.strides()[stages - 1];
         require(
             self.image_size.iter().all(|size| *size >= least),
@@ -141,7 +135,7 @@ impl S4ndConvnextConfig {
     /// The classifier with random weights.
     ///
     /// # Errors
-    /// As [`S4ndConvnextConfig::validate`], and without classes.
+    /// As [`S4ndConvnextConfig::validate`], and for 0 classes.
     pub fn try_init_classifier(&self, num_classes: usize, device: &Device) -> Result<S4ndConvnextClassifier, ConfigError> {
         self.validate()?;
         require(num_classes > 0, "num_classes", "at least 1", &num_classes)?;

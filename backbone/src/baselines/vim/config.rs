@@ -9,7 +9,7 @@ use crate::checkpoint::StateDict;
 use crate::complexity::{Complexity, OpKind, product};
 use crate::layers::{ConvConfig, DeconvPyramid, TableResize};
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::require;
+use crate::vmamba::config::{require, require_blocks};
 
 /// Options of a Vim; the default is [`VimConfig::small`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -132,10 +132,7 @@ impl VimConfig {
     /// As [`VimConfig::validate`], and for options that make no pyramid.
     pub fn try_init(&self, device: &Device) -> Result<Vim, ConfigError> {
         self.validate()?;
-        let indices = &self.out_indices;
-        let ascending = indices.len() == DeconvPyramid::SCALES.len() && indices.windows(2).all(|pair| pair[0] < pair[1]);
-        let fit = ascending && indices.iter().all(|index| *index < self.depth);
-        require(fit, "out_indices", &format!("four ascending block numbers below {}", self.depth), indices)?;
+        require_blocks(&self.out_indices, self.depth)?;
         require(self.stride.is_multiple_of(4), "stride", "a multiple of 4 for the backbone", &self.stride)?;
         require(self.embed_dim.is_multiple_of(4), "embed_dim", "a multiple of 4 for the backbone", &self.embed_dim)?;
         Ok(Vim::new(self, device))
@@ -176,7 +173,7 @@ impl VimConfig {
         let [1, rows, dim] = table.shape[..] else { return state };
         let count = rows.saturating_sub(1);
         let old = count.isqrt();
-        if old == 0 || old * old != count {
+        if old == 0 || old * old != count || dim == 0 {
             return state;
         }
         let (before, rest) = table.data.split_at(count / 2 * dim);

@@ -7,7 +7,7 @@ use super::{FREQUENCIES, Xcit, XcitClassifier};
 use crate::complexity::{Complexity, OpKind, product};
 use crate::layers::{ConvConfig, DeconvPyramid};
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::require;
+use crate::vmamba::config::{require, require_blocks};
 
 /// Stride of the patches, in pixels of the image.
 const PATCH: usize = 16;
@@ -106,11 +106,7 @@ impl XcitConfig {
     /// As [`XcitConfig::validate`], and for `out_indices` that make no pyramid.
     pub fn try_init(&self, device: &Device) -> Result<Xcit, ConfigError> {
         self.validate()?;
-        let indices = &self.out_indices;
-        if indices.len() != 4 || !indices.windows(2).all(|pair| pair[0] < pair[1]) || indices.iter().any(|i| *i >= self.depth) {
-            let expected = format!("four ascending block numbers below {}", self.depth);
-            return Err(ConfigError::Field { field: "out_indices", expected, found: format!("{indices:?}") });
-        }
+        require_blocks(&self.out_indices, self.depth)?;
         Ok(Xcit::new(self, device))
     }
 

@@ -25,8 +25,8 @@ pub fn key(path: &str) -> String {
     deconv_pyramid_key(path).unwrap_or_else(|| path.to_owned())
 }
 
-/// The key of [`key`] for a key of the official repository or of mmpretrain; the latter's prefix `backbone.` is removed. Other keys stay.
-/// Files of official classifiers also need [`split_class_attention`].
+/// The key in timm for a key of the official repository or of mmpretrain, whose prefix `backbone.` is removed. Other keys stay. Files of
+/// official classifiers also need [`split_class_attention`].
 pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     const THEIRS: [(&str, &str); 2] = [("pos_embeder.", "pos_embed."), ("head.fc.", "head.")];
     let key = key.strip_prefix("backbone.").unwrap_or(key);
@@ -41,9 +41,8 @@ pub fn split_class_attention(mut state: StateDict) -> StateDict {
         state.keys().filter(|key| key.contains("cls_attn_blocks.") && key.contains(".attn.qkv.")).map(str::to_owned).collect();
     for key in fused {
         // A tensor without three equal parts stays, and loading reports it as unexpected.
-        let Some(tensor) =
-            state.get(&key).filter(|tensor| tensor.shape.first().is_some_and(|rows| *rows > 0 && rows.is_multiple_of(3))).cloned()
-        else {
+        let has_thirds = |tensor: &&StateTensor| !tensor.data.is_empty() && tensor.shape.first().is_some_and(|rows| rows.is_multiple_of(3));
+        let Some(tensor) = state.get(&key).filter(has_thirds).cloned() else {
             continue;
         };
         state.remove(&key);
@@ -54,4 +53,23 @@ pub fn split_class_attention(mut state: StateDict) -> StateDict {
         }
     }
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_attention_is_split_only_where_it_has_three_equal_parts() {
+        let split = |shape: [usize; 2]| {
+            let mut state = StateDict::new();
+            let tensor = StateTensor { shape: shape.to_vec(), data: vec![0.0; shape[0] * shape[1]] };
+            state.insert("cls_attn_blocks.0.attn.qkv.weight", tensor);
+            split_class_attention(state).keys().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(split([6, 2]), ["k", "q", "v"].map(|part| format!("cls_attn_blocks.0.attn.{part}.weight")));
+        for shape in [[4, 2], [3, 0], [0, 2]] {
+            assert_eq!(split(shape), ["cls_attn_blocks.0.attn.qkv.weight"], "{shape:?}");
+        }
+    }
 }
