@@ -36,7 +36,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which parameters weight decay leaves alone, as a training configuration chooses it.
+/// Which parameters have no weight decay, as a training configuration chooses it.
 ///
 /// In TOML: `"published"`, `"by-dimension"`, `"everything"`, or `{ except = ["pos_embed", "norm"] }`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +46,8 @@ pub enum DecayRule {
     /// The rule of the recipe that the backbone's authors published, see [`ParameterGroups::decay_exceptions`].
     #[default]
     Published,
-    /// One-dimensional parameters, biases, position tables and the parameters of state spaces are not decayed. This is what most recipes
-    /// intend.
+    /// One-dimensional parameters, biases, position tables (keys that end in `pos_embed`) and VMamba's `A_logs` and `Ds` are not decayed. Most
+    /// recipes intend this.
     ByDimension,
     /// All parameters are decayed: the default of mmdetection and mmsegmentation.
     Everything,
@@ -67,7 +67,7 @@ pub enum DecayExceptions {
 }
 
 /// The exceptions in the recipe of Swin's detectors and segmentors, which VMamba's use as well. The texts miss the norms of VMamba's stem
-/// and downsampling, whose keys are numbers, the heads' batch norms (`bn`), and all biases; those are decayed.
+/// and downsampling, whose keys are numbers, the batch norms of the heads (`bn`), and all biases outside of norms; all of these are decayed.
 pub const SWIN_EXCEPTIONS: DecayExceptions = DecayExceptions::Containing(&["absolute_pos_embed", "relative_position_bias_table", "norm"]);
 
 /// The exceptions in mmsegmentation's recipe of vision transformers.
@@ -78,12 +78,12 @@ pub const VIT_EXCEPTIONS: DecayExceptions = DecayExceptions::Containing(&["pos_e
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LayerGrouping {
-    /// A block is a layer (`layer_wise`). In a ConvNeXt a stage is, except that three blocks of the third stage are.
+    /// Every block is a layer (`layer_wise`). In a ConvNeXt, every stage is a layer, except that the third has one for every three blocks.
     Block,
-    /// A stage is a layer, and everything that downsamples belongs to the stem's (`stage_wise`).
+    /// Every stage is a layer, and all downsampling belongs to the layer of the stem (`stage_wise`).
     Stage,
-    /// Only the stem learns more slowly, as if a layer a block lay above it. The published segmentor of Vim is trained like this: its code
-    /// looks for `blocks`, but its layers are called `layers`.
+    /// Only the stem learns more slowly, at its rate under `block`; the blocks learn at the full rate. The published segmentor of Vim is
+    /// trained like this: its code looks for `blocks`, but its layers are called `layers`.
     Stem,
 }
 
@@ -133,7 +133,7 @@ pub trait ParameterGroups {
         DecayExceptions::ByDimension
     }
 
-    /// Endings of the keys of tables with several dimensions that [`DecayRule::ByDimension`] does not decay.
+    /// Endings of keys. [`DecayRule::ByDimension`] does not decay the parameters whose key has one of them, whatever their dimensions.
     fn undecayed_tables(&self) -> &'static [&'static str] {
         &["pos_embed"]
     }
