@@ -117,7 +117,7 @@ fn count_all(record: bool, wanted: &[&String]) -> Result<bool, String> {
     if cases.is_empty() {
         return Err(format!("no case has {wanted:?} in its name"));
     }
-    // Cases run in processes of their own, in parallel: that changes their time but not their count.
+    // Every case runs in its own process, all in parallel: that changes their time but not their count.
     let counts: Vec<(&str, Result<u64, String>)> = cases.into_par_iter().with_max_len(1).map(|name| (name, count(name))).collect();
     let mut good = true;
     println!("{:<38} {:>15} {:>15} {:>8}", "case", "instructions", "recorded", "change");

@@ -63,7 +63,7 @@ impl ParameterGroups for Pyramid {
     }
 }
 
-/// Stands for a head, which knows only the trait.
+/// Stands in for a head, which knows only the trait.
 fn describe(backbone: &impl FeaturePyramid, images: Tensor<4>) {
     for ((feature, channels), stride) in backbone.forward_features(images).iter().zip(backbone.channels()).zip(backbone.strides()) {
         println!("stride {stride:>2}, {channels:>3} channels: {:?}", feature.dims());

@@ -20,7 +20,7 @@ pub trait FeaturePyramid {
     fn strides(&self) -> Vec<usize>;
 
     /// Detectors pad height and width of their batches to multiples of this many pixels (mmdetection's `pad_size_divisor`). The default is
-    /// the least common multiple of the strides, so that every level covers the batch without a rest: 32 for the published models.
+    /// the least common multiple of the strides, so that every stride divides both: 32 for the published models.
     fn size_divisor(&self) -> usize {
         self.strides().into_iter().filter(|stride| *stride > 0).fold(1, least_common_multiple)
     }

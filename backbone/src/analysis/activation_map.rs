@@ -117,7 +117,7 @@ pub struct MapOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MapError {
     /// The query is outside the grid.
-    #[error("the query patch (row {}, column {}) is outside of the grid of {} rows and {} columns", query[0], query[1], size[0], size[1])]
+    #[error("the query patch (row {}, column {}) is outside the grid of {} rows and {} columns", query[0], query[1], size[0], size[1])]
     Query {
         /// Row and column.
         query: [usize; 2],
@@ -206,7 +206,7 @@ pub fn activation_maps(trace: &ScanTrace, query: [usize; 2], options: MapOptions
     Ok(maps.between(trace, query, &ranges))
 }
 
-/// As [`activation_maps`], with ranges computed before from `trace` and `options`.
+/// As [`activation_maps`], with the precomputed ranges of `trace` and `options`.
 ///
 /// # Errors
 /// When the query is outside the grid.

@@ -31,7 +31,7 @@ pub enum AttentionError {
         blocks: usize,
     },
     /// The query is outside the grid.
-    #[error("the query patch (row {}, column {}) is outside of the grid of {} rows and {} columns", query[0], query[1], size[0], size[1])]
+    #[error("the query patch (row {}, column {}) is outside the grid of {} rows and {} columns", query[0], query[1], size[0], size[1])]
     Query {
         /// Row and column.
         query: [usize; 2],

@@ -76,8 +76,8 @@ pub enum TraceError {
     NoScan,
     /// The cascade scans lines instead of the image.
     #[error(
-        "the cascade pattern (v052dc) scans every row and then every column of the result by itself; no sequence runs through the whole \
-         image, so that a patch has no activation map over it"
+        "the cascade pattern (v052dc) scans every row and then every column as its own sequence; no sequence runs through the whole image, \
+         so a patch has no activation map"
     )]
     Cascade,
     /// The batch does not have exactly one image.

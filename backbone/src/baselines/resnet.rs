@@ -58,7 +58,7 @@ pub struct Trunk {
 }
 
 /// The layers before the max pool.
-// A network has one of it, and Burn has no boxed modules.
+// A network has only one, and Burn has no boxed modules.
 #[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum Stem {

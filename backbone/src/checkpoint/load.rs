@@ -78,7 +78,7 @@ impl LoadOptions {
 #[derive(Debug, thiserror::Error)]
 #[error("{}; {report}", if report.loaded.is_empty() { "the checkpoint is of another model: not one tensor fits" } else { "the checkpoint does not fit the model" })]
 pub struct LoadError {
-    /// What fits and what does not.
+    /// The keys that fit and those that do not.
     pub report: Box<LoadReport>,
 }
 

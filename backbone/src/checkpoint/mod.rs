@@ -74,7 +74,7 @@ pub enum Weights {
     Model,
     /// The exponential moving average.
     Ema,
-    /// The exponential moving average if the file has one, else the trained weights: what published figures are measured with.
+    /// The exponential moving average if the file has one, else the trained weights. Published figures are measured with these.
     Averaged,
 }
 

@@ -69,11 +69,6 @@ impl StateDict {
         self.tensors.is_empty()
     }
 
-    /// Number of values in all tensors.
-    pub fn num_values(&self) -> usize {
-        self.tensors.values().map(|tensor| tensor.data.len()).sum()
-    }
-
     /// Entries of the file that are not tensors, each with a description. They are not part of the state dict.
     pub fn skipped(&self) -> &[String] {
         &self.skipped

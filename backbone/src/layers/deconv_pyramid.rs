@@ -7,15 +7,15 @@ use vision_ops::{Fused, Pointwise};
 use super::{BatchNorm2d, uniform_fan_in};
 use crate::complexity::Complexity;
 
-/// Four levels from maps of one resolution: upsampled four times and twice, unchanged, and halved. BEiT's segmentor, and those of XCiT and
-/// Vim after it, make a pyramid of a transformer without stages like this (`fpn1` to `fpn4`).
+/// Four levels from maps of one resolution: upsampled by 4, upsampled by 2, unchanged, and halved. The segmentors of BEiT, XCiT and Vim make a
+/// pyramid like this from a network without stages (`fpn1` to `fpn4`).
 #[derive(Module, Debug)]
 pub struct DeconvPyramid {
     fpn1: TwiceUp,
     fpn2: Deconv,
 }
 
-/// Upsamples four times.
+/// Upsamples by 4.
 #[derive(Module, Debug)]
 struct TwiceUp {
     first: Deconv,
@@ -33,7 +33,7 @@ struct Deconv {
 }
 
 impl DeconvPyramid {
-    /// Resolution of every level over that of the maps, as numerator and denominator.
+    /// Resolution of every level relative to the maps, as numerator and denominator.
     pub const SCALES: [[usize; 2]; 4] = [[4, 1], [2, 1], [1, 1], [1, 2]];
 
     /// A pyramid with random weights for maps of `channels` channels.

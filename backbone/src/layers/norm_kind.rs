@@ -1,4 +1,4 @@
-//! Telling normalisation layers from the other modules of a model.
+//! Finds the normalisation layers among the modules of a model.
 
 /// A kind of normalisation layer, as a walk over a module finds it.
 ///

@@ -19,7 +19,7 @@ pub enum PretrainedError {
     Load {
         /// The file.
         path: PathBuf,
-        /// What fits and what does not.
+        /// The keys that fit and those that do not.
         error: LoadError,
     },
     /// The file has no classifier head.
@@ -30,7 +30,7 @@ pub enum PretrainedError {
         /// The key that the head's weight should have.
         head: &'static str,
     },
-    /// The configuration makes no model.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
@@ -55,8 +55,8 @@ pub enum PretrainedError {
 /// ```
 ///
 /// # Errors
-/// [`PretrainedError`], which names the file. Training must not start from other weights than were asked for, so a file that fits only in
-/// part is refused.
+/// [`PretrainedError`], which names the file. A file that fits only in part is refused, so that training never starts from other weights than
+/// those that were asked for.
 pub fn load_pretrained(
     backbone: Backbone,
     config: &BackboneConfig,

@@ -22,7 +22,7 @@ pub fn key(path: &str) -> String {
     [".Mlp.", ".Merge.", ".Attention.", ".mixed."].iter().fold(path.to_owned(), |path, ours| path.replace(ours, "."))
 }
 
-/// The key of [`key`] for a key of mmpretrain, or of a detector or segmentor, without the prefix `backbone.`. Other keys stay. `None` for the
+/// The official key for a key of mmpretrain; also removes the prefix `backbone.` of detectors and segmentors. Other keys stay. `None` for the
 /// tables of relative positions, which the model computes itself.
 ///
 /// ```

@@ -36,8 +36,8 @@ fn stem_key(path: &str) -> Option<String> {
     Some(format!("stem.{}.{name}", 3 * number.parse::<usize>().ok()? + usize::from(layer == "norm")))
 }
 
-/// The key of [`key`] for a key of a classifier of mmpretrain (`backbone.`, `head.fc.`) or of the backbone in a detector of torchvision
-/// (`backbone.body.`). `None` for the counters `num_batches_tracked`, which are not parameters.
+/// The key in torchvision's classifier for a key of a classifier of mmpretrain (`backbone.`, `head.fc.`) or of the backbone in a detector of
+/// torchvision (`backbone.body.`). `None` for the counters `num_batches_tracked`, which are not parameters.
 pub fn rename(key: &str) -> Option<Cow<'_, str>> {
     if key.ends_with("num_batches_tracked") {
         return None;

@@ -30,8 +30,8 @@ pub fn key(path: &str) -> String {
     path.replace(".forwards.", ".")
 }
 
-/// The key of [`key`] for a key of a detector or segmentor, without the prefix `backbone.`. Other keys stay; there is no other implementation.
-/// `None` for the tables of rotary positions (`rope.*`), which the model computes itself.
+/// Removes the prefix `backbone.` of detectors and segmentors. Other keys stay, because there is no other implementation. `None` for the tables
+/// of rotary positions (`rope.*`), which the model computes itself.
 ///
 /// ```
 /// use vmamba::baselines::vim;

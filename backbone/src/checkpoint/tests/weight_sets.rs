@@ -120,7 +120,7 @@ fn our_own_files_give_their_averages_and_the_keys_of_each_set() {
     assert!(checkpoint.keys(Weights::Ema).unwrap_err().to_string().contains("no EMA"));
 }
 
-/// Half of the tensor's bytes are missing, which only reading it finds out.
+/// Half of the bytes of the tensor are missing, which only reading the tensor reveals.
 #[test]
 fn keys_are_listed_without_reading_tensors() {
     let folder = tempfile::tempdir().unwrap();
