@@ -4,18 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tests::tool::{Place, Ran, run};
+use tests::tool::{Place, Ran, program, run};
 use vmamba_recipes::config;
 use vmamba_study::published::published;
 use vmamba_study::tables::run::{Facts, Run, RunConfig};
 use vmamba_study::tables::{Benchmark, Entry, assemble};
 use vmamba_train::Precision;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tables");
-const TRAIN_SEG: &str = env!("CARGO_BIN_EXE_train_seg");
-const TEST_SEG: &str = env!("CARGO_BIN_EXE_test_seg");
-const TRAIN_DET: &str = env!("CARGO_BIN_EXE_train_det");
-const TEST_DET: &str = env!("CARGO_BIN_EXE_test_det");
+const PROGRAM: &str = program::TABLES;
+const TRAIN_SEG: &str = program::TRAIN_SEG;
+const TEST_SEG: &str = program::TEST_SEG;
+const TRAIN_DET: &str = program::TRAIN_DET;
+const TEST_DET: &str = program::TEST_DET;
 
 /// Runs `tables` with the output folder `out`.
 fn tables(out: &Path, arguments: &[&str]) -> Ran {

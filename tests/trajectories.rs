@@ -9,11 +9,11 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use tests::tool::run;
+use tests::tool::{program, run};
 use tests::{FixtureTensor, fixtures_root, present, read_tensors};
 
-const TRAIN_SEG: &str = env!("CARGO_BIN_EXE_train_seg");
-const TRAIN_DET: &str = env!("CARGO_BIN_EXE_train_det");
+const TRAIN_SEG: &str = program::TRAIN_SEG;
+const TRAIN_DET: &str = program::TRAIN_DET;
 
 /// Steps in which the tight bounds hold. Two float32 runs drift apart afterwards: each step starts from the rounding of all before it.
 const EARLY_STEPS: usize = 20;
