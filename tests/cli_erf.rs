@@ -1,4 +1,4 @@
-//! `erf` on small images: what it writes, that it writes the same again, weights of all kinds, and wrong input.
+//! `erf` on small images: the files, equal files of two runs, weights of all kinds, and wrong input.
 
 use std::fs;
 use std::path::Path;
@@ -246,7 +246,7 @@ fn the_name_of_a_checkpoint_is_a_model_or_new_but_not_another_published_model() 
     let alone = named("mine", &[]);
     alone.succeeded();
     assert!(!alone.stderr.contains("note:"), "{}", alone.stderr);
-    // A model beside the given one, which has no checkpoint.
+    // The checkpoint adds a model to the given one, which has no checkpoint.
     let beside = named("mine", &["--models", &small, "--trained-only"]);
     beside.succeeded();
     assert!(beside.stderr.contains("note: --checkpoint mine: not among --models and --config"));

@@ -42,7 +42,7 @@ fn a_study_continues_and_failures_are_rows() {
         let measured = &row["measured"];
         assert!(measured["images_per_second"].as_f64().unwrap() > 0.0, "{row}");
         let [before, peak] = ["before_bytes", "peak_bytes"].map(|key| measured[key].as_u64().unwrap());
-        // The weights are in memory before: 5.7 and 25.6 million of 4 bytes.
+        // The weights, 5.7 and 25.6 million of 4 bytes, are in memory before the measurement.
         let weights = if work["model"] == "deit_tiny" { 20_000_000 } else { 100_000_000 };
         assert!(before > weights && peak >= before && before < 2 * weights, "{row}");
     }

@@ -115,7 +115,7 @@ fn pages() -> Vec<Page> {
     pages.map(|path| Page::read(&path)).collect()
 }
 
-/// The text between every other backtick.
+/// The code spans of a line, without their backticks.
 fn code_spans(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }

@@ -78,8 +78,8 @@ struct Written<'a> {
     segmentation: Option<WrittenMask<'a>>,
 }
 
-/// Writes the results for one kind of evaluation atomically. As in mmdetection, results for masks carry no box, so that pycocotools takes the areas
-/// from the masks.
+/// Writes the results for one kind of evaluation atomically. As in mmdetection, results for masks carry no box, so that pycocotools takes
+/// the areas from the masks.
 ///
 /// # Errors
 /// When the file cannot be written.
