@@ -34,14 +34,20 @@ const UNSEEN: [(&str, OpKind); 5] = [
     ("upernet_swin_base_512", OpKind::LayerNorm),
 ];
 
-/// All configurations of the repository that are complete, not parts of others.
+/// Folders of `configs` whose files are parts of configurations, or describe studies.
+const OTHER_FOLDERS: [&str; 3] = ["_base_", "ablation", "erf"];
+
+/// All configurations of training runs.
 fn configs() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
-    let mut found = Vec::new();
-    for folder in [root.clone(), root.join("upernet"), root.join("mask_rcnn"), root.join("cascade_mask_rcnn"), root.join("demo")] {
-        let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        found.extend(entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "toml")));
-    }
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let (folders, mut found): (Vec<PathBuf>, Vec<PathBuf>) = entries(&root).into_iter().partition(|path| path.is_dir());
+    let is_other = |folder: &PathBuf| OTHER_FOLDERS.iter().any(|name| folder.ends_with(name));
+    found.extend(folders.iter().filter(|folder| !is_other(folder)).flat_map(|folder| entries(folder)));
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     assert!(!found.is_empty());
     found
 }
