@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tests::tool::{Ran, run};
+use tests::tool::{Ran, program, run};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_activation");
+const PROGRAM: &str = program::ACTIVATION;
 
 /// A small model.
 const MODEL: &str = "depths = [1, 2]\ndims = 8\nout_indices = [0, 1]\n";

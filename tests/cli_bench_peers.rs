@@ -1,8 +1,8 @@
 //! `bench_peers` as a user runs it: without peers, and with a shell script in place of the Python worker.
 
-use tests::tool::run;
+use tests::tool::{program, run};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_bench_peers");
+const PROGRAM: &str = program::BENCH_PEERS;
 
 /// The smallest measurement.
 const SMALL: [&str; 8] = ["--sides", "32", "--threads", "1", "--rounds", "2", "--tasks", "forward"];

@@ -63,7 +63,7 @@ impl DataSet {
     }
 }
 
-/// What the tool did.
+/// The outcome of the program.
 struct Checked {
     output: Output,
     report: Value,
@@ -88,7 +88,7 @@ impl Checked {
         format!("{}{}", String::from_utf8_lossy(&self.output.stdout), String::from_utf8_lossy(&self.output.stderr))
     }
 
-    /// The only error is this one, and the exit code says so.
+    /// Asserts that this is the only error, and that the exit code is 1.
     #[track_caller]
     fn only_error(&self, kind: &str) -> &Value {
         assert_eq!(self.kinds("error"), [kind], "{}", self.text());
@@ -96,7 +96,7 @@ impl Checked {
         self.finding(kind)
     }
 
-    /// There is no error, this warning, and exit code 0.
+    /// Asserts that this warning is reported, no error, and that the exit code is 0.
     #[track_caller]
     fn warns(&self, kind: &str) -> &Value {
         assert_eq!(self.kinds("error"), [""; 0], "{}", self.text());

@@ -106,7 +106,7 @@ fn every_mistake_is_reported_at_once() {
 }
 
 #[test]
-fn corners_instead_of_sizes_are_told_as_such() {
+fn corners_instead_of_sizes_are_recognised() {
     let place = Place::detection(1);
     change(&place, |document| {
         for annotation in document["annotations"].as_array_mut().expect("a list") {

@@ -1,4 +1,4 @@
-//! `erf` on small images: what it writes, that it writes the same again, weights of all kinds, and wrong input.
+//! `erf` on small images: the files, equal files of two runs, weights of all kinds, and wrong input.
 
 use std::fs;
 use std::path::Path;
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use burn::prelude::Device;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
-use tests::tool::{Ran, run};
+use tests::tool::{Ran, executable, program, run};
 use vmamba::checkpoint::{StateDict, export_safetensors, state_dict_of};
 use vmamba::zoo::BackboneConfig;
 
-const ERF: &str = env!("CARGO_BIN_EXE_erf");
+const ERF: &str = program::ERF;
 
 /// A small model.
 const SMALL: &str = "preset = \"vmamba_tiny_s1l8\"\ndepths = [1, 1]\ndims = [8, 16]\nout_indices = [0, 1]\n";
@@ -235,7 +235,7 @@ fn too_few_images_are_reported_in_figure_tables_and_a_warning() {
 #[test]
 fn the_name_of_a_checkpoint_is_a_model_or_new_but_not_another_published_model() {
     let run = tests::tool::Place::new(1);
-    run.train_with(env!("CARGO_BIN_EXE_train_seg"), "run", &[]).succeeded();
+    run.train_with(program::TRAIN_SEG, "run", &[]).succeeded();
     let (trained, out) = (run.path("run"), run.folder.path().join("out"));
     fs::write(run.path("small.toml"), SMALL).unwrap();
     let small = run.path("small.toml");
@@ -246,7 +246,7 @@ fn the_name_of_a_checkpoint_is_a_model_or_new_but_not_another_published_model() 
     let alone = named("mine", &[]);
     alone.succeeded();
     assert!(!alone.stderr.contains("note:"), "{}", alone.stderr);
-    // A model beside the given one, which has no checkpoint.
+    // The checkpoint adds a model to the given one, which has no checkpoint.
     let beside = named("mine", &["--models", &small, "--trained-only"]);
     beside.succeeded();
     assert!(beside.stderr.contains("note: --checkpoint mine: not among --models and --config"));
@@ -261,7 +261,7 @@ fn an_interrupt_in_the_first_field_leaves_no_report() {
     fs::write(folder.path().join("small.toml"), SMALL).unwrap();
     let model = folder.path().join("small.toml").display().to_string();
     let arguments = ["--models", &model, "--size", "32", "--images", "1000000", "--out", &out.display().to_string()];
-    let mut command = Command::new(ERF);
+    let mut command = Command::new(executable(ERF));
     let child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let begin = Instant::now();
     while !out.is_dir() && begin.elapsed() < Duration::from_secs(60) {

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tests::tool::{Ran, run};
+use tests::tool::{Ran, program, run};
 use vmamba_study::gpu_check::{Operation, checked_operations};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_gpu_check");
+const PROGRAM: &str = program::GPU_CHECK;
 
 /// The smallest measurement.
 const SMALL: [[&str; 2]; 10] = [

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tests::tool::{Ran, run};
+use tests::tool::{Ran, executable, program, run};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_routes");
+const PROGRAM: &str = program::ROUTES;
 
 fn routes(out: &Path, arguments: &[&str]) -> Ran {
     run(PROGRAM, &[&["--out", &out.to_string_lossy()], arguments].concat())
@@ -101,7 +101,7 @@ fn errors_name_unusable_photos_and_folders() {
 fn a_closed_output_pipe_loses_no_figure() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("out");
-    let mut program = Command::new(PROGRAM);
+    let mut program = Command::new(executable(PROGRAM));
     program.args(["--grid", "2x3", "--pattern", "all", "--out"]).arg(&out).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = program.spawn().expect("the program can be started");
     drop(child.stdout.take());

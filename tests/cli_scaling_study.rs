@@ -6,12 +6,12 @@ use std::path::Path;
 use burn::prelude::Device;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
-use tests::tool::{Ran, run};
+use tests::tool::{Ran, executable, program, run};
 use vmamba::checkpoint::{export_safetensors, state_dict_of};
 use vmamba::zoo::BackboneConfig;
 
-const STUDY: &str = env!("CARGO_BIN_EXE_scaling_study");
-const ABLATION: &str = env!("CARGO_BIN_EXE_ablation");
+const STUDY: &str = program::SCALING_STUDY;
+const ABLATION: &str = program::ABLATION;
 
 fn study(out: &Path, arguments: &[&str]) -> Ran {
     let out = out.to_string_lossy();
@@ -42,7 +42,7 @@ fn a_study_continues_and_failures_are_rows() {
         let measured = &row["measured"];
         assert!(measured["images_per_second"].as_f64().unwrap() > 0.0, "{row}");
         let [before, peak] = ["before_bytes", "peak_bytes"].map(|key| measured[key].as_u64().unwrap());
-        // The weights are in memory before: 5.7 and 25.6 million of 4 bytes.
+        // The weights, 5.7 and 25.6 million of 4 bytes, are in memory before the measurement.
         let weights = if work["model"] == "deit_tiny" { 20_000_000 } else { 100_000_000 };
         assert!(before > weights && peak >= before && before < 2 * weights, "{row}");
     }
@@ -98,7 +98,8 @@ fn a_model_that_runs_out_of_memory_is_a_row_with_the_reason() {
     let out = folder.path().join("study").display().to_string();
     // 1.5 GB of address space is enough for the program, but not for a batch of 64 large images.
     let script = "ulimit -v 1500000 && exec \"$@\"";
-    let arguments = ["-c", script, "sh", STUDY, "--models", "deit_tiny", "--sides", "32,768", "--batches", "64", "--tasks", "inference"];
+    let study = executable(STUDY).display().to_string();
+    let arguments = ["-c", script, "sh", &study, "--models", "deit_tiny", "--sides", "32,768", "--batches", "64", "--tasks", "inference"];
     run("/bin/sh", &[&arguments[..], &["--rounds", "1", "--out", &out]].concat()).succeeded();
     let study = stored(Path::new(&out));
     let reasons: Vec<&str> = study["rows"].as_array().unwrap().iter().filter_map(|row| row["failed"].as_str()).collect();
@@ -138,7 +139,7 @@ fn accuracy_is_that_of_test_cls_and_unreadable_images_are_counted() {
     let json = folder.path().join("cls.json");
     let files = [weights.display().to_string(), json.display().to_string()];
     let arguments = ["--model", "deit_tiny", "--checkpoint", &files[0], "--data", &data, "--size", "32", "--json", &files[1]];
-    run(env!("CARGO_BIN_EXE_test_cls"), &arguments).succeeded();
+    run(program::TEST_CLS, &arguments).succeeded();
     let judged: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
     assert_eq!(accuracies[0]["top1"], judged["metrics"]["top1"]);
 
@@ -205,7 +206,7 @@ fn an_interrupted_evaluation_keeps_the_measurements() {
     let classifier = BackboneConfig::named("deit_tiny").unwrap().try_init_classifier(2, &Device::flex()).unwrap();
     export_safetensors(&weights, &state_dict_of(&classifier, &vmamba::zoo::key)).unwrap();
     let words = folder.path().join("stderr");
-    let mut child = std::process::Command::new(STUDY)
+    let mut child = std::process::Command::new(executable(STUDY))
         .args(["--models", "deit_tiny", "--tasks", "inference", "--sides", "224", "--rounds", "1", "--accuracy-batch", "2"])
         .args(["--checkpoint", &format!("deit_tiny={}", weights.display()), "--data", &data.display().to_string()])
         .args(["--out", &out.display().to_string()])

@@ -4,18 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tests::tool::{Place, Ran, run};
+use tests::tool::{Place, Ran, program, run};
 use vmamba_recipes::config;
 use vmamba_study::published::published;
 use vmamba_study::tables::run::{Facts, Run, RunConfig};
 use vmamba_study::tables::{Benchmark, Entry, assemble};
 use vmamba_train::Precision;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tables");
-const TRAIN_SEG: &str = env!("CARGO_BIN_EXE_train_seg");
-const TEST_SEG: &str = env!("CARGO_BIN_EXE_test_seg");
-const TRAIN_DET: &str = env!("CARGO_BIN_EXE_train_det");
-const TEST_DET: &str = env!("CARGO_BIN_EXE_test_det");
+const PROGRAM: &str = program::TABLES;
+const TRAIN_SEG: &str = program::TRAIN_SEG;
+const TEST_SEG: &str = program::TEST_SEG;
+const TRAIN_DET: &str = program::TRAIN_DET;
+const TEST_DET: &str = program::TEST_DET;
 
 /// Runs `tables` with the output folder `out`.
 fn tables(out: &Path, arguments: &[&str]) -> Ran {
@@ -104,7 +104,7 @@ fn a_segmentation_run_stands_below_its_published_row_with_what_differs() {
     }
     assert!(!printed.contains("trained in") && !printed.contains("stopped"), "{printed}");
 
-    // Evaluations replace the validation, and one scale and six are one line.
+    // Evaluations replace the validation; those with one scale and with six share a line.
     let checkpoint = place.path("run/best.safetensors");
     run(TEST_SEG, &[&checkpoint, "--json", &place.path("run/one.json")]).succeeded();
     run(TEST_SEG, &[&checkpoint, "--tta", "--json", &place.path("run/six.json")]).succeeded();
@@ -115,7 +115,7 @@ fn a_segmentation_run_stands_below_its_published_row_with_what_differs() {
     assert!(number(&runs[0]["difference"]["mIoU (MS)"]) < 0.0, "{runs}");
     assert!(runs[0]["measured_by"].as_str().is_some_and(|text| text.contains("one.json") && text.contains("six.json")), "{runs}");
 
-    // The figures alone, in a folder of their own, are enough: they carry their configuration.
+    // A folder with the figures alone suffices, because they contain the configuration.
     fs::create_dir(place.path("figures")).expect("a folder");
     fs::rename(place.path("run/one.json"), place.path("figures/one.json")).expect("movable");
     fs::remove_dir_all(&folder).expect("removable");

@@ -67,7 +67,7 @@ fn a_checkpoint_and_the_data_suffice_for_an_evaluation() {
         let stats = evaluate(&truth, &results, &EvalConfig::mmdetection(kind)).expect("an evaluation").stats;
         assert_eq!(Some(stats[0]), figures[kind.name()]["AP"].as_f64());
     }
-    // Other annotations by name.
+    // Annotations chosen on the command line.
     let ran = run(TEST, &[checkpoint.as_str(), "--annotations", "annotations/instances_train.json", "--images", "train"]);
     assert!(ran.succeeded().contains("(6 images"), "{ran:?}");
 }

@@ -1,5 +1,5 @@
-//! Parameters and FLOPs of every model: against what the official tool counted of the public implementations, against the published
-//! figures, and against the modules.
+//! Parameters and FLOPs of every model, compared with the official tool's counts of the public implementations, with the published figures,
+//! and with the modules.
 
 use std::collections::BTreeSet;
 
@@ -15,14 +15,14 @@ use vmamba::complexity::{Complexity, OpKind};
 use vmamba::zoo::{self, BackboneConfig};
 use vmamba::{Preset, VmambaConfig};
 
-/// Classes of ImageNet, which all rows were counted with.
+/// The classes of ImageNet; all rows were counted with a head for them.
 const CLASSES: usize = 1000;
 
 fn named(name: &str) -> BackboneConfig {
     BackboneConfig::named(name).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The classifier `name` for square images.
+/// The cost of the classifier `name` for square images.
 fn cost(name: &str, side: usize) -> Complexity {
     named(name).classifier_complexity(CLASSES, [side; 2])
 }
@@ -33,7 +33,7 @@ fn manifest() -> Value {
     serde_json::from_slice(&text).unwrap()
 }
 
-/// The sizes a row of the manifest was counted at.
+/// The sides of the images for which the manifest has the counts of a row.
 fn sides(row: &Map<String, Value>) -> Vec<usize> {
     row.keys().filter_map(|key| key.strip_prefix("flops_")?.parse().ok()).collect()
 }
@@ -85,12 +85,12 @@ fn params_and_flops_equal_the_official_counts_of_every_public_implementation_at_
         assert_eq!(sides(row).len(), 5, "{row_name}");
         for side in sides(row) {
             let mut cost = match named(name) {
-                // Counted with a table of positions of that size.
+                // Counted with a position table for that size.
                 BackboneConfig::Deit(config) => DeitConfig { image_size: side, ..config }.classifier_complexity(CLASSES, [side; 2]),
                 config => config.classifier_complexity(CLASSES, [side; 2]),
             };
             if row_name.starts_with("swin_tiny_patch4") {
-                // timm's average is no operation to the tool.
+                // The tool does not count timm's average pooling.
                 cost.by_op.remove(&OpKind::AdaptiveAvgPool);
             }
             check(row_name, &cost, &row[&format!("params_{side}")], row, side);
@@ -98,7 +98,7 @@ fn params_and_flops_equal_the_official_counts_of_every_public_implementation_at_
     }
 }
 
-/// What VMamba's authors counted, to the last digit: `analyze_for_vim.py`.
+/// The counts of VMamba's `analyze_for_vim.py`, to the last digit.
 #[test]
 fn the_other_state_space_models_cost_what_vmambas_authors_counted() {
     let vim = cost("vim_small", 224);
@@ -106,9 +106,9 @@ fn the_other_state_space_models_cost_what_vmambas_authors_counted() {
     assert_eq!(vim.by_op.keys().copied().collect::<Vec<_>>(), [OpKind::Conv, OpKind::Linear, OpKind::Matmul, OpKind::SelectiveScan]);
 
     let s4nd = cost("s4nd_convnext_tiny", 224);
-    // 5162112298.177406 there.
+    // The authors' count is 5162112298.177406.
     assert_eq!((s4nd.params, s4nd.flops()), (30_007_057, 5_162_112_298));
-    // By kind as fvcore counts the official code; there it also counts the stem's norm, which their run did not.
+    // fvcore's counts of the official code by kind of operation. They include the stem's norm, which the authors' count lacks.
     let stem_norm = |height: u64, width: u64| 5 * 96 * height * width;
     for (op, flops) in [
         (OpKind::Fft, 787_756_931),
@@ -120,16 +120,16 @@ fn the_other_state_space_models_cost_what_vmambas_authors_counted() {
     ] {
         assert_eq!(s4nd.by_op[&op], flops, "{}", op.official_name());
     }
-    // Their counter run on the official code for other images and the other downsampling.
+    // The authors' counter, run on the official code for an oblong image and for the other downsampling.
     let oblong = named("s4nd_convnext_tiny").classifier_complexity(CLASSES, [256, 160]);
     assert_eq!(oblong.flops(), 4_156_918_376 - stem_norm(64, 40));
     let other = S4ndConvnextConfig::tiny_s4nd_downsample().classifier_complexity(CLASSES, [224, 224]);
     assert_eq!((other.params, other.flops()), (29_409_457, 5_238_542_647 - stem_norm(56, 56)));
 }
 
-/// Published millions of parameters and GFLOPs at 224 pixels with the digits they were published with; `-` where they were not.
-/// VMamba: its paper's table 1. HiViT: mmpretrain, and the paper for HiViT-B. Others: their papers and repositories, beside which VMamba's
-/// table has the same numbers.
+/// Millions of parameters and GFLOPs at 224 pixels, with the published digits; `-` where nothing was published. Sources: for VMamba table
+/// 1 of its paper; for HiViT mmpretrain, and the paper for HiViT-B; for the others their papers and repositories, with which VMamba's
+/// table agrees.
 const PUBLISHED: [(&str, &str, &str); 33] = [
     ("vanilla_vmamba_tiny", "23", "5.6"),
     ("vanilla_vmamba_small", "44", "11.2"),
@@ -166,7 +166,7 @@ const PUBLISHED: [(&str, &str, &str); 33] = [
     ("s4nd_convnext_tiny", "30", "5.2"),
 ];
 
-/// `number / scale` has the digits of `published`, which are rounded or cut off.
+/// Asserts that `number / scale`, rounded or truncated, has the digits of `published`.
 fn agrees(what: &str, number: u64, scale: f64, published: &str) {
     if published == "-" {
         return;
@@ -177,7 +177,7 @@ fn agrees(what: &str, number: u64, scale: f64, published: &str) {
     assert!(rounded == published || cut == published, "{what}: {own}, published {published}");
 }
 
-/// What XCiT's official class attention computes for nothing: queries of all patches, of which only the class token's are used.
+/// FLOPs that XCiT's official class attention wastes: it computes the queries of all patches and uses only that of the class token.
 fn unused_queries(config: &BackboneConfig, side: usize) -> u64 {
     match config {
         BackboneConfig::Xcit(config) => (config.cls_attn_layers * (side / 16).pow(2) * config.embed_dim.pow(2)) as u64,
@@ -193,7 +193,7 @@ fn every_model_costs_what_was_published() {
         agrees(&format!("{name}: million parameters"), cost.params, 1e6, params);
         agrees(&format!("{name}: GFLOPs"), cost.flops() + unused_queries(&named(name), 224), 1e9, gflops);
     }
-    // torchvision counts convolutions and linear layers alone.
+    // torchvision counts only convolutions and linear layers.
     let resnet = cost("resnet101", 224);
     agrees("resnet101: GFLOPs of products", resnet.by_op[&OpKind::Conv] + resnet.by_op[&OpKind::Linear], 1e9, "7.801");
     let large = SwinConfig::base_384().classifier_complexity(CLASSES, [384, 384]);
@@ -213,13 +213,13 @@ const STUDY: [(&str, [f64; 6]); 8] = [
     ("convnext_tiny", [4.47, 7.38, 13.12, 23.33, 36.45, 52.49]),
 ];
 
-/// What the study did not count: mmpretrain's ConvNeXt, unlike torchvision's, has norms of its own in front of the stages.
+/// FLOPs that the study did not count: those of the norms before the stages of mmpretrain's ConvNeXt.
 fn uncounted_norms(name: &str, side: usize) -> usize {
     if name != "convnext_tiny" {
         return 0;
     }
     let map = side / 4;
-    // That of the stem and those of the three downsamplings, 5 operations a value.
+    // The norms of the stem and of the three downsamplings, 5 operations a value.
     [(96, map), (96, map), (192, map / 2), (384, map / 4)].iter().map(|(channels, size)| 5 * channels * size * size).sum()
 }
 
@@ -234,7 +234,7 @@ fn flops_grow_with_the_image_as_the_resolution_study_published() {
     }
 }
 
-/// UperNet with 150 classes on an image of 512 x 2048 as VMamba's authors counted it, of models that have no configuration here.
+/// The authors' counts of UperNet with 150 classes on an image of 512 x 2048, for backbones without a configuration in this repository.
 #[test]
 fn upernet_on_xcit_costs_what_vmambas_authors_counted() {
     for (config, params, flops) in [
@@ -247,13 +247,13 @@ fn upernet_on_xcit_costs_what_vmambas_authors_counted() {
     }
 }
 
-/// Parameters of a module without the running statistics of batch norms, which Burn counts.
+/// Number of parameters of a module. Burn's own count includes the running statistics of batch norms; this one does not.
 fn parameters<M: Module>(module: &M) -> u64 {
     let state = state_dict_of(module, &zoo::key);
     state.iter().filter(|(key, _)| !key.contains(".running_")).map(|(_, tensor)| tensor.data.len() as u64).sum()
 }
 
-/// Published models and small ones with their options otherwise.
+/// Published models, and small models with other options.
 fn variants() -> Vec<(String, BackboneConfig)> {
     let tiny: [&str; 10] = [
         "vmamba_tiny_s1l8",

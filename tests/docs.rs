@@ -115,7 +115,7 @@ fn pages() -> Vec<Page> {
     pages.map(|path| Page::read(&path)).collect()
 }
 
-/// The text between every other backtick.
+/// The code spans of a line, without their backticks.
 fn code_spans(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
@@ -271,11 +271,14 @@ fn the_table_of_crates_is_that_of_the_manifests() {
     assert!(missing.is_empty(), "ARCHITECTURE.md has no row for {missing:?}");
 }
 
-/// The lines of a source file before its tests, without comments.
+/// The lines of a source file before its module of tests, without comments.
 fn code_lines(path: &Path) -> Vec<String> {
     let text = read(path);
-    let before = text.lines().take_while(|line| line.trim() != "#[cfg(test)]" || line.starts_with("    "));
-    before.filter(|line| !line.trim_start().starts_with("//")).map(str::to_owned).collect()
+    let lines: Vec<&str> = text.lines().collect();
+    // `mod tests;` stands among the declarations, and code follows it.
+    let begins = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{');
+    let end = lines.windows(2).position(begins).unwrap_or(lines.len());
+    lines[..end].iter().filter(|line| !line.trim_start().starts_with("//")).map(|line| (*line).to_owned()).collect()
 }
 
 /// Whether a source file holds only tests.
@@ -295,7 +298,6 @@ fn libraries_do_not_print() {
             if example || is_test(&path) || path == console {
                 continue;
             }
-            // `#[cfg(test)]` on a module declaration ends the search of `lib.rs` early; a `lib.rs` holds declarations only.
             for line in code_lines(&path) {
                 let prints = ["print!(", "println!(", "dbg!("].iter().any(|call| line.contains(call));
                 assert!(!prints, "{}: a library does not print; tell an observer instead:\n{line}", path.display());

@@ -1,5 +1,5 @@
-//! Networks with bf16 activations: they say what they say in float32 within what 8 bits of mantissa allow, and every weight has a float32
-//! gradient that points where the float32 one does. The policy is `docs/precision.md`.
+//! Networks with bf16 activations: their results equal those in float32 up to the rounding of 8 bits of mantissa, and every weight has a
+//! float32 gradient of nearly the same direction. `docs/precision.md` describes the policy.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,23 +12,22 @@ use upernet::{FcnHeadConfig, Segmentor, UperHeadConfig, UperNet, UperNetConfig};
 use vmamba::zoo::Backbone;
 use vmamba::{Dims, DownsampleVersion, FeaturePyramid, PatchEmbedVersion, VmambaConfig};
 use vmamba_detection::{Detector, ImageInfo, ImageTruth, Proposals, RandomChoice, RpnOutput};
-use vmamba_types::Instance;
-use vmamba_types::{InstanceMask, Rle};
+use vmamba_types::{Instance, InstanceMask, Rle};
 
 /// Largest difference over the largest value. A rounding to bf16 is off by at most 2^-9 of a value, 0.2 %; the networks round some forty
-/// times on the way, and errors of different sign and place add up like a walk at random.
+/// times on the way, and the errors add up like a random walk.
 const TOLERANCE: f32 = 0.03;
 
-/// Cosine of the angle between the gradients of a weight, and by how much their lengths may differ. Two gradients that have nothing in common
-/// are at 0. Rounding turns ReLUs near 0 on and off and the signs of L1 terms near 0 over, and sums over an image that cancel out leave more
-/// rounding than signal.
+/// Smallest cosine between the bf16 and the float32 gradient of a weight, and largest relative difference of their lengths. The cosine of
+/// unrelated gradients is 0. Rounding switches ReLUs near 0 on and off and flips the signs of L1 terms near 0, and where a sum over an
+/// image cancels out, the rounding exceeds the signal.
 const COSINE: f64 = 0.9;
 const LENGTH: f64 = 0.2;
 
-/// The same for the gradients of all weights as one vector.
+/// Smallest cosine between the gradients of all weights, taken as one vector.
 const COSINE_OF_ALL: f64 = 0.995;
 
-/// The generator of a device is one for the whole process: tests that compare what they draw from it take turns.
+/// Takes turns with the other tests: a device has one random generator for the whole process.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -68,7 +67,7 @@ fn difference<const D: usize>(actual: &Tensor<D>, expected: &Tensor<D>) -> f32 {
     actual.iter().zip(expected).fold(0.0_f32, |most, (a, e)| most.max((a - e).abs())) / largest
 }
 
-/// Asserts that two tensors are close, and that they are not the same: then nothing would have been rounded.
+/// Asserts that two tensors are close but differ; equal tensors would mean that nothing was rounded.
 #[track_caller]
 fn assert_rounded<const D: usize>(what: &str, narrow: &Tensor<D>, wide: &Tensor<D>) {
     let difference = difference(narrow, wide);
@@ -126,7 +125,7 @@ impl ModuleVisitor for Statistics {
     }
 }
 
-/// What a step leaves of a model: gradients by path, and the moved statistics.
+/// The result of a step: gradients by path, and the updated running statistics.
 type Learnt = (BTreeMap<String, (DType, Vec<f64>)>, Vec<Tensor<1>>);
 
 fn learn<M: Module>(model: &M, loss: Tensor<1>) -> Learnt {
@@ -134,14 +133,14 @@ fn learn<M: Module>(model: &M, loss: Tensor<1>) -> Learnt {
     let gradients = loss.backward();
     let mut collect = Collect { gradients: &gradients, path: Vec::new(), found: BTreeMap::new() };
     model.visit(&mut collect);
-    // Burn brings them up to date in the copy for evaluation.
+    // Burn updates the running statistics in the copy for evaluation.
     let mut statistics = Statistics::default();
     model.valid().visit(&mut statistics);
     (collect.found, statistics.found)
 }
 
-/// Asserts that the gradients of bf16 are float32 and point where those of float32 do. `vanishing` have no gradient but what rounding leaves,
-/// in either precision.
+/// Asserts that the gradients from bf16 activations are float32 and have nearly the direction of those from float32. The gradients of
+/// `vanishing` are zero up to rounding in either precision.
 #[track_caller]
 fn assert_same_direction(narrow: &BTreeMap<String, (DType, Vec<f64>)>, wide: &BTreeMap<String, (DType, Vec<f64>)>, vanishing: &[&str]) {
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
@@ -172,7 +171,7 @@ fn assert_same_direction(narrow: &BTreeMap<String, (DType, Vec<f64>)>, wide: &BT
     assert!(cosine > COSINE_OF_ALL, "all gradients together: cosine {cosine}");
 }
 
-/// Every layer that has more than one form, in one of the configurations.
+/// Each variant of a layer is in one of the configurations.
 #[test]
 fn features_of_every_kind_of_layer_are_bf16_and_close() {
     let _turn = alone();
@@ -207,7 +206,7 @@ fn features_of_every_kind_of_layer_are_bf16_and_close() {
             let (narrow, wide) = (run(DType::BF16), run(DType::F32));
             for (level, (narrow, wide)) in narrow.iter().zip(&wide).enumerate() {
                 assert_eq!((narrow.dtype(), wide.dtype()), (DType::BF16, DType::F32), "{name}");
-                // Burn's dropout draws in the type of its input, so another sample is dropped.
+                // Burn's dropout draws in the type of its input, so it drops other values.
                 if name != "dropout" || !device.is_autodiff() {
                     assert_rounded(&format!("{name}, level {level}"), narrow, wide);
                 }
@@ -241,7 +240,7 @@ fn segmentor(device: &Device) -> UperNet<Backbone> {
 }
 
 #[test]
-fn a_segmentor_says_the_same_in_bf16() {
+fn a_segmentor_in_bf16_is_close_to_float32() {
     let _turn = alone();
     let device = Device::flex();
     let model = segmentor(&device);
@@ -252,10 +251,10 @@ fn a_segmentor_says_the_same_in_bf16() {
 }
 
 #[test]
-fn a_segmentor_learns_the_same_from_bf16() {
+fn bf16_activations_give_a_segmentor_nearly_the_float32_gradients() {
     let _turn = alone();
     let device = Device::flex().autodiff();
-    // More than two images: a batch norm of two values knows their signs only, and has no gradient.
+    // More than two images: a batch norm over two values outputs only their signs, and its gradient is zero.
     let shape = [6, 64, 64];
     let labels: Vec<i64> = (0..6 * 64 * 64).map(|at| at / 700 % 5).collect();
     let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, shape), &device);
@@ -272,7 +271,7 @@ fn a_segmentor_learns_the_same_from_bf16() {
         assert_eq!(narrow.dtype(), DType::F32, "running statistics");
         assert_rounded("running statistics", narrow, wide);
     }
-    // Shifts that a 1x1 convolution passes on to a batch norm, which takes them away.
+    // A 1x1 convolution passes these shifts on to a batch norm, which subtracts them.
     assert_same_direction(&narrow, &wide, &["backbone.Vmamba.outnorm.0.bias", "backbone.Vmamba.outnorm.1.bias"]);
 }
 
@@ -301,7 +300,7 @@ fn truth() -> Vec<ImageTruth> {
 }
 
 #[test]
-fn a_detector_says_the_same_in_bf16() {
+fn a_detector_in_bf16_is_close_to_float32() {
     let _turn = alone();
     let device = Device::flex();
     let model = detector(&device);
@@ -317,10 +316,10 @@ fn a_detector_says_the_same_in_bf16() {
     }
     let maps = |rpn: &RpnOutput| rpn.objectness.iter().chain(&rpn.deltas).cloned().collect::<Vec<_>>();
     for (narrow, wide) in maps(&narrow_rpn).iter().zip(&maps(&wide_rpn)) {
-        assert_eq!(narrow.dtype(), DType::F32, "what boxes are computed from");
+        assert_eq!(narrow.dtype(), DType::F32, "boxes are computed in float32");
         assert_rounded("region proposals", narrow, wide);
     }
-    // The same boxes for both: which are proposed is a decision, not a number.
+    // Both get the same boxes, because rounding may change which boxes are proposed.
     let infos = [ImageInfo::new([64, 96], [64, 96]); 2];
     let proposals = model.test_proposals(&wide_rpn, &infos);
     let rois: Vec<vision_ops::Roi> = proposals
@@ -341,7 +340,7 @@ fn a_detector_says_the_same_in_bf16() {
 }
 
 #[test]
-fn a_detector_learns_the_same_from_bf16() {
+fn bf16_activations_give_a_detector_nearly_the_float32_gradients() {
     let _turn = alone();
     let device = Device::flex().autodiff();
     let truth = truth();
@@ -351,7 +350,7 @@ fn a_detector_learns_the_same_from_bf16() {
         let levels = model.pyramid(images(&device).cast(dtype));
         let rpn = model.rpn_head.forward(&levels);
         let rpn_loss = model.rpn_head.loss(&rpn, &model.rpn_targets(&rpn, &truth, choose));
-        // Boxes that do not depend on what the network proposes, so that both are trained on the same.
+        // These boxes do not depend on the region proposals, so both precisions train on the same boxes.
         let near = |truth: &ImageTruth| {
             let moved = |by: f32| truth.instances.iter().map(move |instance| instance.bbox.map(|side| side + by));
             let boxes: Vec<[f32; 4]> = moved(2.0).chain(moved(-3.0)).chain([[0.0, 0.0, 30.0, 20.0], [60.0, 40.0, 90.0, 60.0]]).collect();
@@ -367,7 +366,7 @@ fn a_detector_learns_the_same_from_bf16() {
     let ((narrow_loss, narrow), (wide_loss, wide)) = (run(DType::BF16), run(DType::F32));
     assert!((narrow_loss / wide_loss - 1.0).abs() < 0.01, "loss {narrow_loss} instead of {wide_loss}");
     assert_same_direction(&narrow, &wide, &[]);
-    // And the whole, with its own proposals.
+    // The whole loss, with the network's own proposals.
     let loss = detector(&device).loss(images(&device).cast(DType::BF16), &truth, &mut RandomChoice::new(1));
     assert!(loss.total.dtype() == DType::F32 && loss.total.into_scalar::<f32>().is_finite());
 }

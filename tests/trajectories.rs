@@ -9,11 +9,11 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use tests::tool::run;
+use tests::tool::{program, run};
 use tests::{FixtureTensor, fixtures_root, present, read_tensors};
 
-const TRAIN_SEG: &str = env!("CARGO_BIN_EXE_train_seg");
-const TRAIN_DET: &str = env!("CARGO_BIN_EXE_train_det");
+const TRAIN_SEG: &str = program::TRAIN_SEG;
+const TRAIN_DET: &str = program::TRAIN_DET;
 
 /// Steps in which the tight bounds hold. Two float32 runs drift apart afterwards: each step starts from the rounding of all before it.
 const EARLY_STEPS: usize = 20;
@@ -128,7 +128,7 @@ fn translate(config_text: &str) -> String {
     RENAMED_VALUES.iter().fold(text, |text, (old, new)| text.replace(old, new))
 }
 
-/// Moves the value of each old key to its new key; keys that the text does not have are passed over.
+/// Moves the value of each old key to its new key. Keys that the text lacks are ignored.
 fn rename(text: &str, table: &[(&str, &str)]) -> String {
     let mut root = parse(text);
     for (old, new) in table {
@@ -137,7 +137,7 @@ fn rename(text: &str, table: &[(&str, &str)]) -> String {
         let mut parent = &mut root;
         for step in parents.into_iter().flat_map(|parents| parents.split('.')) {
             let next = parent.entry(step).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            parent = next.as_table_mut().unwrap_or_else(|| panic!("{new}: `{step}` is no table"));
+            parent = next.as_table_mut().unwrap_or_else(|| panic!("{new}: `{step}` is not a table"));
         }
         assert!(parent.insert(name.to_owned(), value).is_none(), "the configuration has both {old} and {new}");
     }
@@ -151,7 +151,7 @@ fn take(root: &mut toml::Table, key: &str) -> Option<toml::Value> {
 }
 
 fn parse(text: &str) -> toml::Table {
-    text.parse().unwrap_or_else(|error| panic!("the configuration is no TOML: {error}\n{text}"))
+    text.parse().unwrap_or_else(|error| panic!("the configuration is not valid TOML: {error}\n{text}"))
 }
 
 /// The lines of a training log that describe an optimiser step.
@@ -211,7 +211,7 @@ fn number(object: &Value, key: &str) -> f64 {
     object[key].as_f64().unwrap_or(f64::NAN)
 }
 
-/// Collects what differs, so that one failure shows whether a single step or the whole run is off.
+/// Collects all differences, so that one failure shows whether a single step or the whole run is off.
 struct Comparison<'a> {
     case: &'a str,
     compared: usize,

@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use vision_datasets::coco::{EvalConfig, IouType, evaluate, to_results, write_results};
 use vision_datasets::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
-use vmamba_types::Detection;
-use vmamba_types::{Rle, Segmentation};
+use vmamba_types::{Detection, Rle, Segmentation};
 
 const IMAGES: usize = 5000;
 const RESULTS: usize = 100;

@@ -5,7 +5,7 @@ use vmamba_types::{ClassList, Instance, Segmentation};
 /// An image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageEntry {
-    /// Its id, from 0 on.
+    /// Its id, at least 0.
     pub id: i64,
     /// Its file, relative to the folder of images.
     pub file_name: String,
@@ -16,7 +16,7 @@ pub struct ImageEntry {
 /// A category.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CategoryEntry {
-    /// Its id, from 0 on.
+    /// Its id, at least 0.
     pub id: i64,
     /// Its name.
     pub name: String,
@@ -25,7 +25,7 @@ pub struct CategoryEntry {
 /// An object, or a crowd region.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AnnotationEntry {
-    /// Its id, from 0 on.
+    /// Its id, at least 0.
     pub id: i64,
     /// Id of its image.
     pub image_id: i64,

@@ -23,9 +23,9 @@
 //! Modules import each other in one direction only:
 //!
 //! ```text
-//! vmamba-types ← error ← image_io, class_list, ground_truth ← sample ← transforms ← loader
-//!                                                                ↑
-//!                                         coco, ade20k, imagenet, scenes, check
+//! vmamba-types ← error ← files, image_io, class_list, ground_truth ← sample ← transforms ← loader
+//!                                                                       ↑
+//!                                                coco, ade20k, imagenet, scenes, check
 //! ```
 //!
 //! Labels, boxes, masks and class lists themselves are types of `vmamba-types`, which the heads share.
@@ -35,6 +35,7 @@ pub mod check;
 pub mod class_list;
 pub mod coco;
 mod error;
+mod files;
 pub mod ground_truth;
 pub mod image_io;
 pub mod imagenet;

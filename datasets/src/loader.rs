@@ -1,6 +1,6 @@
 //! Training batches and prefetching.
 //!
-//! Item `i` is a pure function of `i`. Worker `i mod workers` makes it, and the consumer takes the items in turn, so the same seed gives
+//! Item `i` is a pure function of `i`. Worker `i mod workers` makes it, and the consumer takes the items in order, so the same seed gives
 //! the same batches whatever the number of workers, and a resumed run starts at any batch without making the ones before it.
 
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -15,7 +15,7 @@ use crate::error::DataError;
 use crate::sample::{DetectionDataset, DetectionSample, SegmentationDataset, SegmentationSample};
 use crate::transforms::{DetectionTrainPipeline, TrainPipeline, TransformRng, between, padded_size};
 
-/// Items in order that worker threads make ahead of the consumer.
+/// An ordered stream of items that worker threads prefetch.
 #[derive(Debug)]
 pub struct Prefetch<T> {
     channels: Vec<Receiver<T>>,
@@ -24,7 +24,7 @@ pub struct Prefetch<T> {
 }
 
 impl<T: Send + 'static> Prefetch<T> {
-    /// Makes the items of `range` on `workers` threads (at least 1), at most `ahead` of them before the consumer takes them.
+    /// Makes the items of `range` on `workers` threads (at least 1) and prefetches about `ahead` of them.
     pub fn new(range: std::ops::Range<u64>, workers: usize, ahead: usize, make: impl Fn(u64) -> T + Send + Sync + 'static) -> Self {
         let count = workers.max(1);
         let make = Arc::new(make);
@@ -95,7 +95,7 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// Worker threads; 0 counts as 1.
     pub workers: usize,
-    /// Batches made ahead.
+    /// Batches to prefetch.
     pub ahead: usize,
 }
 
@@ -235,7 +235,7 @@ impl Iterator for DetectionLoader {
     }
 }
 
-/// The newest values by epoch, each computed once; the workers may be in different epochs.
+/// A cache of the values of the newest epochs, because the workers may be in different epochs.
 #[derive(Debug)]
 struct Epochs<T>(Mutex<Vec<(u64, Arc<T>)>>);
 

@@ -74,7 +74,7 @@ pub struct DetectionSample {
     pub instances: Vec<Instance>,
     /// Its name in messages and file names.
     pub name: String,
-    /// Its id in annotations and results; unique in the data set, from 0 on.
+    /// Its id in annotations and results; unique in the data set, and at least 0.
     pub image_id: i64,
     /// `[height, width]` before any transform.
     pub original_size: [usize; 2],

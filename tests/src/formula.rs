@@ -1,5 +1,5 @@
-//! Numbers made of a name, the same here and in `tests/parity_baselines/generate.py`: with them networks of full size are compared and
-//! only results need be stored.
+//! Pseudo-random numbers from a name, equal here and in `tests/parity_baselines/generate.py`. Both sides compute the weights, so fixtures
+//! of full-size networks store only results.
 
 /// Uniform numbers of the given deviation and mean, one for each place of `shape`: SplitMix64 of the FNV-1a hash of the name plus the index.
 pub fn values(name: &str, shape: &[usize], deviation: f64, mean: f64) -> Vec<f32> {

@@ -222,7 +222,7 @@ impl Comparison {
         Self { case: case.into(), worst: 0.0, worst_name: String::new(), failures: Vec::new(), compared: 0 }
     }
 
-    /// Compares `actual` with `expected`: shape equal, and `max |actual - expected| <= tolerance * max |expected|`
+    /// Compares `actual` with `expected`: equal shapes, and `max |actual - expected| <= tolerance * max |expected|`
     /// (or `<= 1e-7` absolute, for references that are analytically zero).
     pub fn check<const D: usize>(&mut self, name: &str, actual: Tensor<D>, expected: &FixtureTensor, tolerance: f64) {
         let shape = actual.dims().to_vec();
@@ -275,7 +275,7 @@ impl Comparison {
     }
 }
 
-/// Compares the gradients of a module's parameters with those of a fixture, by official key; `keys` turns paths into these.
+/// Compares the gradients of a module's parameters with those of a fixture, by official key. `keys` maps a parameter's path to its key.
 ///
 /// # Panics
 /// When a parameter has no gradient, or a stored gradient no parameter.

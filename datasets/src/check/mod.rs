@@ -31,7 +31,7 @@ const TINY: usize = 32;
 pub struct CheckOptions {
     /// Class names by class index; empty when unknown.
     pub class_names: Vec<String>,
-    /// Number of classes of the model, if it is known; otherwise that of the names, or that of the largest label.
+    /// Number of classes of the model. If absent, the number of names; without names, the largest label gives it.
     pub num_classes: Option<usize>,
     /// Whether training ignores label 0 and lowers all others by one.
     pub reduce_zero_label: bool,
@@ -246,8 +246,8 @@ pub fn check_folder(root: &Path, options: &CheckOptions) -> Result<CheckReport, 
     Ok(judge::judge(Some(root), scan, options))
 }
 
-/// Checks data sets of any kind, such as the built-in scenes or one of your own; each is a split with a name. Their labels are class indices
-/// already, so `reduce_zero_label` is not applied.
+/// Checks data sets of any kind, such as the built-in scenes or one of your own. Each is a split with a name. Their labels are class
+/// indices already, so `reduce_zero_label` is not applied.
 ///
 /// # Errors
 /// When there are more classes than labels can hold.

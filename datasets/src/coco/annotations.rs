@@ -9,6 +9,7 @@ use serde_json::json;
 use vmamba_types::{MaskError, Rle, Segmentation};
 
 use crate::error::{AnnotationProblem, DataError};
+use crate::files::write_whole;
 use crate::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
 
 #[derive(Deserialize)]
@@ -125,7 +126,7 @@ impl GroundTruth {
         Ok(Self { images, categories, annotations })
     }
 
-    /// Writes a COCO annotation file. Polygons stay polygons, runs are compressed.
+    /// Writes a COCO annotation file atomically. Polygons stay polygons, runs are compressed.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -147,7 +148,7 @@ impl GroundTruth {
                 })
             }).collect::<Vec<_>>(),
         });
-        std::fs::write(path, format!("{document}\n")).map_err(|reason| DataError::io(path, reason))
+        write_whole(path, |file| writeln!(file, "{document}"))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-/// Which overlap decides whether a detection matches.
+/// The kind of IoU that decides whether a detection matches an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IouType {
-    /// That of the boxes.
+    /// IoU of the boxes.
     Bbox,
-    /// That of the masks.
+    /// IoU of the masks.
     Segm,
 }
 
@@ -27,9 +27,9 @@ impl IouType {
 pub struct EvalConfig {
     /// Boxes or masks.
     pub iou_type: IouType,
-    /// Three limits of the number of detections that count for an image and category, by falling score.
+    /// Three limits of the number of detections for an image and category; those with the highest scores count.
     pub max_dets: [usize; 3],
-    /// IoU thresholds: a detection matches from here on.
+    /// IoU thresholds; a detection matches an object when their IoU is at least the threshold.
     pub iou_thresholds: Vec<f64>,
     /// Recalls at which the precision is sampled.
     pub recall_thresholds: Vec<f64>,

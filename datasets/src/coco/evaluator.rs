@@ -76,7 +76,7 @@ impl Input {
         let category = |id: &i64| Ok(coco::Category { id: unsigned(*id)?, name: id.to_string(), ..coco::Category::default() });
         let base = coco::Dataset {
             images: truth.images.iter().map(image).collect::<Result<_, EvalError>>()?,
-            // In the order of their ids, which is that of the arrays.
+            // Sorted by id, like the categories of the result arrays.
             categories: categories.iter().map(category).collect::<Result<_, EvalError>>()?,
             ..coco::Dataset::default()
         };
@@ -100,7 +100,7 @@ impl Input {
 
     fn annotation(index: usize, image_id: i64, category_id: i64) -> Result<coco::Annotation, EvalError> {
         Ok(coco::Annotation {
-            // From 1 on: pycocotools takes a match with annotation 0 for no match.
+            // Ids start at 1, because pycocotools treats a match with annotation 0 as no match.
             id: index as u64 + 1,
             image_id: unsigned(image_id)?,
             category_id: unsigned(category_id)?,
@@ -134,7 +134,7 @@ impl Input {
         Ok(expected)
     }
 
-    /// The results. For masks, box and area are those of the mask.
+    /// The results. For masks, box and area are computed from the mask.
     fn found(&self, results: &[ResultEntry]) -> Result<coco::Dataset, EvalError> {
         let mut found = self.base.clone();
         for (result, entry) in results.iter().enumerate() {

@@ -1,7 +1,6 @@
 //! Detections as COCO results, the form that pycocotools' `loadRes` reads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use super::annotations::{RawSegmentation, read_json, to_box};
 use super::config::IouType;
 use super::error::EvalError;
 use crate::error::{AnnotationProblem, DataError};
+use crate::files::write_whole;
 use crate::ground_truth::GroundTruth;
 
 /// A detection in COCO's terms.
@@ -78,24 +78,24 @@ struct Written<'a> {
     segmentation: Option<WrittenMask<'a>>,
 }
 
-/// Writes the results for one kind of evaluation. As in mmdetection, results for masks carry no box, so that pycocotools takes the areas
-/// from the masks.
+/// Writes the results for one kind of evaluation atomically. As in mmdetection, results for masks carry no box, so that pycocotools takes
+/// the areas from the masks.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_results(path: &Path, results: &[ResultEntry], kind: IouType) -> Result<(), DataError> {
-    let io = |error: std::io::Error| DataError::io(path, error);
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(io)?);
-    file.write_all(b"[").map_err(io)?;
-    for (index, entry) in results.iter().enumerate() {
-        let counts = entry.mask.as_ref().map(Rle::to_compressed);
-        let mask = entry.mask.as_ref().zip(counts.as_deref()).map(|(mask, counts)| WrittenMask { size: mask.size, counts });
-        let (bbox, segmentation) = if kind == IouType::Segm { (None, mask) } else { (entry.bbox, None) };
-        let line = Written { image_id: entry.image_id, category_id: entry.category_id, bbox, score: entry.score, segmentation };
-        file.write_all(if index == 0 { b"\n" } else { b",\n" }).map_err(io)?;
-        serde_json::to_writer(&mut file, &line).map_err(|error| io(error.into()))?;
-    }
-    file.write_all(b"\n]\n").and_then(|()| file.flush()).map_err(io)
+    write_whole(path, |file| {
+        file.write_all(b"[")?;
+        for (index, entry) in results.iter().enumerate() {
+            let counts = entry.mask.as_ref().map(Rle::to_compressed);
+            let mask = entry.mask.as_ref().zip(counts.as_deref()).map(|(mask, counts)| WrittenMask { size: mask.size, counts });
+            let (bbox, segmentation) = if kind == IouType::Segm { (None, mask) } else { (entry.bbox, None) };
+            let line = Written { image_id: entry.image_id, category_id: entry.category_id, bbox, score: entry.score, segmentation };
+            file.write_all(if index == 0 { b"\n" } else { b",\n" })?;
+            serde_json::to_writer(&mut *file, &line)?;
+        }
+        file.write_all(b"\n]\n")
+    })
 }
 
 #[derive(Deserialize)]

@@ -24,7 +24,7 @@ const DEPTH: usize = 8;
 pub struct ImageClass {
     /// The name of its folder; in ImageNet its synset.
     pub folder: String,
-    /// Its readable name; that of its folder without a class list.
+    /// Its readable name; without a class list, the name of its folder.
     pub name: String,
 }
 

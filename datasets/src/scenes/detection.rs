@@ -7,6 +7,7 @@ use vmamba_types::ClassList;
 use super::dataset::scene_name;
 use super::{FIRST_THING, Scene, SceneConfig, SceneConfigError, SceneDataset, scene_classes};
 use crate::error::DataError;
+use crate::files::write_png;
 use crate::ground_truth::{GroundTruth, ImageEntry};
 use crate::sample::{DetectionDataset, DetectionSample};
 
@@ -29,7 +30,7 @@ impl SceneObjects {
     }
 
     /// Writes `root/<split>/scene_*.png` and `root/annotations/instances_<split>.json`, the layout of COCO's data. Existing files are
-    /// overwritten.
+    /// overwritten, each atomically; the annotations come last.
     ///
     /// # Errors
     /// When a folder or file cannot be written; the error names it.
@@ -42,8 +43,7 @@ impl SceneObjects {
         for index in 0..self.len() {
             let sample = self.get(index)?;
             let file_name = format!("{}.png", sample.name);
-            let path = images.join(&file_name);
-            sample.image.save(&path).map_err(|reason| DataError::image(&path, reason))?;
+            write_png(&images.join(&file_name), &sample.image)?;
             truth.push(ImageEntry { id: sample.image_id, file_name, size: sample.original_size }, &sample.instances);
         }
         truth.write(&annotations.join(format!("instances_{split}.json")))

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::dataset::{Scene, SceneDataset, scene_name};
 use crate::error::DataError;
+use crate::files::{write_png, write_whole};
 use crate::sample::SegmentationDataset;
 
 /// The files that [`write_ade20k_layout`] wrote.
@@ -22,7 +23,7 @@ pub struct ExportSummary {
 /// Writes `root/images/<split>/scene_*.png`, `root/annotations/<split>/scene_*.png` and `root/objectInfo.csv`.
 ///
 /// Label files follow ADE20K: 0 means "unlabelled" (no pixel of a scene is) and class `k` is stored as `k + 1`, so they are read with
-/// `reduce_zero_label`. Existing files are overwritten.
+/// `reduce_zero_label`. Existing files are overwritten, each atomically.
 ///
 /// # Errors
 /// When a folder or file cannot be written; the error names it.
@@ -35,14 +36,12 @@ pub fn write_ade20k_layout(dataset: &SceneDataset, root: &Path, split: &str) -> 
     (0..dataset.len()).into_par_iter().try_for_each(|index| -> Result<(), DataError> {
         let Scene { image, labels, .. } = dataset.scene(index as u64);
         let file = format!("{}.png", scene_name(first.wrapping_add(index as u64)));
-        let path = images.join(&file);
-        image.save(&path).map_err(|source| DataError::image(&path, source))?;
-        let path = annotations.join(&file);
+        write_png(&images.join(&file), &image)?;
         let (width, height) = image.dimensions();
         let values = labels.as_slice().iter().map(|l| l + 1).collect();
         // One label a pixel, so the buffer always fits.
         let map = GrayImage::from_raw(width, height, values).unwrap_or_default();
-        map.save(&path).map_err(|source| DataError::image(&path, source))
+        write_png(&annotations.join(&file), &map)
     })?;
     let class_file = root.join("objectInfo.csv");
     let mut text = String::from("Idx,Name,R,G,B\n");
@@ -50,7 +49,7 @@ pub fn write_ade20k_layout(dataset: &SceneDataset, root: &Path, split: &str) -> 
     for (index, (name, [r, g, b])) in classes.names.iter().zip(&classes.palette).enumerate() {
         let _ = writeln!(text, "{},{name},{r},{g},{b}", index + 1);
     }
-    std::fs::write(&class_file, text).map_err(|source| DataError::io(&class_file, source))?;
+    write_whole(&class_file, |file| file.write_all(text.as_bytes()))?;
     Ok(ExportSummary { scenes: dataset.len(), class_file })
 }
 

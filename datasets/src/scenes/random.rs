@@ -82,7 +82,7 @@ pub(super) fn direction(turn: f32) -> (f32, f32) {
     let a = (turn * 4.0 - quarter - 0.5) * std::f32::consts::FRAC_PI_2;
     let s = a * (1.0 - a * a * (1.0 / 6.0 - a * a * (1.0 / 120.0)));
     let c = 1.0 - a * a * (0.5 - a * a * (1.0 / 24.0 - a * a * (1.0 / 720.0)));
-    // Rotate by the 45 degrees from the begin of the quarter turn to its middle.
+    // Rotate by the 45 degrees from the start of the quarter turn to its middle.
     let h = std::f32::consts::FRAC_1_SQRT_2;
     let (c, s) = ((c - s) * h, (c + s) * h);
     let norm = 1.0 / (c * c + s * s).sqrt();

@@ -31,7 +31,7 @@ impl Window {
     }
 
     /// The centre crop of at most `size` = `[height, width]`. As in torchvision's `CenterCrop`, which rounds halves to even, an odd
-    /// remainder puts the begin on the even one of the two middle rows or columns.
+    /// remainder puts the first row or column on the even one of the two middle positions.
     pub fn centre([height, width]: [usize; 2], size: [usize; 2]) -> Self {
         let size = [size[0].min(height), size[1].min(width)];
         let begin = |whole: usize, part: usize| ((whole - part) as f64 / 2.0).round_ties_even() as usize;

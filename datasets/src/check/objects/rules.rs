@@ -41,7 +41,8 @@ rules! {
     INVALID_SAMPLE = 12 Error InvalidSample "samples contradict themselves or the class list" "correct the data set; training stops at the first one";
     DEGENERATE = 13 Warning DegenerateBox "boxes are narrower than a pixel or have no area"
         "remove the boxes: training leaves them out, but evaluation counts them as missed";
-    OUTSIDE_BOX = 14 Warning BoxOutsideImage "boxes reach more than a pixel beyond their image" "nothing if it is intended: training clips the boxes";
+    OUTSIDE_BOX = 14 Warning BoxOutsideImage "boxes reach more than a pixel beyond their image"
+        "nothing to do if this is intended: training clips the boxes";
     OUTSIDE_WHOLLY = 15 Error BoxOutsideImage "boxes lie entirely outside their image" "check that the annotations belong to this image";
     MASK_DIFFERS = 16 Warning BoxMaskMismatch "boxes do not fit their masks" "recompute the boxes from the masks";
     NO_MASK = 17 Warning NoMask "annotations have no mask" "add masks if a mask head is trained: it learns nothing from these objects";

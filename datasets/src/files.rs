@@ -1,0 +1,65 @@
+//! Atomic writes: a file is complete or absent, never half written.
+
+use std::io::{self, BufWriter, Cursor, IntoInnerError, Write};
+use std::path::Path;
+
+use image::{ImageBuffer, ImageFormat, PixelWithColorType};
+
+use crate::error::DataError;
+
+/// Writes a file atomically: `write` fills a temporary file in the same folder, which then replaces `path`. After an error or an interrupt
+/// the old file is still there.
+///
+/// Nothing is synced to the disk, which would slow down the export of thousands of images: after a power failure, write the files again.
+pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), DataError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let written = || -> io::Result<()> {
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // Temporary files are private by default; the result has the mode of any new file.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let mut file = BufWriter::new(builder.tempfile_in(folder)?);
+        write(&mut file)?;
+        file.into_inner().map_err(IntoInnerError::into_error)?.persist(path)?;
+        Ok(())
+    };
+    written().map_err(|reason| DataError::io(path, reason))
+}
+
+/// Encodes an image as PNG and writes it atomically.
+pub(crate) fn write_png<P: PixelWithColorType<Subpixel = u8>>(path: &Path, image: &ImageBuffer<P, Vec<u8>>) -> Result<(), DataError> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Png).map_err(|reason| DataError::image(path, reason))?;
+    write_whole(path, |file| file.write_all(bytes.get_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        for text in ["first and long", "second"] {
+            write_whole(&path, |file| file.write_all(text.as_bytes())).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        let failing = |file: &mut dyn Write| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("the disk is full"))
+        };
+        let error = write_whole(&path, failing).unwrap_err().to_string();
+        assert!(error.contains("a.json") && error.contains("the disk is full"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "second");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let missing = folder.path().join("none/a.json");
+        assert!(write_whole(&missing, |_| Ok(())).unwrap_err().to_string().contains("none/a.json"));
+    }
+}
