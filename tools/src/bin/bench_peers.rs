@@ -64,7 +64,7 @@ enum Kind {
     Segment,
     /// Mask R-CNN with 1000 proposals and 100 detections.
     Detect,
-    /// Peak memory of a classifier's forward pass, at every side, each in a process of its own.
+    /// Peak memory of a classifier's forward pass, at every side, each in a child process.
     Memory,
 }
 

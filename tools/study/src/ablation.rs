@@ -252,7 +252,7 @@ impl Speed {
     }
 }
 
-/// Checks that every table has a file name of its own, see [`write()`].
+/// Checks that no two tables have the same file name, see [`write()`].
 ///
 /// # Errors
 /// [`StudyError::Invalid`](crate::StudyError::Invalid) with the name of two tables.

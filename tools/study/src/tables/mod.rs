@@ -130,7 +130,7 @@ pub struct Section {
     pub entries: Vec<Entry>,
 }
 
-/// The tables of `benchmarks` with those of `runs` that belong to them.
+/// The tables of `benchmarks`, with the runs that belong to them.
 ///
 /// # Errors
 /// [`StudyError::Published`](crate::StudyError::Published) when the built-in data are damaged.
