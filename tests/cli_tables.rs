@@ -260,6 +260,13 @@ fn a_run_with_another_name_is_matched_by_its_backbone() {
 }
 
 #[test]
+fn a_cascade_is_not_below_the_mask_r_cnn_of_its_backbone() {
+    let name = "cascade_mask_rcnn_vmamba_tiny_s1l8_3x";
+    let own = recipe(Benchmark::Coco, &format!("cascade_mask_rcnn/{name}.toml"), &[50.0], Facts::default());
+    assert!(entry(&[own], name).published.is_none());
+}
+
+#[test]
 fn invalid_runs_are_errors_that_name_file_and_field() {
     let place = Place::new(1);
     let out = PathBuf::from(place.path("out"));

@@ -64,7 +64,7 @@ enum Kind {
     Segment,
     /// Mask R-CNN with 1000 proposals and 100 detections.
     Detect,
-    /// Peak memory of a classifier's forward pass, at every side, each in a process of its own.
+    /// Peak memory of a classifier's forward pass, at every side, each in a child process.
     Memory,
 }
 
@@ -79,10 +79,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let (models, out) = (&arguments.models.models, &arguments.out.out);
+    let (tasks, memory_tasks) = (tasks(arguments)?, memory_tasks(arguments));
+    tasks.iter().map(|(task, _)| task).chain(&memory_tasks).try_for_each(Task::check)?;
     arguments.out.create()?;
     let mut peers = start(&arguments.python);
     let mut results = Results::default();
-    let tasks = tasks(arguments)?;
     for (index, (task, rounds)) in tasks.iter().enumerate() {
         eprintln!("{}/{}: {}", index + 1, tasks.len(), task.name());
         let names = names(arguments, task.work, peers.as_ref());
@@ -90,14 +91,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         // After every task, so that an interrupted run keeps its results.
         results.write(out, peers.as_ref())?;
     }
-    if arguments.tasks.contains(&Kind::Memory) {
-        for side in &arguments.sides.sides {
-            let task = task(Work::Forward, [*side; 2], 1, arguments.threads.last().copied());
-            eprintln!("memory: {}", task.name());
-            let names = names(arguments, task.work, peers.as_ref());
-            results.memory.extend(peers::memory(&task, models, arguments.python.program(), &names));
-            results.write(out, peers.as_ref())?;
-        }
+    for task in &memory_tasks {
+        eprintln!("memory: {}", task.name());
+        let names = names(arguments, task.work, peers.as_ref());
+        results.memory.extend(peers::memory(task, models, arguments.python.program(), &names));
+        results.write(out, peers.as_ref())?;
     }
     print!("{}", results.text());
     println!("results are in {}", out.display());
@@ -111,7 +109,13 @@ fn task(work: Work, size: [usize; 2], batch: usize, threads: Option<usize>) -> T
     Task { work, size, batch, precision: Precision::Float32, threads }
 }
 
-/// The tasks with their numbers of rounds.
+/// The tasks whose memory is measured.
+fn memory_tasks(arguments: &Arguments) -> Vec<Task> {
+    let sides = arguments.sides.sides.iter().filter(|_| arguments.tasks.contains(&Kind::Memory));
+    sides.map(|side| task(Work::Forward, [*side; 2], 1, arguments.threads.last().copied())).collect()
+}
+
+/// The tasks whose speed is measured, with their numbers of rounds.
 fn tasks(arguments: &Arguments) -> Result<Vec<(Task, usize)>> {
     let mut tasks = Vec::new();
     let (rounds, long, sides) = (arguments.rounds.rounds, arguments.long_rounds, &arguments.sides.sides);

@@ -8,7 +8,7 @@ use anstream::{print, println};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use vmamba_cli::arguments::whole_number;
+use vmamba_cli::arguments::{positive, whole_number};
 use vmamba_cli::options::DeviceOption;
 use vmamba_cli::process;
 use vmamba_cli::study_options::{
@@ -55,10 +55,10 @@ struct Arguments {
     #[command(flatten)]
     runs: RunsOptions,
     /// Tolerance of float32, relative to the largest value; gradients of whole networks have ten times as much.
-    #[arg(long, value_name = "ERROR", default_value_t = 1e-4)]
+    #[arg(long, value_name = "ERROR", default_value_t = 1e-4, value_parser = positive)]
     tolerance: f64,
     /// Tolerance of operations with bf16 activations, which round to eight bits: 0.4 % each.
-    #[arg(long, value_name = "ERROR", default_value_t = 2e-2)]
+    #[arg(long, value_name = "ERROR", default_value_t = 2e-2, value_parser = positive)]
     bf16_tolerance: f64,
     /// Results of the official implementations for the part parity-models, in the layout of tests/fixtures.
     #[arg(long, value_name = "DIR")]

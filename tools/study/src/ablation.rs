@@ -238,7 +238,7 @@ impl Speed {
         let complete = scaling::run(&plan.works_of(&models), protocol, &mut study, folder, interrupted)?;
         // The folder may have rows of other settings.
         study.rows.retain(|Row { work, protocol: measured, .. }| {
-            (*measured, work.batch, work.precision, &work.device) == (protocol, batch, precision, &self.device)
+            (*measured, work.side, work.batch, work.precision, &work.device) == (protocol, SIDE, batch, precision, &self.device)
         });
         let machine = study.rows.iter().find_map(|row| Some(row.measured.as_ref()?.machine.clone()));
         let remark = format!(
@@ -252,7 +252,7 @@ impl Speed {
     }
 }
 
-/// Checks that every table has a file name of its own, see [`write()`].
+/// Checks that no two tables have the same file name, see [`write()`].
 ///
 /// # Errors
 /// [`StudyError::Invalid`](crate::StudyError::Invalid) with the name of two tables.

@@ -1,6 +1,6 @@
 //! Studies of VMamba beside other backbones.
 //!
-//! * [`measure`]: speed and memory of a network, the base of the next three.
+//! * [`measure`]: speed and memory of a network, which the next three and [`ablation`] use.
 //! * [`peers`], [`gpu_check`], [`scaling`]: beside PyTorch's networks, on a device, over image sizes.
 //! * [`ablation`], [`tables`], [`published`]: our figures beside the published ones.
 //! * [`erf`], [`activation`], [`routes`]: effective receptive fields, activation maps, scan routes.

@@ -42,7 +42,7 @@ pub struct TrainConfig {
     /// Optimiser steps between checkpoints; absent for the interval of the validations.
     #[serde(default)]
     pub checkpoint_interval: Option<u64>,
-    /// Optimiser steps between lines of the log.
+    /// Optimiser steps between printed lines of progress; `metrics.jsonl` has every step.
     #[serde(default = "log_interval")]
     pub log_interval: u64,
     /// Validation images drawn at the end of the run.

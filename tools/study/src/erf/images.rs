@@ -1,4 +1,4 @@
-//! The images of the fields: the same images in the same order for every model.
+//! The images of the fields. Every model gets the same images in the same order.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

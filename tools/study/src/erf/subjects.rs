@@ -41,8 +41,8 @@ pub struct Subject {
 /// Collects the models: `models` are published names or TOML files of options, `configs` have a model in each row, and `checkpoints` are names
 /// of models with their weights. A checkpoint is a file, or the folder of a run, whose best checkpoint is used.
 ///
-/// A checkpoint whose name is not among the models becomes a model of its own, with the configuration in its metadata; a note is printed when
-/// there are other models.
+/// A checkpoint whose name is not among the models adds a model with the configuration in its metadata; a note is printed when there are other
+/// models.
 ///
 /// # Errors
 /// When a model, configuration or checkpoint is missing or invalid, a name is used twice, belongs to another published model, or looks

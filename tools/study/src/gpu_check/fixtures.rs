@@ -48,8 +48,9 @@ impl FixtureSet {
     }
 
     fn names(&self, folder: &Path, name: impl Fn(&Path) -> Option<String>) -> Result<Vec<String>> {
-        let entries = std::fs::read_dir(folder).map_err(StudyError::read(folder)).at("--fixtures")?;
-        let mut names: Vec<String> = entries.filter_map(Result::ok).filter_map(|entry| name(&entry.path())).collect();
+        let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+        let entries = entries.map_err(StudyError::read(folder)).at("--fixtures")?;
+        let mut names: Vec<String> = entries.iter().filter_map(|entry| name(&entry.path())).collect();
         names.sort();
         Ok(names)
     }
@@ -103,7 +104,11 @@ impl Fixture {
 
     /// The tensor called `key` as rows of `N` numbers.
     pub(super) fn rows<const N: usize>(&self, key: &str) -> Result<Vec<[f32; N]>> {
-        Ok(self.get(key)?.data.as_chunks::<N>().0.to_vec())
+        let (rows, rest) = self.get(key)?.data.as_chunks::<N>();
+        if !rest.is_empty() {
+            return Err(StudyError::content(&self.name)(format!("`{key}` does not have rows of {N} numbers")));
+        }
+        Ok(rows.to_vec())
     }
 
     /// The tensor called `key` as indices.

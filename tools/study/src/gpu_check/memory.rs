@@ -30,7 +30,7 @@ pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Re
     session.part(Part::Memory, &COLUMNS)?;
     let Some(preset) = setup.presets.first().copied() else { return Ok(()) };
     let [batch, side] = setup.memory_size;
-    // Every peer is measured in a worker of its own; this worker only lists them.
+    // Every peer is measured in its own worker process; this worker only lists them.
     let names = match speed::start(setup) {
         Ok(worker) => worker.map(|(_, names)| names).unwrap_or_default(),
         Err(reason) => {

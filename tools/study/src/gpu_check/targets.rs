@@ -45,12 +45,12 @@ pub(super) fn table(facts: &Facts, setup: &Setup) -> Table {
         push(name, Better::More, 1.0, Some(1.36), ratio(pair).ok_or_else(|| missing("throughput", "both at 224 and batch 128")));
     }
     // The largest batch that ran on both.
-    let bf16 = setup
+    let largest = setup
         .batches
         .iter()
         .copied()
         .max_by_key(|batch| (facts.pair(Part::Training, Precision::Bf16, *batch, 224, "swin_t").is_some(), *batch));
-    let pair = bf16.and_then(|batch| facts.pair(Part::Training, Precision::Bf16, batch, 224, "swin_t"));
+    let pair = largest.and_then(|batch| facts.pair(Part::Training, Precision::Bf16, batch, 224, "swin_t"));
     let name = "VMamba-T over Swin-T, training step, 224, bf16".to_owned();
     push(name, Better::More, 0.6, Some(1.0), ratio(pair).ok_or_else(|| missing("training", "both at 224 in bf16")));
     for precision in &setup.precisions {

@@ -1,10 +1,10 @@
-//! The measurement of speed and memory, shared by all studies.
+//! Measures speed and memory of networks, for every study that needs them.
 //!
 //! ```text
 //! Task, Subject: model, work, image size, batch, precision, device
 //!   └─ network: the model on random images, one call a run
 //!        └─ timing: warm-up, rounds of all contenders in turns ──> Rounds (seconds)
-//!        └─ process, allocator, device: resident memory, allocated bytes, GPU pool ──> Usage (bytes)
+//!        └─ process, allocator, device: resident memory, allocated bytes, memory of a GPU's allocator ──> Usage (bytes)
 //! request: speed or memory of a Subject in this process, or in a child process (child)
 //! peers: PyTorch's networks in a Python worker, as contenders
 //! ```

@@ -233,10 +233,10 @@ mod tests {
         }
     }
 
-    /// Everything in SS2D but the scan works on each patch by itself once the convolution is left out, so that a changed input patch changes
-    /// exactly the results that have read it. What was not read changes nothing, to the bit. What was read may change a result by less than
-    /// its float32 holds: after two stages where steps are small ([`SsmInit::V0`]), and far away where they are large
-    /// ([`SsmInit::V2`]); no pair of patches is hidden by both and in three draws of the weights.
+    /// Without the convolution, only the scan of SS2D mixes patches. So a change of one input patch changes exactly the results that have read
+    /// it, and leaves all others equal to the bit. A change may also be too small for float32: after two stages if step sizes are small
+    /// ([`SsmInit::V0`]), and over long distances if they are large ([`SsmInit::V2`]). Hence the test uses both, with three draws of the
+    /// weights each; every pair of patches shows its change in one of them.
     #[test]
     fn a_query_has_read_exactly_the_patches_that_change_its_result_in_ss2d() {
         let [height, width] = GRID;

@@ -7,6 +7,7 @@ pub mod setting;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use vmamba::zoo::BackboneConfig;
+use vmamba_recipes::detection::DetectionModelConfig;
 
 use self::run::{Run, RunConfig};
 use crate::error::Result;
@@ -129,7 +130,7 @@ pub struct Section {
     pub entries: Vec<Entry>,
 }
 
-/// The tables of `benchmarks` with those of `runs` that belong to them.
+/// The tables of `benchmarks`, with the runs that belong to them.
 ///
 /// # Errors
 /// [`StudyError::Published`](crate::StudyError::Published) when the built-in data are damaged.
@@ -192,7 +193,9 @@ fn published_id<'a>(data: &'a Published, run: &Run) -> Option<&'a str> {
     }
     match run.config.as_ref()? {
         RunConfig::Detection(config) => {
-            let backbone = name_of(config.model.backbone())?;
+            // The published tables have no cascades.
+            let DetectionModelConfig::MaskRcnn(model) = &config.model else { return None };
+            let backbone = name_of(&model.backbone)?;
             let schedule = if config.train.epochs.is_some_and(|epochs| epochs >= 36) { "3x" } else { "1x" };
             let rows: Vec<&DetectionRow> = data.coco_mask_rcnn.iter().filter(|r| r.backbone == backbone && r.batch.is_none()).collect();
             let nearest = rows.iter().find(|row| row.schedule == schedule).or(rows.first());

@@ -235,7 +235,8 @@ impl Stored {
         };
         let classes: Option<ClassList> =
             metadata.get("classes").map(|text| serde_json::from_str(text).map_err(StudyError::content(place("classes")))).transpose()?;
-        let share = metadata.get("best_metric").and_then(|text| text.parse::<f64>().ok());
+        let share = metadata.get("best_metric");
+        let share = share.map(|text| text.parse::<f64>().map_err(StudyError::content(format!("{}, `{text}`", place("best_metric")))));
         let facts = Facts {
             done: number("iteration")?,
             iterations: number("iterations")?,
@@ -244,7 +245,7 @@ impl Stored {
             classes: classes.map(|classes| classes.len()),
             ..Facts::default()
         };
-        Ok(Some(Self { config, facts, best: number("best_iteration")?.zip(share) }))
+        Ok(Some(Self { config, facts, best: number("best_iteration")?.zip(share.transpose()?) }))
     }
 }
 
@@ -345,8 +346,8 @@ impl ApFigures {
 
 /// The evaluations in a folder. A single-scale evaluation and one with test-time augmentation of the same weights share a line.
 fn evaluations(folder: &Path, config: Option<&RunConfig>, stored: &Stored) -> Result<Vec<Run>> {
-    let entries = std::fs::read_dir(folder).map_err(StudyError::read(folder))?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>).map_err(StudyError::read(folder))?;
+    let mut paths: Vec<PathBuf> = entries.iter().map(std::fs::DirEntry::path).collect();
     paths.sort();
     let mut runs: Vec<(PathBuf, Run)> = Vec::new();
     for path in paths {

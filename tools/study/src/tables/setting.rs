@@ -70,7 +70,7 @@ pub fn segmentation(config: &SegmentationConfig, facts: &Facts, setting: &Segmen
 /// The settings in which a run of a detector differs from the published row.
 pub fn detection(config: &DetectionConfig, facts: &Facts, setting: &DetectionSetting, row: &DetectionRow) -> Vec<String> {
     let mut found = Differences::default();
-    // A row with a batch size of its own shares the recipe of the row without.
+    // A row that names a batch size has the recipe of the row without one.
     let name = row.batch.and_then(|batch| row.id.strip_suffix(&format!("_batch{batch}"))).unwrap_or(&row.id);
     let recipe: Option<DetectionConfig> = built_in(&format!("mask_rcnn/{name}.toml"));
     let model = recipe.as_ref().map(|recipe| recipe.model.backbone());

@@ -16,7 +16,7 @@ use super::super::official;
 use super::{Compared, load};
 use crate::error::{Result, StudyError};
 
-/// The model with the official weights, from the tensors or from the checkpoint with the same weights.
+/// The model with the official weights, which the fixtures hold as tensors or as a checkpoint.
 fn model(fixtures: &FixtureSet, device: &Device) -> Result<MaskRcnn<Backbone>> {
     let document = fixtures.manifest("maskrcnn", "weights")?;
     let train = fixtures.manifest("maskrcnn", "train")?;

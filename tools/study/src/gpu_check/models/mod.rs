@@ -72,6 +72,10 @@ pub(super) fn run(setup: &Setup, session: &mut Session, facts: &mut Facts) -> Re
 fn row(setup: &Setup, session: &mut Session, facts: &mut Facts, name: &str, outcome: Result<Compared, String>) -> Result<()> {
     let mut title: Vec<Cell> = vec![name.into()];
     let outcome = match outcome {
+        Ok(Compared { tensors: 0, .. }) => {
+            facts.failed += 1;
+            Outcome::Failed("the case has no tensors to compare".to_owned())
+        }
         Ok(Compared { forward, gradients, tensors }) => {
             let [limit, gradient_limit] = [setup.tolerance, GRADIENT_FACTOR * setup.tolerance];
             let [forward_error, gradient_error] = [&forward, &gradients].map(|worst| worst.error().map_or(Cell::Missing, Cell::Scientific));

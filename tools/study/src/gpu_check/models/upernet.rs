@@ -70,12 +70,13 @@ pub(super) fn training_step(fixtures: &FixtureSet, _name: &str, device: &Device)
 }
 
 fn losses(compared: &mut Compared, loss: &SegmentationLoss, expected: &Value) -> Result<()> {
-    let parts = loss.parts.iter().map(|(name, part)| (name.as_str(), part));
-    for (name, term) in parts.chain([("loss", &loss.total)]) {
-        // Only the manifest of the training step has the total.
-        if let Some(expected) = expected[name].as_f64() {
-            compared.scalar(name, f64::from(term.clone().into_scalar::<f32>()), expected)?;
-        }
+    let scalar = |term: &Tensor<1>| f64::from(term.clone().into_scalar::<f32>());
+    for (name, term) in &loss.parts {
+        compared.scalar(name, scalar(term), official::number_of(expected, name)?)?;
     }
-    Ok(())
+    // Only the manifest of the training step has the total.
+    match expected["loss"].as_f64() {
+        Some(expected) => compared.scalar("loss", scalar(&loss.total), expected),
+        None => Ok(()),
+    }
 }

@@ -129,7 +129,7 @@ impl Peers {
         Ok(Usage { before, peak, in_use, source: source.to_owned() })
     }
 
-    /// Memory of a peer in a worker of its own; `device` as in [`Peers::set_up`].
+    /// Memory of a peer in a new worker process; `device` as in [`Peers::set_up`].
     ///
     /// # Errors
     /// The reason of the worker.
