@@ -6,8 +6,9 @@
 //! kernel has no `cube.rs`, and [`cross_scan()`] has neither kernels nor a reference. [`Operation::ALL`] lists the operations.
 //!
 //! Tensors on the CPU (Burn's Flex) run the CPU kernels, those on CUDA and Vulkan (features `cuda` and `vulkan`) the GPU kernels, with and
-//! without autodiff. Other backends run the reference. All kernels compute in float32. Results on the CPU do not depend on the number of
-//! threads; on GPUs they are reproducible except for Burn's matrix products, convolutions and sums.
+//! without autodiff. Other backends run the reference. Kernels compute in float32; only matrix products and convolutions of bf16
+//! activations on GPUs multiply bf16. Results on the CPU do not depend on the number of threads; on GPUs they are reproducible except for
+//! Burn's matrix products, convolutions and sums.
 //!
 //! Activations are float32 or bf16, and a result has the type of its activations; weights are always float32. On the CPU every operation
 //! rounds its result to bf16 at the end, so bf16 is not faster there.

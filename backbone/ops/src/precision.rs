@@ -1,8 +1,8 @@
 //! bf16 activations, and the precision of float32 products on GPUs.
 //!
 //! Every operation takes float32 or bf16 activations and returns their type. Weights, biases, norm parameters and the parameters of the
-//! scan are float32 in either case. An operation converts them where it uses them, so their gradients are float32. All intermediate values
-//! are float32.
+//! scan are float32 in either case. An operation converts them where it uses them, so their gradients are float32. Matrix products and
+//! convolutions of bf16 activations on GPUs multiply bf16; the other kernels compute in float32.
 //!
 //! The CPU kernels compute only in float32: activations are cast to float32, and the result is rounded to bf16 once, at the end of the
 //! operation. Tensor cores multiply bf16 by bf16, so weights of products and convolutions are rounded to bf16 on the CPU too. That gives

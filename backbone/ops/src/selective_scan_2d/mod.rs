@@ -39,7 +39,7 @@ operation! {
 /// Returns `[batch, height, width, channels]`, the sum over the routes. Every tensor has a gradient.
 ///
 /// # Panics
-/// When the shapes do not fit together.
+/// When the shapes do not fit together or, on GPUs, there are more than 32 routes.
 pub fn selective_scan_2d(
     x: Tensor<4>,
     projections: Tensor<4>,
