@@ -124,7 +124,7 @@ mod tests {
         let declared = include_str!("lib.rs")
             .lines()
             .filter(|line| ["pub fn ", "pub mod ", "pub const fn "].iter().any(|start| line.starts_with(start)));
-        assert_eq!(declared.collect::<Vec<_>>(), [""; 0], "declare operations in a folder of their own and re-export them");
+        assert_eq!(declared.collect::<Vec<_>>(), [""; 0], "declare each operation in its folder and re-export it");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use burn::backend::DispatchTensor;
 use burn::prelude::*;
 
 use crate::activation::{gelu, silu};
+use crate::arguments::assert_vector;
 use crate::device::has_kernel;
 use crate::precision::{in_float32, widened};
 
@@ -27,7 +28,7 @@ pub struct Epilogue<V, R = V> {
 /// result; scale and bias are float32.
 ///
 /// Without gradients the epilogue costs no pass over memory on the CPU and one pass on GPUs. With gradients, and on devices without
-/// kernels, its steps are separate operations with the same result.
+/// kernels, its steps are separate operations; the results agree up to rounding.
 pub type Fused<const D: usize> = Epilogue<Tensor<1>, Tensor<D>>;
 
 /// Which parts an epilogue has. Kernels on GPUs are compiled for each combination in use.
@@ -150,21 +151,19 @@ impl<const D: usize> Fused<D> {
         self.activation.apply(y)
     }
 
-    /// The arguments of a fused backend operation: which parts there are, and scale, bias and residual with one-element placeholders for
-    /// missing ones.
-    ///
     /// # Panics
     /// When a part does not fit a result of shape `shape`, whose last axis holds the output channels. `operation` is named in the message.
-    pub(crate) fn into_arguments(self, operation: &str, shape: [usize; D], device: &Device) -> (EpilogueParts, [DispatchTensor; 3]) {
-        for (name, vector) in [("scale", &self.scale), ("bias", &self.bias)] {
-            if let Some(vector) = vector {
-                let [length] = vector.dims();
-                assert_eq!(length, shape[D - 1], "{operation}: the {name} has {length} values for {} output channels", shape[D - 1]);
-            }
-        }
+    pub(crate) fn check(&self, operation: &str, shape: [usize; D]) {
+        assert_vector(operation, "scale", self.scale.as_ref(), shape[D - 1]);
+        assert_vector(operation, "bias", self.bias.as_ref(), shape[D - 1]);
         if let Some(residual) = &self.residual {
             assert_eq!(residual.dims(), shape, "{operation}: the residual and the result differ in shape");
         }
+    }
+
+    /// The arguments of a fused backend operation: which parts there are, and scale, bias and residual with one-element placeholders for
+    /// missing ones.
+    pub(crate) fn into_arguments(self, device: &Device) -> (EpilogueParts, [DispatchTensor; 3]) {
         let parts = self.parts();
         let placeholder = || Tensor::<1>::zeros([1], device).into_dispatch();
         let vector = |values: Option<Tensor<1>>| values.map_or_else(placeholder, Tensor::into_dispatch);
@@ -191,17 +190,17 @@ mod tests {
     use super::*;
 
     #[test]
-    #[should_panic(expected = "the scale has 2 values for 3 output channels")]
+    #[should_panic(expected = "the scale has 2 values for 3 channels")]
     fn a_scale_of_another_length_is_refused() {
         let device = crate::testing::cpu();
         let fused = Fused::<2> { scale: Some(Tensor::ones([2], &device)), ..Fused::default() };
-        fused.into_arguments("linear_fused", [4, 3], &device);
+        fused.check("linear_fused", [4, 3]);
     }
 
     #[test]
     #[should_panic(expected = "the residual and the result differ in shape")]
     fn a_residual_of_another_shape_is_refused() {
         let device = crate::testing::cpu();
-        Fused::<2>::default().residual(Tensor::ones([1, 3], &device)).into_arguments("linear_fused", [4, 3], &device);
+        Fused::<2>::default().residual(Tensor::ones([1, 3], &device)).check("linear_fused", [4, 3]);
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! An operation is a folder: `mod.rs` holds the public function with shapes, formula, source and backward rule; `reference.rs` the
 //! plain-tensor version; `cpu.rs` the CPU kernel, parallel and vectorised for the processor it runs on; `cube.rs` the GPU kernel in CubeCL;
-//! `tests.rs` the comparison of the kernels with the reference. An operation without a kernel lacks that file. Kernels share `cpu/` and
-//! `cube/`. [`Operation::ALL`] lists the operations.
+//! `tests.rs` the comparison of the kernels with the reference. Kernels share `cpu/` and `cube/`. An operation without a GPU
+//! kernel has no `cube.rs`, and [`cross_scan()`] has neither kernels nor a reference. [`Operation::ALL`] lists the operations.
 //!
 //! Tensors on the CPU (Burn's Flex) run the CPU kernels, those on CUDA and Vulkan (features `cuda` and `vulkan`) the GPU kernels, with and
-//! without autodiff. Other backends run the reference. All kernels compute in float32. Results on the CPU do not depend on the number of
-//! threads; on GPUs they are reproducible except for Burn's matrix products, convolutions and sums.
+//! without autodiff. Other backends run the reference. Kernels compute in float32; only matrix products and convolutions of bf16
+//! activations on GPUs multiply bf16. Results on the CPU do not depend on the number of threads; on GPUs they are reproducible except for
+//! Burn's matrix products, convolutions and sums.
 //!
 //! Activations are float32 or bf16, and a result has the type of its activations; weights are always float32. On the CPU every operation
 //! rounds its result to bf16 at the end, so bf16 is not faster there.
@@ -28,6 +29,7 @@
 //! | [`nms()`], [`batched_nms`], [`batched_nms_on`], [`paste_mask()`] | plain numbers | postprocessing of boxes and masks |
 
 mod activation;
+mod arguments;
 mod batch_norm;
 mod catalogue;
 mod channel_norm;
@@ -61,7 +63,7 @@ pub use channel_norm::channel_norm;
 pub use conv2d::{conv2d, conv2d_fused};
 pub use cross_scan::{ScanPattern, cross_merge, cross_scan};
 pub use depthwise_conv::{depthwise_conv2d, depthwise_conv2d_fused};
-pub use epilogue::{Epilogue, EpilogueParts, Fused, Pointwise};
+pub use epilogue::{Epilogue, Fused, Pointwise};
 pub use linear::{linear, linear_fused, mlp};
 pub use matmul::matmul;
 pub use nms::{batched_nms, batched_nms_on, nms};

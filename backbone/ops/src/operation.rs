@@ -34,7 +34,6 @@ macro_rules! operation {
         #[burn::backend::backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
         pub trait $ops: burn::backend::Backend {
             #[fusion(dtype = $like, shape = { $shape })]
-            #[allow(clippy::too_many_arguments)]
             fn $forward($($input: burn::backend::tensor::FloatTensor<Self>),+ $(, $($arg: $ty),+)?) -> burn::backend::tensor::FloatTensor<Self>;
         }
 
@@ -45,7 +44,6 @@ macro_rules! operation {
                 $($(let _ = $arg;)+)?
                 $metadata { $($input: $input.clone()),+ }
             })]
-            #[allow(clippy::too_many_arguments)]
             fn $backward(grad: burn::backend::tensor::FloatTensor<Self>, $($input: burn::backend::tensor::FloatTensor<Self>),+ $(, $($arg: $ty),+)?) -> $grads<Self>;
         }
 

@@ -1,8 +1,8 @@
 //! bf16 activations, and the precision of float32 products on GPUs.
 //!
 //! Every operation takes float32 or bf16 activations and returns their type. Weights, biases, norm parameters and the parameters of the
-//! scan are float32 in either case. An operation converts them where it uses them, so their gradients are float32. All intermediate values
-//! are float32.
+//! scan are float32 in either case. An operation converts them where it uses them, so their gradients are float32. Matrix products and
+//! convolutions of bf16 activations on GPUs multiply bf16; the other kernels compute in float32.
 //!
 //! The CPU kernels compute only in float32: activations are cast to float32, and the result is rounded to bf16 once, at the end of the
 //! operation. Tensor cores multiply bf16 by bf16, so weights of products and convolutions are rounded to bf16 on the CPU too. That gives
@@ -50,8 +50,8 @@ pub fn has_tf32(device: &Device) -> bool {
     false
 }
 
-/// Whether float32 products on this device must stay exact although it has TF32. Burn's own product might round them then, but
-/// [`matmul`](crate::matmul()) does not.
+/// Whether float32 products on this device must stay exact although it has TF32. If so, use [`matmul`](crate::matmul()): Burn's own product
+/// may round its operands to TF32.
 pub fn keeps_float32(device: &Device) -> bool {
     float32_products() == Float32Products::Exact && has_tf32(device)
 }
@@ -151,7 +151,7 @@ mod tests {
 
     const SAMPLING: RoiSampling = RoiSampling { spatial_scale: 1.0, output: [2, 2], sampling_ratio: 0, aligned: true };
 
-    /// The operation on the test input, or `None` if bf16 needs no code of ours.
+    /// The operation on the test input, or `None` if this crate has no code for it in bf16.
     fn function(operation: Operation) -> Option<Function> {
         Some(match operation {
             Operation::Gelu => |x, _| crate::gelu(x),
@@ -209,7 +209,7 @@ mod tests {
         })
     }
 
-    /// The operations of which bf16 has to be tested.
+    /// The operations to test in bf16, with their names.
     fn operations() -> impl Iterator<Item = (&'static str, Function)> {
         Operation::ALL.iter().filter_map(|operation| Some((operation.name(), function(*operation)?)))
     }

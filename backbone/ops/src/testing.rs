@@ -42,6 +42,7 @@ pub(crate) fn assert_close<const D: usize>(what: &str, actual: Tensor<D>, expect
 /// Like [`assert_close`], for slices.
 #[track_caller]
 pub(crate) fn assert_close_values(what: &str, actual: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(actual.len(), expected.len(), "{what}: number of values");
     let scale = expected.iter().fold(1e-6_f32, |m, v| m.max(v.abs()));
     for (i, (a, e)) in actual.iter().zip(expected).enumerate() {
         assert!((a - e).abs() <= tolerance * scale, "{what}: element {i} is {a}, expected {e} (largest {scale})");
@@ -88,7 +89,8 @@ pub(crate) fn assert_same_gradients<const D: usize>(
         let (y, gradients) = run(&actual, &device);
         assert_close_values(&format!("{what}: output{on}"), &y, &y_expected, tolerance);
         for (i, (g, e)) in gradients.iter().zip(&gradients_expected).enumerate() {
-            assert_eq!(g.len(), e.len(), "{what}: gradient of input {i}{on} is missing");
+            let length = inputs[i].1.len();
+            assert_eq!((g.len(), e.len()), (length, length), "{what}: gradient of input {i}{on} is missing");
             assert_close_values(&format!("{what}: gradient of input {i}{on}"), g, e, tolerance);
         }
     }

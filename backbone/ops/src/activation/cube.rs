@@ -2,7 +2,6 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
-use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
@@ -19,7 +18,7 @@ impl ActivationOps for CubeBackend {
         let units = x.count() * width;
         let (client, dtype) = (y.client.clone(), element(&y));
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` return at once, and the others index inside both tensors.
+        // SAFETY: surplus units return at once, and the others index inside both tensors.
         unsafe {
             forward::launch_unchecked(
                 &client,
@@ -49,7 +48,6 @@ impl ActivationGradOps for CubeBackend {
         let (client, dtype) = (dx.client.clone(), element(&dx));
         let (count, dim) = cubes(&client, units);
         let (x_pitch, grad_pitch) = (x.pitch / size, grad.pitch / size);
-        let output: CubeTensor = dx.clone();
         // SAFETY: as in the forward pass.
         unsafe {
             backward::launch_unchecked(
@@ -59,7 +57,7 @@ impl ActivationGradOps for CubeBackend {
                 size,
                 grad.tensor.into_buffer_arg(),
                 x.tensor.into_buffer_arg(),
-                output.into_buffer_arg(),
+                dx.clone().into_buffer_arg(),
                 width,
                 grad_pitch,
                 x_pitch,

@@ -1,8 +1,8 @@
 //! Elementwise activations: exact GELU, SiLU and softplus. The backward pass multiplies the gradient by the derivative, computed from the
 //! saved input.
 //!
-//! Burn's own are not used for two reasons: its CPU backend evaluates them value by value on one thread, 15 to 30 times slower than a
-//! vectorised loop, and its GPU backends differentiate GELU by the tanh approximation.
+//! Burn's activations are not used, for two reasons: its CPU backend evaluates them value by value on one thread, 15 to 30 times slower
+//! than a vectorised loop, and its GPU backends differentiate GELU by the tanh approximation.
 
 mod cpu;
 #[cfg(feature = "cube")]

@@ -36,7 +36,7 @@ impl BatchNormOps for Flex {
         let (weight, bias) = (values(&weight), values(&bias));
         let (mean, variance) = values(&moments).split_at(weight.len());
         let scale: Vec<f32> = variance.iter().zip(weight).map(|(variance, weight)| weight / (variance + eps).sqrt()).collect();
-        // Rounded like PyTorch, so that values near 0 have the same sign and a ReLU after it passes the same ones.
+        // Rounded like PyTorch, so that results near 0 have PyTorch's sign and a ReLU passes the values that it passes in PyTorch.
         let shift: Vec<f32> = bias.iter().zip(mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
         let block = ROWS * weight.len();
         let mut y = vec![0.0; values(&x).len()];

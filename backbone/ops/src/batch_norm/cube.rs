@@ -33,7 +33,7 @@ fn over_rows(x: &Rows, mean: Option<CubeTensor>) -> CubeTensor {
     let (client, units, squares) = (sums.client.clone(), blocks * width, mean.is_some());
     let mean = mean.map_or_else(|| sums.clone(), float32);
     let (count, dim) = cubes(&client, units);
-    // SAFETY: units beyond `units` return at once; blocks end at `rows`. Without squares the mean is not read.
+    // SAFETY: surplus units return at once; blocks end at `rows`. Without squares the mean is not read.
     unsafe {
         block_means::launch_unchecked(
             &client,
@@ -75,7 +75,7 @@ impl BatchNormOps for CubeBackend {
         let units = x.count() * width;
         let (client, dtype) = (y.client.clone(), element(&y));
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` return at once.
+        // SAFETY: surplus units return at once.
         unsafe {
             forward::launch_unchecked(
                 &client,
@@ -119,7 +119,7 @@ impl BatchNormGradOps for CubeBackend {
         let sums = empty(&dx, [2, blocks, channels], DType::F32);
         let units = blocks * width;
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` return at once; blocks end at `rows`.
+        // SAFETY: surplus units return at once; blocks end at `rows`.
         unsafe {
             gradient_sums::launch_unchecked(
                 &client,
@@ -145,7 +145,7 @@ impl BatchNormGradOps for CubeBackend {
         let [plain, along] = [0, 1].map(|index| float32(part(index)));
         let units = rows * width;
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` return at once.
+        // SAFETY: surplus units return at once.
         unsafe {
             backward::launch_unchecked(
                 &client,

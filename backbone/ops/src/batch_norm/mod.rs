@@ -21,6 +21,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 use burn::tensor::DType;
 
+use crate::arguments::assert_vector;
 use crate::device::has_kernel;
 use crate::operation::operation;
 use crate::precision::is_narrow;
@@ -31,7 +32,7 @@ operation! {
     => x of { let _ = (weight, bias, moments, eps); x.clone() }
 }
 
-/// Mean and variance of a batch. They need no gradient of their own, because that of [`BatchNormOps`] includes the path through them.
+/// Mean and variance of a batch. This operation needs no gradient: that of [`BatchNormOps`] includes the paths through mean and variance.
 #[burn::backend::backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
 pub trait MomentsOps: burn::backend::Backend {
     /// Means and biased variances of the channels (the last axis), `[2, channels]`, in the type of `like`.
@@ -52,7 +53,13 @@ pub struct BatchNormed<const D: usize> {
 
 /// Normalises every channel of `x: [.., channels]` to mean 0 and variance 1 over the batch, then scales by `weight: [channels]` and shifts
 /// by `bias: [channels]`. Gradients include the paths through mean and variance.
+///
+/// # Panics
+/// When `weight` or `bias` does not have `channels` values.
 pub fn batch_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> BatchNormed<D> {
+    let channels = x.dims()[D - 1];
+    assert_vector("batch_norm", "weight", Some(&weight), channels);
+    assert_vector("batch_norm", "bias", Some(&bias), channels);
     if is_narrow(&x) {
         let dtype = x.dtype();
         let normed = batch_norm(x.cast(DType::F32), weight, bias, eps);
@@ -61,7 +68,7 @@ pub fn batch_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<
     if !has_kernel(&x) {
         return reference::batch_norm(x, weight, bias, eps);
     }
-    let (channels, tracked) = (x.dims()[D - 1], x.device().is_autodiff());
+    let tracked = x.device().is_autodiff();
     let [plain, like] = if tracked {
         [x.clone().inner().into_dispatch(), weight.clone().inner().into_dispatch()]
     } else {

@@ -71,7 +71,7 @@ fn normalise(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, eps: f32, team
     let (rows, width, pitch) = (x.count(), x.width() / size, x.pitch / size);
     let (client, dtype) = (y.client.clone(), element(&y));
     let (count, dim) = team.launch(&client, rows);
-    // SAFETY: teams beyond `rows` read the last row and write nothing.
+    // SAFETY: surplus teams read the last row and write nothing.
     unsafe {
         forward::launch_unchecked(
             &client,
@@ -136,7 +136,7 @@ impl ChannelNormGradOps for CubeBackend {
         let sums = empty(&dx, [2, blocks, channels], DType::F32);
         let units = blocks * width;
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` return at once; blocks end at `rows`.
+        // SAFETY: surplus units return at once; blocks end at `rows`.
         unsafe {
             parameter_gradients::launch_unchecked(
                 &client,

@@ -27,9 +27,17 @@ fn kernels_and_their_gradients_equal_the_reference() {
             &[(&[rows, channels], x), (&[channels], random(channels, 4)), (&[channels], random(channels, 5))],
             |t| channel_norm(t[0].clone().reshape([rows, channels]), Some(t[1].clone()), Some(t[2].clone()), 1e-5),
             |t| reference::channel_norm(t[0].clone().reshape([rows, channels]), Some(t[1].clone()), Some(t[2].clone()), 1e-5),
+            // With one channel the normalised value and the gradient of `x` cancel to rounding errors.
             if channels == 1 { 1e-3 } else { TOLERANCE },
         );
     }
+}
+
+#[test]
+#[should_panic(expected = "channel_norm: the weight has 8 values for 4 channels")]
+fn a_weight_of_another_length_is_refused() {
+    let device = cpu();
+    channel_norm(random_tensor([6, 4], 1, &device), Some(random_tensor([8], 2, &device)), None, 1e-5);
 }
 
 #[test]

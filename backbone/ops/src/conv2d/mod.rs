@@ -22,6 +22,7 @@ use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 
+use crate::arguments::assert_vector;
 use crate::device::has_kernel;
 use crate::epilogue::{EpilogueParts, Fused};
 use crate::operation::operation;
@@ -39,7 +40,6 @@ operation! {
 pub trait FusedConvOps: burn::backend::Backend {
     /// `epilogue(convolution)`; `parts` tells which of scale, bias and residual are present.
     #[fusion(dtype = x, shape = { let _ = (scale, bias, residual, parts); Shape::from(window.output(x.dims(), weight.dims())) })]
-    #[allow(clippy::too_many_arguments)]
     fn convolve_fused(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -56,9 +56,10 @@ pub trait FusedConvOps: burn::backend::Backend {
 /// `height' = (height + 2 padding - kernel) / stride + 1`, rounded down.
 ///
 /// # Panics
-/// When the channel counts differ, a stride is 0, or the kernel is larger than the padded image.
+/// When the channel counts differ, the bias does not have `out` values, a stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
     let window = Window::of(&x, &weight, stride, padding);
+    assert_vector("conv2d", "bias", bias.as_ref(), weight.dims()[0]);
     if is_narrow(&x) {
         let weight = rounded(weight, x.dtype());
         return in_float32(x, |x| conv2d(x, weight, bias, stride, padding));
@@ -78,6 +79,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: 
 /// Like [`conv2d`], and when the scale, the bias or the residual does not fit the result.
 pub fn conv2d_fused(x: Tensor<4>, weight: Tensor<4>, fused: Fused<4>, stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
     let window = Window::of(&x, &weight, stride, padding);
+    fused.check("conv2d_fused", window.output(x.dims(), weight.dims()));
     if is_narrow(&x) {
         let weight = rounded(weight, x.dtype());
         return in_float32(x, |x| conv2d_fused(x, weight, fused.widened(), stride, padding));
@@ -85,8 +87,7 @@ pub fn conv2d_fused(x: Tensor<4>, weight: Tensor<4>, fused: Fused<4>, stride: [u
     if !Fused::runs_in_kernel(&x) {
         return fused.compose(|bias| conv2d(x, weight, bias, stride, padding));
     }
-    let shape = window.output(x.dims(), weight.dims());
-    let (parts, [scale, bias, residual]) = fused.into_arguments("conv2d_fused", shape, &x.device());
+    let (parts, [scale, bias, residual]) = fused.into_arguments(&x.device());
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(<Dispatch as FusedConvOps>::convolve_fused(x, weight, scale, bias, residual, window, parts))
 }

@@ -31,7 +31,7 @@ fn kernels_and_their_gradients_equal_the_reference() {
         ([2, 4, 5, 8], 4, [1, 1], [1, 1], [0, 0]),
         ([1, 1, 1, 3], 2, [3, 3], [2, 2], [1, 1]),
         ([1, 6, 5, 3], 2, [3, 1], [1, 2], [2, 0]),
-        // Stride 1, for which the gradients have algorithms of their own.
+        // Stride 1, for which the gradients are computed by other algorithms.
         ([2, 6, 7, 5], 4, [3, 3], [1, 1], [1, 1]),
         ([1, 6, 7, 5], 50, [5, 3], [1, 1], [0, 2]),
         ([1, 4, 5, 3], 2, [3, 3], [1, 1], [3, 3]),

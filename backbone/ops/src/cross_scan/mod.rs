@@ -1,5 +1,5 @@
-//! Cross-scan and cross-merge as separate operations that copy the routes, for tests, figures and ablations (the official code's
-//! `cross_scan_fn` and `cross_merge_fn`).
+//! Cross-scan and cross-merge as separate operations, with a copy of the image for each route, for tests, figures and ablations (the
+//! official code's `cross_scan_fn` and `cross_merge_fn`).
 //!
 //! The model itself uses [`selective_scan_2d`](crate::selective_scan_2d()), which follows the routes without copies. Both functions are
 //! permutations and sums of Burn's operations, on every device and with Burn's gradients: each is the transpose of the other. So this
@@ -44,9 +44,14 @@ pub fn cross_scan(x: Tensor<4>, pattern: ScanPattern) -> Tensor<4> {
 }
 
 /// Sums four output sequences at their pixels: `ys: [batch, 4, channels, height, width]` to `[batch, channels, height * width]` in raster
-/// order. The sequences are in the order of their routes; `height` and `width` are those of the image for every route.
+/// order. A sequence holds the pixels in the order in which its route visits them, its last axis split into the `height` and `width` of the
+/// image.
+///
+/// # Panics
+/// When there are not four sequences.
 pub fn cross_merge(ys: Tensor<5>, pattern: ScanPattern) -> Tensor<3> {
-    let [batch, _, channels, height, width] = ys.dims();
+    let [batch, routes, channels, height, width] = ys.dims();
+    assert_eq!(routes, 4, "cross_merge: {routes} sequences, expected one for each of the 4 routes");
     let length = height * width;
     let route = |k: usize| ys.clone().narrow(1, k, 1).reshape([batch, channels, length]);
     let transposed = |t: Tensor<3>| t.reshape([batch, channels, width, height]).swap_dims(2, 3).reshape([batch, channels, length]);

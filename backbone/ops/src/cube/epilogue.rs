@@ -31,7 +31,7 @@ impl Epilogue<CubeTensor> {
         let residual = residual.unwrap_or_else(|| Rows::new(empty(&y.tensor, [4], y.tensor.dtype)));
         let residual_pitch = residual.pitch / size;
         let dtype = element(&y.tensor);
-        // SAFETY: units beyond `units` return at once; buffers of missing parts are not read.
+        // SAFETY: surplus units return at once; buffers of missing parts are not read.
         unsafe {
             kernel::launch_unchecked(
                 &client,

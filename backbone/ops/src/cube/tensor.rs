@@ -124,7 +124,7 @@ pub(crate) fn upload(like: &CubeTensor, values: &[u32]) -> CubeTensor {
     CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), Shape::from([values.len()]), handle, DType::U32)
 }
 
-/// The launch size for at least `units` units, in cubes of [`UNITS`].
+/// The launch size for `units` units, in cubes of [`UNITS`]. Whole cubes may contain surplus units.
 pub(crate) fn cubes(client: &Client, units: usize) -> (CubeCount, CubeDim) {
     (cubecl::calculate_cube_count_elemwise(client, units, CubeDim::new_1d(UNITS)), CubeDim::new_1d(UNITS))
 }

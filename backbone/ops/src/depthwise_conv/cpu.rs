@@ -105,7 +105,7 @@ struct Row<'a> {
     bias: &'a [f32],
     /// A pixel of the padding.
     zeros: &'a [f32],
-    /// Image times height plus row.
+    /// `image * height + row`.
     row: usize,
     activation: Pointwise,
     shape: Shape,

@@ -90,7 +90,7 @@ fn convolve(x: Rows, weight: CubeTensor, bias: &CubeTensor, side: usize, directi
     let units = batch * height * width.div_ceil(RUN) * (channels / size);
     let (count, dim) = cubes(&client, units);
     let pitch = x.pitch / size;
-    // SAFETY: units beyond `units` return at once, and every read and write is checked against the borders of the image.
+    // SAFETY: surplus units return at once, and every read and write is checked against the borders of the image.
     unsafe {
         run_of_pixels::launch_unchecked(
             &client,
@@ -129,7 +129,7 @@ fn weight_gradient(grad: Rows, x: Rows, side: usize) -> CubeTensor {
     let units = blocks * (channels / size);
     let (count, dim) = cubes(&client, units);
     let (grad_pitch, x_pitch) = (grad.pitch / size, x.pitch / size);
-    // SAFETY: units beyond `units` return at once, a block ends at the last row, and reads are checked against the borders of the image.
+    // SAFETY: surplus units return at once, a block ends at the last row, and reads are checked against the borders of the image.
     unsafe {
         block_of_rows::launch_unchecked(
             &client,

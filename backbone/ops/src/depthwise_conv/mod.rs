@@ -18,6 +18,7 @@ use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::prelude::*;
 
+use crate::arguments::assert_vector;
 use crate::device::has_kernel;
 use crate::epilogue::Pointwise;
 use crate::operation::operation;
@@ -46,9 +47,9 @@ pub trait FusedDepthwiseConvOps: burn::backend::Backend {
 /// `bias: [channels]` where given. The output has the shape of `x`.
 ///
 /// # Panics
-/// When the kernel is not square with an odd side, or the channel counts differ.
+/// When the kernel is not square with an odd side, or the channel counts of `x`, `weight` and `bias` differ.
 pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
-    let channels = check(&x, &weight);
+    let channels = check(&x, &weight, bias.as_ref());
     if is_narrow(&x) {
         return in_float32(x, |x| depthwise_conv2d(x, weight, bias));
     }
@@ -64,7 +65,7 @@ pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>
 /// # Panics
 /// Like [`depthwise_conv2d`].
 pub fn depthwise_conv2d_fused(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, activation: Pointwise) -> Tensor<4> {
-    let channels = check(&x, &weight);
+    let channels = check(&x, &weight, bias.as_ref());
     if is_narrow(&x) {
         return in_float32(x, |x| depthwise_conv2d_fused(x, weight, bias, activation));
     }
@@ -76,11 +77,12 @@ pub fn depthwise_conv2d_fused(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tens
     Tensor::from_dispatch(<Dispatch as FusedDepthwiseConvOps>::depthwise_conv_fused(x, weight, bias, activation))
 }
 
-/// Checks the weight and returns the number of channels.
-fn check(x: &Tensor<4>, weight: &Tensor<4>) -> usize {
+/// Checks weight and bias and returns the number of channels.
+fn check(x: &Tensor<4>, weight: &Tensor<4>, bias: Option<&Tensor<1>>) -> usize {
     let channels = x.dims()[3];
     let [kernels, one, k, k_width] = weight.dims();
     assert!(k == k_width && k % 2 == 1, "depthwise_conv2d: the kernel must be square and odd, got {k} x {k_width}");
     assert!(kernels == channels && one == 1, "depthwise_conv2d: the weight must be [{channels}, 1, k, k], got {:?}", weight.dims());
+    assert_vector("depthwise_conv2d", "bias", bias, channels);
     channels
 }

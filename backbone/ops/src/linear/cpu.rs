@@ -78,7 +78,7 @@ impl LinearGradOps for Flex {
             }
             sums
         } else {
-            vec![0.0; values(&contiguous(bias.clone())).len()]
+            vec![0.0; bias.layout().shape().num_elements()]
         };
         LinearGrads {
             x: tensor(dx, [rows, inner]),

@@ -51,6 +51,21 @@ fn the_fused_epilogue_equals_separate_steps() {
 }
 
 #[test]
+#[should_panic(expected = "the residual and the result differ in shape")]
+fn a_residual_that_would_be_broadcast_is_refused_in_training_too() {
+    let device = cpu().autodiff();
+    let fused = Fused::default().residual(random_tensor([1, 3], 1, &device));
+    linear_fused(random_tensor([4, 5], 2, &device), random_tensor([3, 5], 3, &device), fused);
+}
+
+#[test]
+#[should_panic(expected = "linear: the bias has 1 values for 3 channels")]
+fn a_bias_of_another_length_is_refused() {
+    let device = cpu();
+    linear(random_tensor([4, 5], 1, &device), random_tensor([3, 5], 2, &device), Some(random_tensor([1], 3, &device)));
+}
+
+#[test]
 fn an_mlp_has_the_same_result_with_and_without_autodiff() {
     for rows in [5, 600] {
         for residual in [false, true] {

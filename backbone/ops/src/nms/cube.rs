@@ -25,7 +25,7 @@ impl OverlapOps for CubeBackend {
         let client = boxes.client.clone();
         let (count, dim) = cubes(&client, units);
         let groups = upload(&boxes, &groups);
-        // SAFETY: units beyond `units` return at once, and boxes beyond the last are not read.
+        // SAFETY: surplus units return at once, and boxes beyond the last are not read.
         unsafe {
             pairs::launch_unchecked(
                 &client,

@@ -1,7 +1,7 @@
 //! Non-maximum suppression: of boxes that overlap, only the one with the highest score is kept (mmcv's `nms` and `batched_nms`).
 //!
-//! Boxes and scores are plain numbers on the host, because the kept boxes determine the shapes of what follows. [`batched_nms_on`] still
-//! compares large numbers of boxes on a GPU. There is no gradient.
+//! Boxes and scores are plain numbers on the host, because the kept boxes determine the shapes of later tensors. [`batched_nms_on`]
+//! still compares large numbers of boxes on a GPU. There is no gradient.
 
 mod cpu;
 #[cfg(feature = "cube")]
@@ -62,8 +62,8 @@ pub fn batched_nms(boxes: &[[f32; 4]], scores: &[f32], groups: &[usize], iou_thr
 /// # Panics
 /// Like [`batched_nms`].
 pub fn batched_nms_on(device: &Device, boxes: &[[f32; 4]], scores: &[f32], groups: &[usize], iou_threshold: f32) -> Vec<usize> {
-    /// Numbers of boxes for which a GPU is faster. The host is done with fewer before a matrix comes back, and a larger matrix takes too
-    /// long to read.
+    /// Numbers of boxes for which a GPU is faster. With fewer, the host finishes before it could read the matrix back; with more, reading
+    /// the matrix takes too long.
     const WORTH_IT: std::ops::Range<usize> = 2048..16_385;
     #[cfg(feature = "cube")]
     if WORTH_IT.contains(&boxes.len()) && matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::Cube(_)) {
@@ -73,7 +73,7 @@ pub fn batched_nms_on(device: &Device, boxes: &[[f32; 4]], scores: &[f32], group
     batched_nms(boxes, scores, groups, iou_threshold)
 }
 
-/// [`batched_nms`] by the bit matrix of a GPU.
+/// [`batched_nms`] with the bit matrix of [`OverlapOps`], computed on a GPU.
 #[cfg(feature = "cube")]
 fn suppress_on(device: &Device, boxes: &[[f32; 4]], scores: &[f32], groups: &[usize], iou_threshold: f32) -> Vec<usize> {
     assert!(boxes.len() == scores.len() && boxes.len() == groups.len(), "batched_nms: the numbers of boxes, scores and groups differ");
@@ -99,6 +99,9 @@ fn suppress_on(device: &Device, boxes: &[[f32; 4]], scores: &[f32], groups: &[us
 fn by_score(scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+    // `total_cmp` ranks NaN by its sign, which is set in the NaN of an x86 processor: such NaN are last here.
+    let last = order.iter().rev().take_while(|index| scores[**index].is_nan()).count();
+    order.rotate_right(last);
     order
 }
 

@@ -41,6 +41,14 @@ fn kept_boxes_come_by_descending_score_and_ties_in_input_order() {
 }
 
 #[test]
+fn nan_scores_come_first_whatever_their_sign() {
+    let boxes = [0.0, 10.0, 20.0, 30.0].map(|x| [x, 0.0, x + 1.0, 1.0]);
+    for nan in [f32::NAN.copysign(1.0), f32::NAN.copysign(-1.0)] {
+        assert_eq!(nms(&boxes, &[0.3, 0.9, nan, 0.5], 0.5), [2, 1, 3, 0]);
+    }
+}
+
+#[test]
 fn boxes_suppress_only_boxes_of_their_group() {
     let boxes = boxes(400, 9);
     let scores = random(400, 10);

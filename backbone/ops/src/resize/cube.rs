@@ -1,7 +1,8 @@
 //! Bilinear resize on GPUs: a unit computes a vector of channels of one pixel.
 //!
-//! To the kernels, a channels-first map is many images of one channel. A map whose memory is channels last is read in that layout and so is
-//! its result. The gradient of an input pixel is gathered from the output pixels that read it, which needs no atomic additions.
+//! To the kernels, a channels-first map is many images of one channel. A map whose memory is channels last is read in that layout, and
+//! its result has the same layout. The gradient of an input pixel is gathered from the output pixels that read it, which needs no atomic
+//! additions.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -24,7 +25,7 @@ impl ResizeOps for CubeBackend {
         let (client, dtype) = (y.client.clone(), element(&y));
         let (count, dim) = cubes(&client, units);
         let (from, to) = (map.rows.tensor.clone().into_buffer_arg(), y.clone().into_buffer_arg());
-        // SAFETY: units beyond `units` return at once, and neighbours are clamped to the map.
+        // SAFETY: surplus units return at once, and neighbours are clamped to the map.
         unsafe { forward::launch_unchecked(&client, count, dim, vector, from, to, grid, units, align_corners, dtype) };
         if map.last { Self::float_permute(y, &[0, 3, 1, 2]) } else { y }
     }
@@ -39,7 +40,7 @@ impl ResizeGradOps for CubeBackend {
         let (client, dtype) = (dx.client.clone(), element(&dx));
         let (count, dim) = cubes(&client, units);
         let (from, to) = (map.rows.tensor.clone().into_buffer_arg(), dx.clone().into_buffer_arg());
-        // SAFETY: units beyond `units` return at once, and reads are limited to pixels of the gradient.
+        // SAFETY: surplus units return at once, and reads are limited to pixels of the gradient.
         unsafe { backward::launch_unchecked(&client, count, dim, vector, from, to, grid, units, align_corners, dtype) };
         ResizeGrads { x: if map.last { Self::float_permute(dx, &[0, 3, 1, 2]) } else { dx } }
     }
@@ -53,7 +54,7 @@ impl ArgmaxOps for CubeBackend {
         let units = size[0] * size[1];
         let (client, dtype) = (scores.client.clone(), element(&scores));
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` return at once, and neighbours are clamped to the map.
+        // SAFETY: surplus units return at once, and neighbours are clamped to the map.
         unsafe {
             argmax::launch_unchecked(
                 &client,

@@ -33,7 +33,7 @@ impl RoiAlignOps for CubeBackend {
         let units = rois.len() * rows * columns * (channels / vector);
         let client = like.client.clone();
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` return at once; bins lie inside the map.
+        // SAFETY: surplus units return at once; bins lie inside the map.
         unsafe {
             read::launch_unchecked(
                 &client,
@@ -77,7 +77,7 @@ impl RoiAlignGradOps for CubeBackend {
         let units = batch * height * width * (channels / vector);
         let client = like.client.clone();
         let (count, dim) = cubes(&client, units);
-        // SAFETY: units beyond `units` return at once; the lists name existing boxes and rows of bins.
+        // SAFETY: surplus units return at once; the lists name existing boxes and rows of bins.
         unsafe {
             gather::launch_unchecked(
                 &client,
@@ -141,8 +141,8 @@ impl Tables {
         tables
     }
 
-    /// For every row of cells of every image, the list of the rows of bins that read it. Returns the start of every list, in entries, with
-    /// the end of the last one, and the entries of all lists.
+    /// For every row of cells of every image, the list of the rows of bins that read it. Returns the start of every list, counted in
+    /// entries and followed by the end of the last list, and the entries of all lists.
     fn rows_of_cells(&self, batch: usize, height: usize) -> (Vec<u32>, Vec<u32>) {
         let mut lists: Vec<Vec<[u32; ENTRY]>> = vec![Vec::new(); batch * height];
         let [rows, columns] = self.output;

@@ -33,7 +33,7 @@ operation! {
 /// The features of boxes on `features: [batch, channels, height, width]`: `[rois, channels, output[0], output[1]]`. Samples more than one
 /// cell outside the map are 0; samples nearer to it take the value at the border.
 ///
-/// The kernels work channels last: the memory of the result is channels last, and maps with such memory are not copied.
+/// The kernels work channels last: the memory of the result is channels last, and a map whose memory is channels last is not copied.
 ///
 /// # Panics
 /// When `rois` is empty, or a box names an image that is not in the batch.

@@ -21,22 +21,11 @@ impl ScanOps for Flex {
         delta_softplus: bool,
     ) -> FloatTensor<Self> {
         let [u, delta, a, b, c, d, delta_bias] = [u, delta, a, b, c, d, delta_bias].map(contiguous);
-        let inputs = Inputs {
-            shape: Shape1d::new(dims(&u), dims(&b)),
-            softplus: delta_softplus,
-            u: values(&u),
-            delta: values(&delta),
-            a: values(&a),
-            b: values(&b),
-            c: values(&c),
-            d: values(&d),
-            delta_bias: values(&delta_bias),
-        };
+        let shape = Shape1d::new(dims(&u), dims(&b));
+        let inputs = Inputs::new(shape, delta_softplus, [&u, &delta, &a, &b, &c, &d, &delta_bias].map(values));
         let mut y = vec![0.0; inputs.u.len()];
         // The channels of a group are contiguous.
-        y.par_chunks_mut(inputs.shape.channels * inputs.shape.length)
-            .enumerate()
-            .for_each(|(task, y)| dispatch(Forward { inputs: &inputs, task, y }));
+        y.par_chunks_mut(shape.channels * shape.length).enumerate().for_each(|(task, y)| dispatch(Forward { inputs: &inputs, task, y }));
         tensor(y, u.layout().shape().clone())
     }
 }
@@ -55,17 +44,7 @@ impl ScanGradOps for Flex {
     ) -> ScanGrads<Self> {
         let [grad, u, delta, a, b, c, d, delta_bias] = [grad, u, delta, a, b, c, d, delta_bias].map(contiguous);
         let shape = Shape1d::new(dims(&u), dims(&b));
-        let inputs = Inputs {
-            shape,
-            softplus: delta_softplus,
-            u: values(&u),
-            delta: values(&delta),
-            a: values(&a),
-            b: values(&b),
-            c: values(&c),
-            d: values(&d),
-            delta_bias: values(&delta_bias),
-        };
+        let inputs = Inputs::new(shape, delta_softplus, [&u, &delta, &a, &b, &c, &d, &delta_bias].map(values));
         let Shape1d { batch, channels, state, length, .. } = shape;
         let (mut du, mut ddelta) = (vec![0.0; inputs.u.len()], vec![0.0; inputs.u.len()]);
         let (mut db, mut dc) = (vec![0.0; inputs.b.len()], vec![0.0; inputs.b.len()]);
@@ -138,14 +117,18 @@ struct Inputs<'a> {
 /// Up to [`LANES`] channels of one group.
 #[derive(Clone, Copy)]
 struct Block {
-    /// Sequence times groups plus group.
+    /// `sequence * groups + group`.
     task: usize,
     /// First channel, counted inside the group.
     first: usize,
     count: usize,
 }
 
-impl Inputs<'_> {
+impl<'a> Inputs<'a> {
+    fn new(shape: Shape1d, softplus: bool, [u, delta, a, b, c, d, delta_bias]: [&'a [f32]; 7]) -> Self {
+        Self { shape, softplus, u, delta, a, b, c, d, delta_bias }
+    }
+
     /// The blocks of a task.
     fn blocks(&self, task: usize) -> impl Iterator<Item = Block> + use<> {
         let channels = self.shape.channels;

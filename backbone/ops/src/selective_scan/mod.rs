@@ -15,7 +15,7 @@
 //! ddelta_t = g_t . (A exp(delta_t A) h_{t-1} + B_t u_t)                dA = sum_t delta_t exp(delta_t A) h_{t-1} g_t
 //! ```
 //!
-//! It does not store the states of all steps: it keeps those between chunks and recomputes the others.
+//! It stores only the states between chunks and recomputes the states inside a chunk.
 
 mod cpu;
 #[cfg(feature = "cube")]
@@ -28,6 +28,7 @@ mod tests;
 use burn::backend::Dispatch;
 use burn::prelude::*;
 
+use crate::arguments::assert_vector;
 use crate::device::has_kernel;
 use crate::operation::operation;
 use crate::precision::{in_float32, is_narrow, widened};
@@ -67,6 +68,8 @@ pub fn selective_scan(
     assert_eq!(b.dims(), [batch, groups, state, length], "selective_scan: b must be [batch, groups, state, length]");
     assert_eq!(c.dims(), b.dims(), "selective_scan: b and c differ in shape");
     assert!(groups > 0 && rows % groups == 0, "selective_scan: {rows} rows do not divide into {groups} groups");
+    assert_vector("selective_scan", "vector d", d.as_ref(), rows);
+    assert_vector("selective_scan", "vector delta_bias", delta_bias.as_ref(), rows);
     if is_narrow(&u) {
         let [b, c] = [b, c].map(widened);
         return in_float32(u, |u| selective_scan(u, widened(delta), a, b, c, d, delta_bias, delta_softplus));

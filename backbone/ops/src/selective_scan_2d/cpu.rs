@@ -5,8 +5,8 @@
 //!
 //! Only one task writes a given channel of the output, so the routes are merged without synchronisation. The gradients of `B` and `C` are
 //! sums over all channels: tasks add them into one buffer for each group of channel blocks, and the groups are added in order at the end.
-//! The number of groups depends only on the shapes, so results do not depend on the number of threads. The gradients of the step size's
-//! projection are two matrix products for each route, of the gradients of the step sizes that the tasks stored.
+//! The number of groups depends only on the shapes, so results do not depend on the number of threads. The tasks also store the
+//! gradients of the step sizes; two matrix products for each route turn them into the gradients of the step size's projection.
 
 mod inputs;
 mod kernels;

@@ -130,7 +130,6 @@ mod tests {
     #[burn::backend::backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
     pub trait SplitScanOps: burn::backend::Backend {
         #[fusion(dtype = x, shape = { let _ = (projections, dt_weight, dt_bias, a_logs, d, routes, groups, chunk, converts); x.clone() })]
-        #[allow(clippy::too_many_arguments)]
         fn split_scan(
             x: FloatTensor<Self>,
             projections: FloatTensor<Self>,
@@ -146,7 +145,6 @@ mod tests {
 
         /// The gradient of `x` for the gradient `grad` of the output.
         #[fusion(dtype = x, shape = { let _ = (grad, projections, dt_weight, dt_bias, a_logs, d, routes, groups); x.clone() })]
-        #[allow(clippy::too_many_arguments)]
         fn input_gradient(
             grad: FloatTensor<Self>,
             x: FloatTensor<Self>,
@@ -217,7 +215,7 @@ mod tests {
         )
     }
 
-    /// The reference on each group of channels by itself, with the group's fields of every route.
+    /// The reference applied to each group of channels separately, with the fields of that group for every route.
     fn by_group((x, projections, dt_weight, dt_bias, a_logs, d): Arguments, routes: &[Route], groups: usize) -> Tensor<4> {
         let [count, channels, rank] = dt_weight.dims();
         let state = a_logs.dims()[1];

@@ -1,9 +1,10 @@
 //! The selective scan of SS2D, VMamba's 2D Selective Scan (VMamba paper, section 4.2; the official code's `cross_selective_scan`).
 //!
 //! It runs the recurrence of [`crate::selective_scan()`] along several routes through the image and sums their outputs at every pixel. The
-//! projections of each pixel are computed once, in raster order, and a route is only an order of indices: no route has a copy of the
-//! input, of `delta`, or of `B` and `C`, and the outputs are summed while the scan runs. The backward pass is that of the recurrence along
-//! each route, followed by the product rule for `delta = softplus(dt_weight dt + dt_bias)` and `A = -exp(a_logs)`.
+//! projections of each pixel are computed once, in raster order. A route is only an order of indices: the input, `delta`, `B` and `C` are
+//! not copied for each route, and the outputs are summed while the scan runs. (The CPU kernels transpose their maps once, for all routes
+//! along columns.) The backward pass is that of the recurrence along each route, followed by the product rule for
+//! `delta = softplus(dt_weight dt + dt_bias)` and `A = -exp(a_logs)`.
 
 mod cpu;
 #[cfg(feature = "cube")]
@@ -38,7 +39,7 @@ operation! {
 /// Returns `[batch, height, width, channels]`, the sum over the routes. Every tensor has a gradient.
 ///
 /// # Panics
-/// When the shapes do not fit together.
+/// When the shapes do not fit together or, on GPUs, there are more than 32 routes.
 pub fn selective_scan_2d(
     x: Tensor<4>,
     projections: Tensor<4>,

@@ -18,7 +18,7 @@ impl SoftmaxOps for CubeBackend {
         let y = empty(&x, x.meta.shape().clone(), x.dtype);
         let map = Map::of(&x);
         let (count, dim) = cubes(&x.client, map.units);
-        // SAFETY: units beyond `units` return at once, and a unit accesses only its own pixels.
+        // SAFETY: surplus units return at once, and a unit accesses only its own pixels.
         unsafe {
             softmax::launch_unchecked(
                 &y.client,

@@ -50,7 +50,7 @@ impl<'a> Convolution<'a> {
         [self.batch, rows, columns, self.outputs]
     }
 
-    /// The number of threads that pay for this convolution.
+    /// The number of threads to use for this convolution.
     pub(super) fn threads(&self) -> usize {
         threads_for(self.shape().iter().product::<usize>() * self.channels * self.window.kernel[0] * self.window.kernel[1])
     }

@@ -140,7 +140,7 @@ pub(super) unsafe fn pack_panel<U: Unit>(panel: *mut f32, b: Matrix, columns: Ra
     if depths.is_empty() {
         return;
     }
-    // SAFETY: the last element read is the one of the last column and depth, which `b` holds; the panel has `depths.len() * width` values.
+    // SAFETY: reads end at the last column and depth, which `b` holds; the panel has `depths.len() * width` values.
     unsafe {
         if b.column == 1 {
             for (k, depth) in depths.enumerate() {

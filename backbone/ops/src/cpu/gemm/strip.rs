@@ -11,7 +11,7 @@ use crate::epilogue::Epilogue;
 /// Values of the largest tile of all units.
 const EDGE: usize = 8 * 48;
 
-/// Memory to prefetch while a strip is computed: `rows` runs of as many values as the strip is deep, `row` apart.
+/// Memory to prefetch while a [`Strip`] is computed: `rows` runs of `depth` values, which start `row` values apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Prefetch {
     pub(super) first: *const f32,

@@ -317,8 +317,8 @@ mod x86 {
         }
     }
 
-    #[target_feature(enable = "avx2,fma")]
     /// Transposes a block of 8 by 8.
+    #[target_feature(enable = "avx2,fma")]
     fn transpose_8x8(r: [__m256; 8]) -> [__m256; 8] {
         let low = |i: usize| _mm256_unpacklo_ps(r[i], r[i + 1]);
         let high = |i: usize| _mm256_unpackhi_ps(r[i], r[i + 1]);

@@ -19,7 +19,7 @@ fn summed_steps(state: usize) -> usize {
 /// The gradients along one route. A cube processes a block of up to [`LANES`] channels of one group over one chunk. It runs the chunk
 /// forwards, keeping the states in shared memory, and then backwards.
 ///
-/// - `states`, `adjoints`: the state before every chunk and the gradient of the state after it, as `carry` left them
+/// - `states`, `adjoints`: the state before every chunk and the gradient of the state after it, from `carry`
 /// - `dx`: gradient of the input, summed over routes; added to if `begun`
 /// - `draw`: gradient of this route's step sizes before softplus
 /// - `dbc`: gradients of `B` and `C`, `[image, block, pixel, 2 * state]`, each summed over the channels of the block

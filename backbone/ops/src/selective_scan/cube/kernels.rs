@@ -365,14 +365,14 @@ pub(super) fn carry<V: Size>(
     }
 }
 
-/// What the outputs of a launch are added to, and where they are stored.
+/// How the outputs of a launch are merged with those of earlier launches, and where the sums are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Merge {
     /// Whether an earlier launch stored sums, which the outputs are added to.
     pub(super) begun: bool,
     /// Whether the last route of the launch writes the final sums to `converted`, in the type of the input, instead of to `merged`.
     pub(super) converts: bool,
-    /// Whether chunks have a state before them; not if a chunk is a whole sequence.
+    /// Whether to read the state before every chunk; `false` if one chunk is the whole sequence.
     pub(super) carries: bool,
 }
 

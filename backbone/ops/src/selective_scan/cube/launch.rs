@@ -1,7 +1,7 @@
 //! Launches of the scan's kernels on GPUs.
 //!
 //! Two routes along the same axis in opposite directions share a launch, so that a chunk is read from memory once for both. A sequence is
-//! one chunk if images and channels alone keep the device busy; otherwise it is split into as many chunks as that takes.
+//! one chunk if images and channels alone keep the device busy; otherwise it is split into enough chunks to do so.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape};
@@ -21,7 +21,7 @@ const UNITS_A_MULTIPROCESSOR: usize = 1024;
 const MULTIPROCESSORS: usize = 32;
 /// Steps of the shortest chunk: shorter ones cost more than the parallelism gains.
 const SHORTEST_CHUNK: usize = 16;
-/// Bits of the mask of directions.
+/// Largest number of routes: `kernels::carry` takes their directions as the bits of a `u32`.
 const MAX_ROUTES: usize = 32;
 
 /// The inputs of a scan along `routes`, each with `groups` groups of channels.
@@ -62,7 +62,7 @@ pub(crate) struct Inputs {
 struct Pair {
     /// Whether the routes run along columns.
     columns: bool,
-    /// Indices of the routes; the same twice for a single route.
+    /// Indices of the routes; a single route is listed twice.
     routes: [usize; 2],
     directions: Directions,
 }
@@ -86,7 +86,7 @@ fn pairs(routes: &[Route]) -> Vec<Pair> {
 }
 
 impl Pair {
-    /// One of the routes as a launch of its own.
+    /// The launch of only one of the two routes.
     fn single(self, which: usize) -> Self {
         Self {
             routes: [self.routes[which]; 2],
@@ -110,7 +110,7 @@ struct Split {
 }
 
 impl Inputs {
-    /// What kernels for routes along rows or columns are compiled for.
+    /// The properties that the kernels are compiled for, with routes along columns or rows.
     fn form(&self, columns: bool) -> Form {
         Form { columns, rank: self.rank, state: self.state, softplus: self.softplus, logarithm: self.logarithm }
     }
@@ -192,7 +192,7 @@ impl Inputs {
         let units = self.units(split);
         let (count, dim) = cubes(client, units);
         let backwards = grad.unwrap_or(&self.x);
-        // SAFETY: units beyond `units` return at once, a chunk ends at the end of its sequence, and `boundaries` has room for every route.
+        // SAFETY: surplus units return at once, a chunk ends at the end of its sequence, and `boundaries` has room for every route.
         unsafe {
             kernels::chunk_states::launch_unchecked(
                 client,
@@ -224,14 +224,14 @@ impl Inputs {
         }
     }
 
-    /// Propagates states from chunk to chunk along the routes, or adjoints against them.
+    /// Propagates states from chunk to chunk along the routes or, if `against`, adjoints in the opposite direction.
     fn carry(&self, states: &CubeTensor, boundaries: &Boundaries, split: Split, against: bool) {
         let client = &states.client;
         let reversed =
             self.routes.iter().enumerate().fold(0_u32, |bits, (index, route)| bits | u32::from(route.is_reversed() != against) << index);
         let units = self.routes.len() * self.batch * self.state * self.channels / split.vector;
         let (count, dim) = cubes(client, units);
-        // SAFETY: units beyond `units` return at once, and a unit accesses only the chunks of its sequence.
+        // SAFETY: surplus units return at once, and a unit accesses only the chunks of its sequence.
         unsafe {
             kernels::carry::launch_unchecked(
                 client,
@@ -283,7 +283,7 @@ impl Inputs {
         for (index, pair) in pairs.iter().enumerate() {
             let (count, dim) = cubes(client, units);
             let merge = Merge { begun: index > 0, converts: converts && index + 1 == pairs.len(), carries: split.chunks > 1 };
-            // SAFETY: units beyond `units` return at once, and every unit writes the pixels of its own chunk.
+            // SAFETY: surplus units return at once, and a unit writes only the pixels of its chunk, in its channels.
             unsafe {
                 kernels::outputs::launch_unchecked(
                     client,
@@ -351,7 +351,7 @@ impl Inputs {
             let cubes = self.batch * split.chunks * blocks;
             let dim = CubeDim::new_1d(LANES as u32);
             let count = cubecl::calculate_cube_count_elemwise(client, cubes * LANES, dim);
-            // SAFETY: cubes beyond `cubes` return at once, and a cube writes the pixels of its chunk for the channels of its block.
+            // SAFETY: surplus cubes return at once, and a cube writes only the pixels of its chunk, in the channels of its block.
             unsafe {
                 gradients::launch_unchecked(
                     client,

@@ -122,8 +122,8 @@ fn write_lanes(target: &mut [f32], lanes: &Lanes) {
 
 /// The forward pass of one image and channel block on all routes.
 ///
-/// A task needs only some channels of each pixel. It copies them into a map of their own for the routes along rows, and into a transposed
-/// map for those along columns. A small map stays in the cache, and a large one is read from memory in whole lines and in order.
+/// A task needs only some channels of each pixel. It copies them into a compact map for the routes along rows, and into a transposed
+/// compact map for the routes along columns. A small map stays in the cache, and a large one is read from memory in whole lines and in order.
 pub(super) struct Forward<'a> {
     pub(super) inputs: &'a Inputs<'a>,
     pub(super) image: usize,
@@ -190,7 +190,7 @@ impl Kernel for Forward<'_> {
     }
 }
 
-/// Copies channels into a map of their own, optionally transposed. Surplus lanes become 0.
+/// Copies channels into a compact map, optionally transposed. Surplus lanes become 0.
 #[inline(always)]
 fn gather(target: &mut [f32], source: Channels, [height, width]: [usize; 2], transposed: bool) {
     let (target, _) = target.as_chunks_mut::<LANES>();
