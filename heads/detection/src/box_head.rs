@@ -293,11 +293,22 @@ fn host(values: Tensor<2>) -> Vec<f32> {
 }
 
 impl BoxOutput {
-    /// Rows `range` of the RoIs, such as the RoIs of one image.
+    /// The outputs of the RoIs in `range`, such as those of one image.
     #[must_use]
     pub fn rows(&self, range: std::ops::Range<usize>) -> Self {
         let own = |values: &Tensor<2>| values.clone().narrow(0, range.start, range.len());
         Self { logits: own(&self.logits), deltas: own(&self.deltas) }
+    }
+
+    /// The outputs of each image of a batch, image by image; `None` for an image without RoIs. `counts` are the numbers of RoIs of the
+    /// images.
+    pub fn split(&self, counts: impl Iterator<Item = usize>) -> impl Iterator<Item = Option<Self>> {
+        let mut begin = 0;
+        counts.map(move |count| {
+            let rows = begin..begin + count;
+            begin = rows.end;
+            (count > 0).then(|| self.rows(rows))
+        })
     }
 
     /// The outputs of the last stage with the logits averaged over all stages, as mmdetection's cascades predict; `None` without stages.

@@ -50,5 +50,5 @@ pub use mask_target::{MaskBatch, mask_target};
 pub use postprocess::{ScoredBox, TestConfig, multiclass_nms, paste_masks};
 pub use roi_extractor::{RoiExtractor, roi_level};
 pub use roi_sampling::{RoiBatch, RoiConfig, RoiSample, RoiTarget, rois_of};
-pub use rpn::{ProposalConfig, Proposals, RpnConfig, RpnHead, RpnLoss, RpnOutput, RpnTargets, SampledAnchor};
+pub use rpn::{ProposalConfig, Proposals, RpnConfig, RpnHead, RpnLoss, RpnOutput, RpnTargets, SampledAnchor, observe_proposals};
 pub use sampler::{Choose, RandomChoice, RandomSampler, Sampled};
