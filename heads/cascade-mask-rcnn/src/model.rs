@@ -69,7 +69,7 @@ impl<P: FeaturePyramid> CascadeMaskRcnn<P> {
         &self.config
     }
 
-    /// Images as for [`Detector`] to the levels of the pyramid, `[batch, channels, height, width]` in the type of the images, the finest
+    /// The levels of the pyramid for `images` as in [`Detector`]: `[batch, channels, height, width]` in the type of the images, the finest
     /// first.
     pub fn pyramid(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         self.neck.forward(self.backbone.forward_features(images))

@@ -17,7 +17,7 @@ use crate::fpn::{Fpn, conv2d};
 use crate::losses::{DeltaLoss, binary_cross_entropy, pick};
 use crate::sampler::{Choose, RandomSampler};
 
-/// The region proposal network. The default is the one of the published COCO models.
+/// The region proposal network. The defaults are those of the published COCO models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]

@@ -75,7 +75,7 @@ impl<P: FeaturePyramid> MaskRcnn<P> {
         self.rpn_head.anchors()
     }
 
-    /// Images as for [`Detector`] to the levels of the pyramid, `[batch, channels, height, width]` in the type of the images, the finest
+    /// The levels of the pyramid for `images` as in [`Detector`]: `[batch, channels, height, width]` in the type of the images, the finest
     /// first.
     pub fn pyramid(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         self.neck.forward(self.backbone.forward_features(images))
