@@ -2,7 +2,7 @@
 
 use burn::prelude::*;
 use serde_json::Value;
-use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, cases, check_gradients, fixtures_root};
+use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, cases, check_gradients, fixtures_root, present};
 use upernet::inference::{InferenceMode, View, label_map, predict, predict_augmented, predict_labels};
 use upernet::{FcnHeadConfig, Segmentor, UperHeadConfig, UperNet, UperNetConfig, official_key};
 use vmamba::baselines::DeitConfig;
@@ -202,12 +202,11 @@ fn augmented_prediction_equals_the_official_one() {
 
 #[test]
 fn an_mmsegmentation_checkpoint_loads_strictly() {
-    let path = fixtures_root().join("pth/upernet_mmseg.pth");
-    if !path.exists() {
-        assert!(std::env::var_os("VMAMBA_SHARED").is_none(), "the full fixture set lacks pth/upernet_mmseg.pth");
+    const FILE: &str = "pth/upernet_mmseg.pth";
+    if !present(FILE) {
         return;
     }
-    let state = Checkpoint::read(&path).unwrap().state_dict(Weights::Auto).unwrap();
+    let state = Checkpoint::read(fixtures_root().join(FILE)).unwrap().state_dict(Weights::Auto).unwrap();
     let loaded = load(&state, &tests::device());
     assert_eq!(state_dict_of(&loaded, &official_key), state_dict_of(&model(&tests::device()), &official_key));
 }

@@ -274,7 +274,8 @@ def ellipse(box, size):
 
 
 def choose_truth(model, images, counts):
-    """Objects near some of the proposals, so that every stage has positives among the refined boxes. Moves the running statistics."""
+    """Objects near some of the proposals, so that every stage has positives among the refined boxes. Changes the running statistics of
+    `model`."""
     nothing = [([], [], np.zeros((0, *size), np.uint8)) for size in SIZES]
     with torch.no_grad():
         found = model.train().rpn_head.predict(model.extract_feat(images), samples(nothing, images.dtype))
@@ -305,7 +306,7 @@ def choose_truth(model, images, counts):
 def build(case, dtype):
     model = MODELS.build(ConfigDict(configuration(case)))
     if case["share_mask_head"]:
-        # mmdetection itself builds a mask head a stage, from one dict as well; its loss and prediction take shared ones.
+        # mmdetection builds a mask head for every stage even from a single dict; its loss and prediction also accept shared ones.
         model.roi_head.mask_head = torch.nn.ModuleList([model.roi_head.mask_head[0]] * 3)
     shapes = formula.fill(model)
     if case["share_mask_head"]:
@@ -323,7 +324,7 @@ def build(case, dtype):
 
 
 def record(model, tensors):
-    """Stores what passes through the stages of the heads."""
+    """Stores the inputs and outputs of every stage of the heads."""
     head = model.roi_head
     bbox_loss, bbox_forward = head.bbox_loss, head._bbox_forward
 
@@ -380,7 +381,7 @@ def record(model, tensors):
 
 
 def flatten(losses):
-    """Losses by name; those of the proposals are a list, one term a level."""
+    """Losses by name; a loss of the region proposal network is a list with one term for each level."""
     return {name: [float(term.detach()) for term in value] if isinstance(value, list) else float(value.detach()) for name, value in losses.items()}
 
 
@@ -437,7 +438,7 @@ def images(name, seed):
     return [f"{name}.{seed}.image{index}" for index in range(len(SIZES))]
 
 
-#: The names of the images make them: ReLU, NMS and L1 have kinks, and images were chosen that come close to none.
+#: An image follows from its name. ReLU, NMS and L1 have kinks; the names were chosen so that no value comes close to one.
 CASES = {
     "shared_2fc": dict(box_head=shared_2fc, share_mask_head=False, objects=[3, 2], proposals=40, images=images("shared_2fc", 2)),
     # Fewer RoIs, since every cell of the four convolutions has a ReLU.

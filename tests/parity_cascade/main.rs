@@ -23,8 +23,8 @@ use vmamba_types::{BitMask, Instance, InstanceMask, Rle};
 /// Share of mask pixels that may fall on the other side of the threshold by the last bit of their probability.
 const FLIPPED_PIXELS: f64 = 1e-3;
 
-/// Deltas and logits of later stages, relative to their largest: the RoIs of a stage differ from mmdetection's by rounding, which RoIAlign
-/// and the next stage amplify. The reference itself moves by 1.2e-5 between float32 and float64.
+/// Tolerance of deltas, logits and masks, relative to the largest value: the RoIs of a stage differ from mmdetection's by rounding, which
+/// RoIAlign and the next stage amplify. The reference itself moves by 1.2e-5 between float32 and float64.
 const STAGE_TOLERANCE: f64 = FORWARD_TOLERANCE;
 
 /// The cases of `generate.py`.
@@ -74,8 +74,8 @@ fn proposals(config: &Value) -> ProposalConfig {
     }
 }
 
-/// Our configuration for mmdetection's. It starts from the published heads of that form, so that whatever the manifest repeats of them is
-/// compared with our defaults.
+/// Translates mmdetection's configuration of a case. It starts from our heads with the box head of the case, asserts that thresholds, coders
+/// and losses of the case equal ours, and replaces the sizes of layers and the numbers of boxes.
 fn config(manifest: &Value) -> CascadeMaskRcnnConfig {
     let model = &manifest["config"];
     let (roi, rpn, train, test) = (&model["roi_head"], &model["rpn_head"], &model["train_cfg"], &model["test_cfg"]);

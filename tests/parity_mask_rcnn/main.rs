@@ -7,8 +7,7 @@ use serde_json::Value;
 use tests::{Comparison, FixtureTensor, manifest};
 use vision_ops::Roi;
 use vmamba_detection::AnchorConfig;
-use vmamba_types::BitMask;
-use vmamba_types::{InstanceMask, Rle};
+use vmamba_types::{BitMask, InstanceMask, Rle};
 
 /// Boxes and scores that come out of exponentials and sums of float32 in another order; sizes are hundreds of pixels.
 const BOX_TOLERANCE: f64 = 1e-5;

@@ -366,7 +366,9 @@ fn a_training_step_has_the_official_losses_and_gradients() {
     let mut comparison = Comparison::new("maskrcnn/train");
     let (expected, levels) = (&case.manifest["losses"], &case.manifest["losses_per_level"]);
     for (name, terms) in [("loss_rpn_cls", &of_levels.objectness), ("loss_rpn_bbox", &of_levels.boxes)] {
-        for (level, (term, expected)) in terms.iter().zip(levels[name].as_array().unwrap()).enumerate() {
+        let expected = levels[name].as_array().unwrap();
+        assert_eq!(terms.len(), expected.len(), "{name}: levels");
+        for (level, (term, expected)) in terms.iter().zip(expected).enumerate() {
             comparison.check_scalar(&format!("{name} of level {level}"), scalar(term), number(expected), FORWARD_TOLERANCE);
         }
     }

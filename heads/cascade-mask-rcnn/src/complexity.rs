@@ -1,4 +1,4 @@
-//! Parameters and FLOPs by the counting of the published tables.
+//! Parameters and FLOPs, counted as in the published tables.
 
 use vmamba::complexity::Complexity;
 
@@ -18,7 +18,7 @@ impl CascadeMaskRcnnConfig {
         for stage in &heads.stages {
             stage.box_head.add_cost(&mut cost, channels, self.num_classes);
         }
-        // Prediction runs a shared mask head once, since the mean over the stages is that of equal probabilities.
+        // Prediction runs a shared mask head once, since the stages would average equal probabilities.
         for _ in 0..heads.mask_head_count() {
             heads.mask_head.add_cost(&mut cost, channels, self.num_classes);
         }

@@ -35,7 +35,7 @@ pub struct HeadsConfig {
     pub stages: Vec<StageConfig>,
     /// The layers of a mask head.
     pub mask_head: MaskHeadConfig,
-    /// How many mask heads there are.
+    /// Whether every stage has a mask head, or all share one.
     pub mask_heads: MaskHeads,
     /// Selection of detections.
     pub test: TestConfig,
@@ -54,12 +54,12 @@ pub struct StageConfig {
     pub loss_weight: f64,
 }
 
-/// How many mask heads there are.
+/// Whether every stage has a mask head, or all share one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MaskHeads {
-    /// A mask head for every stage; prediction averages their probabilities. mmdetection builds this, also from one `mask_head`.
+    /// A mask head for every stage; prediction averages their probabilities. mmdetection builds these even from a single `mask_head`.
     #[default]
     PerStage,
     /// One mask head, trained on the RoIs of every stage. Its keys are those of the first mask head.
@@ -164,7 +164,7 @@ impl StageConfig {
     }
 }
 
-/// An image size for which the backbone is asked how many levels it has; the number does not depend on it.
+/// The image size at which [`BackboneConfig::levels`] counts the levels of a backbone; every size gives the same number.
 const ANY_IMAGE: [usize; 2] = [224, 224];
 
 impl CascadeMaskRcnnConfig {

@@ -12,12 +12,12 @@
 //!            mean of the stages' mask probabilities <── mask_head[0..3] <── RoIAlign <─────────────────────────────────────────────────┘
 //! ```
 //!
-//! Every stage trains on RoIs that overlap an object by more than those of the stage before: a stage takes the boxes that the stage before
-//! has refined, assigns them by a higher IoU threshold, and codes boxes with smaller standard deviations.
+//! A stage after the first takes the boxes that the previous stage has refined. It assigns them to objects by a higher IoU threshold and
+//! encodes boxes with smaller standard deviations.
 //!
 //! * [`CascadeMaskRcnnConfig`] and [`CascadeMaskRcnn`]: the model. [`Detector::loss`](vmamba_detection::Detector::loss) trains it,
 //!   [`Detector::predict`](vmamba_detection::Detector::predict) gives boxes and masks in pixels of the photo.
-//! * [`HeadsConfig::published`]: the heads that Swin and ConvNeXt were published with; [`HeadsConfig::shared_2fc`]: the ones of the paper.
+//! * [`HeadsConfig::published`]: the heads that Swin and ConvNeXt were published with; [`HeadsConfig::shared_2fc`]: the heads of the paper.
 //! * [`CascadeMaskRcnnConfig::init_from`] starts training from a checkpoint, [`CascadeMaskRcnnConfig::load`] loads a trained model.
 //! * [`official_key`]: parameter names of mmdetection checkpoints.
 //!

@@ -10,22 +10,25 @@ use vmamba_detection::{DetectorKeys, DetectorLoadError, ZooDetector};
 use crate::config::{CascadeMaskRcnnConfig, MaskHeads};
 use crate::model::CascadeMaskRcnn;
 
-/// Keys of a cascade with `stages` stages.
+/// The keys of the files of a cascade with `stages` stages.
 fn keys(stages: usize) -> DetectorKeys {
     let layers = |stage: usize| {
         [format!("bbox_head.{stage}.fc_cls."), format!("bbox_head.{stage}.fc_reg."), format!("mask_head.{stage}.conv_logits.")]
     };
     DetectorKeys {
         classifier: "roi_head.bbox_head.0.fc_cls.weight",
+        mask_predictor: "roi_head.mask_head.0.conv_logits.weight",
         class_layers: (0..stages).flat_map(layers).map(|layer| format!("roi_head.{layer}")).collect(),
     }
 }
 
-/// Whether keys of a state_dict belong to a Cascade Mask R-CNN of mmdetection or of this toolkit.
+/// Whether the keys of a state_dict are those of a Cascade Mask R-CNN of mmdetection or of this toolkit.
 ///
 /// ```
-/// assert!(vmamba_cascade::is_checkpoint(["backbone.norm0.weight", "roi_head.bbox_head.0.fc_cls.weight"]));
-/// assert!(!vmamba_cascade::is_checkpoint(["backbone.norm0.weight", "roi_head.bbox_head.fc_cls.weight"]));
+/// assert!(vmamba_cascade::is_checkpoint(["roi_head.bbox_head.0.fc_cls.weight", "roi_head.mask_head.0.conv_logits.weight"]));
+/// // The keys of a Mask R-CNN have no index of a stage, and a Cascade R-CNN without masks has no mask head.
+/// assert!(!vmamba_cascade::is_checkpoint(["roi_head.bbox_head.fc_cls.weight", "roi_head.mask_head.conv_logits.weight"]));
+/// assert!(!vmamba_cascade::is_checkpoint(["rpn_head.rpn_cls.weight", "roi_head.bbox_head.0.fc_cls.weight"]));
 /// ```
 pub fn is_checkpoint<K: AsRef<str>>(names: impl IntoIterator<Item = K>) -> bool {
     keys(1).is_checkpoint(names)
@@ -91,8 +94,8 @@ impl CascadeMaskRcnnConfig {
         keys.load(self.try_init(device)?, &self.backbone, checkpoint, |state| self.without_copies(state))
     }
 
-    /// For a shared mask head: the tensors without those of the later mask heads that equal the first head's. PyTorch writes a module that
-    /// stands in a list several times under every index. A mask head with other values stays, and loading refuses it.
+    /// For a shared mask head, removes the tensors of the later mask heads that equal those of the first: PyTorch saves a module that a list
+    /// holds several times under every index. A mask head with other values stays, and loading refuses it.
     fn without_copies(&self, mut state: StateDict) -> StateDict {
         if self.heads.mask_heads == MaskHeads::PerStage {
             return state;

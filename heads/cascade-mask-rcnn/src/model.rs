@@ -5,7 +5,7 @@ use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
 use vmamba_detection::{
     BoxHead, Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RpnHead, RpnOutput, ScoredBox,
-    paste_masks, rois_of,
+    observe_proposals, paste_masks, rois_of,
 };
 use vmamba_types::Detection;
 
@@ -69,7 +69,7 @@ impl<P: FeaturePyramid> CascadeMaskRcnn<P> {
         &self.config
     }
 
-    /// Images as for [`Detector`] to the levels of the pyramid, `[batch, channels, height, width]` in the type of the images, the finest
+    /// The levels of the pyramid for `images` as in [`Detector`]: `[batch, channels, height, width]` in the type of the images, the finest
     /// first.
     pub fn pyramid(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         self.neck.forward(self.backbone.forward_features(images))
@@ -151,15 +151,6 @@ impl<P: FeaturePyramid> Detector for CascadeMaskRcnn<P> {
     }
 
     fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {
-        let mut all = |module: &str, outputs: &[Tensor<4>]| {
-            outputs.iter().enumerate().for_each(|(index, output)| observe(module, index, output));
-        };
-        let features = self.backbone.forward_features(images);
-        all("backbone", &features);
-        let levels = self.neck.forward(features);
-        all("neck", &levels);
-        let rpn = self.rpn_head.forward(&levels);
-        all("rpn_head.rpn_cls", &rpn.objectness);
-        all("rpn_head.rpn_reg", &rpn.deltas);
+        observe_proposals(&self.backbone, &self.neck, &self.rpn_head, images, observe);
     }
 }

@@ -4,7 +4,8 @@ use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
 use vision_ops::Roi;
 use vmamba_detection::{
-    BoxHead, BoxOutput, Choose, ImageTruth, MaskBatch, MaskHead, Proposals, RoiBatch, RoiExtractor, RoiSample, ScoredBox, rois_of,
+    BoxHead, BoxOutput, Choose, ImageTruth, MaskBatch, MaskHead, Proposals, RoiBatch, RoiExtractor, RoiSample, ScoredBox, TestConfig,
+    rois_of,
 };
 
 use crate::config::{HeadsConfig, StageConfig};
@@ -92,26 +93,22 @@ impl CascadeRoiHead {
         candidates.iter().zip(truth).map(|(own, truth)| roi.sample(own, truth, choose)).collect()
     }
 
-    /// The candidates of the next stage in training: the sampled RoIs of every image, refined by `output` of the joined samples. Positives
-    /// are refined as their true class, and ground truth boxes are left out, since every stage adds them itself (mmdetection's
-    /// `refine_bboxes`).
+    /// The candidates of the next stage in training: the sampled RoIs of every image, refined. `output` holds one row for each sampled RoI,
+    /// image by image. Positives move by the deltas of their true class; ground truth boxes are left out, since every stage adds them itself
+    /// (mmdetection's `refine_bboxes`).
     ///
     /// # Panics
     /// When the stage does not exist.
     pub fn refine_samples(&self, stage: usize, output: &BoxOutput, samples: &[RoiSample], truth: &[ImageTruth]) -> Vec<Vec<[f32; 4]>> {
-        let mut begin = 0;
-        let refine = |(sample, truth): (&RoiSample, &ImageTruth)| {
-            let rows = begin..begin + sample.rois.len();
-            begin = rows.end;
-            if rows.is_empty() {
-                return Vec::new();
-            }
+        let outputs = output.split(samples.iter().map(|sample| sample.rois.len()));
+        let refine = |((output, sample), truth): ((Option<BoxOutput>, &RoiSample), &ImageTruth)| {
+            let Some(output) = output else { return Vec::new() };
             let category = |index: usize| Some(truth.instances.get(*sample.objects.get(index)?)?.category);
             let known: Vec<Option<usize>> = (0..sample.rois.len()).map(category).collect();
-            let refined = self.bbox_head[stage].refine(&output.rows(rows), &sample.rois, &known, truth.size);
+            let refined = self.bbox_head[stage].refine(&output, &sample.rois, &known, truth.size);
             refined.into_iter().enumerate().filter(|(index, _)| !sample.is_ground_truth(*index)).map(|(_, bbox)| bbox).collect()
         };
-        samples.iter().zip(truth).map(refine).collect()
+        outputs.zip(samples).zip(truth).map(refine).collect()
     }
 
     fn stage_loss(
@@ -133,9 +130,9 @@ impl CascadeRoiHead {
         StageLoss { cls: boxes.cls * weight, bbox: boxes.bbox * weight, mask: mask * weight, accuracy: boxes.accuracy }
     }
 
-    /// The RoIs of the last stage in prediction, for every image, and the outputs for all of them together: the deltas of the last stage and
-    /// the mean logits of all stages. Every stage but the last refines its RoIs by the box of their most probable class. `images` are the
-    /// sizes `[height, width]` without padding that boxes are clipped to; `None` when there is no proposal.
+    /// The RoIs of the last stage in prediction, image by image, and the outputs for the RoIs of all images: the deltas of the last stage and
+    /// the mean logits of all stages. Every stage but the last moves its RoIs by the deltas of their most probable class and clips them to
+    /// `images`, the sizes `[height, width]` without padding. `None` when there is no proposal.
     pub fn cascade(&self, levels: &[Tensor<4>], proposals: &[Proposals], images: &[[usize; 2]]) -> Option<(Vec<Vec<[f32; 4]>>, BoxOutput)> {
         let mut boxes: Vec<Vec<[f32; 4]>> = proposals.iter().map(|own| own.boxes.clone()).collect();
         if boxes.iter().all(Vec::is_empty) {
@@ -152,8 +149,8 @@ impl CascadeRoiHead {
         Some((boxes, BoxOutput::average_scores(&outputs)?))
     }
 
-    /// The boxes of every image, refined by `output` for all of them together as their most probable class, and clipped to `images`,
-    /// `[height, width]`.
+    /// Refines the boxes of every image: each moves by the deltas of its most probable class and is clipped to its image of `images`,
+    /// `[height, width]`. `output` holds one row for each box, image by image.
     ///
     /// # Panics
     /// When the stage does not exist.
@@ -173,31 +170,23 @@ impl CascadeRoiHead {
         sum / self.mask_head.len().max(1) as f64
     }
 
-    /// Detections of every image by descending score, in pixels of the network's input, from what [`CascadeRoiHead::cascade`] returns.
-    pub fn detect(
-        &self,
-        output: &BoxOutput,
-        boxes: &[Vec<[f32; 4]>],
-        images: &[[usize; 2]],
-        config: &vmamba_detection::TestConfig,
-    ) -> Vec<Vec<ScoredBox>> {
+    /// Detections of every image by descending score, in pixels of the network's input, from the results of [`CascadeRoiHead::cascade`].
+    pub fn detect(&self, output: &BoxOutput, boxes: &[Vec<[f32; 4]>], images: &[[usize; 2]], config: &TestConfig) -> Vec<Vec<ScoredBox>> {
         let Some(last) = self.bbox_head.last() else { return vec![Vec::new(); images.len()] };
         of_images(output, boxes, images, |(rows, own, image)| last.detect(&rows, own, image, config))
     }
 }
 
-/// Calls `each` with the rows of `output` that belong to an image, its boxes and its size. Images without boxes get an empty list.
+/// Calls `each` with the outputs, the boxes and the size of every image. Images without boxes get an empty list.
 fn of_images<T: Clone>(
     output: &BoxOutput,
     boxes: &[Vec<[f32; 4]>],
     images: &[[usize; 2]],
     each: impl Fn((BoxOutput, &[[f32; 4]], [usize; 2])) -> Vec<T>,
 ) -> Vec<Vec<T>> {
-    let mut begin = 0;
-    let of_image = |(own, image): (&Vec<[f32; 4]>, &[usize; 2])| {
-        let rows = begin..begin + own.len();
-        begin = rows.end;
-        if rows.is_empty() { Vec::new() } else { each((output.rows(rows), own, *image)) }
+    let of_image = |((output, own), image): ((Option<BoxOutput>, &Vec<[f32; 4]>), &[usize; 2])| match output {
+        Some(output) => each((output, own, *image)),
+        None => Vec::new(),
     };
-    boxes.iter().zip(images).map(of_image).collect()
+    output.split(boxes.iter().map(Vec::len)).zip(boxes).zip(images).map(of_image).collect()
 }

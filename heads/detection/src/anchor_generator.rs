@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boxes::iou;
 
-/// Sizes and shapes of the anchors. The default is the one of the published COCO models.
+/// Sizes and shapes of the anchors. The defaults are those of the published COCO models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]

@@ -23,7 +23,7 @@ pub struct BoxCoder {
 const LARGEST_RATIO: f32 = 1000.0 / 16.0;
 
 impl BoxCoder {
-    /// The coder of the published region proposal networks: deltas as they are.
+    /// The coder of the published region proposal networks, without scaling.
     pub const RPN: Self = Self::with_stds([1.0; 4]);
     /// The coder of the published box heads.
     pub const BOX_HEAD: Self = Self::with_stds([0.1, 0.1, 0.2, 0.2]);
@@ -57,8 +57,8 @@ impl BoxCoder {
         }
     }
 
-    /// [`BoxCoder::decode`] with gradients and without clipping: `deltas`, `[boxes, 4]` and float32, from `priors`, one for each row, to
-    /// boxes `[boxes, 4]`.
+    /// [`BoxCoder::decode`] with gradients and without clipping. `deltas` are float32, `[boxes, 4]`, with one prior for each row; the result
+    /// holds the boxes, `[boxes, 4]`.
     ///
     /// # Panics
     /// When there are not as many priors as rows.

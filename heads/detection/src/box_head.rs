@@ -10,11 +10,11 @@ use vision_ops::{Fused, Pointwise};
 use vmamba::layers::{BatchNorm2d, Conv, ConvConfig, Dense};
 
 use crate::box_coder::BoxCoder;
-use crate::losses::{argmax, cross_entropy, giou_loss, l1, pick, smooth_l1};
+use crate::losses::{DeltaLoss, argmax, cross_entropy, giou_loss, pick};
 use crate::postprocess::{ScoredBox, TestConfig, multiclass_nms};
 use crate::roi_sampling::RoiBatch;
 
-/// The box head. The default is the one of the published Mask R-CNN models.
+/// The box head. The defaults are those of the published Mask R-CNN models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -79,6 +79,17 @@ pub enum BoxLoss {
     },
     /// One minus the GIoU of the decoded boxes (mmdetection's `GIoULoss` with `reg_decoded_bbox`).
     Giou,
+}
+
+impl BoxLoss {
+    /// The loss of the deltas; `None` for the GIoU loss, which compares decoded boxes.
+    pub(crate) fn of_deltas(self) -> Option<DeltaLoss> {
+        match self {
+            Self::L1 => Some(DeltaLoss::L1),
+            Self::SmoothL1 { beta } => Some(DeltaLoss::SmoothL1 { beta }),
+            Self::Giou => None,
+        }
+    }
 }
 
 impl Default for BoxHeadConfig {
@@ -235,20 +246,21 @@ impl BoxHead {
         }
         let coder = &self.config.coder;
         let deltas = pick(&output.deltas, &places);
-        let encoded = || rois.iter().zip(&boxes).flat_map(|(roi, bbox)| coder.encode(*roi, *bbox)).collect::<Vec<f32>>();
-        let sum = match self.config.loss {
+        let sum = match self.config.loss.of_deltas() {
             _ if boxes.is_empty() => deltas.sum() * 0.0,
-            BoxLoss::L1 => l1(deltas, &encoded()),
-            BoxLoss::SmoothL1 { beta } => smooth_l1(deltas, &encoded(), beta),
-            BoxLoss::Giou => giou_loss(coder.decode_tensor(&rois, deltas.reshape([rois.len(), 4])), &boxes),
+            Some(loss) => {
+                let encoded: Vec<f32> = rois.iter().zip(&boxes).flat_map(|(roi, bbox)| coder.encode(*roi, *bbox)).collect();
+                loss.sum(deltas, &encoded)
+            }
+            None => giou_loss(coder.decode_tensor(&rois, deltas.reshape([rois.len(), 4])), &boxes),
         };
         let bbox = sum / batch.rois.len().max(1) as f64 * self.config.loss_weight;
         BoxHeadLoss { cls: cls * batch.weight, bbox, accuracy: accuracy * batch.weight }
     }
 
     /// The boxes of the next stage of a cascade: each of `rois`, `[x0, y0, x1, y1]` and one for each row of `output`, moved by the deltas of
-    /// its class and clipped to an image of `[height, width]` pixels (mmdetection's `regress_by_class`). The class is the one in `known`
-    /// where it has one, else the most probable class that is not the background.
+    /// its class and clipped to an image of `[height, width]` pixels (mmdetection's `regress_by_class`). The class of a RoI is `known` or, if
+    /// that is `None`, the most probable class except the background.
     ///
     /// # Panics
     /// When `known` or `output` has another length than `rois`.
@@ -293,11 +305,22 @@ fn host(values: Tensor<2>) -> Vec<f32> {
 }
 
 impl BoxOutput {
-    /// Rows `range` of the RoIs, such as the RoIs of one image.
+    /// The outputs of the RoIs in `range`, such as those of one image.
     #[must_use]
     pub fn rows(&self, range: std::ops::Range<usize>) -> Self {
         let own = |values: &Tensor<2>| values.clone().narrow(0, range.start, range.len());
         Self { logits: own(&self.logits), deltas: own(&self.deltas) }
+    }
+
+    /// The outputs of each image of a batch, image by image; `None` for an image without RoIs. `counts` are the numbers of RoIs of the
+    /// images.
+    pub fn split(&self, counts: impl Iterator<Item = usize>) -> impl Iterator<Item = Option<Self>> {
+        let mut begin = 0;
+        counts.map(move |count| {
+            let rows = begin..begin + count;
+            begin = rows.end;
+            (count > 0).then(|| self.rows(rows))
+        })
     }
 
     /// The outputs of the last stage with the logits averaged over all stages, as mmdetection's cascades predict; `None` without stages.

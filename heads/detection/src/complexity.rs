@@ -1,5 +1,5 @@
-//! Parameters and FLOPs of the parts, by the counting of the published tables: the box head for 1000 RoIs, the mask head for 100. RoIAlign
-//! and NMS cost nothing there.
+//! Parameters and FLOPs of the parts, counted as in the published tables: the box head for 1000 RoIs, the mask head for 100. RoIAlign and
+//! NMS are not counted.
 
 use vmamba::complexity::{Complexity, OpKind};
 
@@ -8,9 +8,9 @@ use crate::fpn::FpnConfig;
 use crate::mask_head::MaskHeadConfig;
 use crate::rpn::RpnConfig;
 
-/// RoIs that the box head is counted for.
+/// Number of RoIs in the FLOPs of the box head.
 const BOX_ROIS: usize = 1000;
-/// RoIs that the mask head is counted for.
+/// Number of RoIs in the FLOPs of the mask head.
 const MASK_ROIS: usize = 100;
 
 /// A convolution with bias on `times` maps of `[height, width]` cells.

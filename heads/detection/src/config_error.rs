@@ -3,7 +3,7 @@
 use crate::anchor_generator::AnchorConfig;
 use crate::assigner::MaxIouAssigner;
 use crate::box_coder::BoxCoder;
-use crate::box_head::{BoxHeadConfig, BoxHeadLayers, BoxLoss};
+use crate::box_head::{BoxHeadConfig, BoxHeadLayers};
 use crate::fpn::FpnConfig;
 use crate::losses::DeltaLoss;
 use crate::mask_head::MaskHeadConfig;
@@ -45,8 +45,16 @@ pub enum DetectionConfigError {
         /// Its value.
         value: f32,
     },
+    /// A number is not finite.
+    #[error("{field} must be finite, got {value}")]
+    NotFinite {
+        /// Path of the field.
+        field: String,
+        /// Its value.
+        value: f32,
+    },
     /// The pyramid has fewer levels than the backbone.
-    #[error("{field} is {levels}, but the backbone alone has {backbone}")]
+    #[error("{field} is {levels}, but the backbone has {backbone} levels")]
     Levels {
         /// Path of the field.
         field: String,
@@ -58,13 +66,14 @@ pub enum DetectionConfigError {
 }
 
 impl DetectionConfigError {
-    /// The same error with the path of the field inside `parent`.
+    /// Prefixes the path of the field with `parent`.
     #[must_use]
     pub fn within(mut self, parent: &str) -> Self {
         let (Self::Zero { field }
         | Self::Share { field, .. }
         | Self::Positive { field, .. }
         | Self::Border { field, .. }
+        | Self::NotFinite { field, .. }
         | Self::Levels { field, .. }) = &mut self;
         field.insert(0, '.');
         field.insert_str(0, parent);
@@ -87,12 +96,20 @@ fn positive(field: &str, values: &[f32]) -> Result<(), DetectionConfigError> {
     Ok(())
 }
 
+fn finite(field: &str, values: &[f32]) -> Result<(), DetectionConfigError> {
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(DetectionConfigError::NotFinite { field: field.to_owned(), value: *value }),
+        None => Ok(()),
+    }
+}
+
 impl BoxCoder {
     /// Validates value ranges.
     ///
     /// # Errors
     /// Returns the first invalid field, by its path in this configuration.
     pub fn validate(&self) -> Result<(), DetectionConfigError> {
+        finite("target_means", &self.target_means)?;
         positive("target_stds", &self.target_stds)
     }
 }
@@ -116,7 +133,8 @@ impl MaxIouAssigner {
     pub fn validate(&self) -> Result<(), DetectionConfigError> {
         share("positive", self.positive)?;
         share("negative", self.negative)?;
-        share("minimum", self.minimum)
+        share("minimum", self.minimum)?;
+        share("ignore_crowd", self.ignore_crowd.unwrap_or(0.0))
     }
 }
 
@@ -139,7 +157,21 @@ impl ProposalConfig {
     pub fn validate(&self) -> Result<(), DetectionConfigError> {
         at_least_one("nms_pre", self.nms_pre)?;
         at_least_one("max_per_image", self.max_per_image)?;
-        share("nms_threshold", self.nms_threshold)
+        share("nms_threshold", self.nms_threshold)?;
+        finite("min_size", &[self.min_size])
+    }
+}
+
+impl DeltaLoss {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Returns the first invalid field, by its path in this configuration.
+    pub fn validate(&self) -> Result<(), DetectionConfigError> {
+        match self {
+            Self::L1 => Ok(()),
+            Self::SmoothL1 { beta } => positive("smooth_l1.beta", &[*beta]),
+        }
     }
 }
 
@@ -158,9 +190,7 @@ impl RpnConfig {
         {
             return Err(DetectionConfigError::Border { field: "allowed_border".to_owned(), value: border });
         }
-        if let DeltaLoss::SmoothL1 { beta } = self.loss {
-            positive("loss.smooth_l1.beta", &[beta])?;
-        }
+        self.loss.validate().map_err(|error| error.within("loss"))?;
         self.train.validate().map_err(|error| error.within("train"))?;
         self.test.validate().map_err(|error| error.within("test"))
     }
@@ -203,8 +233,8 @@ impl BoxHeadConfig {
             at_least_one("layers.shared_4conv1fc.channels", channels)?;
         }
         self.coder.validate().map_err(|error| error.within("coder"))?;
-        if let BoxLoss::SmoothL1 { beta } = self.loss {
-            positive("loss.smooth_l1.beta", &[beta])?;
+        if let Some(loss) = self.loss.of_deltas() {
+            loss.validate().map_err(|error| error.within("loss"))?;
         }
         positive("loss_weight", &[self.loss_weight as f32])
     }

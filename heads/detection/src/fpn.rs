@@ -77,8 +77,8 @@ impl FpnConfig {
 }
 
 impl Fpn {
-    /// Features `[batch, inputs[i], height, width]` to the levels of the pyramid `[batch, channels, height, width]`, both the finest first
-    /// and of one type.
+    /// Features `[batch, inputs[i], height, width]` to the levels of the pyramid `[batch, channels, height, width]` in the type of the
+    /// features, both with the finest first.
     pub fn forward(&self, features: Vec<Tensor<4>>) -> Vec<Tensor<4>> {
         let mut merged: Vec<Tensor<4>> = Vec::with_capacity(self.levels);
         for (x, lateral) in features.into_iter().zip(&self.lateral_convs).rev() {

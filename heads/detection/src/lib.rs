@@ -12,7 +12,7 @@
 //! * Every part is a `FooConfig` with an `init` that builds a `Foo` with a `forward`. Parameter fields have the names of mmdetection's
 //!   state_dict, so a detector that names its fields `neck`, `rpn_head` and `roi_head` reads mmdetection's files.
 //! * [`Detector`] is the contract with a trainer and a predictor. The crates `mask-rcnn` and `vmamba-cascade` implement it with these parts.
-//! * Boxes are `[x0, y0, x1, y1]` in pixels; the far corner is outside of the box.
+//! * Boxes are `[x0, y0, x1, y1]` in pixels; the pixel at `[x1, y1]` is outside the box.
 
 mod anchor_generator;
 mod assigner;
@@ -50,5 +50,5 @@ pub use mask_target::{MaskBatch, mask_target};
 pub use postprocess::{ScoredBox, TestConfig, multiclass_nms, paste_masks};
 pub use roi_extractor::{RoiExtractor, roi_level};
 pub use roi_sampling::{RoiBatch, RoiConfig, RoiSample, RoiTarget, rois_of};
-pub use rpn::{ProposalConfig, Proposals, RpnConfig, RpnHead, RpnLoss, RpnOutput, RpnTargets, SampledAnchor};
+pub use rpn::{ProposalConfig, Proposals, RpnConfig, RpnHead, RpnLoss, RpnOutput, RpnTargets, SampledAnchor, observe_proposals};
 pub use sampler::{Choose, RandomChoice, RandomSampler, Sampled};

@@ -39,11 +39,11 @@ pub enum DetectorLoadError {
     },
 }
 
-/// Prefixes of the keys behind the backbone in the files of other detectors and of segmentors.
+/// Prefixes of the keys of everything behind the backbone in the files of other detectors and of segmentors.
 const OTHER_HEADS: [&str; 5] = ["neck.", "rpn_head.", "roi_head.", "decode_head.", "auxiliary_head."];
 
 /// The official key of the parameter at `path` in a detector with the fields `backbone`, a [`Backbone`], `neck`, `rpn_head` and `roi_head`.
-/// Keys behind the backbone equal the paths.
+/// The keys of everything behind the backbone are the paths.
 pub fn official_key(path: &str) -> String {
     match path.strip_prefix("backbone.") {
         Some(path) => format!("backbone.{}", zoo::key(path)),
@@ -51,9 +51,9 @@ pub fn official_key(path: &str) -> String {
     }
 }
 
-/// A detector with a field `backbone` of the zoo and keys by [`official_key`].
+/// A detector whose field `backbone` is a [`Backbone`] and whose keys follow [`official_key`].
 pub trait ZooDetector: Module {
-    /// Replaces the backbone by what `load` makes of it.
+    /// Replaces the backbone by the one that `load` returns.
     ///
     /// # Errors
     /// The error of `load`.
@@ -63,19 +63,26 @@ pub trait ZooDetector: Module {
     ) -> Result<(Self, LoadReport), LoadError>;
 }
 
-/// The keys that tell the files of one detector from others, and how they depend on the number of classes.
+/// The keys by which files of a detector are recognised, and the keys whose shapes depend on the number of classes.
 #[derive(Clone, Debug)]
 pub struct DetectorKeys {
-    /// Key of the weight `[classes + 1, features]` of a classifier that only files of this detector have.
+    /// Key of the weight `[classes + 1, features]` of a classifier.
     pub classifier: &'static str,
+    /// Key of the weight of the last layer of a mask head. A Faster R-CNN has the classifier of a Mask R-CNN, but no mask head.
+    pub mask_predictor: &'static str,
     /// Prefixes of the keys whose shapes depend on the number of classes.
     pub class_layers: Vec<String>,
 }
 
 impl DetectorKeys {
-    /// Whether keys of a state_dict are those of this detector.
+    /// Whether the keys of a state_dict are those of this detector.
     pub fn is_checkpoint<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) -> bool {
-        keys.into_iter().any(|key| key.as_ref() == self.classifier)
+        let (mut classifier, mut mask_predictor) = (false, false);
+        for key in keys {
+            classifier |= key.as_ref() == self.classifier;
+            mask_predictor |= key.as_ref() == self.mask_predictor;
+        }
+        classifier && mask_predictor
     }
 
     /// The number of classes of the detector in a file; `None` when the file is not of this detector.
@@ -84,6 +91,9 @@ impl DetectorKeys {
     /// [`CheckpointError`] when the file cannot be read.
     pub fn num_classes(&self, checkpoint: &Checkpoint) -> Result<Option<usize>, CheckpointError> {
         let shapes = checkpoint.shapes(Weights::Auto)?;
+        if !self.is_checkpoint(shapes.keys()) {
+            return Ok(None);
+        }
         let rows = shapes.get(self.classifier).and_then(|shape| shape.first().copied());
         // The background has a row of its own.
         Ok(rows.and_then(|rows| rows.checked_sub(1)).filter(|classes| *classes > 0))

@@ -33,8 +33,8 @@ impl DeltaLoss {
     }
 }
 
-/// Elements of a tensor by their index in row-major order, `[places]`. With no index the result is the first element, which the losses
-/// weigh by zero: so every parameter has a gradient in every step, as in mmdetection.
+/// Elements of a tensor by their index in row-major order, `[places]`. With no index the result is the first element; the losses multiply
+/// it by zero, so that every parameter has a gradient in every step, as in mmdetection.
 pub(crate) fn pick<const D: usize>(values: &Tensor<D>, places: &[usize]) -> Tensor<1> {
     let count: usize = values.dims().iter().product();
     let places: Vec<i64> = if places.is_empty() { vec![0] } else { places.iter().map(|place| *place as i64).collect() };

@@ -12,7 +12,7 @@ use crate::fpn::{NamedConv, conv2d};
 use crate::losses::mask_cross_entropy;
 use crate::mask_target::MaskBatch;
 
-/// The mask head. The default is the one of the published COCO models.
+/// The mask head. The defaults are those of the published COCO models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]

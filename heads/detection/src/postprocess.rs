@@ -8,7 +8,7 @@ use vmamba_types::{Detection, Rle};
 
 use crate::detector::ImageInfo;
 
-/// Which boxes and pixels count as detections. The default is the one of the published COCO models.
+/// Which boxes and pixels count as detections. The defaults are those of the published COCO models.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]

@@ -10,7 +10,7 @@ const FINEST_SCALE: f32 = 56.0;
 /// The level, of `levels`, that a RoI `[x0, y0, x1, y1]` is read from: every doubling of its side goes one level coarser.
 pub fn roi_level([x0, y0, x1, y1]: [f32; 4], levels: usize) -> usize {
     let side = ((x1 - x0) * (y1 - y0)).sqrt();
-    // A box without area gives minus infinity, which the cast takes to level 0; it does the same with a NaN.
+    // `max` takes small boxes, and a NaN, to level 0.
     ((side / FINEST_SCALE + 1e-6).log2().floor().max(0.0) as usize).min(levels.saturating_sub(1))
 }
 

@@ -7,7 +7,7 @@ use crate::assigner::{Assignment, MaxIouAssigner};
 use crate::detector::ImageTruth;
 use crate::sampler::{Choose, RandomSampler, Sampled};
 
-/// How RoIs are sampled among proposals and ground truth boxes. The default is the one of the published Mask R-CNN models.
+/// How RoIs are sampled among proposals and ground truth boxes. The defaults are those of the published Mask R-CNN models.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -66,7 +66,7 @@ impl RoiSample {
     }
 }
 
-/// The object that a RoI is trained to be.
+/// The object that is the training target of a RoI.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RoiTarget {
     /// Class index.

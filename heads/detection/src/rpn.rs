@@ -6,17 +6,18 @@ use burn::tensor::DType;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use vision_ops::{Fused, Pointwise, batched_nms_on};
+use vmamba::FeaturePyramid;
 use vmamba::layers::Conv;
 
 use crate::anchor_generator::AnchorGenerator;
 use crate::assigner::{Assignment, MaxIouAssigner};
 use crate::box_coder::BoxCoder;
 use crate::detector::ImageTruth;
-use crate::fpn::conv2d;
+use crate::fpn::{Fpn, conv2d};
 use crate::losses::{DeltaLoss, binary_cross_entropy, pick};
 use crate::sampler::{Choose, RandomSampler};
 
-/// The region proposal network. The default is the one of the published COCO models.
+/// The region proposal network. The defaults are those of the published COCO models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -277,6 +278,26 @@ impl RpnHead {
             })
             .collect()
     }
+}
+
+/// [`Detector::observe`](crate::Detector::observe) of a detector with these modules under mmdetection's names.
+pub fn observe_proposals(
+    backbone: &impl FeaturePyramid,
+    neck: &Fpn,
+    rpn_head: &RpnHead,
+    images: Tensor<4>,
+    observe: &mut dyn FnMut(&str, usize, &Tensor<4>),
+) {
+    let mut all = |module: &str, outputs: &[Tensor<4>]| {
+        outputs.iter().enumerate().for_each(|(index, output)| observe(module, index, output));
+    };
+    let features = backbone.forward_features(images);
+    all("backbone", &features);
+    let levels = neck.forward(features);
+    all("neck", &levels);
+    let rpn = rpn_head.forward(&levels);
+    all("rpn_head.rpn_cls", &rpn.objectness);
+    all("rpn_head.rpn_reg", &rpn.deltas);
 }
 
 impl RpnOutput {

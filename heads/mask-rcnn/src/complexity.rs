@@ -1,4 +1,4 @@
-//! Parameters and FLOPs by the counting of the published tables.
+//! Parameters and FLOPs, counted as in the published tables.
 
 use vmamba::complexity::Complexity;
 

@@ -40,7 +40,7 @@ pub struct HeadsConfig {
     pub test: TestConfig,
 }
 
-/// An image size for which the backbone is asked how many levels it has; the number does not depend on it.
+/// The image size at which [`BackboneConfig::levels`] counts the levels of a backbone; every size gives the same number.
 const ANY_IMAGE: [usize; 2] = [224, 224];
 
 impl HeadsConfig {

@@ -10,20 +10,22 @@ use vmamba_detection::{DetectorKeys, DetectorLoadError, ZooDetector};
 use crate::config::MaskRcnnConfig;
 use crate::model::MaskRcnn;
 
-/// The keys of a Mask R-CNN's files; a cascade has a stage index before `fc_cls`.
+/// The keys of a Mask R-CNN's files. In a cascade's files the index of the stage precedes `fc_cls`.
 fn keys() -> DetectorKeys {
     let class_layers = ["bbox_head.fc_cls.", "bbox_head.fc_reg.", "mask_head.conv_logits."];
     DetectorKeys {
         classifier: "roi_head.bbox_head.fc_cls.weight",
+        mask_predictor: "roi_head.mask_head.conv_logits.weight",
         class_layers: class_layers.map(|layer| format!("roi_head.{layer}")).to_vec(),
     }
 }
 
-/// Whether keys of a state_dict belong to a Mask R-CNN of mmdetection or of this toolkit.
+/// Whether the keys of a state_dict are those of a Mask R-CNN of mmdetection or of this toolkit.
 ///
 /// ```
-/// assert!(mask_rcnn::is_checkpoint(["backbone.norm0.weight", "roi_head.bbox_head.fc_cls.weight"]));
-/// assert!(!mask_rcnn::is_checkpoint(["backbone.norm0.weight", "decode_head.conv_seg.weight"]));
+/// assert!(mask_rcnn::is_checkpoint(["roi_head.bbox_head.fc_cls.weight", "roi_head.mask_head.conv_logits.weight"]));
+/// // A Faster R-CNN has no mask head.
+/// assert!(!mask_rcnn::is_checkpoint(["rpn_head.rpn_cls.weight", "roi_head.bbox_head.fc_cls.weight"]));
 /// ```
 pub fn is_checkpoint<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> bool {
     self::keys().is_checkpoint(keys)
@@ -182,6 +184,23 @@ mod tests {
             let (_folder, path) = file(&state, None);
             assert!(config.init_from(&path, &device).unwrap_err().to_string().contains("backbone.layers.0.unknown"));
         }
+    }
+
+    #[test]
+    fn a_faster_rcnn_is_another_detector() {
+        let device = Device::flex();
+        let config = config(3);
+        let faster: StateDict = state_dict_of(&config.init(&device), &official_key)
+            .into_iter()
+            .filter(|(key, _)| !key.starts_with("roi_head.mask_head."))
+            .collect();
+        assert!(!is_checkpoint(faster.keys()));
+        let (_folder, path) = file(&faster, None);
+        assert_eq!(num_classes(&Checkpoint::read(&path).unwrap()).unwrap(), None);
+        let (model, report) = config.init_from(&path, &device).unwrap();
+        assert_equal_under("backbone.", &model, &faster);
+        assert!(report.ignored.iter().any(|key| key == "roi_head.bbox_head.fc_cls.weight"), "{report}");
+        assert!(config.load(&path, &device).unwrap_err().to_string().contains("roi_head.mask_head"));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use burn::tensor::activation::sigmoid;
 use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
 use vmamba_detection::{
-    AnchorGenerator, Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample, RpnHead,
-    RpnOutput, RpnTargets, ScoredBox, paste_masks, rois_of,
+    AnchorGenerator, BoxOutput, Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample,
+    RpnHead, RpnOutput, RpnTargets, ScoredBox, observe_proposals, paste_masks, rois_of,
 };
 use vmamba_types::Detection;
 
@@ -75,7 +75,7 @@ impl<P: FeaturePyramid> MaskRcnn<P> {
         self.rpn_head.anchors()
     }
 
-    /// Images as for [`Detector`] to the levels of the pyramid, `[batch, channels, height, width]` in the type of the images, the finest
+    /// The levels of the pyramid for `images` as in [`Detector`]: `[batch, channels, height, width]` in the type of the images, the finest
     /// first.
     pub fn pyramid(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         self.neck.forward(self.backbone.forward_features(images))
@@ -110,16 +110,12 @@ impl<P: FeaturePyramid> MaskRcnn<P> {
             return vec![Vec::new(); infos.len()];
         }
         let output = self.roi_head.boxes(levels, &rois);
-        let mut begin = 0;
-        let own = |(own, info): (&Proposals, &ImageInfo)| {
-            let rows = begin..begin + own.boxes.len();
-            begin = rows.end;
-            if rows.is_empty() {
-                return Vec::new();
-            }
-            self.roi_head.bbox_head.detect(&output.rows(rows), &own.boxes, info.size, &self.config.test)
+        let outputs = output.split(proposals.iter().map(|own| own.boxes.len()));
+        let detect = |((output, own), info): ((Option<BoxOutput>, &Proposals), &ImageInfo)| match output {
+            Some(output) => self.roi_head.bbox_head.detect(&output, &own.boxes, info.size, &self.config.test),
+            None => Vec::new(),
         };
-        proposals.iter().zip(infos).map(own).collect()
+        outputs.zip(proposals).zip(infos).map(detect).collect()
     }
 
     /// Adds masks to boxes, and scales both to pixels of the files.
@@ -165,16 +161,7 @@ impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
     }
 
     fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {
-        let mut all = |module: &str, outputs: &[Tensor<4>]| {
-            outputs.iter().enumerate().for_each(|(index, output)| observe(module, index, output));
-        };
-        let features = self.backbone.forward_features(images);
-        all("backbone", &features);
-        let levels = self.neck.forward(features);
-        all("neck", &levels);
-        let rpn = self.rpn_head.forward(&levels);
-        all("rpn_head.rpn_cls", &rpn.objectness);
-        all("rpn_head.rpn_reg", &rpn.deltas);
+        observe_proposals(&self.backbone, &self.neck, &self.rpn_head, images, observe);
     }
 
     fn official_key(path: &str) -> String {

@@ -1,5 +1,5 @@
-//! Parameters and FLOPs by the counting of mmsegmentation's published table: the auxiliary head counts in the parameters only, the final
-//! upsampling to the image not at all.
+//! Parameters and FLOPs, counted as in mmsegmentation's published table: the auxiliary head counts in the parameters only, and the final
+//! upsampling to the image is not counted.
 
 use vmamba::complexity::{Complexity, OpKind};
 

@@ -68,7 +68,7 @@ impl FcnHeadConfig {
     }
 }
 
-/// An image size for which the backbone is asked how many levels it has; the number does not depend on it.
+/// The image size at which [`BackboneConfig::levels`] counts the levels of a backbone; every size gives the same number.
 const ANY_IMAGE: [usize; 2] = [224, 224];
 
 /// Why an [`UperNetConfig`] is invalid.
@@ -80,6 +80,14 @@ pub enum UperNetConfigError {
     /// A count or size is 0.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
+    /// The factor of a loss is negative or not finite.
+    #[error("{field} must be at least 0 and finite, got {value}")]
+    Weight {
+        /// Path of the field.
+        field: &'static str,
+        /// Its value.
+        value: f64,
+    },
     /// A probability is outside [0, 1).
     #[error("{field} must be in [0, 1), got {value}")]
     Probability {
@@ -89,7 +97,7 @@ pub enum UperNetConfigError {
         value: f64,
     },
     /// The auxiliary head reads a level that does not exist.
-    #[error("auxiliary.in_index is {index}, but the backbone has {levels} levels (0 to {})", levels - 1)]
+    #[error("auxiliary.in_index must be below {levels}, the number of levels of the backbone, got {index}")]
     Level {
         /// The level that the configuration names.
         index: usize,
@@ -122,11 +130,39 @@ impl UperNetConfig {
             positive("auxiliary.channels", auxiliary.channels)?;
             positive("auxiliary.num_convs", auxiliary.num_convs)?;
             probability("auxiliary.dropout", auxiliary.dropout)?;
+            if !(auxiliary.loss_weight >= 0.0 && auxiliary.loss_weight.is_finite()) {
+                return Err(UperNetConfigError::Weight { field: "auxiliary.loss_weight", value: auxiliary.loss_weight });
+            }
             let levels = self.backbone.levels(ANY_IMAGE).len();
             if auxiliary.in_index >= levels {
                 return Err(UperNetConfigError::Level { index: auxiliary.in_index, levels });
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmamba::VmambaConfig;
+
+    use super::*;
+
+    #[test]
+    fn invalid_fields_are_named_by_their_path() {
+        type Break = fn(&mut FcnHeadConfig);
+        let broken: [(&str, Break); 4] = [
+            ("auxiliary.channels", |head| head.channels = 0),
+            ("auxiliary.dropout", |head| head.dropout = 1.0),
+            ("auxiliary.loss_weight", |head| head.loss_weight = f64::NAN),
+            ("auxiliary.in_index", |head| head.in_index = 4),
+        ];
+        for (field, broken) in broken {
+            let mut head = FcnHeadConfig::default();
+            broken(&mut head);
+            let config = UperNetConfig { auxiliary: Some(head), ..UperNetConfig::on(VmambaConfig::default(), 3) };
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(field), "{field}: {error}");
+        }
     }
 }

@@ -79,7 +79,7 @@ fn slow_forward(state: &StateDict, features: Tensor<4>, norm: ConvNorm, device: 
 }
 
 #[test]
-fn four_convolutions_and_a_linear_layer_compute_what_they_say() {
+fn four_convolutions_and_a_linear_layer_equal_a_slow_forward_pass() {
     let device = Device::flex();
     let mut numbers = Numbers::new(4);
     for norm in [ConvNorm::None, ConvNorm::BatchNorm] {
@@ -184,7 +184,7 @@ fn the_loss_of_the_classes_is_their_cross_entropy() {
 }
 
 #[test]
-fn with_nothing_sampled_every_parameter_has_a_gradient_of_zero() {
+fn with_nothing_sampled_the_loss_and_its_gradient_are_zero() {
     let device = Device::flex().autodiff();
     let mut config = four_convs(ConvNorm::BatchNorm);
     config.loss = BoxLoss::Giou;

@@ -4,6 +4,7 @@ use crate::box_coder::BoxCoder;
 use crate::box_head::{BoxHeadConfig, BoxHeadLayers, BoxLoss, ConvNorm};
 use crate::config_error::DetectionConfigError;
 use crate::fpn::FpnConfig;
+use crate::losses::DeltaLoss;
 use crate::rpn::RpnConfig;
 
 #[test]
@@ -41,8 +42,22 @@ fn invalid_fields_are_named_by_their_path() {
     rpn = RpnConfig::default();
     rpn.assigner.negative = f32::NAN;
     assert!(matches!(rpn.validate(), Err(DetectionConfigError::Share { field, .. }) if field == "assigner.negative"));
+    type Break = fn(&mut RpnConfig);
+    let broken: [(&str, Break); 5] = [
+        ("allowed_border", |rpn| rpn.allowed_border = Some(-1.0)),
+        ("assigner.ignore_crowd", |rpn| rpn.assigner.ignore_crowd = Some(1.5)),
+        ("train.min_size", |rpn| rpn.train.min_size = f32::NAN),
+        ("coder.target_means", |rpn| rpn.coder.target_means[1] = f32::INFINITY),
+        ("loss.smooth_l1.beta", |rpn| rpn.loss = DeltaLoss::SmoothL1 { beta: 0.0 }),
+    ];
+    for (field, broken) in broken {
+        let mut rpn = RpnConfig::default();
+        broken(&mut rpn);
+        let error = rpn.validate().unwrap_err().to_string();
+        assert!(error.starts_with(field), "{error}");
+    }
     let levels = FpnConfig { levels: 3, ..FpnConfig::default() }.validate(4).unwrap_err().to_string();
-    assert_eq!(levels, "levels is 3, but the backbone alone has 4");
+    assert_eq!(levels, "levels is 3, but the backbone has 4 levels");
     let wrong = [
         BoxHeadConfig { loss: BoxLoss::SmoothL1 { beta: 0.0 }, ..BoxHeadConfig::default() },
         BoxHeadConfig { loss_weight: -1.0, ..BoxHeadConfig::default() },
