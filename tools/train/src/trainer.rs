@@ -232,7 +232,7 @@ impl<R: Recipe> Trainer<R> {
         if due {
             scalars.extend(times.take());
         }
-        let left = Duration::from_secs_f64(pace * (iterations - self.iteration) as f64);
+        let left = Duration::try_from_secs_f64(pace * (iterations - self.iteration) as f64).unwrap_or(Duration::MAX);
         StepReport { iteration: self.iteration, iterations, scalars, due, left, skipped }
     }
 
