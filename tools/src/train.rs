@@ -101,6 +101,7 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     }
     let begin = std::time::Instant::now();
     if trainer.run().map_err(|error| with_places(error, &folder))? == Outcome::Interrupted {
+        println!("continue it with --resume --out {}", folder.display());
         return Ok(());
     }
     println!("trained for {}", human(begin.elapsed()));
