@@ -87,7 +87,7 @@ pub struct Supervised<T: Task, M> {
     init: Init,
     pub(crate) data: T::Data,
     pub(crate) test: T::Test,
-    /// What a checkpoint says about the model, so that it can be loaded without other files.
+    /// The configuration of the model, which the checkpoints hold so that they can be loaded without other files.
     model: Option<T::Model>,
     pub(crate) groups: Groups,
     pub(crate) train: Arc<T::Dataset>,
@@ -179,7 +179,7 @@ impl<T: Task, M> Supervised<T, M> {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
     }
 
-    /// What a checkpoint says about itself.
+    /// The metadata of a checkpoint.
     pub(crate) fn describe(
         &self,
         train: &TrainConfig,

@@ -58,7 +58,7 @@ impl Search<'_> {
         self.path.last().and_then(|(_, container)| NormKind::of(container))
     }
 
-    /// Records the current parameter if it is to be frozen, and returns that.
+    /// Records the current parameter if it is to be frozen; returns whether it is.
     fn visit(&mut self) -> bool {
         let path = self.place();
         let key = (self.keys)(&path);
