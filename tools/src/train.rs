@@ -38,7 +38,7 @@ pub struct TrainArguments {
     /// train.batch_size x train.accumulation x devices images. The gradients are averaged (NCCL); the first device validates and saves.
     #[arg(long, value_name = "DEVICE,...", value_delimiter = ',', conflicts_with = "device")]
     devices: Vec<DeviceChoice>,
-    /// Print the weight decay of every parameter and stop.
+    /// Print the weight decay of every parameter, with layer-wise decay also its learning rate, and stop.
     #[arg(long)]
     show_groups: bool,
 }
@@ -101,6 +101,7 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     }
     let begin = std::time::Instant::now();
     if trainer.run().map_err(|error| with_places(error, &folder))? == Outcome::Interrupted {
+        println!("continue it with --resume --out {}", folder.display());
         return Ok(());
     }
     println!("trained for {}", human(begin.elapsed()));

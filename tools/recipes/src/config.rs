@@ -46,7 +46,7 @@ fn finish<C: DeserializeOwned>(mut table: Table, overrides: &[String], name: &st
     for text in overrides {
         apply_override(&mut table, text)?;
     }
-    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+    serde_path_to_error::deserialize(Value::Table(task_first(table))).map_err(|error| {
         let path = error.path().to_string();
         let message = error.into_inner().to_string();
         // The path inside of a table with a `kind` is in the message.
@@ -55,6 +55,16 @@ fn finish<C: DeserializeOwned>(mut table: Table, overrides: &[String], name: &st
         let separator = if place.is_empty() { "" } else { ": " };
         anyhow!("{name}: {place}{separator}{}", explain(message))
     })
+}
+
+/// Moves `task` to the front: the configuration of another task is then refused for its task, not for a key that this task lacks.
+fn task_first(mut table: Table) -> Table {
+    let mut ordered = Table::new();
+    if let Some(task) = table.remove("task") {
+        ordered.insert("task".to_owned(), task);
+    }
+    ordered.extend(table);
+    ordered
 }
 
 fn read_with_bases(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Table> {

@@ -15,7 +15,7 @@ pub trait Configured: Recipe + Sized {
     /// Its task, which determines the tables of the configuration.
     type Task: TaskConfig;
 
-    /// A configuration that needs no data of the user's.
+    /// The built-in configuration, whose data are the built-in scenes.
     const DEMO: &'static str;
 
     /// Opens the data that a configuration names.
@@ -43,7 +43,7 @@ pub trait Configured: Recipe + Sized {
     fn describe_data(&self) -> String;
 }
 
-/// The data of a run in one line, and what was left out of them, a line each.
+/// The data of a run in one line, then a line for every kind of sample that was left out.
 pub(crate) fn describe(place: &str, classes: usize, [train, val]: [usize; 2], notes: &[Vec<String>]) -> String {
     let notes = notes.iter().flatten().map(|note| format!("\n{note}")).collect::<String>();
     format!("data: {place}, {classes} classes, {train} training and {val} validation images{notes}")

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 use vmamba_train::{BoxError, TrainConfig};
 use vmamba_types::ClassList;
 
@@ -43,7 +43,7 @@ pub trait TaskConfig: Clone + Debug + PartialEq {
 )]
 pub struct RunConfig<T: TaskConfig> {
     /// The task: `"detection"` or `"segmentation"`. It may be left out where a program or a type names the task.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "own_task::<T, _>")]
     pub task: Option<String>,
     /// Name of the configuration. Programs print the published row of this name beside their own result.
     pub name: String,
@@ -60,6 +60,20 @@ pub struct RunConfig<T: TaskConfig> {
     pub test: T::Test,
 }
 
+/// Refuses the configuration of another task.
+fn check_task<T: TaskConfig>(task: Option<&str>) -> Result<(), String> {
+    match task {
+        Some(task) if task != T::TASK => Err(format!("this is a configuration for {task}, not for {}", T::TASK)),
+        _ => Ok(()),
+    }
+}
+
+fn own_task<'de, T: TaskConfig, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let task = Option::<String>::deserialize(deserializer)?;
+    check_task::<T>(task.as_deref()).map_err(D::Error::custom)?;
+    Ok(task)
+}
+
 impl<T: TaskConfig> RunConfig<T> {
     /// A configuration from its parts: random weights to start from, default training settings.
     pub fn new(name: impl Into<String>, model: T::Model, data: T::Data) -> Self {
@@ -72,9 +86,7 @@ impl<T: TaskConfig> RunConfig<T> {
     /// # Errors
     /// Names the first invalid field.
     pub fn validate(&self) -> Result<()> {
-        if let Some(task) = self.task.as_deref().filter(|task| *task != T::TASK) {
-            bail!("task = \"{task}\": this is a configuration for {task}, not for {}", T::TASK);
-        }
+        check_task::<T>(self.task.as_deref()).map_err(|reason| anyhow!("task: {reason}"))?;
         self.train.validate()?;
         self.data.validate().map_err(|reason| anyhow!("data.{reason}"))?;
         self.model.validate().map_err(|reason| anyhow!("model.{reason}"))?;

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use burn::prelude::*;
+use burn::tensor::TensorData;
 use vmamba::zoo::BackboneConfig;
+use vmamba_train::guard::is_finite;
 use vmamba_train::optimizer::{Groups, ungrouped};
-use vmamba_train::{BoxError, TrainConfig};
+use vmamba_train::{BoxError, Scalars, StepContext, StepLoss, TrainConfig};
 use vmamba_types::ClassList;
 
 use crate::init::Init;
@@ -47,6 +50,35 @@ pub(crate) fn check_classes(model: usize, train: &ClassList, val: &ClassList) ->
     }
 }
 
+/// The images of a batch, `[batch, 3, height, width]`, in the type of the activations.
+pub(crate) fn images(values: &[f32], batch: usize, [height, width]: [usize; 2], context: &StepContext) -> Tensor<4> {
+    context.precision.input(Tensor::from_data(TensorData::new(values.to_vec(), [batch, 3, height, width]), &context.device))
+}
+
+/// The loss of a step. Its figures are the values of `parts`, then `accuracies`.
+pub(crate) fn step_loss(total: Tensor<1>, parts: Vec<(String, Tensor<1>)>, accuracies: Scalars) -> StepLoss {
+    let parts = parts.into_iter().map(|(name, part)| (name, f64::from(part.into_scalar::<f32>())));
+    StepLoss { total, parts: parts.chain(accuracies).collect() }
+}
+
+/// The first tensor of a forward pass that is not finite: the images, or an output of a module. `forward` runs the forward pass and calls its
+/// second argument with the name of each module, the index of an output and that output.
+pub(crate) fn first_non_finite(
+    images: Tensor<4>,
+    forward: impl FnOnce(Tensor<4>, &mut dyn FnMut(&str, usize, &Tensor<4>)),
+) -> Option<String> {
+    if !is_finite(&images) {
+        return Some("the images".to_owned());
+    }
+    let mut first = None;
+    forward(images, &mut |module, index, output| {
+        if first.is_none() && !is_finite(output) {
+            first = Some(if index > 0 { format!("{module}, output {index}") } else { module.to_owned() });
+        }
+    });
+    first
+}
+
 /// Training of a model `M` on a dataset with labels, and its validation on another one. Use it as
 /// [`Detection`](crate::detection::Detection) or [`Segmentation`](crate::segmentation::Segmentation).
 pub struct Supervised<T: Task, M> {
@@ -55,7 +87,7 @@ pub struct Supervised<T: Task, M> {
     init: Init,
     pub(crate) data: T::Data,
     pub(crate) test: T::Test,
-    /// What a checkpoint says about the model, so that it can be loaded without other files.
+    /// The configuration of the model, which the checkpoints hold so that they can be loaded without other files.
     model: Option<T::Model>,
     pub(crate) groups: Groups,
     pub(crate) train: Arc<T::Dataset>,
@@ -147,7 +179,7 @@ impl<T: Task, M> Supervised<T, M> {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
     }
 
-    /// What a checkpoint says about itself.
+    /// The metadata of a checkpoint.
     pub(crate) fn describe(
         &self,
         train: &TrainConfig,

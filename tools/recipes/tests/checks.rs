@@ -7,10 +7,13 @@ use vision_datasets::sample::{SegmentationDataset, SegmentationSample};
 use vision_datasets::scenes::{SceneConfig, SceneDataset};
 use vmamba::zoo::Backbone;
 use vmamba::{Dims, VmambaConfig};
+use vmamba_recipes::detection::{AnyDetector, Detection};
 use vmamba_recipes::segmentation::Segmentation;
 use vmamba_recipes::{Configured, Init, RunConfig, config};
 use vmamba_train::{Recipe, TrainConfig, Trainer};
 use vmamba_types::ClassList;
+
+type Uper = Segmentation<UperNet<Backbone>>;
 
 fn scenes() -> SceneDataset {
     SceneDataset::new(SceneConfig { count: 2, height: 64, width: 64, ..SceneConfig::default() }).unwrap()
@@ -62,7 +65,6 @@ fn validation_data_with_other_classes_are_refused_before_the_run() {
 #[test]
 fn a_checkpoint_says_where_its_run_started_from() {
     let overrides = ["init=start.pth", "data.source.size=64", "data.source.train=2", "data.source.val=1"].map(str::to_owned);
-    type Uper = Segmentation<UperNet<Backbone>>;
     let config: RunConfig<<Uper as Configured>::Task> = config::load_text(Uper::DEMO, &overrides, "the demo").unwrap();
     let metadata = Uper::open(&config).unwrap().metadata(&TrainConfig::default()).unwrap();
     let stored: RunConfig<<Uper as Configured>::Task> = serde_json::from_str(&metadata["config"]).unwrap();
@@ -72,8 +74,18 @@ fn a_checkpoint_says_where_its_run_started_from() {
 #[test]
 fn a_stride_beyond_the_crop_is_refused() {
     let overrides = ["test.mode.slide.crop=[64, 64]", "test.mode.slide.stride=[64, 65]"].map(str::to_owned);
-    type Uper = Segmentation<UperNet<Backbone>>;
     let config: RunConfig<<Uper as Configured>::Task> = config::load_text(Uper::DEMO, &overrides, "the demo").unwrap();
     let error = config.validate().unwrap_err().to_string();
     assert!(error.contains("test.mode.slide") && error.contains("65"), "{error}");
+}
+
+#[test]
+fn the_configuration_of_another_task_is_refused_for_its_task() {
+    let error = config::load_text::<RunConfig<<Uper as Configured>::Task>>(Detection::<AnyDetector>::DEMO, &[], "det.toml").unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("det.toml: task: this is a configuration for detection, not for segmentation"), "{error}");
+    // Even where the keys of the other task come first.
+    let text = "data = { train = { scales = [[1, 1]] } }\ntask = \"detection\"\n";
+    let error = config::load_text::<RunConfig<<Uper as Configured>::Task>>(text, &[], "det.toml").unwrap_err().to_string();
+    assert!(error.contains("not for segmentation"), "{error}");
 }

@@ -83,7 +83,7 @@ impl Observer for Console {
             bar.finish_and_clear();
         }
         if outcome == Outcome::Interrupted {
-            self.print(&format!("interrupted after iteration {iteration}; continue with --resume"));
+            self.print(&format!("interrupted after iteration {iteration}"));
         }
         Ok(())
     }
@@ -197,12 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_run_names_the_option_that_continues_it() {
+    fn an_interrupted_run_prints_its_last_iteration() {
         let page = Page::default();
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
         let builder = tiny::builder(0.0).stop_flag(stop).observe(Console::to(page.clone()));
         builder.build(&Device::flex()).unwrap().run().unwrap();
-        assert_eq!(page.lines(), ["interrupted after iteration 1; continue with --resume"]);
+        assert_eq!(page.lines(), ["interrupted after iteration 1"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Pictures of label maps: overlays with class borders, legends and comparisons.
 //!
 //! Label maps are slices of class indices, row by row, of the size of their image. An index without an entry in the palette (255, the
-//! ignored pixels) leaves the image unchanged in an overlay and is black in a colour map.
+//! ignored pixels) leaves the image unchanged in an overlay.
 
 use std::path::Path;
 
@@ -21,16 +21,6 @@ pub struct Classes<'a> {
     pub names: &'a [String],
     /// RGB colour of every class.
     pub palette: &'a [[u8; 3]],
-}
-
-/// A picture of the colours of the classes; pixels without a class are black.
-///
-/// # Errors
-/// When `labels` does not have `width * height` entries.
-pub fn colour_map(labels: &[u8], width: u32, height: u32, palette: &[[u8; 3]]) -> Result<RgbImage, ReportError> {
-    check_size(labels, width, height)?;
-    let colour = |x: u32, y: u32| palette.get(usize::from(labels[(y * width + x) as usize])).copied().unwrap_or([0; 3]);
-    Ok(RgbImage::from_fn(width, height, |x, y| Rgb(colour(x, y))))
 }
 
 /// Blends the colours of the classes over an image: `alpha` 0 shows the image, 1 the colours. Borders between classes are thin lines in nearly
@@ -200,12 +190,6 @@ mod tests {
         assert_eq!(out.get_pixel(1, 0).0, [232, 15, 15], "the border is nearly the pure colour");
         assert_eq!(out.get_pixel(3, 0).0, [100, 100, 100]);
         assert!(overlay(&image, &[0, 0, 0], &PALETTE, 0.5).is_err());
-    }
-
-    #[test]
-    fn a_colour_map_is_black_without_a_class() {
-        let map = colour_map(&[0, 1, 255], 3, 1, &PALETTE).unwrap();
-        assert_eq!(map.as_raw()[..], [255, 0, 0, 0, 0, 255, 0, 0, 0]);
     }
 
     #[test]

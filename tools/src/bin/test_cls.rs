@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::transforms::ClassificationPipeline;
 use vmamba::zoo::{LoadedClassifier, load_classifier};
-use vmamba_cli::arguments::whole_number;
+use vmamba_cli::arguments::{positive, whole_number};
 use vmamba_cli::options::{ComputeOptions, JsonOption, WeightSet};
 use vmamba_cli::process;
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
@@ -72,7 +72,7 @@ struct Tuning {
     #[arg(long, value_name = "N", default_value_t = 4096, requires = "linear_tuning", value_parser = whole_number)]
     tuning_batch: usize,
     /// Initial learning rate [default: the published one for the size: 0.05 below 512 pixels, 0.2 below 640, else 0.5].
-    #[arg(long, value_name = "RATE", requires = "linear_tuning")]
+    #[arg(long, value_name = "RATE", requires = "linear_tuning", value_parser = positive)]
     lr: Option<f64>,
     /// Seed of the order of the images and of random weights.
     #[arg(long, value_name = "N", default_value_t = 0, requires = "linear_tuning")]

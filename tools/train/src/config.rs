@@ -158,6 +158,7 @@ impl TrainConfig {
             }
         }
         self.optimizer.validate()?;
+        self.schedule.validate()?;
         if self.ema.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
             return Err(TrainError::config("ema", " must be in [0, 1)"));
         }

@@ -11,13 +11,17 @@ use crate::parameters::KeyMap;
 /// Freezes the parameters that the configuration names; returns the model and the number of frozen parameters.
 ///
 /// # Errors
-/// When a setting would have no effect: no key contains a text of `freeze`, or the backbone has no batch norm for `norm_eval`.
+/// When a setting would have no effect: no key contains a text of `freeze`, the model has no norm layer for `freeze_norms`, or the backbone
+/// has no batch norm for `norm_eval`.
 pub fn freeze<M: Module>(model: M, config: &TrainConfig, keys: KeyMap) -> Result<(M, usize), TrainError> {
-    let mut search =
-        Search { config, keys, path: Vec::new(), found: Vec::new(), parameters: 0, evaluated: 0, used: vec![false; config.freeze.len()] };
+    let used = vec![false; config.freeze.len()];
+    let mut search = Search { config, keys, path: Vec::new(), found: Vec::new(), parameters: 0, norms: false, evaluated: 0, used };
     model.visit(&mut search);
     if let Some((text, _)) = config.freeze.iter().zip(&search.used).find(|(_, used)| !**used) {
         return Err(TrainError::config("freeze", format!(": no parameter's name contains \"{text}\"")));
+    }
+    if config.freeze_norms && !search.norms {
+        return Err(TrainError::config("freeze_norms", ": the model has no ChannelNorm, BatchNorm2d or RmsNorm"));
     }
     if config.norm_eval && search.evaluated == 0 {
         return Err(TrainError::config("norm_eval", ": the backbone has no batch norm"));
@@ -36,6 +40,8 @@ struct Search<'a> {
     path: Vec<(String, String)>,
     found: Vec<String>,
     parameters: usize,
+    /// Whether the model has a norm layer.
+    norms: bool,
     /// Batch norms of the backbone, whose statistics `norm_eval` freezes.
     evaluated: usize,
     used: Vec<bool>,
@@ -52,11 +58,13 @@ impl Search<'_> {
         self.path.last().and_then(|(_, container)| NormKind::of(container))
     }
 
-    /// Records the current parameter if it is to be frozen, and returns that.
+    /// Records the current parameter if it is to be frozen; returns whether it is.
     fn visit(&mut self) -> bool {
         let path = self.place();
         let key = (self.keys)(&path);
-        let mut frozen = self.config.freeze_norms && self.norm().is_some();
+        let in_norm = self.norm().is_some();
+        self.norms |= in_norm;
+        let mut frozen = self.config.freeze_norms && in_norm;
         for (text, used) in self.config.freeze.iter().zip(&mut self.used) {
             if key.contains(text.as_str()) {
                 *used = true;

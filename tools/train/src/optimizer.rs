@@ -182,12 +182,21 @@ impl OptimizerConfig {
     /// Names the first invalid field.
     pub fn validate(&self) -> Result<(), TrainError> {
         if !(self.lr > 0.0 && self.lr.is_finite()) {
-            return Err(TrainError::config("optimizer.lr", format!(" must be positive, got {}", self.lr)));
+            return Err(TrainError::config("optimizer.lr", format!(" must be finite and positive, got {}", self.lr)));
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return Err(TrainError::config("optimizer.weight_decay", format!(" must be finite and at least 0, got {}", self.weight_decay)));
+        }
+        if let Some(norm) = self.clip_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
+            return Err(TrainError::config("optimizer.clip_norm", format!(" must be finite and positive, got {norm}")));
         }
         let share = |value: f64| (0.0..1.0).contains(&value);
         match self.algorithm {
             Algorithm::AdamW { betas, .. } if !betas.into_iter().all(share) => {
                 Err(TrainError::config("optimizer.algorithm.betas", format!(" must be in [0, 1), got {betas:?}")))
+            }
+            Algorithm::AdamW { eps, .. } if !(eps >= 0.0 && eps.is_finite()) => {
+                Err(TrainError::config("optimizer.algorithm.eps", format!(" must be finite and at least 0, got {eps}")))
             }
             Algorithm::Sgd { momentum } if !share(momentum) => {
                 Err(TrainError::config("optimizer.algorithm.momentum", format!(" must be in [0, 1), got {momentum}")))
@@ -513,6 +522,7 @@ mod tests {
             assert!((f64::from(actual) - expected).abs() < 1e-5, "{}: {actual} against {expected}", algorithm.name());
         }
     }
+
     #[test]
     fn invalid_settings_are_named() {
         let wrong = |change: fn(&mut OptimizerConfig)| {
@@ -522,8 +532,14 @@ mod tests {
             config.validate().unwrap_err().to_string()
         };
         assert!(wrong(|c| c.lr = 0.0).contains("train.optimizer.lr"));
+        assert!(wrong(|c| c.weight_decay = f64::NAN).contains("optimizer.weight_decay"));
+        for norm in [0.0, -1.0, f64::NAN] {
+            let config = OptimizerConfig { clip_norm: Some(norm), ..config(Algorithm::default()) };
+            assert!(config.validate().unwrap_err().to_string().contains("optimizer.clip_norm"), "{norm}");
+        }
         assert!(wrong(|c| c.algorithm = Algorithm::Sgd { momentum: 1.0 }).contains("algorithm.momentum"));
         assert!(wrong(|c| c.algorithm = Algorithm::AdamW { betas: [0.9, 1.0], eps: 1e-8 }).contains("algorithm.betas"));
+        assert!(wrong(|c| c.algorithm = Algorithm::AdamW { betas: betas(), eps: f64::NAN }).contains("algorithm.eps"));
         assert!(wrong(|c| c.layer_decay = Some(LayerDecay { rate: 0.0, by: LayerGrouping::Block })).contains("layer_decay.rate"));
     }
 

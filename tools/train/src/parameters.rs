@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 
-/// From our parameter paths to official keys.
+/// Maps the path of a parameter in the model to its official key.
 pub type KeyMap = fn(&str) -> String;
 
 /// The current place of a walk over a module.

@@ -28,7 +28,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// All of them.
+    /// All precisions.
     pub const ALL: [Self; 3] = [Self::Float32, Self::Tf32, Self::Bf16];
 
     /// Its name in configurations and on the command line.

@@ -92,7 +92,7 @@ pub trait Recipe: Send + Sync {
         Vec::new()
     }
 
-    /// The first module of the forward pass whose output is not finite. It is asked for when a loss is not finite although every weight is.
+    /// The first module of the forward pass whose output is not finite. Called when a loss is not finite but all weights are.
     fn first_non_finite_module(&self, _model: &Self::Model, _batch: &Self::Batch, _context: &StepContext) -> Option<String> {
         None
     }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::TrainError;
+
 /// Linear warm-up, then decay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -99,6 +101,30 @@ impl ScheduleConfig {
         Self { warmup_iterations: iterations, warmup_factor: factor, ..self }
     }
 
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let at_least_0 = |field, value: f64| {
+            if value >= 0.0 && value.is_finite() {
+                return Ok(());
+            }
+            Err(TrainError::config(field, format!(" must be finite and at least 0, got {value}")))
+        };
+        if !(0.0..=1.0).contains(&self.warmup_factor) {
+            return Err(TrainError::config("schedule.warmup_factor", format!(" must be in [0, 1], got {}", self.warmup_factor)));
+        }
+        match self.decay {
+            Decay::Poly { power, min_lr } => {
+                at_least_0("schedule.decay.power", power)?;
+                at_least_0("schedule.decay.min_lr", min_lr)
+            }
+            Decay::Steps { factor, .. } => at_least_0("schedule.decay.factor", factor),
+            Decay::Constant => Ok(()),
+        }
+    }
+
     /// The learning rate of an iteration, counted from 0, of a run of `total` iterations, `epoch` of them a pass over the training set,
     /// with the base learning rate `base`.
     pub fn learning_rate(&self, base: f64, iteration: u64, total: u64, epoch: u64) -> f64 {
@@ -188,5 +214,18 @@ mod tests {
         assert!((both.learning_rate(1.0, 1, 9, 1) - 0.075).abs() < 1e-12);
         let constant = ScheduleConfig { warmup_iterations: 0, warmup_factor: 0.1, decay: Decay::Constant };
         assert_eq!(constant.learning_rate(0.5, 99, 100, 1), 0.5);
+    }
+
+    #[test]
+    fn settings_that_give_no_learning_rate_are_named() {
+        let wrong = |schedule: ScheduleConfig| schedule.validate().unwrap_err().to_string();
+        let decay = |decay| ScheduleConfig { decay, ..ScheduleConfig::constant() };
+        assert!(wrong(ScheduleConfig::constant().warmup(5, f64::NAN)).contains("train.schedule.warmup_factor"));
+        assert!(wrong(ScheduleConfig::poly(-1.0)).contains("train.schedule.decay.power"));
+        assert!(wrong(decay(Decay::Poly { power: 1.0, min_lr: f64::INFINITY })).contains("train.schedule.decay.min_lr"));
+        assert!(wrong(decay(Decay::Steps { at: vec![1], unit: Unit::Epochs, factor: -0.1 })).contains("train.schedule.decay.factor"));
+        for valid in [ScheduleConfig::constant(), ScheduleConfig::step([8, 11]).warmup(500, 1e-3), ScheduleConfig::poly(0.9)] {
+            valid.validate().unwrap();
+        }
     }
 }

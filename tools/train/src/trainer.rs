@@ -71,17 +71,20 @@ impl<R: Recipe> Trainer<R> {
         let state = checkpoint.state_dict(Weights::Model)?;
         let (model, _) = load_into(self.first.model.clone(), &keys, &state, &LoadOptions::new())
             .map_err(|source| TrainError::OtherModel { path: path.to_owned(), source })?;
-        self.first.model = model;
         let metadata = checkpoint.metadata();
         let number = |name: &str| metadata.get(name).and_then(|text| text.parse::<f64>().ok());
-        self.iteration = number("iteration").ok_or_else(|| damaged("it does not say its iteration".to_owned()))? as u64;
+        let iteration = number("iteration").ok_or_else(|| damaged("it does not say its iteration".to_owned()))? as u64;
+        let plain = self.first.device.clone().inner();
+        let mut optimizer = self.first.optimizer.copy_to(&plain);
+        optimizer.restore(&model, &plain, |name| checkpoint.blob(name).map_err(TrainError::from), damaged)?;
+        let ema = match self.config.ema {
+            Some(decay) => Some(Ema::restore(decay, keys, &model, &checkpoint.state_dict(Weights::Ema)?, &plain)),
+            None => None,
+        };
+        // Nothing fails from here on: an error leaves weights, optimiser and iteration as they were.
+        (self.first.model, self.first.optimizer, self.ema, self.iteration) = (model, optimizer, ema, iteration);
         self.validated = number("validated_iteration").map(|iteration| iteration as u64);
         self.best = number("best_iteration").map(|iteration| iteration as u64).zip(number("best_metric"));
-        let plain = self.first.device.clone().inner();
-        self.first.optimizer.restore(&self.first.model, &plain, |name| checkpoint.blob(name).map_err(TrainError::from), damaged)?;
-        if let Some(decay) = self.config.ema {
-            self.ema = Some(Ema::restore(decay, keys, &self.first.model, &checkpoint.state_dict(Weights::Ema)?, &plain));
-        }
         let (began, now) = (number("devices").unwrap_or(1.0), self.group.count());
         if began != now as f64 {
             self.tell(&format!("changed since the run began: the number of devices was {began}, is {now}"));
@@ -114,7 +117,7 @@ impl<R: Recipe> Trainer<R> {
         &self.recipe
     }
 
-    /// Weight decay and learning rate of every trainable parameter, one a line.
+    /// A line for every trainable parameter with its weight decay and, with layer-wise decay, its learning rate.
     pub fn describe_groups(&self) -> String {
         self.first.optimizer.describe(&self.first.model)
     }
@@ -232,7 +235,7 @@ impl<R: Recipe> Trainer<R> {
         if due {
             scalars.extend(times.take());
         }
-        let left = Duration::from_secs_f64(pace * (iterations - self.iteration) as f64);
+        let left = Duration::try_from_secs_f64(pace * (iterations - self.iteration) as f64).unwrap_or(Duration::MAX);
         StepReport { iteration: self.iteration, iterations, scalars, due, left, skipped }
     }
 

@@ -18,8 +18,7 @@ use vision_datasets::loader::shuffled;
 use vmamba::zoo::{Classifier, LinearHead};
 
 use super::evaluate::{Feed, for_each_batch};
-use super::report::Counts;
-use super::report::Skipped;
+use super::report::{Counts, Skipped};
 
 /// Momentum of the protocol.
 const MOMENTUM: f64 = 0.9;

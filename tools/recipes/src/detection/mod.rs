@@ -12,7 +12,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use burn::module::Module;
 use burn::prelude::*;
-use burn::tensor::TensorData;
 use vision_datasets::coco::EvalReport;
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
 use vision_datasets::sample::DetectionDataset;
@@ -20,8 +19,7 @@ use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline,
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 use vmamba::zoo::BackboneConfig;
-use vmamba_detection::{Detector, ImageTruth, RandomChoice};
-use vmamba_train::guard::is_finite;
+use vmamba_detection::{DetectionLoss, Detector, ImageTruth, RandomChoice};
 use vmamba_train::optimizer::Groups;
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 use vmamba_types::Instance;
@@ -34,7 +32,7 @@ pub use model::{AnyDetector, DetectionModelConfig, is_checkpoint};
 use crate::configured::{Configured, describe};
 use crate::run_config::DataConfig;
 use crate::split::Split;
-use crate::supervised::{Supervised, Task, check_classes};
+use crate::supervised::{Supervised, Task, check_classes, first_non_finite, images, step_loss};
 
 /// The figures of the newest validation.
 #[derive(Clone, Debug)]
@@ -65,7 +63,10 @@ impl Task for DetectionTask {
 
 impl<M: Detector> Detection<M> {
     /// Trains on `train` and validates on `val`, which must have the same classes. Transforms are those of the published COCO recipe, on two
-    /// worker threads. Call [`Supervised::model`] for a built-in model.
+    /// worker threads.
+    ///
+    /// Call [`Supervised::model`] for a built-in model. Without it, the checkpoints have no configuration, so [`load_detector`] needs one, and
+    /// the optimiser does not know the backbone: the published weight decay goes by dimension, and layer-wise learning rates are refused.
     pub fn new(train: impl DetectionDataset + 'static, val: impl DetectionDataset + 'static) -> Self {
         let source = DetectionSource::Own;
         let data = DataConfig { source, train: DetectionTrainPipeline::coco(), test: DetectionTestPipeline::coco(), workers: 2 };
@@ -76,13 +77,6 @@ impl<M: Detector> Detection<M> {
     pub fn predictor<'a>(&'a self, model: &'a M, device: &'a Device) -> Predictor<'a, M> {
         Predictor { model, device, pipeline: &self.data.test, precision: Precision::Float32 }
     }
-}
-
-/// The images of a batch, `[batch, 3, height, width]`.
-fn images(batch: &DetectionBatch, context: &StepContext) -> Tensor<4> {
-    let [height, width] = batch.size;
-    let shape = [batch.names.len(), 3, height, width];
-    context.precision.input(Tensor::from_data(TensorData::new(batch.images.clone(), shape), &context.device))
 }
 
 /// The ground truth of a batch, crowds apart.
@@ -122,10 +116,9 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
     }
 
     fn loss(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> StepLoss {
-        let loss = model.loss(images(batch, context), &truth(batch), &mut RandomChoice::new(context.seed));
-        let scalar = |value: Tensor<1>| f64::from(value.into_scalar::<f32>());
-        let parts = loss.parts.into_iter().map(|(name, part)| (name, scalar(part))).chain(loss.accuracies).collect();
-        StepLoss { total: loss.total, parts }
+        let images = images(&batch.images, batch.names.len(), batch.size, context);
+        let DetectionLoss { total, parts, accuracies } = model.loss(images, &truth(batch), &mut RandomChoice::new(context.seed));
+        step_loss(total, parts, accuracies)
     }
 
     fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
@@ -156,17 +149,8 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
     }
 
     fn first_non_finite_module(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> Option<String> {
-        let images = images(batch, context);
-        if !is_finite(&images) {
-            return Some("the images".to_owned());
-        }
-        let mut first = None;
-        model.observe(images, &mut |module, index, output| {
-            if first.is_none() && !is_finite(output) {
-                first = Some(format!("{module}, output {index}"));
-            }
-        });
-        first.or_else(|| {
+        let images = images(&batch.images, batch.names.len(), batch.size, context);
+        first_non_finite(images, |images, observe| model.observe(images, observe)).or_else(|| {
             let boxes = batch.instances.iter().flatten().all(|instance| instance.bbox.iter().all(|side| side.is_finite()));
             Some(if boxes { "roi_head" } else { "the boxes of the annotations" }.to_owned())
         })

@@ -8,7 +8,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
 use upernet::Segmentor;
-use upernet::inference::{InferenceMode, View, label_map, predict_augmented, predict_labels};
+use upernet::inference::{View, label_map, predict_augmented, predict_labels};
 use vision_datasets::ade20k::{IouMetric, IouReport};
 use vision_datasets::loader::segmentation_samples;
 use vision_datasets::sample::{SegmentationDataset, SegmentationSample};
@@ -91,9 +91,4 @@ impl<M: Segmentor> Predictor<'_, M> {
         let [height, width] = input.size;
         self.precision.input(Tensor::from_data(TensorData::new(input.values, [1, 3, height, width]), self.device))
     }
-}
-
-/// Sliding windows for a model trained on crops: windows of the crop's size, two thirds apart.
-pub fn default_slide(crop: [usize; 2]) -> InferenceMode {
-    InferenceMode::Slide { crop, stride: crop.map(|side| (side * 2 / 3).max(1)) }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use upernet::{Segmentor, UperNet};
+use upernet::{SegmentationLoss, Segmentor, UperNet};
 use vision_datasets::ade20k::IouReport;
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
 use vision_datasets::sample::SegmentationDataset;
@@ -20,7 +20,6 @@ use vision_datasets::transforms::{TestPipeline, TrainPipeline};
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 use vmamba::zoo::{Backbone, BackboneConfig};
-use vmamba_train::guard::is_finite;
 use vmamba_train::optimizer::Groups;
 use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Scalars, StepContext, StepLoss, TrainConfig};
 
@@ -33,7 +32,7 @@ pub use load::{LoadedSegmentor, load_segmentor};
 use crate::configured::{Configured, describe};
 use crate::run_config::DataConfig;
 use crate::split::Split;
-use crate::supervised::{Supervised, Task, check_classes};
+use crate::supervised::{Supervised, Task, check_classes, first_non_finite, images, step_loss};
 
 /// Training of a segmentor `M` on any dataset.
 pub type Segmentation<M> = Supervised<SegmentationTask, M>;
@@ -55,7 +54,10 @@ impl Task for SegmentationTask {
 
 impl<M: Segmentor> Segmentation<M> {
     /// Trains on `train` and validates on `val`, which must have the same classes. Transforms are those of the published ADE20K recipe, on two
-    /// worker threads. Call [`Supervised::model`] for a built-in model.
+    /// worker threads.
+    ///
+    /// Call [`Supervised::model`] for a built-in model. Without it, the checkpoints have no configuration, so [`load_segmentor`] needs one,
+    /// and the optimiser does not know the backbone: the published weight decay goes by dimension, and layer-wise learning rates are refused.
     pub fn new(train: impl SegmentationDataset + 'static, val: impl SegmentationDataset + 'static) -> Self {
         let source = SegmentationSource::Own;
         let data = DataConfig { source, train: TrainPipeline::ade20k(), test: TestPipeline::ade20k(), workers: 2 };
@@ -67,13 +69,6 @@ impl<M: Segmentor> Segmentation<M> {
         let (pipeline, test) = (&self.data.test, &self.test);
         Predictor { model, device, pipeline, test, augment: false, precision: Precision::Float32 }
     }
-}
-
-/// The images of a batch, `[batch, 3, height, width]`.
-fn images(batch: &Batch, context: &StepContext) -> Tensor<4> {
-    let [height, width] = batch.size;
-    let shape = [batch.len, 3, height, width];
-    context.precision.input(Tensor::from_data(TensorData::new(batch.images.clone(), shape), &context.device))
 }
 
 impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
@@ -99,10 +94,8 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
         let [height, width] = batch.size;
         let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
         let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [batch.len, height, width]), &context.device);
-        let loss = model.loss(images(batch, context), labels);
-        let scalar = |value: Tensor<1>| f64::from(value.into_scalar::<f32>());
-        let parts = loss.parts.into_iter().map(|(name, part)| (name, scalar(part))).chain(loss.accuracies).collect();
-        StepLoss { total: loss.total, parts }
+        let SegmentationLoss { total, parts, accuracies } = model.loss(images(&batch.images, batch.len, batch.size, context), labels);
+        step_loss(total, parts, accuracies)
     }
 
     fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
@@ -125,17 +118,8 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
     }
 
     fn first_non_finite_module(&self, model: &M, batch: &Batch, context: &StepContext) -> Option<String> {
-        let images = images(batch, context);
-        if !is_finite(&images) {
-            return Some("the images".to_owned());
-        }
-        let mut first = None;
-        model.observe(images, &mut |module, index, output| {
-            if first.is_none() && !is_finite(output) {
-                first = Some(if index > 0 { format!("{module}, output {index}") } else { module.to_owned() });
-            }
-        });
-        first
+        let images = images(&batch.images, batch.len, batch.size, context);
+        first_non_finite(images, |images, observe| model.observe(images, observe))
     }
 
     fn name(&self) -> String {

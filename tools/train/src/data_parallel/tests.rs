@@ -1,11 +1,12 @@
 //! What can be tested without two NVIDIA GPUs. Burn has no all-reduce on the CPU, so on several CPU "devices" threads that meet at a barrier
 //! compute the mean. Everything around Burn's `all_reduce` is tested; its call on CUDA devices (`burn_mean`) and NCCL are not.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Barrier, Mutex};
 
 use burn::nn::{BatchNorm, BatchNormConfig};
-use vmamba::checkpoint::{Checkpoint, StateDict, Weights};
+use vmamba::checkpoint::{Checkpoint, StateDict, Weights, state_dict_of};
 
 use super::*;
 use crate::config::{NonFinite, TrainConfig};
@@ -220,6 +221,25 @@ fn a_resumed_run_on_two_devices_takes_the_steps_of_an_uninterrupted_one_bit_by_b
         assert_eq!(values(&resumed, key), values(&model, key), "{key}");
         assert_eq!(values(&resumed_ema, key), values(&ema, key), "{key}");
     }
+}
+
+#[test]
+fn a_checkpoint_without_optimiser_state_is_refused_and_the_run_stays_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("best.safetensors");
+    let (device, keys): (Device, KeyMap) = (Device::flex(), str::to_owned);
+    let other = Curve { weight: Param::from_tensor(Tensor::from_floats([9.0, 9.0], &device)), ..curve(&device) };
+    let metadata = BTreeMap::from([("iteration".to_owned(), "5".to_owned())]);
+    let weights = state_dict_of(&other, &keys);
+    Snapshot { kind: CheckpointKind::Best, weights, averaged: None, metadata, optimizer: BTreeMap::new() }.write(&path).unwrap();
+
+    let config = TrainConfig { ema: None, ..config(9, 3, 1) };
+    let mut trainer = Trainer::builder(Fit::default(), curve(&device)).config(config).build(&device).unwrap();
+    let error = trainer.resume(&path).unwrap_err().to_string();
+    assert!(error.contains("it has no optimiser state"), "{error}");
+    assert_eq!(trainer.iteration(), 0);
+    let kept: Vec<f32> = trainer.evaluated_model().unwrap().weight.val().into_data().iter::<f32>().collect();
+    assert_eq!(kept, [0.5, -0.25]);
 }
 
 #[test]

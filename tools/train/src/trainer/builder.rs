@@ -88,15 +88,28 @@ impl<R: Recipe> TrainerBuilder<R> {
         self
     }
 
-    /// Seed of the order of the images, the augmentation and dropout. Random weights are drawn before, with the device's own seed.
+    /// Seed of the order of the images, the augmentation and dropout. Random weights come from the generator of the device, whose seed is set
+    /// with [`Device::seed`] before the model is built. Burn draws them at their first use, at the latest in [`TrainerBuilder::build`].
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = seed;
         self
     }
 
-    /// Optimiser steps between validations.
+    /// Optimiser steps between validations; without it, one validation an epoch.
     pub fn val_interval(mut self, iterations: u64) -> Self {
         self.config.val_interval = Some(iterations);
+        self
+    }
+
+    /// Optimiser steps between checkpoints; without it, the interval of the validations.
+    pub fn checkpoint_interval(mut self, iterations: u64) -> Self {
+        self.config.checkpoint_interval = Some(iterations);
+        self
+    }
+
+    /// Optimiser steps between lines of the log, 10 by default.
+    pub fn log_interval(mut self, iterations: u64) -> Self {
+        self.config.log_interval = iterations;
         self
     }
 
@@ -106,7 +119,20 @@ impl<R: Recipe> TrainerBuilder<R> {
         self
     }
 
-    /// What happens when a loss or a gradient is not finite.
+    /// Freezes the weights and the statistics of all norm layers.
+    pub fn freeze_norms(mut self) -> Self {
+        self.config.freeze_norms = true;
+        self
+    }
+
+    /// Makes the batch norms of the backbone normalise by their stored statistics, which then do not change; their weights are trained
+    /// (mmdetection's `norm_eval`).
+    pub fn norm_eval(mut self) -> Self {
+        self.config.norm_eval = true;
+        self
+    }
+
+    /// The reaction to a loss or gradient that is not finite.
     pub fn non_finite(mut self, choice: NonFinite) -> Self {
         self.config.non_finite = choice;
         self
@@ -142,9 +168,10 @@ impl<R: Recipe> TrainerBuilder<R> {
         config.precision.adopt(group.first())?;
         let length = config.length(recipe.samples(), group.count())?;
         let keys = recipe.keys();
-        recipe.check(&model).map_err(TrainError::Recipe)?;
         let model = on_device(model, group.first());
+        // Burn draws random weights at their first use. This walk uses them in the order of the model; the check may use them in any order.
         let (model, _) = freeze(model, &config, keys)?;
+        recipe.check(&model).map_err(TrainError::Recipe)?;
         let groups = recipe.parameter_groups();
         if let Some(decay) = config.optimizer.layer_decay
             && !trainable(&model, keys).keys().any(|key| groups.layer_of(key, decay.by).is_some())
@@ -178,5 +205,98 @@ fn on_device<M: Module>(model: M, device: &Device) -> M {
         [own] if own == device && own.is_autodiff() => model,
         [own] if own == device => model.train(),
         _ => model.fork(&device.clone().inner()).train(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use burn::module::{Param, ParamId};
+
+    use super::*;
+    use crate::error::BoxError;
+    use crate::parameters::KeyMap;
+    use crate::recipe::{BatchOrder, Batches, Scalars, StepContext, StepLoss};
+
+    /// Two parameters that are initialised at their first use.
+    #[derive(Module, Debug)]
+    struct Two {
+        first: Param<Tensor<1>>,
+        second: Param<Tensor<1>>,
+    }
+
+    /// The names of initialised parameters, in order.
+    type Order = Arc<Mutex<Vec<&'static str>>>;
+
+    fn two(order: &Order, device: &Device) -> Two {
+        let param = |name: &'static str| {
+            let order = Arc::clone(order);
+            let init = move |device: &Device, require_grad: bool| {
+                order.lock().unwrap().push(name);
+                Tensor::<1>::zeros([1], device).set_require_grad(require_grad)
+            };
+            Param::uninitialized(ParamId::new(), init, device.clone(), true, [1].into())
+        };
+        Two { first: param("first"), second: param("second") }
+    }
+
+    /// A recipe whose check reads the last parameter.
+    struct ReadsTheLast;
+
+    impl Recipe for ReadsTheLast {
+        type Model = Two;
+        type Batch = ();
+
+        fn samples(&self) -> usize {
+            1
+        }
+
+        fn batches(&self, _order: BatchOrder) -> Batches<'_, ()> {
+            Box::new(std::iter::repeat_with(|| Ok(())))
+        }
+
+        fn check(&self, model: &Two) -> Result<(), BoxError> {
+            if model.second.dims() == [1] { Ok(()) } else { Err("the last parameter has another shape".into()) }
+        }
+
+        fn loss(&self, model: &Two, _batch: &(), _context: &StepContext) -> StepLoss {
+            StepLoss { total: model.first.val() + model.second.val(), parts: Vec::new() }
+        }
+
+        fn validate(&self, _model: &Two, _device: &Device) -> Result<Scalars, BoxError> {
+            Ok(Vec::new())
+        }
+
+        fn keys(&self) -> KeyMap {
+            str::to_owned
+        }
+    }
+
+    fn builder(device: &Device) -> TrainerBuilder<ReadsTheLast> {
+        TrainerBuilder::new(ReadsTheLast, two(&Order::default(), device)).iterations(1)
+    }
+
+    #[test]
+    fn parameters_are_initialised_in_the_order_of_the_model_whatever_the_recipe_reads() {
+        for device in [Device::flex(), Device::flex().autodiff()] {
+            let order = Order::default();
+            let builder = TrainerBuilder::new(ReadsTheLast, two(&order, &device)).iterations(1).ema(0.9);
+            assert!(order.lock().unwrap().is_empty());
+            drop(builder.build(&device).unwrap());
+            assert_eq!(*order.lock().unwrap(), ["first", "second"]);
+        }
+    }
+
+    #[test]
+    fn a_setting_out_of_range_or_without_effect_is_refused() {
+        let device = Device::flex();
+        let refused = |builder: TrainerBuilder<ReadsTheLast>| builder.build(&device).err().unwrap().to_string();
+        assert!(refused(builder(&device).checkpoint_interval(0)).contains("train.checkpoint_interval"));
+        assert!(refused(builder(&device).log_interval(0)).contains("train.log_interval"));
+        assert!(refused(builder(&device).freeze("stem")).contains("train.freeze:"));
+        assert!(refused(builder(&device).freeze_norms()).contains("train.freeze_norms"));
+        assert!(refused(builder(&device).norm_eval()).contains("train.norm_eval"));
+        assert!(refused(builder(&device).schedule(ScheduleConfig::poly(f64::NAN))).contains("train.schedule.decay.power"));
     }
 }

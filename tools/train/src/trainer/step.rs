@@ -16,7 +16,7 @@ pub(super) struct Step {
     pub(super) parts: Scalars,
     pub(super) lr: f64,
     pub(super) norm: f64,
-    /// Why it was left out.
+    /// Why the step was skipped, if it was.
     pub(super) skipped: Option<String>,
 }
 
@@ -42,7 +42,7 @@ impl Times {
     }
 }
 
-/// The gradients of the batches of a step are on the replicas; this is the rest.
+/// The losses of the batches of a step. Their gradients are on the replicas.
 #[derive(Default)]
 struct Losses {
     /// Mean over the batches.
