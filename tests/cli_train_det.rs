@@ -7,7 +7,7 @@ use serde_json::Value;
 use tests::tool::{Place, Ran, program, run};
 use vision_datasets::coco::{EvalConfig, IouType, evaluate, read_results};
 use vision_datasets::ground_truth::GroundTruth;
-use vmamba::checkpoint::{Checkpoint, Weights, export_safetensors};
+use vmamba::checkpoint::{Checkpoint, StateDict, Weights, export_safetensors};
 
 const TRAIN: &str = program::TRAIN_DET;
 const TEST: &str = program::TEST_DET;
@@ -94,6 +94,15 @@ fn an_official_checkpoint_is_evaluated_with_its_configuration() {
         fs::read_to_string(&path).expect("annotations").replace("\"categories\":[", "\"categories\":[{\"id\":77,\"name\":\"more\"},");
     fs::write(&path, more).expect("annotations");
     run(TEST, &[plain.as_str(), "--config", &config]).failed(&["5 classes", "have 6"]);
+    // A Faster R-CNN has no mask head.
+    let boxes_only: StateDict = state.into_iter().filter(|(key, _)| !key.starts_with("roi_head.mask_head.")).collect();
+    let faster = place.path("faster_rcnn.safetensors");
+    export_safetensors(&faster, &boxes_only).expect("weights");
+    let photo = place.path("photo.png");
+    image::RgbImage::new(32, 32).save(&photo).expect("a photo");
+    let refused = ["faster_rcnn.safetensors", "no weights of a mask_rcnn"];
+    run(TEST, &[&faster, "--config", &config]).failed(&refused);
+    run(PREDICT, &[&faster, &photo, "--config", &config]).failed(&refused);
 }
 
 #[test]
@@ -150,7 +159,9 @@ fn photos_get_overlays_and_objects() {
     let document: Value =
         serde_json::from_slice(&fs::read(Path::new(&out).join("scene_000006_objects.json")).expect("objects")).expect("JSON");
     assert_eq!((document["width"].as_u64(), document["height"].as_u64()), (Some(64), Some(64)));
-    for object in document["objects"].as_array().expect("a list") {
+    let objects = document["objects"].as_array().expect("a list");
+    assert!(!objects.is_empty(), "no object with a score threshold of 0");
+    for object in objects {
         assert_eq!(object["segmentation"]["size"], serde_json::json!([64, 64]));
         assert!(object["class"].is_string() && object["score"].as_f64() > Some(0.0));
     }

@@ -184,9 +184,10 @@ fn of_images<T: Clone>(
     images: &[[usize; 2]],
     each: impl Fn((BoxOutput, &[[f32; 4]], [usize; 2])) -> Vec<T>,
 ) -> Vec<Vec<T>> {
-    let of_image = |((output, own), image): ((Option<BoxOutput>, &Vec<[f32; 4]>), &[usize; 2])| match output {
+    let outputs = output.split(boxes.iter().map(Vec::len));
+    let of_image = |(output, (own, image)): (Option<BoxOutput>, (&Vec<_>, &[usize; 2]))| match output {
         Some(output) => each((output, own, *image)),
         None => Vec::new(),
     };
-    output.split(boxes.iter().map(Vec::len)).zip(boxes).zip(images).map(of_image).collect()
+    outputs.zip(boxes.iter().zip(images)).map(of_image).collect()
 }

@@ -15,7 +15,7 @@ use vmamba_cli::options::{ComputeOptions, ModelOptions};
 use vmamba_cli::photos::{find_photos, result_names};
 use vmamba_cli::segmentation::{InferenceOptions, OPACITY};
 use vmamba_cli::{detection, process, segmentation};
-use vmamba_recipes::detection::{LoadedDetector, TASK, is_checkpoint, load_detector};
+use vmamba_recipes::detection::{LoadedDetector, TASK, has_detector_keys, load_detector};
 use vmamba_recipes::segmentation::{LoadedSegmentor, load_segmentor};
 use vmamba_report::files::create_folder;
 
@@ -89,7 +89,7 @@ fn is_detector(path: &Path) -> Result<bool> {
     if let Some(task) = checkpoint.metadata().get("task").filter(|_| checkpoint.is_ours()) {
         return Ok(task == TASK);
     }
-    Ok(is_checkpoint(checkpoint.keys(Weights::Auto)?))
+    Ok(has_detector_keys(checkpoint.keys(Weights::Auto)?))
 }
 
 /// Predicts all photos; returns whether none failed.

@@ -27,7 +27,7 @@ use vmamba_types::Instance;
 pub use config::{DetectionConfig, DetectionDataConfig, DetectionSource, DetectionTask, TASK};
 pub use evaluate::{DetectionEvaluation, Predictor};
 pub use load::{LoadedDetector, load_detector};
-pub use model::{AnyDetector, DetectionModelConfig, is_checkpoint};
+pub use model::{AnyDetector, DetectionModelConfig, has_detector_keys};
 
 use crate::configured::{Configured, describe};
 use crate::run_config::DataConfig;

@@ -263,9 +263,9 @@ impl Detector for AnyDetector {
     }
 }
 
-/// Whether keys of a checkpoint are a detector's.
-pub fn is_checkpoint<K: AsRef<str>>(keys: impl IntoIterator<Item = K> + Clone) -> bool {
-    mask_rcnn::is_checkpoint(keys.clone()) || vmamba_cascade::is_checkpoint(keys)
+/// Whether keys of a checkpoint are a two-stage detector's, one of this crate or another, such as a Faster R-CNN's.
+pub fn has_detector_keys<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> bool {
+    keys.into_iter().any(|key| ["rpn_head.", "roi_head."].iter().any(|prefix| key.as_ref().starts_with(prefix)))
 }
 
 /// The names of the classes of an official checkpoint, which has only their number: COCO's, if there are 80.

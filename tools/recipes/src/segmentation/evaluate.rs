@@ -47,7 +47,7 @@ impl<M: Segmentor> Predictor<'_, M> {
     /// The predicted class of every pixel of an image, row by row.
     ///
     /// # Errors
-    /// When test-time augmentation has no view.
+    /// When test-time augmentation has no view, or a class does not fit the 8 bits of a label map.
     pub fn predict(&self, image: &RgbImage) -> Result<Vec<u8>> {
         let original = [image.height() as usize, image.width() as usize];
         let view = |input: NetworkInput, flipped: bool| View { input: self.to_tensor(input), flipped };
@@ -62,7 +62,8 @@ impl<M: Segmentor> Predictor<'_, M> {
         } else {
             predict_labels(self.model, view(self.pipeline.apply(image), false), self.test.mode, original)
         };
-        Ok(labels.into_iter().map(|class| class as u8).collect())
+        let label = |class| u8::try_from(class).with_context(|| format!("class {class} does not fit the 8 bits of a label map"));
+        labels.into_iter().map(label).collect()
     }
 
     /// Evaluates a data set. `workers` threads prefetch its images; `each` is called with every sample and its predicted labels, in order.
