@@ -1,7 +1,8 @@
 //! Counts the instructions of the backbone and of every custom operation with valgrind, which detects slowdowns without depending on time.
 //!
-//! `cargo bench -p vmamba --bench instructions` counts all cases, prints the differences from `instructions.json` in this folder, and fails
-//! when a count has grown by more than 5 %. `-- --record` rewrites the file, `-- NAME` runs the cases whose names contain NAME.
+//! `cargo bench -p vmamba --bench instructions` counts the cases, prints the differences from `instructions.json` in this folder, and fails
+//! when a count has grown by more than 5 %. `-- --all` adds the backbone at 224x224, which takes four minutes. `-- --record` counts all cases
+//! and rewrites the file, `-- NAME` runs the cases whose names contain NAME.
 //!
 //! Valgrind does not support AVX-512, so the AVX2 code is counted, on one thread. Counts vary by about one percent between compilers.
 
@@ -22,10 +23,12 @@ const LIMIT: f64 = 0.05;
 /// Name of a case and the function that prepares it. The second call of the returned closure is counted.
 type Case = (&'static str, fn() -> Box<dyn FnMut()>);
 
-const BACKBONE: &str = "backbone, VMamba-T[s1l8], 224x224";
+const BACKBONE_64: &str = "backbone, VMamba-T[s1l8], 64x64";
+const BACKBONE_224: &str = "backbone, VMamba-T[s1l8], 224x224";
 
 const CASES: &[Case] = &[
-    (BACKBONE, backbone),
+    (BACKBONE_64, || backbone(64)),
+    (BACKBONE_224, || backbone(224)),
     ("selective_scan_2d", || scan_2d(false)),
     ("selective_scan_2d, backward", || scan_2d(true)),
     ("selective_scan", || scan_1d(false)),
@@ -77,8 +80,9 @@ fn main() -> ExitCode {
         return run_case(name);
     }
     let record = arguments.iter().any(|argument| argument == "--record");
-    let wanted: Vec<&String> = arguments.iter().filter(|argument| *argument != "--record").collect();
-    match count_all(record, &wanted) {
+    let all = record || arguments.iter().any(|argument| argument == "--all");
+    let wanted: Vec<&String> = arguments.iter().filter(|argument| *argument != "--record" && *argument != "--all").collect();
+    match count_all(record, all, &wanted) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -94,15 +98,15 @@ fn run_case(name: &str) -> ExitCode {
     let case = CASES.iter().find(|(case, _)| *case == name);
     let (Ok(()), Some((_, prepare))) = (pool, case) else { return ExitCode::FAILURE };
     let mut work = prepare();
-    // A first call makes buffers and tables, which should not be counted. For a whole network they are negligible, and its call takes a minute.
-    if name != BACKBONE {
+    // A first call makes buffers and tables, which should not be counted. For a whole network they are negligible, and its call takes minutes.
+    if name != BACKBONE_224 {
         work();
     }
     counted_section(&mut work);
     ExitCode::SUCCESS
 }
 
-fn count_all(record: bool, wanted: &[&String]) -> Result<bool, String> {
+fn count_all(record: bool, all: bool, wanted: &[&String]) -> Result<bool, String> {
     if !cfg!(target_arch = "x86_64") {
         return Err("the recorded counts are for x86-64".to_owned());
     }
@@ -112,8 +116,10 @@ fn count_all(record: bool, wanted: &[&String]) -> Result<bool, String> {
         Err(_) if record => BTreeMap::new(),
         Err(error) => return Err(format!("{}: {error}; --record writes it", path.display())),
     };
-    let cases = CASES.iter().map(|(name, _)| *name);
-    let cases: Vec<&str> = cases.filter(|name| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()))).collect();
+    let chosen = |name: &str| {
+        if wanted.is_empty() { all || name != BACKBONE_224 } else { wanted.iter().any(|part| name.contains(part.as_str())) }
+    };
+    let cases: Vec<&str> = CASES.iter().map(|(name, _)| *name).filter(|name| chosen(name)).collect();
     if cases.is_empty() {
         return Err(format!("no case has {wanted:?} in its name"));
     }
@@ -198,10 +204,10 @@ impl ModuleMapper for Constant {
     }
 }
 
-fn backbone() -> Box<dyn FnMut()> {
+fn backbone(size: usize) -> Box<dyn FnMut()> {
     let device = device(false);
     let backbone = Preset::VmambaTinyS1l8.config().init(&device).map(&mut Constant(device.clone()));
-    let image = random([1, 3, 224, 224], &device);
+    let image = random([1, 3, size, size], &device);
     Box::new(move || {
         std::hint::black_box(backbone.forward_features(image.clone()).into_iter().map(Tensor::into_data).collect::<Vec<_>>());
     })
