@@ -15,12 +15,13 @@ use crate::error::DataError;
 use crate::sample::{DetectionDataset, DetectionSample, SegmentationDataset, SegmentationSample};
 use crate::transforms::{DetectionTrainPipeline, TrainPipeline, TransformRng, between, padded_size};
 
-/// An ordered stream of items that worker threads prefetch.
+/// An ordered stream of items that worker threads prefetch. When a worker panics, `next` panics with the same message, so that a stream never
+/// ends early in silence.
 #[derive(Debug)]
 pub struct Prefetch<T> {
     channels: Vec<Receiver<T>>,
     next: usize,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<Option<JoinHandle<()>>>,
 }
 
 impl<T: Send + 'static> Prefetch<T> {
@@ -34,13 +35,13 @@ impl<T: Send + 'static> Prefetch<T> {
             let (sender, receiver) = sync_channel((ahead / count).saturating_sub(1));
             let (make, range) = (Arc::clone(&make), range.clone());
             channels.push(receiver);
-            workers.push(std::thread::spawn(move || {
+            workers.push(Some(std::thread::spawn(move || {
                 let mut item = range.start.saturating_add(worker);
                 // Sending fails when the consumer has been dropped.
                 while item < range.end && sender.send(make(item)).is_ok() {
                     item = item.saturating_add(count as u64);
                 }
-            }));
+            })));
         }
         Self { channels, next: 0, workers }
     }
@@ -50,7 +51,13 @@ impl<T> Iterator for Prefetch<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        let item = self.channels.get(self.next)?.recv().ok()?;
+        let Ok(item) = self.channels.get(self.next)?.recv() else {
+            // This worker has made its last item, unless it panicked.
+            if let Some(Err(panic)) = self.workers.get_mut(self.next).and_then(Option::take).map(JoinHandle::join) {
+                std::panic::resume_unwind(panic);
+            }
+            return None;
+        };
         self.next = (self.next + 1) % self.channels.len();
         Some(item)
     }
@@ -59,7 +66,7 @@ impl<T> Iterator for Prefetch<T> {
 impl<T> Drop for Prefetch<T> {
     fn drop(&mut self) {
         self.channels.clear();
-        for worker in self.workers.drain(..) {
+        for worker in self.workers.drain(..).flatten() {
             // The panic of a worker has been printed already.
             drop(worker.join());
         }
@@ -434,5 +441,15 @@ mod tests {
         assert_eq!(Prefetch::new(3..8, 2, 4, |i| i * 10).collect::<Vec<_>>(), [30, 40, 50, 60, 70]);
         assert_eq!(Prefetch::new(0..0, 4, 4, |i| i).count(), 0);
         drop(Prefetch::new(0..u64::MAX, 3, 6, |i| i));
+    }
+
+    #[test]
+    #[should_panic(expected = "item 5 is broken")]
+    fn a_panic_of_a_worker_reaches_the_consumer() {
+        let items = Prefetch::new(0..8, 2, 4, |i| {
+            assert!(i != 5, "item {i} is broken");
+            i
+        });
+        assert_eq!(items.count(), 8);
     }
 }
