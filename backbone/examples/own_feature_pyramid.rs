@@ -1,7 +1,7 @@
 //! Your own backbone for every head: implement `FeaturePyramid`, and `ParameterGroups` to train with layer-wise learning rates.
 //!
 //! ```text
-//! cargo run --release -p vmamba --example own_backbone
+//! cargo run --release -p vmamba --example own_feature_pyramid
 //! ```
 
 use burn::nn::conv::{Conv2d, Conv2dConfig};

@@ -6,7 +6,7 @@ use crate::layers::ChannelNorm;
 
 /// A backbone that turns an image into feature maps of several resolutions.
 ///
-/// Heads know a backbone only through this trait, so a backbone of your own works with every head; see `examples/own_backbone.rs`.
+/// Heads know a backbone only through this trait, so a backbone of your own works with every head; see `examples/own_feature_pyramid.rs`.
 pub trait FeaturePyramid {
     /// Features of `images` `[batch, channels, height, width]`, float32 or bf16, normalised as the backbone expects: one tensor
     /// `[batch, channels()[i], height / strides()[i], width / strides()[i]]` a level, the finest first, in the type of the images. A

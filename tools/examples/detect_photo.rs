@@ -2,7 +2,6 @@
 //!
 //! Without arguments it takes what `finetune_detector` has trained, and a built-in scene.
 
-use std::error::Error;
 use std::path::PathBuf;
 
 use burn::prelude::*;
@@ -13,7 +12,7 @@ use vmamba_recipes::detection::{LoadedDetector, Predictor, load_detector};
 use vmamba_report::{objects, pictures};
 use vmamba_train::Precision;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let checkpoint = arguments.next().unwrap_or_else(|| "runs/finetune_detector/best.safetensors".into());
     let photo = match arguments.next() {

@@ -2,8 +2,6 @@
 //!
 //! CHECKPOINT is an official VMamba-T[s1l8] classifier. Without it, the weights are random.
 
-use std::error::Error;
-
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 use vmamba::FeaturePyramid;
@@ -31,7 +29,7 @@ impl MyHead {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> anyhow::Result<()> {
     let device = Device::flex();
     let config = BackboneConfig::named("vmamba_tiny_s1l8")?;
     let mut backbone = config.try_init(&device)?;

@@ -2,8 +2,7 @@
 //!
 //! CHECKPOINT, a classifier's or a detector's, gives the weights to start from. Without it they are random.
 
-use std::error::Error;
-
+use anyhow::Context;
 use burn::prelude::*;
 use mask_rcnn::MaskRcnnConfig;
 use vision_datasets::sample::DetectionDataset;
@@ -13,9 +12,9 @@ use vmamba_recipes::detection::Detection;
 use vmamba_report::{Console, RunFolder};
 use vmamba_train::{OptimizerConfig, ScheduleConfig, Trainer};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> anyhow::Result<()> {
     let device = Device::flex();
-    // Own data: CocoDataset::open("cells/train.json".as_ref(), "cells/images".as_ref(), &CocoOptions::train())?
+    // Own data: CocoDataset::open("cells/annotations/train.json".as_ref(), "cells/train".as_ref(), &CocoOptions::train())?
     let scenes = SceneConfig { count: 200, ..SceneConfig::default() };
     let (train, val) = (SceneObjects::new(scenes.clone())?, SceneObjects::new(scenes.following(20))?);
 
@@ -48,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .observe(Console::default())
         .build(&device)?;
     trainer.run()?;
-    let (iteration, best) = trainer.best().ok_or("no validation")?;
+    let (iteration, best) = trainer.best().context("no validation")?;
     println!("best bbox AP {:.1} after iteration {iteration}", best * 100.0);
     Ok(())
 }

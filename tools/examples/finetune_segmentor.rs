@@ -2,8 +2,7 @@
 //!
 //! CHECKPOINT, a classifier's or a segmentor's, gives the weights to start from. Without it they are random.
 
-use std::error::Error;
-
+use anyhow::Context;
 use burn::prelude::*;
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig};
 use vision_datasets::sample::SegmentationDataset;
@@ -13,7 +12,7 @@ use vmamba_recipes::segmentation::Segmentation;
 use vmamba_report::{Console, RunFolder};
 use vmamba_train::{OptimizerConfig, ScheduleConfig, Trainer};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> anyhow::Result<()> {
     let device = Device::flex();
     // Own data: FolderDataset::open("camvid".as_ref(), "training", &FolderOptions::new(classes))?
     let scenes = SceneConfig { count: 300, height: 96, width: 96, ..SceneConfig::default() };
@@ -46,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .observe(Console::default())
         .build(&device)?;
     trainer.run()?;
-    let (iteration, best) = trainer.best().ok_or("no validation")?;
+    let (iteration, best) = trainer.best().context("no validation")?;
     println!("best mIoU {:.1} after iteration {iteration}", best * 100.0);
     Ok(())
 }

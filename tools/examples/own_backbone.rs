@@ -1,7 +1,5 @@
 //! Trains UperNet on a backbone that this project does not have: `cargo run --release --example own_backbone`.
 
-use std::error::Error;
-
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
@@ -45,7 +43,7 @@ impl FeaturePyramid for Strided {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> anyhow::Result<()> {
     let device = Device::flex();
     let scenes = SceneConfig { count: 100, height: 96, width: 96, ..SceneConfig::default() };
     let (train, val) = (SceneDataset::new(scenes.clone())?, SceneDataset::new(scenes.following(10))?);

@@ -1,7 +1,5 @@
 //! Trains on a dataset that this project has no reader for: `cargo run --release --example own_dataset`.
 
-use std::error::Error;
-
 use burn::prelude::*;
 use image::{Rgb, RgbImage};
 use upernet::{UperHeadConfig, UperNetConfig};
@@ -37,7 +35,7 @@ impl SegmentationDataset for Halves {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> anyhow::Result<()> {
     let device = Device::flex();
     let halves = |range| Halves { classes: ClassList::named(["bright", "dark"].map(str::to_owned)), range };
     let mut config = UperNetConfig::on(vmamba_examples::small_backbone(), 2);
