@@ -19,8 +19,8 @@ pub trait FeaturePyramid {
     /// Stride of every level, in pixels of the image.
     fn strides(&self) -> Vec<usize>;
 
-    /// Detectors pad height and width of their batches to multiples of this many pixels (mmdetection's `pad_size_divisor`). The default is
-    /// the least common multiple of the strides, so that every stride divides both: 32 for the published models.
+    /// Height and width of a detector's batch are multiples of this many pixels (mmdetection's `pad_size_divisor`). The default is the least
+    /// common multiple of the strides, so that every stride divides both: 32 for the published models.
     fn size_divisor(&self) -> usize {
         self.strides().into_iter().filter(|stride| *stride > 0).fold(1, least_common_multiple)
     }

@@ -1,7 +1,7 @@
 //! Writes a table of the steps beside the run and uses the trained model at once: `cargo run --release --example own_observer`.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 
 use burn::prelude::*;
 use mask_rcnn::MaskRcnnConfig;
@@ -12,12 +12,12 @@ use vmamba_recipes::detection::Detection;
 use vmamba_train::{BoxError, Observer, OptimizerConfig, StepReport, Trainer, ValidationReport};
 
 /// Writes a line of comma-separated values for every step, and prints every validation.
-struct Csv(BufWriter<File>);
+struct Csv(File);
 
 impl Observer for Csv {
     fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
         writeln!(self.0, "{},{},{}", step.iteration, step.scalar("lr"), step.scalar("loss"))?;
-        Ok(self.0.flush()?)
+        Ok(())
     }
 
     fn validated(&mut self, validation: &ValidationReport) -> Result<(), BoxError> {
@@ -28,7 +28,7 @@ impl Observer for Csv {
 
 fn main() -> anyhow::Result<()> {
     let device = Device::flex();
-    let scenes = SceneConfig { count: 40, ..SceneConfig::default() };
+    let scenes = SceneConfig { count: 80, ..SceneConfig::default() };
     let (train, val) = (SceneObjects::new(scenes.clone())?, SceneObjects::new(scenes.following(8))?);
     let (classes, photo) = (train.classes().clone(), val.get(0)?.image);
 
@@ -38,20 +38,21 @@ fn main() -> anyhow::Result<()> {
     config.heads.box_head.channels = 128;
     config.heads.mask_head.channels = 48;
     let model = config.try_init(&device)?;
+    let mut table = File::create("steps.csv")?;
+    writeln!(table, "iteration,lr,loss")?;
     let transforms = DetectionTrainPipeline { scales: vec![[128, 128]], ..DetectionTrainPipeline::coco() };
-    let recipe = Detection::new(train, val)
-        .model(config)
-        .transforms(transforms, DetectionTestPipeline { scale: None, ..DetectionTestPipeline::coco() });
+    let recipe = Detection::new(train, val).transforms(transforms, DetectionTestPipeline { scale: None, ..DetectionTestPipeline::coco() });
     let mut trainer = Trainer::builder(recipe, model)
         .batch_size(4)
         .epochs(1)
         .optimizer(OptimizerConfig::adamw(1e-3))
-        .observe(Csv(BufWriter::new(File::create("steps.csv")?)))
+        .observe(Csv(table))
         .build(&device)?;
     trainer.run()?;
 
     let best = trainer.best_model()?;
-    for object in trainer.recipe().predictor(&best, &device).predict(&photo) {
+    let found = trainer.recipe().predictor(&best, &device).predict(&photo);
+    for object in found.iter().take(5) {
         println!("{:.2} {} {:?}", object.score, classes.names[object.category], object.bbox);
     }
     Ok(())

@@ -1,10 +1,11 @@
 //! What is refused before a run is built, and what a checkpoint says about the run.
 
 use burn::prelude::*;
+use mask_rcnn::MaskRcnnConfig;
 use upernet::{UperHeadConfig, UperNet, UperNetConfig};
 use vision_datasets::DataError;
-use vision_datasets::sample::{SegmentationDataset, SegmentationSample};
-use vision_datasets::scenes::{SceneConfig, SceneDataset};
+use vision_datasets::sample::{DetectionDataset, SegmentationDataset, SegmentationSample};
+use vision_datasets::scenes::{SceneConfig, SceneDataset, SceneObjects};
 use vmamba::zoo::Backbone;
 use vmamba::{Dims, VmambaConfig};
 use vmamba_recipes::detection::{AnyDetector, Detection};
@@ -49,6 +50,18 @@ fn a_model_for_another_number_of_classes_is_refused_before_the_run() {
     let recipe = Segmentation::new(scenes(), scenes());
     let error = Trainer::builder(recipe, model(classes - 1, &device)).iterations(1).build(&device).err().unwrap().to_string();
     assert!(error.contains(&format!("the model has {} classes, the training data have {classes}", classes - 1)), "{error}");
+}
+
+#[test]
+fn a_detector_whose_divisor_does_not_divide_the_padding_is_refused_before_the_run() {
+    let device = Device::flex();
+    let objects = || SceneObjects::new(SceneConfig { count: 2, height: 64, width: 64, ..SceneConfig::default() }).unwrap();
+    let backbone =
+        VmambaConfig { depths: vec![1; 5], dims: Dims::Doubling(8), out_indices: vec![0, 1, 2, 3, 4], ..VmambaConfig::default() };
+    let model = MaskRcnnConfig::on(backbone, objects().classes().len()).try_init(&device).unwrap();
+    let recipe = Detection::new(objects(), objects());
+    let error = Trainer::builder(recipe, model).iterations(1).build(&device).err().unwrap().to_string();
+    assert!(error.contains("pads images to multiples of 32 pixels, the model needs multiples of 64"), "{error}");
 }
 
 #[test]

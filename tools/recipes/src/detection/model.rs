@@ -1,4 +1,4 @@
-//! The built-in detectors. A new one is a variant of the two enums here; the compiler lists the rest.
+//! The built-in detectors. A new one is a variant of the two enums here; `docs/extend/head.md` lists the rest.
 
 use anyhow::{Context, Result};
 use burn::prelude::*;
@@ -274,5 +274,29 @@ pub(super) fn official_classes(config: &DetectionModelConfig, checkpoint: &Check
         Some(80) => Ok((vision_datasets::coco::classes(), true)),
         Some(count) => Ok((vmamba_types::ClassList::numbered(count), false)),
         None => None.with_context(|| format!("{} holds no weights of a {}", checkpoint.path().display(), config.kind())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmamba::{Dims, VmambaConfig};
+    use vmamba_train::parameters::trainable;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_written_and_saved_with_official_keys() {
+        let backbone = BackboneConfig::from(VmambaConfig { depths: vec![1; 4], dims: Dims::Doubling(8), ..VmambaConfig::default() });
+        for kind in DetectionModelConfig::KINDS {
+            let table = Map::from_iter([("kind".to_owned(), json!(kind)), ("backbone".to_owned(), json!(backbone))]);
+            let config = DetectionModelConfig::try_from(table).unwrap();
+            assert_eq!(config.kind(), kind);
+            assert_eq!(Map::from(config.clone())["kind"], json!(kind));
+            let model = config.try_init(3, &Device::flex()).unwrap();
+            // Burn's path of a parameter begins with the variant, an official key does not.
+            for key in trainable(&model, AnyDetector::official_key).keys() {
+                assert!(["backbone.", "neck.", "rpn_head.", "roi_head."].iter().any(|part| key.starts_with(part)), "{kind}: {key}");
+            }
+        }
     }
 }
