@@ -1,0 +1,176 @@
+//! Opening files that a user names: regular files only.
+//!
+//! A FIFO without a writer would block for ever, a device such as `/dev/zero` never ends, and a folder fails at the first read with a message
+//! that does not name the mistake.
+
+use std::fmt;
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::text::decode;
+
+/// What a path leads to, if not to a regular file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A folder.
+    Folder,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character or block device.
+    Device,
+    /// Anything else that the system knows.
+    Other,
+}
+
+impl FileKind {
+    /// The kind of a file that is not regular.
+    pub(crate) fn of(kind: FileType) -> Self {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::FileTypeExt;
+            if kind.is_fifo() {
+                return Self::Fifo;
+            }
+            if kind.is_socket() {
+                return Self::Socket;
+            }
+            if kind.is_char_device() || kind.is_block_device() {
+                return Self::Device;
+            }
+        }
+        if kind.is_dir() { Self::Folder } else { Self::Other }
+    }
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Folder => "a folder",
+            Self::Fifo => "a named pipe",
+            Self::Socket => "a socket",
+            Self::Device => "a device",
+            Self::Other => "a special file",
+        })
+    }
+}
+
+/// Why this crate refuses a path, beside the errors of the operating system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The path does not lead to a regular file.
+    #[error("it is {0}, not a file")]
+    NotAFile(FileKind),
+    /// The text is neither UTF-8 nor UTF-16 with a byte order mark.
+    #[error("it is not text in UTF-8: byte {0} is invalid")]
+    NotText(usize),
+    /// The text begins with the byte order mark of UTF-16, but is not UTF-16.
+    #[error("it begins as UTF-16 text, but is none")]
+    NotUtf16,
+    /// Another process works in the folder.
+    #[error("another run is working in this folder; wait for its end or name another folder")]
+    Locked,
+}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::NotAFile(FileKind::Folder) => io::ErrorKind::IsADirectory,
+            Refusal::NotAFile(_) => io::ErrorKind::InvalidInput,
+            Refusal::NotText(_) | Refusal::NotUtf16 => io::ErrorKind::InvalidData,
+            Refusal::Locked => io::ErrorKind::WouldBlock,
+        };
+        Self::new(kind, refusal)
+    }
+}
+
+/// Opens a regular file for reading. Symbolic links are followed.
+///
+/// # Errors
+/// Those of the operating system, and [`Refusal::NotAFile`] for folders, pipes, sockets and devices, without waiting for them.
+pub fn open(path: &Path) -> io::Result<File> {
+    let refuse = |kind: FileType| if kind.is_file() { Ok(()) } else { Err(Refusal::NotAFile(FileKind::of(kind))) };
+    // Opening a device may have effects, for instance rewind a tape.
+    refuse(std::fs::metadata(path)?.file_type())?;
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // A FIFO that has taken the file's place since then must not block. For regular files, the flag has no effect.
+        options.custom_flags(libc::O_NONBLOCK);
+    }
+    let file = options.open(path)?;
+    refuse(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+/// Reads a whole regular file.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = open(path)?;
+    let size = file.metadata().map_or(0, |data| usize::try_from(data.len()).unwrap_or(0));
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a whole text file: UTF-8 with or without a byte order mark, or UTF-16 with one. The mark is no part of the text.
+///
+/// # Errors
+/// As [`open`], and [`Refusal::NotText`] or [`Refusal::NotUtf16`].
+pub fn read_text(path: &Path) -> io::Result<String> {
+    Ok(decode(read(path)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(error: &io::Error) -> Option<Refusal> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+
+    #[test]
+    fn a_regular_file_is_read_and_a_link_to_it_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, "text").unwrap();
+        assert_eq!(read(&path).unwrap(), b"text");
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink(&path, &link).unwrap();
+            assert_eq!(read_text(&link).unwrap(), "text");
+        }
+        assert_eq!(read(&folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_folder_is_refused_as_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = open(folder.path()).unwrap_err();
+        assert_eq!(refusal(&error), Some(Refusal::NotAFile(FileKind::Folder)));
+        assert_eq!(error.to_string(), "it is a folder, not a file");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_pipe_a_socket_and_a_device_are_refused_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let socket = folder.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for (path, kind) in
+            [(pipe.as_path(), FileKind::Fifo), (socket.as_path(), FileKind::Socket), (Path::new("/dev/zero"), FileKind::Device)]
+        {
+            assert_eq!(refusal(&read(path).unwrap_err()), Some(Refusal::NotAFile(kind)), "{}", path.display());
+        }
+    }
+}
