@@ -223,7 +223,7 @@ impl DetectionLoader {
             let largest = image_sizes.iter().fold([0, 0], |a, b| [a[0].max(b[0]), a[1].max(b[1])]);
             let size = padded_size(largest);
             Ok(DetectionBatch {
-                images: samples.iter().flat_map(|sample| pipeline.normalize.apply(&sample.image, size).values).collect(),
+                images: samples.iter().flat_map(|sample| sample.normalized(&pipeline.normalize, size).values).collect(),
                 size,
                 image_sizes,
                 names: samples.iter().map(|sample| sample.name.clone()).collect(),

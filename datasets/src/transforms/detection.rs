@@ -4,7 +4,9 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use vmamba_types::Instance;
 
-use super::{NetworkInput, Normalize, PhotometricConfig, TransformRng, between, fit_size, flip_image, resize_bilinear, uniform};
+use super::{
+    DetectionPhotometricConfig, Distortion, NetworkInput, Normalize, TransformRng, between, fit_size, flip_image, resize_bilinear, uniform,
+};
 use crate::sample::DetectionSample;
 
 /// Inputs are padded to multiples of this number of pixels.
@@ -27,9 +29,9 @@ pub struct DetectionTrainPipeline {
     /// Probability of a horizontal flip.
     #[serde(default = "half")]
     pub flip: f64,
-    /// Colour distortion; none if absent.
+    /// Colour distortion; none if absent, as in the published detectors.
     #[serde(default)]
-    pub photometric: Option<PhotometricConfig>,
+    pub photometric: Option<DetectionPhotometricConfig>,
     /// Mean and standard deviation of the channels.
     #[serde(default)]
     pub normalize: Normalize,
@@ -57,14 +59,26 @@ fn half() -> f64 {
 /// A transformed training image, before normalisation and padding.
 #[derive(Clone, Debug)]
 pub struct DetectionTrainSample {
-    /// The transformed image.
+    /// The resized, cropped and flipped image.
     pub image: RgbImage,
+    /// Its colour distortion. Distorted pixels are not whole levels, so that [`normalized`](Self::normalized) computes them.
+    pub distortion: Option<Distortion>,
     /// Its objects and crowd regions, in pixels of the transformed image.
     pub instances: Vec<Instance>,
     /// Name of the sample.
     pub name: String,
     /// Its image id in annotations and results.
     pub image_id: i64,
+}
+
+impl DetectionTrainSample {
+    /// The distorted and normalised image, padded with zeros to at least `size` = `[height, width]`.
+    pub fn normalized(&self, normalize: &Normalize, size: [usize; 2]) -> NetworkInput {
+        match &self.distortion {
+            Some(distortion) => normalize.apply_distorted(&self.image, distortion, size),
+            None => normalize.apply(&self.image, size),
+        }
+    }
 }
 
 impl DetectionTrainPipeline {
@@ -114,11 +128,9 @@ impl DetectionTrainPipeline {
         if uniform(rng) < self.flip {
             state.flip();
         }
-        let State { mut image, instances } = state;
-        if let Some(photometric) = &self.photometric {
-            photometric.apply(&mut image, rng);
-        }
-        DetectionTrainSample { image, instances, name, image_id }
+        let State { image, instances } = state;
+        let distortion = self.photometric.as_ref().map(|photometric| photometric.draw(rng));
+        DetectionTrainSample { image, distortion, instances, name, image_id }
     }
 }
 

@@ -3,6 +3,8 @@
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use super::Distortion;
+
 /// Mean and standard deviation of the channels, in RGB order and in levels of 0 to 255.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -33,18 +35,34 @@ pub struct NetworkInput {
 impl Normalize {
     /// Normalises an image and pads it with zeros at the bottom and on the right to at least `size` = `[height, width]`.
     pub fn apply(&self, image: &RgbImage, size: [usize; 2]) -> NetworkInput {
-        let (image_width, image_height) = (image.width() as usize, image.height() as usize);
-        let [height, width] = [size[0].max(image_height), size[1].max(image_width)];
-        let mut values = vec![0.0; 3 * height * width];
-        for (channel, plane) in values.chunks_exact_mut((height * width).max(1)).enumerate() {
-            let table: [f32; 256] = std::array::from_fn(|level| (level as f32 - self.mean[channel]) / self.std[channel]);
-            let rows = plane.chunks_exact_mut(width).zip(image.as_raw().chunks_exact((3 * image_width).max(1)));
-            for (target, source) in rows {
-                for (value, pixel) in target.iter_mut().zip(source.as_chunks::<3>().0) {
-                    *value = table[usize::from(pixel[channel])];
-                }
-            }
-        }
-        NetworkInput { values, size: [height, width] }
+        let tables: [[f32; 256]; 3] =
+            std::array::from_fn(|channel| std::array::from_fn(|level| (level as f32 - self.mean[channel]) / self.std[channel]));
+        padded(image, size, |rgb| std::array::from_fn(|channel| tables[channel][usize::from(rgb[channel])]))
     }
+
+    /// Distorts the colours of an image, then normalises and pads it as [`apply`](Self::apply) does.
+    pub fn apply_distorted(&self, image: &RgbImage, distortion: &Distortion, size: [usize; 2]) -> NetworkInput {
+        padded(image, size, |rgb| {
+            let levels = distortion.pixel(rgb);
+            std::array::from_fn(|channel| (levels[channel] - self.mean[channel]) / self.std[channel])
+        })
+    }
+}
+
+/// The planes of an image whose pixels become `values`, padded with zeros to at least `size` = `[height, width]`.
+fn padded(image: &RgbImage, size: [usize; 2], values: impl Fn([u8; 3]) -> [f32; 3]) -> NetworkInput {
+    let (image_width, image_height) = (image.width() as usize, image.height() as usize);
+    let [height, width] = [size[0].max(image_height), size[1].max(image_width)];
+    let plane = height * width;
+    let mut planes = vec![0.0; 3 * plane];
+    let (red, rest) = planes.split_at_mut(plane);
+    let (green, blue) = rest.split_at_mut(plane);
+    for (y, row) in image.as_raw().chunks_exact((3 * image_width).max(1)).enumerate() {
+        let at = y * width..y * width + image_width;
+        let targets = red[at.clone()].iter_mut().zip(&mut green[at.clone()]).zip(&mut blue[at]);
+        for (((red, green), blue), rgb) in targets.zip(row.as_chunks::<3>().0) {
+            [*red, *green, *blue] = values(*rgb);
+        }
+    }
+    NetworkInput { values: planes, size: [height, width] }
 }
