@@ -308,10 +308,10 @@ fn libraries_do_not_print() {
 
 #[test]
 fn one_file_sets_the_panic_hook() {
-    let own = [root().join("tools/train/src/panics.rs"), root().join("tests/docs.rs")];
+    let own = [root().join("tools/panics/src/lib.rs"), root().join("tests/docs.rs")];
     for folder in FOLDERS.iter().filter(|folder| !folder.starts_with('.')) {
         for path in files(&root().join(folder), "rs").iter().filter(|path| !own.contains(path)) {
-            assert!(!read(path).contains("panic::set_hook"), "{}: use vmamba_train::panics", path.display());
+            assert!(!read(path).contains("panic::set_hook"), "{}: use vmamba_panics", path.display());
         }
     }
 }

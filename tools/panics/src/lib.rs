@@ -1,30 +1,44 @@
-//! Panics of other libraries as errors. Burn panics where a driver is missing or memory is full.
+//! Panics of other libraries as errors. Burn panics where a driver is missing or memory is full, and decoders of images panic on some
+//! damaged files.
+//!
+//! This crate sets the process's panic hook, once, and nothing else may set one.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// Number of calls in progress whose panics become errors.
+/// Number of calls in progress whose panics, on any thread, become errors.
 static SILENT: AtomicUsize = AtomicUsize::new(0);
 
-/// Suppresses the messages of panics while it lives. The hook is installed once and never swapped, so that calls on several threads cannot
-/// leave a silent hook behind.
+thread_local! {
+    /// Number of calls in progress whose panics on this thread become errors.
+    static SILENT_HERE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Installs the hook. It is installed once and never swapped, so that calls on several threads cannot leave a silent hook behind.
+fn install() {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let silent_here = SILENT_HERE.try_with(Cell::get).is_ok_and(|calls| calls > 0);
+            if SILENT.load(Ordering::SeqCst) == 0 && !silent_here {
+                previous(panic);
+            }
+        }));
+    });
+}
+
+/// Suppresses the messages of panics of all threads while it lives.
 struct Silence;
 
 impl Silence {
     fn begin() -> Self {
-        static INSTALL: Once = Once::new();
-        INSTALL.call_once(|| {
-            let previous = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |panic| {
-                if SILENT.load(Ordering::SeqCst) == 0 {
-                    previous(panic);
-                }
-            }));
-        });
+        install();
         SILENT.fetch_add(1, Ordering::SeqCst);
         Self
     }
@@ -36,8 +50,8 @@ impl Drop for Silence {
     }
 }
 
-/// Runs `work` and returns the message of a panic as an error. Nothing is printed. The caller must discard state that a panic left
-/// inconsistent.
+/// Runs `work` and returns the message of a panic as an error. Nothing is printed, whatever thread panics. The caller must discard state
+/// that a panic left inconsistent.
 ///
 /// # Errors
 /// The first non-empty line of the panic's message.
@@ -45,6 +59,18 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let silence = Silence::begin();
     let result = catch_unwind(AssertUnwindSafe(work));
     drop(silence);
+    result.map_err(|panic| panic_message(&*panic))
+}
+
+/// As [`catch`], for work that starts no thread: panics of other threads are printed meanwhile.
+///
+/// # Errors
+/// The first non-empty line of the panic's message.
+pub fn catch_on_this_thread<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    install();
+    SILENT_HERE.set(SILENT_HERE.get() + 1);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    SILENT_HERE.set(SILENT_HERE.get() - 1);
     result.map_err(|panic| panic_message(&*panic))
 }
 
@@ -86,6 +112,7 @@ mod tests {
         assert_eq!(catch_within(patience, move || -> u8 { panic!("\nno {missing}\nmore") }), Err("no library".to_owned()));
         assert_eq!(catch(|| -> u8 { panic!("no {missing}") }), Err("no library".to_owned()));
         let slow = catch_within(Duration::ZERO, || std::thread::sleep(Duration::from_secs(1)));
+        assert_eq!(catch_on_this_thread(|| -> u8 { panic!("no {missing}") }), Err("no library".to_owned()));
         assert_eq!(slow, Err("no answer within 0 seconds".to_owned()));
     }
 
@@ -93,10 +120,10 @@ mod tests {
     fn calls_on_many_threads_do_not_leave_the_hook_silent() {
         static PRINTED: AtomicBool = AtomicBool::new(false);
         // The hook of a program, which must see every panic outside of `catch`.
-        Silence::begin();
+        install();
         let own = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if SILENT.load(Ordering::SeqCst) == 0 {
+            if SILENT.load(Ordering::SeqCst) == 0 && SILENT_HERE.get() == 0 {
                 PRINTED.store(true, Ordering::SeqCst);
             }
             own(panic);
@@ -104,6 +131,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| (0..50).for_each(|_| assert!(catch(|| panic!("inside")).is_err())));
+                scope.spawn(|| (0..50).for_each(|_| assert!(catch_on_this_thread(|| panic!("inside")).is_err())));
             }
         });
         // Tests beside this one may be inside `catch_within` for a moment.

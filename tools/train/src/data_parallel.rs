@@ -19,7 +19,7 @@ use burn::tensor::distributed::{ReduceOperation, all_reduce};
 
 use crate::device::{DeviceChoice, DeviceError};
 use crate::optimizer::Optimizer;
-use crate::panics::{catch_within, panic_message};
+use vmamba_panics::{catch_within, panic_message};
 
 /// Averages a vector `[length]` over all devices. The thread of every device calls it with vectors of equal lengths in the same order.
 type Mean = Arc<dyn Fn(Tensor<1>) -> Tensor<1> + Send + Sync>;

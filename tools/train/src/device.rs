@@ -135,7 +135,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Opens a device and computes a product on it; a missing or wrong driver is an error.
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 fn probe(name: &'static str, needs: &'static str, open: impl FnOnce() -> Device + Send + 'static) -> Result<Device, DeviceError> {
-    let opened = crate::panics::catch_within(PATIENCE, move || {
+    let opened = vmamba_panics::catch_within(PATIENCE, move || {
         let device = open();
         // Matrix products use shared memory, which some Vulkan drivers compute wrongly without an error.
         let ones = |shape| Tensor::<2>::ones(shape, &device);

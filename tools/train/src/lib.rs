@@ -76,7 +76,6 @@ pub mod freeze;
 pub mod guard;
 pub mod observer;
 pub mod optimizer;
-pub mod panics;
 pub mod parameters;
 pub mod precision;
 pub mod recipe;

@@ -6,7 +6,7 @@ use burn::tensor::Distribution;
 use vision_ops::{Route, selective_scan_2d};
 use vmamba_report::tables::Cell;
 use vmamba_train::Precision;
-use vmamba_train::panics::catch;
+use vmamba_panics::catch;
 
 use super::numerics::values;
 use super::precision::BF16;

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use vmamba_train::DeviceChoice;
-use vmamba_train::panics::catch;
+use vmamba_panics::catch;
 
 use super::device::{PoolPeak, machine, pool_peak};
 use super::network::Network;

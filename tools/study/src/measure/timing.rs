@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
-use vmamba_train::panics::catch;
+use vmamba_panics::catch;
 
 use super::process::cpu_seconds;
 

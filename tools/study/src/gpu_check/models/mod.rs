@@ -12,7 +12,7 @@ use burn::tensor::Gradients;
 use vmamba::checkpoint::{LoadOptions, StateDict, load_into};
 use vmamba_report::tables::Cell;
 use vmamba_train::Precision;
-use vmamba_train::panics::catch;
+use vmamba_panics::catch;
 
 use super::fixtures::{Fixture, FixtureSet};
 use super::numerics::{Worst, error, values};
