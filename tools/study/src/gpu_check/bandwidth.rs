@@ -4,9 +4,9 @@ use anstream::eprintln;
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use vision_ops::{Route, selective_scan_2d};
+use vmamba_panics::catch;
 use vmamba_report::tables::Cell;
 use vmamba_train::Precision;
-use vmamba_panics::catch;
 
 use super::numerics::values;
 use super::precision::BF16;

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use anstream::eprintln;
 use vmamba::Preset;
+use vmamba_panics::catch;
 use vmamba_report::tables::Cell;
 use vmamba_train::Precision;
-use vmamba_panics::catch;
 
 use super::facts::{Model, Speed};
 use super::precision::{BF16, Float32, Product};

@@ -2,8 +2,8 @@
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
-use vmamba_train::DeviceChoice;
 use vmamba_panics::catch;
+use vmamba_train::DeviceChoice;
 
 use super::device::{PoolPeak, machine, pool_peak};
 use super::network::Network;

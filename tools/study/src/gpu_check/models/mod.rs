@@ -10,9 +10,9 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::Gradients;
 use vmamba::checkpoint::{LoadOptions, StateDict, load_into};
+use vmamba_panics::catch;
 use vmamba_report::tables::Cell;
 use vmamba_train::Precision;
-use vmamba_panics::catch;
 
 use super::fixtures::{Fixture, FixtureSet};
 use super::numerics::{Worst, error, values};

@@ -5,9 +5,9 @@ mod cases;
 use burn::prelude::*;
 use burn::tensor::{Distribution, FloatDType, TensorData};
 use vision_ops::Operation;
+use vmamba_panics::catch;
 use vmamba_report::tables::Cell;
 use vmamba_train::Precision;
-use vmamba_panics::catch;
 
 use super::numerics::{Worst, error, round_to_bf16, values};
 use super::precision::{BF16, Float32};
