@@ -81,7 +81,7 @@ fn every_mistake_is_reported_at_once() {
         ("duplicate_id", 1),
         ("unknown_image", 1),
         ("unknown_category", 1),
-        ("missing_field", 1),
+        ("invalid_field", 1),
         ("bad_box", 1),
         ("degenerate_box", 1),
         ("box_outside_image", 2),
@@ -134,7 +134,7 @@ fn anchors_that_fit_no_object_are_a_warning() {
 fn files_that_are_not_coco_annotations_are_errors() {
     let place = Place::detection(1);
     let path = place.path("data/annotations/instances_train.json");
-    for (text, part) in [("[", "not valid JSON"), ("{\"images\": []}", "the list `categories` is missing")] {
+    for (text, part) in [("[", "the document"), ("{\"images\": []}", "the list `categories` is missing")] {
         fs::write(&path, text).expect("annotations");
         check(&place, &[]).0.failed(&["instances_train.json", part]);
     }

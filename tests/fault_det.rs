@@ -40,7 +40,9 @@ fn remove(value: &mut Value, field: &str) {
 #[test]
 fn json_that_is_not_coco_is_an_error() {
     let place = Place::detection(1);
-    for (text, part) in [("{\"pictures\": []}", "`images` is missing"), ("[1, 2", "invalid type"), ("hello", "expected value")] {
+    for (text, part) in
+        [("{\"pictures\": []}", "`images` is missing"), ("[1, 2", "expected an object"), ("hello", "it begins with `hello`")]
+    {
         fs::write(place.path(ANNOTATIONS), text).expect("annotations");
         train(&place, &[]).failed(&["instances_train.json", part]);
     }

@@ -38,7 +38,7 @@ impl Random {
 fn main() {
     let mut random = Random(7);
     let mut truth = GroundTruth {
-        categories: (1..=CATEGORIES as i64).map(|id| CategoryEntry { id, name: format!("c{id}") }).collect(),
+        categories: (1..=CATEGORIES as i64).map(|id| CategoryEntry::new(id, format!("c{id}"))).collect(),
         ..GroundTruth::default()
     };
     let mut detections = Vec::new();

@@ -33,6 +33,16 @@ pub enum DataError {
         /// What is wrong and what is expected.
         message: String,
     },
+    /// A file is not the JSON that is expected.
+    #[error("{}: {}{message}", path.display(), if place.is_empty() { String::new() } else { format!("{place}: ") })]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The field, such as `annotations[3].bbox`; empty when the problem concerns the whole file.
+        place: String,
+        /// What is wrong, with line and column where they are known.
+        message: String,
+    },
     /// An annotation or result file is invalid.
     #[error("{}: {}{problem}", path.display(), if place.is_empty() { String::new() } else { format!("{place}: ") })]
     Annotation {
@@ -125,15 +135,31 @@ impl DataError {
 /// What is wrong with an annotation or result file.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum AnnotationProblem {
-    /// The text is not valid JSON, or a field has the wrong type.
-    #[error("{0}")]
-    Json(String),
+    /// An entry of a list is no object.
+    #[error("the entry is {0}; expected an object")]
+    Entry(String),
+    /// A key occurs twice in an object.
+    #[error("the key `{0}` occurs twice")]
+    DoubledKey(&'static str),
+    /// A field has the wrong type.
+    #[error("`{field}` is {found}; expected {expected}")]
+    Type {
+        /// The field.
+        field: &'static str,
+        /// What the file holds.
+        found: String,
+        /// What belongs there.
+        expected: &'static str,
+    },
     /// The file is JSON, but lacks one of COCO's three lists.
     #[error("the list `{0}` is missing; COCO annotations have the lists `images`, `annotations` and `categories`")]
     NotCoco(&'static str),
     /// A field is missing.
     #[error("`{0}` is missing")]
     Missing(&'static str),
+    /// A text is empty.
+    #[error("`{0}` is empty")]
+    Empty(&'static str),
     /// `image_id` refers to no image.
     #[error("image_id {0} is not among the images")]
     UnknownImage(i64),
@@ -144,7 +170,7 @@ pub enum AnnotationProblem {
     #[error("id {0} occurs twice")]
     DuplicateId(i64),
     /// An id is below 0.
-    #[error("id {0} is negative")]
+    #[error("id {0} is negative; ids are whole numbers of at least 0")]
     NegativeId(i64),
     /// `bbox` does not have four numbers.
     #[error("`bbox` has {0} numbers instead of x, y, width, height")]
@@ -155,15 +181,26 @@ pub enum AnnotationProblem {
     /// `segmentation` is invalid.
     #[error("`segmentation`: {0}")]
     Mask(MaskError),
-    /// No point of a polygon lies inside the image.
-    #[error("`segmentation`: all its points lie outside the image of {}x{} (width x height)", .0[1], .0[0])]
+    /// `segmentation` has none of COCO's forms.
+    #[error("`segmentation` is {0}; expected polygons [[x0, y0, x1, y1, …], …] or an object with `size` and `counts`")]
+    SegmentationForm(String),
+    /// Polygons lie beside their image.
+    #[error("`segmentation`: the polygons lie outside the image of {}x{} (width x height)", .0[1], .0[0])]
     Outside([usize; 2]),
     /// An image of zero height or width.
     #[error("the image is {}x{} pixels (width x height); both must be at least 1", .0[1], .0[0])]
     Size([usize; 2]),
-    /// No image is left to train on or to evaluate.
+    /// No object is left to train on or to evaluate; the reasons, if there are any, are in parentheses.
     #[error("no image has an object{0}")]
     NoObjects(String),
+    /// No image is left.
+    #[error("the list `images` has no image")]
+    NoImages,
+    /// There is no root category to leave out.
+    #[error(
+        "no category is Roboflow's root category (id 0, supercategory `none`, no annotations), so data.source.drop_root_category must be false"
+    )]
+    NoRootCategory,
     /// The categories are not those of the model.
     #[error("{0}")]
     Classes(String),

@@ -18,8 +18,17 @@ pub struct ImageEntry {
 pub struct CategoryEntry {
     /// Its id, at least 0.
     pub id: i64,
-    /// Its name.
+    /// Its name. Several categories may have one name; the id tells them apart.
     pub name: String,
+    /// The name of the group it belongs to, if the file gives one.
+    pub supercategory: Option<String>,
+}
+
+impl CategoryEntry {
+    /// A category without a group.
+    pub fn new(id: i64, name: impl Into<String>) -> Self {
+        Self { id, name: name.into(), supercategory: None }
+    }
 }
 
 /// An object, or a crowd region.
@@ -57,7 +66,7 @@ pub struct GroundTruth {
 impl GroundTruth {
     /// No image yet; class `k` becomes category `k + 1`.
     pub fn new(classes: &ClassList) -> Self {
-        let categories = classes.names.iter().zip(1..).map(|(name, id)| CategoryEntry { id, name: name.clone() }).collect();
+        let categories = classes.names.iter().zip(1..).map(|(name, id)| CategoryEntry::new(id, name)).collect();
         Self { categories, ..Self::default() }
     }
 

@@ -17,13 +17,13 @@
 //! * [`transforms`]: resize as OpenCV and Pillow do it, crop, flip, colour, normalisation.
 //! * [`loader`]: prefetching threads; the batches depend on the seed, not on the number of workers.
 //! * [`check`]: everything that is wrong with a data set, before training.
-//! * [`image_io`], [`class_list`]: image, label map and class list files.
+//! * [`image_io`], [`class_list`], [`json`]: image, label map, class list and JSON files.
 //! * [`ground_truth`]: annotations in the form that the evaluator compares with detections.
 //!
 //! Modules import each other in one direction only:
 //!
 //! ```text
-//! vmamba-types ← error ← files, image_io, class_list, ground_truth ← sample ← transforms ← loader
+//! vmamba-types ← error ← files, json, image_io, class_list, ground_truth ← sample ← transforms ← loader
 //!                                                                       ↑
 //!                                                coco, ade20k, imagenet, scenes, check
 //! ```
@@ -39,6 +39,7 @@ mod files;
 pub mod ground_truth;
 pub mod image_io;
 pub mod imagenet;
+pub mod json;
 pub mod loader;
 pub mod sample;
 pub mod scenes;

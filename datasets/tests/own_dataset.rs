@@ -180,7 +180,7 @@ fn two_samples_with_one_image_id_are_refused() {
 #[test]
 fn checks_find_the_problems_of_samples() {
     let found = |data: &Objects| -> Vec<FindingKind> {
-        let report = check_objects(data, &ObjectCheckOptions { num_classes: Some(2) });
+        let report = check_objects(data, &ObjectCheckOptions { num_classes: Some(2), ..ObjectCheckOptions::default() });
         report.findings.iter().map(|finding| finding.kind).collect()
     };
     assert_eq!(found(&Objects::new()), []);

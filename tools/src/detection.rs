@@ -169,6 +169,7 @@ fn choose_source(source: &mut DetectionSource, root: Option<&Path>, options: &De
                 train_images: images.to_owned(),
                 val_annotations: annotations.to_owned(),
                 val_images: images.to_owned(),
+                drop_root_category: false,
             });
         }
         (_, None) if root.is_some() => {

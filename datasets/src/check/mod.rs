@@ -90,7 +90,9 @@ pub enum FindingKind {
     NoClassList,
     NumClassesMismatch,
     DuplicateClassName,
-    MissingField,
+    InvalidField,
+    UnknownSegmentation,
+    RootCategory,
     DuplicateId,
     UnknownImage,
     UnknownCategory,
@@ -215,14 +217,6 @@ pub enum CheckError {
         path: PathBuf,
         /// The system's error.
         reason: std::io::Error,
-    },
-    /// A file does not hold COCO annotations.
-    #[error("{}: {message}", path.display())]
-    NotCoco {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        message: String,
     },
     /// A label has one byte, of which 255 is reserved for ignored pixels.
     #[error("{count} classes do not fit into labels of 8 bits, which hold at most {most}")]

@@ -1,129 +1,37 @@
 //! Annotation files: read strictly. Every error names the file, the entry and the field.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::BufReader;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use serde::Deserialize;
 use serde_json::json;
-use vmamba_types::{MaskError, Rle, Segmentation};
+use vmamba_types::Segmentation;
 
-use crate::error::{AnnotationProblem, DataError};
+use super::scan::{Seen, scan};
+use crate::error::DataError;
 use crate::files::write_whole;
-use crate::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
-
-#[derive(Deserialize)]
-struct RawFile {
-    images: Option<Vec<RawImage>>,
-    annotations: Option<Vec<RawAnnotation>>,
-    categories: Option<Vec<RawCategory>>,
-}
-
-#[derive(Deserialize)]
-struct RawImage {
-    id: Option<i64>,
-    file_name: Option<String>,
-    height: Option<usize>,
-    width: Option<usize>,
-}
-
-#[derive(Deserialize)]
-struct RawCategory {
-    id: Option<i64>,
-    name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawAnnotation {
-    id: Option<i64>,
-    image_id: Option<i64>,
-    category_id: Option<i64>,
-    bbox: Option<Vec<f64>>,
-    area: Option<f64>,
-    #[serde(default)]
-    iscrowd: Flag,
-    segmentation: Option<RawSegmentation>,
-}
-
-/// A flag that is written as 0 and 1 or as false and true.
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(from = "RawFlag")]
-struct Flag(bool);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum RawFlag {
-    Bool(bool),
-    Number(f64),
-}
-
-impl From<RawFlag> for Flag {
-    fn from(flag: RawFlag) -> Self {
-        Self(match flag {
-            RawFlag::Bool(flag) => flag,
-            RawFlag::Number(number) => number != 0.0,
-        })
-    }
-}
-
-/// The three forms of `segmentation` in a file.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(super) enum RawSegmentation {
-    Polygons(Vec<Vec<f64>>),
-    Runs { size: [usize; 2], counts: Vec<u32> },
-    Compressed { size: [usize; 2], counts: String },
-}
-
-impl RawSegmentation {
-    pub(super) fn into_segmentation(self) -> Result<Segmentation, MaskError> {
-        Ok(match self {
-            Self::Polygons(polygons) => Segmentation::Polygons(polygons),
-            Self::Runs { size, counts } => Segmentation::Rle(Rle { size, counts }),
-            Self::Compressed { size, counts } => Segmentation::Rle(Rle::from_compressed(&counts, size)?),
-        })
-    }
-}
-
-/// Reads a JSON file; a syntax or type error names the field.
-pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, DataError> {
-    let file = std::fs::File::open(path).map_err(|reason| DataError::io(path, reason))?;
-    let mut reader = serde_json::Deserializer::from_reader(BufReader::with_capacity(1 << 20, file));
-    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let place = error.path().to_string();
-        let error: serde_json::Error = error.into_inner();
-        match error.io_error_kind() {
-            Some(_) => DataError::io(path, error.into()),
-            None => {
-                DataError::annotation(path, if place == "." { String::new() } else { place }, AnnotationProblem::Json(error.to_string()))
-            }
-        }
-    })
-}
+use crate::ground_truth::GroundTruth;
 
 impl GroundTruth {
-    /// Reads a COCO annotation file.
+    /// Reads a COCO annotation file. A file without annotations, as of a test set, is read too.
     ///
     /// Annotations that are merely useless, such as boxes without area, are read; [`CocoDataset`](super::CocoDataset) leaves them out.
     ///
     /// # Errors
     /// On the first problem, with the entry and the field.
     pub fn read(path: &Path) -> Result<Self, DataError> {
-        let raw: RawFile = read_json(path)?;
-        let list = |name| DataError::annotation(path, "", AnnotationProblem::NotCoco(name));
-        let images = read_images(raw.images.ok_or_else(|| list("images"))?, path)?;
-        let categories = read_categories(raw.categories.ok_or_else(|| list("categories"))?, path)?;
-
-        let sizes: BTreeMap<i64, [usize; 2]> = images.iter().map(|image| (image.id, image.size)).collect();
-        let category_ids: BTreeSet<i64> = categories.iter().map(|category| category.id).collect();
-        let mut ids = BTreeSet::new();
-        let mut annotations = Vec::new();
-        for (index, annotation) in raw.annotations.ok_or_else(|| list("annotations"))?.into_iter().enumerate() {
-            let place = annotation.id.map_or_else(|| format!("annotations[{index}]"), |id| format!("annotation {id}"));
-            let entry = annotation.check(&sizes, &category_ids, &mut ids);
-            annotations.push(entry.map_err(|problem| DataError::annotation(path, place, problem))?);
-        }
-        Ok(Self { images, categories, annotations })
+        let mut truth = Self::default();
+        scan(path, |_, place, seen, problems| {
+            if let Some(problem) = problems.into_iter().next() {
+                return ControlFlow::Break(DataError::annotation(path, place.to_string(), problem));
+            }
+            match seen {
+                Seen::Image(image) => truth.images.extend(image),
+                Seen::Category(category) => truth.categories.extend(category),
+                Seen::Annotation(annotation) => truth.annotations.extend(annotation.entry()),
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(truth)
     }
 
     /// Writes a COCO annotation file atomically. Polygons stay polygons, runs are compressed.
@@ -139,7 +47,11 @@ impl GroundTruth {
             "images": self.images.iter().map(|image| {
                 json!({"id": image.id, "file_name": image.file_name, "height": image.size[0], "width": image.size[1]})
             }).collect::<Vec<_>>(),
-            "categories": self.categories.iter().map(|category| json!({"id": category.id, "name": category.name})).collect::<Vec<_>>(),
+            "categories": self.categories.iter().map(|category| {
+                let mut entry = json!({"id": category.id, "name": category.name});
+                category.supercategory.iter().for_each(|group| entry["supercategory"] = json!(group));
+                entry
+            }).collect::<Vec<_>>(),
             "annotations": self.annotations.iter().map(|annotation| {
                 json!({
                     "id": annotation.id, "image_id": annotation.image_id, "category_id": annotation.category_id, "bbox": annotation.bbox,
@@ -152,105 +64,10 @@ impl GroundTruth {
     }
 }
 
-fn read_images(list: Vec<RawImage>, path: &Path) -> Result<Vec<ImageEntry>, DataError> {
-    let mut ids = BTreeSet::new();
-    let mut images = Vec::with_capacity(list.len());
-    for (index, image) in list.into_iter().enumerate() {
-        let place = || image.id.map_or_else(|| format!("images[{index}]"), |id| format!("image {id}"));
-        let fail = |problem| DataError::annotation(path, place(), problem);
-        let missing = |field| fail(AnnotationProblem::Missing(field));
-        let id = image.id.ok_or_else(|| missing("id"))?;
-        let size = [image.height.ok_or_else(|| missing("height"))?, image.width.ok_or_else(|| missing("width"))?];
-        if size.contains(&0) {
-            return Err(fail(AnnotationProblem::Size(size)));
-        }
-        if id < 0 {
-            return Err(fail(AnnotationProblem::NegativeId(id)));
-        }
-        if !ids.insert(id) {
-            return Err(DataError::annotation(path, format!("images[{index}]"), AnnotationProblem::DuplicateId(id)));
-        }
-        let file_name = image.file_name.clone().ok_or_else(|| missing("file_name"))?;
-        images.push(ImageEntry { id, file_name, size });
-    }
-    Ok(images)
-}
-
-fn read_categories(list: Vec<RawCategory>, path: &Path) -> Result<Vec<CategoryEntry>, DataError> {
-    let mut ids = BTreeSet::new();
-    let mut categories = Vec::with_capacity(list.len());
-    for (index, category) in list.into_iter().enumerate() {
-        let fail = |problem| DataError::annotation(path, format!("categories[{index}]"), problem);
-        let id = category.id.ok_or_else(|| fail(AnnotationProblem::Missing("id")))?;
-        if id < 0 {
-            return Err(fail(AnnotationProblem::NegativeId(id)));
-        }
-        if !ids.insert(id) {
-            return Err(fail(AnnotationProblem::DuplicateId(id)));
-        }
-        let name = category.name.ok_or_else(|| fail(AnnotationProblem::Missing("name")))?;
-        categories.push(CategoryEntry { id, name });
-    }
-    Ok(categories)
-}
-
-impl RawAnnotation {
-    fn check(
-        self,
-        sizes: &BTreeMap<i64, [usize; 2]>,
-        categories: &BTreeSet<i64>,
-        ids: &mut BTreeSet<i64>,
-    ) -> Result<AnnotationEntry, AnnotationProblem> {
-        let id = self.id.ok_or(AnnotationProblem::Missing("id"))?;
-        if id < 0 {
-            return Err(AnnotationProblem::NegativeId(id));
-        }
-        if !ids.insert(id) {
-            return Err(AnnotationProblem::DuplicateId(id));
-        }
-        let image_id = self.image_id.ok_or(AnnotationProblem::Missing("image_id"))?;
-        let size = *sizes.get(&image_id).ok_or(AnnotationProblem::UnknownImage(image_id))?;
-        let category_id = self.category_id.ok_or(AnnotationProblem::Missing("category_id"))?;
-        if !categories.contains(&category_id) {
-            return Err(AnnotationProblem::UnknownCategory(category_id));
-        }
-        let bbox = to_box(&self.bbox.ok_or(AnnotationProblem::Missing("bbox"))?)?;
-        let segmentation = match self.segmentation.map(RawSegmentation::into_segmentation).transpose()? {
-            // Some tools write an empty list where there is no mask.
-            Some(Segmentation::Polygons(polygons)) if polygons.is_empty() => None,
-            other => other,
-        };
-        if let Some(segmentation) = &segmentation {
-            segmentation.validate(size)?;
-            if let Segmentation::Polygons(polygons) = segmentation {
-                let inside = |p: &[f64; 2]| p[0] >= 0.0 && p[1] >= 0.0 && p[0] <= size[1] as f64 && p[1] <= size[0] as f64;
-                if !polygons.iter().any(|polygon| polygon.as_chunks::<2>().0.iter().any(inside)) && !self.iscrowd.0 {
-                    return Err(AnnotationProblem::Outside(size));
-                }
-            }
-        }
-        let area = match self.area {
-            Some(area) if !area.is_finite() => return Err(AnnotationProblem::NotFinite("area")),
-            Some(area) => area,
-            // pycocotools' area for a mask; the box otherwise.
-            None => match &segmentation {
-                Some(segmentation) => segmentation.to_rle(size)?.area() as f64,
-                None => bbox[2] * bbox[3],
-            },
-        };
-        Ok(AnnotationEntry { id, image_id, category_id, bbox, area, crowd: self.iscrowd.0, segmentation })
-    }
-}
-
-/// Converts `bbox`: four finite numbers.
-pub(super) fn to_box(numbers: &[f64]) -> Result<[f64; 4], AnnotationProblem> {
-    let bbox = <[f64; 4]>::try_from(numbers).map_err(|_| AnnotationProblem::Box(numbers.len()))?;
-    if bbox.iter().all(|value| value.is_finite()) { Ok(bbox) } else { Err(AnnotationProblem::NotFinite("bbox")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ground_truth::AnnotationEntry;
 
     fn read(text: &str) -> Result<GroundTruth, DataError> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -281,6 +98,32 @@ mod tests {
     }
 
     #[test]
+    fn whole_ids_are_read_as_floats_and_as_text() {
+        let truth = read(
+            r#"{"annotations":[{"id":"1","image_id":7.0,"category_id":"3","bbox":[1,2,8,9],"iscrowd":null,"area":null}],
+                "images":[{"id":"7","file_name":"a.jpg","height":20.0,"width":30}],"categories":[{"id":3.0,"name":"cat"}]}"#,
+        )
+        .unwrap();
+        let AnnotationEntry { id, image_id, category_id, area, crowd, .. } = truth.annotations[0].clone();
+        assert_eq!((id, image_id, category_id, area, crowd), (1, 7, 3, 72.0, false));
+        assert_eq!((truth.images[0].id, truth.images[0].size, truth.categories[0].id), (7, [20, 30], 3));
+    }
+
+    #[test]
+    fn a_polygon_around_or_across_the_image_is_clipped() {
+        for (polygon, area) in [("-2,-2,32,-2,32,22,-2,22", 600.0), ("-5,5,40,5,40,10,-5,10", 150.0)] {
+            let truth = annotation(&format!(r#"{{"id":1,"image_id":7,"category_id":3,"bbox":[0,0,30,20],"segmentation":[[{polygon}]]}}"#));
+            assert_eq!(truth.unwrap().annotations[0].area, area);
+        }
+    }
+
+    #[test]
+    fn a_test_set_without_annotations_is_read() {
+        let truth = read(r#"{"images":[{"id":1,"file_name":"a","height":2,"width":2}],"categories":[{"id":1,"name":"a"}]}"#).unwrap();
+        assert_eq!((truth.images.len(), truth.annotations.len()), (1, 0));
+    }
+
+    #[test]
     fn an_error_names_the_entry_and_the_field() {
         let with = |fields: &str| annotation(&format!(r#"{{"id":1,{fields}}}"#)).unwrap_err();
         let common = r#""image_id":7,"category_id":3,"bbox":[1,2,8,9]"#;
@@ -296,7 +139,17 @@ mod tests {
             (format!(r#"{common},"segmentation":[[40,2,50,4,45,6]]"#), "outside the image of 30x20"),
             (format!(r#"{common},"segmentation":{{"size":[20,30],"counts":[0,599]}}"#), "599 pixels"),
             (format!(r#"{common},"segmentation":{{"size":[20,31],"counts":[0,620]}}"#), "expected 30x20"),
-            (format!(r#"{common},"segmentation":"x""#), "annotations[0].segmentation"),
+            (format!(r#"{common},"segmentation":"x""#), "annotation 1: `segmentation` is the text \"x\""),
+            (format!(r#"{common},"iscrowd":"0""#), "annotation 1: `iscrowd` is the text \"0\"; expected 0 or 1"),
+            (format!(r#"{common},"area":"306""#), "annotation 1: `area` is the text \"306\"; expected a number"),
+            (format!(r#"{common},"iscrowd":0,"iscrowd":1"#), "annotation 1: the key `iscrowd` occurs twice"),
+            (format!(r#"{common},"area":NaN"#), "annotations[0].area: `NaN` at line 1"),
+            (format!(r#"{common},"area":-Infinity"#), "annotations[0].area: `-Infinity` at line 1"),
+            (r#""image_id":1.5,"category_id":3,"bbox":[1,2,8,9]"#.to_owned(), "`image_id` is the number 1.5; expected a whole number"),
+            (
+                r#""image_id":7,"category_id":3,"bbox":[1,"2",8,9]"#.to_owned(),
+                "`bbox` is a list with the text \"2\" at place 1; expected four",
+            ),
         ] {
             let error = with(&fields).to_string();
             assert!(error.contains(part), "{error}");
@@ -304,13 +157,23 @@ mod tests {
         let twice = r#"{"id":1,"image_id":7,"category_id":3,"bbox":[1,2,8,9]}"#;
         assert!(annotation(&format!("{twice},{twice}")).unwrap_err().to_string().contains("id 1 occurs twice"));
         for (text, part) in [
-            ("[1,2]", "invalid type"),
-            ("{\"images\":[", "EOF"),
+            ("[1,2]", "expected an object with COCO's lists `images`, `annotations` and `categories`, found a list"),
+            ("", "it is empty"),
+            ("{\"images\":[", "it ends in the middle of the document (line 1, column 11)"),
+            (r#"{"images":7}"#, "images: expected a list of objects, found the number 7"),
+            (r#"{"images":[],"images":[]}"#, "the key `images` occurs twice"),
+            (r#"{"images":[],"categories":[]} {}"#, "more text follows (`{}`)"),
+            (r#"{"images":[7]}"#, "images[0]: the entry is the number 7; expected an object"),
             ("{}", "the list `images` is missing"),
             (r#"{"images":[],"annotations":[]}"#, "the list `categories` is missing"),
             (r#"{"images":[{"id":1,"height":2,"width":2}],"annotations":[],"categories":[]}"#, "image 1: `file_name` is missing"),
             (r#"{"images":[{"id":1,"file_name":"a","height":0,"width":2}],"annotations":[],"categories":[]}"#, "the image is 2x0"),
-            (r#"{"images":[{"id":1.5}]}"#, "images[0].id: "),
+            (r#"{"images":[{"id":1,"file_name":"","height":2,"width":2}],"categories":[]}"#, "image 1: `file_name` is empty"),
+            (r#"{"images":[{"id":-1,"file_name":"a","height":2,"width":2}],"categories":[]}"#, "image -1: id -1 is negative"),
+            (r#"{"images":[{"id":1,"file_name":7,"height":2,"width":2}],"categories":[]}"#, "image 1: `file_name` is the number 7"),
+            (r#"{"images":[{"id":1,"file_name":"a","height":-2,"width":2}],"categories":[]}"#, "image 1: `height` is the number -2"),
+            (r#"{"images":[{"id":1.5}]}"#, "images[0]: `id` is the number 1.5; expected a whole number"),
+            (r#"{"images":[],"categories":[{"id":1,"name":""}]}"#, "category 1: `name` is empty"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -1,10 +1,11 @@
 //! Images with COCO annotations as a data set, by the rules of mmdetection's `CocoDataset`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use vmamba_types::{ClassList, Instance, InstanceMask};
 
+use super::usage::{Usage, useless};
 use crate::error::{AnnotationProblem, DataError};
 use crate::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
 use crate::image_io::read_rgb;
@@ -17,8 +18,12 @@ pub struct CocoOptions {
     pub filter: bool,
     /// Smallest side in pixels of an image that the filter keeps.
     pub min_size: usize,
-    /// The classes by name, in the order of a model's class indices. `None` takes the categories of the file in their order.
-    pub classes: Option<Vec<String>>,
+    /// The classes in the order of a model's class indices. `None` takes the categories of the file in their order.
+    pub classes: Option<ClassList>,
+    /// Whether a set without objects may be opened, to write results for it.
+    pub unlabelled: bool,
+    /// Whether to leave out the root category that Roboflow puts before the classes: id 0, supercategory `none`, no annotations.
+    pub drop_root_category: bool,
 }
 
 impl CocoOptions {
@@ -27,7 +32,7 @@ impl CocoOptions {
 
     /// For training: leaves out images without annotations and images with a side below 32 pixels.
     pub fn train() -> Self {
-        Self { filter: true, min_size: Self::MIN_SIZE, classes: None }
+        Self { filter: true, min_size: Self::MIN_SIZE, ..Self::default() }
     }
 
     /// For evaluation: keeps every image.
@@ -35,10 +40,11 @@ impl CocoOptions {
         Self::default()
     }
 
-    /// Orders the classes as the model does. Annotations of other categories are left out.
+    /// Orders the classes as the model does. Annotations of other categories are left out. A category is found by its name, and by its id
+    /// where several have that name.
     #[must_use]
-    pub fn with_classes(self, names: &[String]) -> Self {
-        Self { classes: Some(names.to_vec()), ..self }
+    pub fn with_classes(self, classes: &ClassList) -> Self {
+        Self { classes: Some(classes.clone()), ..self }
     }
 }
 
@@ -68,6 +74,8 @@ pub struct CocoDataset {
     of_image: Vec<Vec<usize>>,
     class_of: BTreeMap<i64, usize>,
     dropped: Dropped,
+    /// Id of Roboflow's root category, if it is a class.
+    root: Option<i64>,
 }
 
 impl CocoDataset {
@@ -85,45 +93,49 @@ impl CocoDataset {
 
     fn new(mut truth: GroundTruth, file: &Path, folder: &Path, options: &CocoOptions) -> Result<Self, DataError> {
         let fail = |problem| DataError::annotation(file, "", problem);
-        if let Some(names) = &options.classes {
-            truth.categories = in_order(&truth.categories, names).map_err(|message| fail(AnnotationProblem::Classes(message)))?;
-        }
+        let counts = truth.annotations.iter().map(|annotation| annotation.category_id).collect::<BTreeSet<i64>>();
+        let root = root_category(&truth.categories, |id| counts.contains(&id)).map(|root| root.id);
+        truth.categories = match (&options.classes, root) {
+            (Some(classes), _) => in_order(&truth.categories, classes).map_err(|message| fail(AnnotationProblem::Classes(message)))?,
+            (None, None) if options.drop_root_category => return Err(fail(AnnotationProblem::NoRootCategory)),
+            (None, Some(root)) if options.drop_root_category => truth.categories.into_iter().filter(|c| c.id != root).collect(),
+            (None, _) => truth.categories,
+        };
         if truth.categories.is_empty() {
             return Err(fail(AnnotationProblem::Classes("the list `categories` is empty".to_owned())));
         }
         let class_of: BTreeMap<i64, usize> = truth.categories.iter().enumerate().map(|(class, c)| (c.id, class)).collect();
         let place: BTreeMap<i64, usize> = truth.images.iter().enumerate().map(|(place, image)| (image.id, place)).collect();
         let mut of_image = vec![Vec::new(); truth.images.len()];
-        let mut dropped = Dropped::default();
+        let mut usage = Usage::new(options);
         for (index, annotation) in truth.annotations.iter().enumerate() {
             if let Some(image) = place.get(&annotation.image_id).filter(|_| class_of.contains_key(&annotation.category_id)) {
-                if !is_usable(annotation, truth.images[*image].size) {
-                    dropped.annotations += 1;
-                    dropped.first_annotation.get_or_insert(annotation.id);
-                }
+                usage.add(annotation.id, annotation.bbox, annotation.area, annotation.crowd, truth.images[*image].size);
                 of_image[*image].push(index);
             }
         }
-        let mut kept = Vec::new();
+        let (mut kept, mut empty_images, mut small_images) = (Vec::new(), 0, 0);
         for (index, image) in truth.images.iter().enumerate() {
             if options.filter && of_image[index].is_empty() {
-                dropped.empty_images += 1;
-            } else if options.filter && image.size.iter().any(|side| *side < options.min_size) {
-                dropped.small_images += 1;
+                empty_images += 1;
+            } else if usage.is_small(image.size) {
+                small_images += 1;
             } else {
                 kept.push(index);
             }
         }
-        let has_object = |index: &usize| of_image[*index].iter().any(|a| !truth.annotations[*a].crowd);
-        if !kept.iter().any(has_object) {
-            let hint = match dropped.small_images {
-                0 => String::new(),
-                count => format!(" ({count} images are smaller than {} pixels)", options.min_size),
-            };
-            return Err(fail(AnnotationProblem::NoObjects(hint)));
+        if let Some(problem) = usage.problem().filter(|_| !options.unlabelled) {
+            return Err(fail(problem));
         }
-        let classes = ClassList::named(truth.categories.iter().map(|category| category.name.as_str()));
-        Ok(Self { truth, file: file.to_owned(), folder: folder.to_owned(), classes, kept, of_image, class_of, dropped })
+        if kept.is_empty() {
+            return Err(fail(AnnotationProblem::NoImages));
+        }
+        let (annotations, first_annotation) = usage.useless();
+        let dropped = Dropped { empty_images, small_images, annotations, first_annotation };
+        let classes = ClassList::named(truth.categories.iter().map(|category| category.name.as_str()))
+            .with_ids(truth.categories.iter().map(|category| category.id));
+        let root = root.filter(|root| class_of.contains_key(root));
+        Ok(Self { truth, file: file.to_owned(), folder: folder.to_owned(), classes, kept, of_image, class_of, dropped, root })
     }
 
     /// Counts of the annotations and images that were left out; [`DetectionDataset::notes`] puts them in words.
@@ -139,7 +151,7 @@ impl CocoDataset {
 
     /// The object of an annotation; `None` for one that is left out.
     fn instance(&self, annotation: &AnnotationEntry, size: [usize; 2]) -> Result<Option<Instance>, DataError> {
-        let Some(&category) = self.class_of.get(&annotation.category_id).filter(|_| is_usable(annotation, size)) else { return Ok(None) };
+        let Some(&category) = self.class_of.get(&annotation.category_id).filter(|_| !is_useless(annotation, size)) else { return Ok(None) };
         let [x, y, w, h] = annotation.bbox;
         let mask = annotation.segmentation.as_ref().map(|segmentation| {
             let place = || format!("annotation {}", annotation.id);
@@ -150,23 +162,39 @@ impl CocoDataset {
     }
 }
 
-/// The categories of these names, in the order of the names.
-fn in_order(categories: &[CategoryEntry], names: &[String]) -> Result<Vec<CategoryEntry>, String> {
-    let found = |name: &String| {
-        let entry = categories.iter().find(|category| category.name == *name);
-        entry.cloned().ok_or_else(|| {
-            let known: Vec<&str> = categories.iter().map(|category| category.name.as_str()).collect();
-            format!("the class `{name}` of the model is not among the categories ({})", known.join(", "))
-        })
-    };
-    names.iter().map(found).collect()
+/// Whether training leaves out an annotation.
+fn is_useless(annotation: &AnnotationEntry, size: [usize; 2]) -> bool {
+    useless(annotation.bbox, annotation.area, size).is_some()
 }
 
-/// Whether an annotation has an area inside its image, by mmdetection's rule.
-fn is_usable(annotation: &AnnotationEntry, [height, width]: [usize; 2]) -> bool {
-    let [x, y, w, h] = annotation.bbox;
-    let inside = |begin: f64, length: f64, limit: usize| (begin + length).min(limit as f64) - begin.max(0.0);
-    annotation.area > 0.0 && w >= 1.0 && h >= 1.0 && inside(x, w, width) > 0.0 && inside(y, h, height) > 0.0
+/// The categories of these classes, in the order of the classes.
+fn in_order(categories: &[CategoryEntry], classes: &ClassList) -> Result<Vec<CategoryEntry>, String> {
+    let found = |(index, name): (usize, &String)| {
+        let named: Vec<&CategoryEntry> = categories.iter().filter(|category| category.name == *name).collect();
+        let entry = match named[..] {
+            [only] if classes.names.iter().filter(|other| *other == name).count() == 1 => Some(only),
+            _ => classes.ids.get(index).and_then(|id| named.iter().find(|category| category.id == *id)).copied(),
+        };
+        entry.cloned().ok_or_else(|| {
+            let label = classes.label(index);
+            if named.is_empty() {
+                let known: Vec<&str> = categories.iter().map(|category| category.name.as_str()).collect();
+                return format!("the class `{label}` of the model is not among the categories ({})", known.join(", "));
+            }
+            let ids: Vec<String> = named.iter().map(|category| category.id.to_string()).collect();
+            format!(
+                "the class `{label}` of the model can be any of the categories with that name (ids {}); give them names of their own",
+                ids.join(", ")
+            )
+        })
+    };
+    classes.names.iter().enumerate().map(found).collect()
+}
+
+/// The category that Roboflow puts before the classes: its id is 0, its supercategory `none`, and no annotation is of it.
+pub(crate) fn root_category(categories: &[CategoryEntry], has_annotations: impl Fn(i64) -> bool) -> Option<&CategoryEntry> {
+    let is_root = |c: &&CategoryEntry| c.id == 0 && c.supercategory.as_deref() == Some("none") && !has_annotations(c.id);
+    categories.iter().find(is_root).filter(|_| categories.len() > 1)
 }
 
 impl DetectionDataset for CocoDataset {
@@ -212,6 +240,18 @@ impl DetectionDataset for CocoDataset {
         if empty_images + small_images > 0 {
             notes.push(format!("{file}: {empty_images} images without annotation and {small_images} tiny ones are left out of training"));
         }
+        if let Some(root) = self.root {
+            let name = self.class_of.get(&root).map(|class| self.classes.label(*class)).unwrap_or_default();
+            notes.push(format!(
+                "{file}: category 0 `{name}` is Roboflow's root category and has no annotation; data.source.drop_root_category = true leaves it \
+                 out of the classes"
+            ));
+        }
+        let twice = |index: &usize| self.classes.names.iter().filter(|name| **name == self.classes.names[*index]).count() > 1;
+        let labels: Vec<String> = (0..self.classes.len()).filter(twice).map(|index| format!("`{}`", self.classes.label(index))).collect();
+        if !labels.is_empty() {
+            notes.push(format!("{file}: categories share names and are told apart by id: {}", labels.join(", ")));
+        }
         notes
     }
 }
@@ -231,7 +271,7 @@ mod tests {
         for entry in &images {
             RgbImage::new(entry.size[1] as u32, entry.size[0] as u32).save(folder.path().join(&entry.file_name)).unwrap();
         }
-        let category = |id, name: &str| CategoryEntry { id, name: name.to_owned() };
+        let category = CategoryEntry::new;
         let object = |id, image_id, category_id, bbox: [f64; 4]| AnnotationEntry {
             id,
             image_id,
@@ -264,14 +304,24 @@ mod tests {
 
     #[test]
     fn the_classes_of_a_model_decide_the_class_indices() {
-        let (_folder, data) = open(&CocoOptions::evaluation().with_classes(&["dog".to_owned(), "cat".to_owned()]));
+        let (_folder, data) = open(&CocoOptions::evaluation().with_classes(&ClassList::named(["dog", "cat"])));
         let data = data.unwrap();
         assert_eq!(data.get(0).unwrap().instances[0].category, 1);
-        let (_folder, data) = open(&CocoOptions::train().with_classes(&["dog".to_owned()]));
+        let (_folder, data) = open(&CocoOptions::train().with_classes(&ClassList::named(["dog"])));
         assert_eq!(data.unwrap().len(), 1);
-        let (_folder, data) = open(&CocoOptions::train().with_classes(&["cow".to_owned()]));
+        let (_folder, data) = open(&CocoOptions::train().with_classes(&ClassList::named(["cow"])));
         let error = data.unwrap_err().to_string();
         assert!(error.contains("truth.json: the class `cow`") && error.contains("cat, dog"), "{error}");
+    }
+
+    #[test]
+    fn categories_of_one_name_are_told_apart_by_id() {
+        let categories = [CategoryEntry::new(1, "cat"), CategoryEntry::new(2, "cat"), CategoryEntry::new(5, "dog")];
+        let ids = |classes: &ClassList| in_order(&categories, classes).map(|found| found.iter().map(|c| c.id).collect::<Vec<_>>());
+        assert_eq!(ids(&ClassList::named(["cat", "dog", "cat"]).with_ids([2, 7, 1])).unwrap(), [2, 5, 1]);
+        for classes in [ClassList::named(["cat"]), ClassList::named(["cat", "cat"]).with_ids([1, 8])] {
+            assert!(ids(&classes).unwrap_err().contains("can be any of the categories with that name (ids 1, 2)"));
+        }
     }
 
     #[test]

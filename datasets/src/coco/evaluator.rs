@@ -175,7 +175,7 @@ mod tests {
         };
         GroundTruth {
             images: vec![ImageEntry { id: 2, file_name: "a.png".to_owned(), size: [8, 8] }],
-            categories: vec![CategoryEntry { id: 1, name: "cat".to_owned() }],
+            categories: vec![CategoryEntry::new(1, "cat")],
             annotations: vec![annotation],
         }
     }

@@ -7,6 +7,9 @@
 //!                                        └──> EvalReport: AP, AR, precision-recall curves
 //! ```
 //!
+//! Files are read entry by entry (`stream`, `entry`, `segmentation`), and one judge (`judge`, `usage`) says what is wrong with them, for
+//! training and for the check of a data set.
+//!
 //! hotcoco matches detections with the ground truth. This module checks its input, and computes the summary from its precision and
 //! recall arrays, so that pycocotools' conventions and mmdetection's limits of detections are in one place.
 
@@ -14,16 +17,24 @@ mod annotations;
 mod classes;
 mod config;
 mod dataset;
+mod entry;
 mod error;
 mod evaluator;
+mod judge;
 mod report;
 mod results;
+pub(crate) mod scan;
+mod segmentation;
+mod stream;
+pub(crate) mod usage;
 
 pub use classes::classes;
 pub use config::{EvalConfig, IouType};
+pub(crate) use dataset::root_category;
 pub use dataset::{CocoDataset, CocoOptions, Dropped};
 pub use error::EvalError;
 pub use evaluator::evaluate;
+pub(crate) use judge::{Judged, extent};
 pub use report::{Curve, EvalReport, STAT_NAMES};
 pub use results::{ResultEntry, read_results, to_results, write_results};
 

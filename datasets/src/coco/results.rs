@@ -1,14 +1,18 @@
 //! Detections as COCO results, the form that pycocotools' `loadRes` reads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use vmamba_types::{Detection, Rle, Segmentation};
+use serde::Serialize;
+use vmamba_types::{Detection, Rle};
 
-use super::annotations::{RawSegmentation, read_json, to_box};
 use super::config::IouType;
+use super::entry::RawEntry;
 use super::error::EvalError;
+use super::judge::{bounding_box, is_object, required};
+use super::scan::Place;
+use super::stream::stream_results;
 use crate::error::{AnnotationProblem, DataError};
 use crate::files::write_whole;
 use crate::ground_truth::GroundTruth;
@@ -98,50 +102,50 @@ pub fn write_results(path: &Path, results: &[ResultEntry], kind: IouType) -> Res
     })
 }
 
-#[derive(Deserialize)]
-struct RawResult {
-    image_id: Option<i64>,
-    category_id: Option<i64>,
-    bbox: Option<Vec<f64>>,
-    score: Option<f64>,
-    segmentation: Option<RawSegmentation>,
-}
-
 /// Reads a result file and checks it against the ground truth.
 ///
 /// # Errors
 /// When the file is not a list of results, a result lacks a field, or its image or category is not in the ground truth.
 pub fn read_results(path: &Path, truth: &GroundTruth) -> Result<Vec<ResultEntry>, DataError> {
-    let raw: Vec<RawResult> = read_json(path)?;
-    let images: BTreeMap<i64, [usize; 2]> = truth.images.iter().map(|image| (image.id, image.size)).collect();
+    let images: HashMap<i64, [usize; 2]> = truth.images.iter().map(|image| (image.id, image.size)).collect();
     let categories: BTreeSet<i64> = truth.categories.iter().map(|category| category.id).collect();
-    let check = |(index, raw): (usize, RawResult)| {
-        raw.check(&images, &categories).map_err(|problem| DataError::annotation(path, format!("result {index}"), problem))
-    };
-    raw.into_iter().enumerate().map(check).collect()
+    let mut results = Vec::new();
+    stream_results(path, |list, index, entry| {
+        let place = Place::of(list, index, &entry);
+        match check(entry, &images, &categories) {
+            Ok(result) => results.push(result),
+            Err(problem) => return ControlFlow::Break(DataError::annotation(path, place.to_string(), problem)),
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(results)
 }
 
-impl RawResult {
-    fn check(self, images: &BTreeMap<i64, [usize; 2]>, categories: &BTreeSet<i64>) -> Result<ResultEntry, AnnotationProblem> {
-        let image_id = self.image_id.ok_or(AnnotationProblem::Missing("image_id"))?;
-        let size = *images.get(&image_id).ok_or(AnnotationProblem::UnknownImage(image_id))?;
-        let category_id = self.category_id.ok_or(AnnotationProblem::Missing("category_id"))?;
-        if !categories.contains(&category_id) {
-            return Err(AnnotationProblem::UnknownCategory(category_id));
-        }
-        let score = self.score.ok_or(AnnotationProblem::Missing("score"))?;
-        if !score.is_finite() {
-            return Err(AnnotationProblem::NotFinite("score"));
-        }
-        let bbox = self.bbox.as_deref().map(to_box).transpose()?;
-        let mask = match self.segmentation.map(RawSegmentation::into_segmentation).transpose()? {
-            Some(Segmentation::Polygons(polygons)) if polygons.is_empty() => None,
-            Some(segmentation) => Some(segmentation.to_rle(size)?),
-            None => None,
-        };
-        if bbox.is_none() && mask.is_none() {
-            return Err(AnnotationProblem::NoGeometry);
-        }
-        Ok(ResultEntry { image_id, category_id, bbox, score, mask })
+fn check(entry: RawEntry, images: &HashMap<i64, [usize; 2]>, categories: &BTreeSet<i64>) -> Result<ResultEntry, AnnotationProblem> {
+    let mut problems = Vec::new();
+    is_object(&entry, &mut problems);
+    let image_id = required(&entry.image_id, "image_id", &mut problems);
+    let category_id = required(&entry.category_id, "category_id", &mut problems);
+    let bbox = bounding_box(&entry.bbox, &mut problems);
+    let first = problems.into_iter().next();
+    let (Some(image_id), Some(category_id), None) = (image_id, category_id, &first) else {
+        return Err(first.unwrap_or(AnnotationProblem::NoGeometry));
+    };
+    let size = *images.get(&image_id).ok_or(AnnotationProblem::UnknownImage(image_id))?;
+    if !categories.contains(&category_id) {
+        return Err(AnnotationProblem::UnknownCategory(category_id));
     }
+    if entry.score.is_missing() {
+        return Err(AnnotationProblem::Missing("score"));
+    }
+    let wrong = || AnnotationProblem::Type { field: "score", found: entry.score.describe(), expected: "a number" };
+    let score = entry.score.number().ok_or_else(wrong)?;
+    if !score.is_finite() {
+        return Err(AnnotationProblem::NotFinite("score"));
+    }
+    let mask = entry.segmentation.read()?.map(|segmentation| segmentation.to_rle(size)).transpose()?;
+    if bbox.is_none() && mask.is_none() {
+        return Err(AnnotationProblem::NoGeometry);
+    }
+    Ok(ResultEntry { image_id, category_id, bbox, score, mask })
 }

@@ -9,13 +9,16 @@ pub struct ClassList {
     pub names: Vec<String>,
     /// RGB colours, one for each name.
     pub palette: Vec<[u8; 3]>,
+    /// Category ids of the annotations, one for each name; empty for classes that come from elsewhere. Names may repeat, ids do not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<i64>,
 }
 
 impl ClassList {
     /// A list of names with colours.
     pub fn new(classes: impl IntoIterator<Item = (String, [u8; 3])>) -> Self {
         let (names, palette) = classes.into_iter().unzip();
-        Self { names, palette }
+        Self { names, palette, ids: Vec::new() }
     }
 
     /// A list of names with generated colours, see [`ClassList::colour`].
@@ -26,6 +29,21 @@ impl ClassList {
     /// `count` classes with the names "class 0", "class 1" and so on.
     pub fn numbered(count: usize) -> Self {
         Self::named((0..count).map(|index| format!("class {index}")))
+    }
+
+    /// Sets the category ids of the annotations, one for each name.
+    #[must_use]
+    pub fn with_ids(self, ids: impl IntoIterator<Item = i64>) -> Self {
+        Self { ids: ids.into_iter().collect(), ..self }
+    }
+
+    /// Class `index` for a person: its name, with the id or else the index where another class has the same name.
+    pub fn label(&self, index: usize) -> String {
+        let Some(name) = self.names.get(index) else { return format!("class {index}") };
+        if self.names.iter().filter(|other| *other == name).count() < 2 {
+            return name.clone();
+        }
+        self.ids.get(index).map_or_else(|| format!("{name} (class {index})"), |id| format!("{name} (id {id})"))
     }
 
     /// Number of classes.
@@ -56,6 +74,13 @@ impl ClassList {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn classes_of_one_name_are_told_apart_by_id() {
+        let list = ClassList::named(["cat", "dog", "cat"]);
+        assert_eq!([0, 1, 2, 3].map(|index| list.label(index)), ["cat (class 0)", "dog", "cat (class 2)", "class 3"]);
+        assert_eq!([0, 1, 2].map(|index| list.clone().with_ids([4, 5, 9]).label(index)), ["cat (id 4)", "dog", "cat (id 9)"]);
+    }
 
     #[test]
     fn generated_colours_differ() {

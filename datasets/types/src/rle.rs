@@ -76,6 +76,9 @@ fn check_polygons(polygons: &[Vec<f64>]) -> Result<(), MaskError> {
     Ok(())
 }
 
+/// How many steps of a boundary the codec keeps at a time, 8 bytes each.
+const MOST_STEPS: f64 = 4e6;
+
 impl Rle {
     fn to_codec(&self) -> hotcoco::types::Rle {
         let [h, w] = sides(self.size);
@@ -93,8 +96,73 @@ impl Rle {
     /// When a polygon has fewer than three points, an odd number of coordinates, or a coordinate that is not finite.
     pub fn from_polygons(polygons: &[Vec<f64>], size: [usize; 2]) -> Result<Self, MaskError> {
         check_polygons(polygons)?;
+        let masks = polygons.iter().map(|polygon| Self::from_polygon(polygon, size, MOST_STEPS)).collect::<Result<Vec<_>, _>>()?;
+        match <[Self; 1]>::try_from(masks) {
+            Ok([only]) => Ok(only),
+            Err(masks) if masks.is_empty() => {
+                let [h, w] = sides(size);
+                codec::fr_polys(&[], h, w).map(Self::from_codec).map_err(encoding)
+            }
+            Err(masks) => Self::merge(&masks, false),
+        }
+    }
+
+    /// One polygon, whose boundary the codec walks in memory of `most` steps at a time.
+    ///
+    /// The codec keeps every step along the boundary, 8 bytes a fifth of a pixel, so that a million points all over an image would take
+    /// gigabytes. A pixel is inside when an odd number of boundary crossings lie above it in its column. So a long polygon is the exclusive
+    /// or of parts that are closed through its first point: each of the closing edges is walked twice and cancels itself.
+    fn from_polygon(polygon: &[f64], size: [usize; 2], most: f64) -> Result<Self, MaskError> {
         let [h, w] = sides(size);
-        codec::fr_polys(polygons, h, w).map(Self::from_codec).map_err(encoding)
+        let part = |points: &[f64]| codec::fr_poly(points, h, w).map(Self::from_codec).map_err(encoding);
+        let (points, _) = polygon.as_chunks::<2>();
+        let reach = (size[0] + size[1] + 2) as f64;
+        let steps = |a: [f64; 2], b: [f64; 2]| 5.0 * (a[0] - b[0]).abs().max((a[1] - b[1]).abs()).min(reach) + 2.0;
+        let whole: f64 = points.windows(2).map(|pair| steps(pair[0], pair[1])).sum();
+        if whole <= most {
+            return part(polygon);
+        }
+        let first = points[0];
+        let (mut mask, mut own, mut length) = (None, first.to_vec(), 0.0);
+        for (index, pair) in points.windows(2).enumerate() {
+            own.extend(pair[1]);
+            length += steps(pair[0], pair[1]);
+            // A part needs three points; the last one takes the rest.
+            if (length > most && own.len() >= 6 && index + 3 < points.len()) || index + 2 == points.len() {
+                let next = part(&own)?;
+                mask = Some(mask.map_or_else(|| next.clone(), |mask: Self| mask.exclusive_or(&next)));
+                own = [first, pair[1]].concat();
+                length = 0.0;
+            }
+        }
+        mask.map_or_else(|| part(polygon), Ok)
+    }
+
+    /// The pixels that are in one of two masks of one size, but not in both.
+    fn exclusive_or(&self, other: &Self) -> Self {
+        let ends = |mask: &Self| {
+            let mut end = 0_u64;
+            mask.counts
+                .iter()
+                .map(|count| {
+                    end += u64::from(*count);
+                    end
+                })
+                .collect::<Vec<_>>()
+        };
+        let pixels = (self.size[0] * self.size[1]) as u64;
+        let mut borders = [ends(self), ends(other)].concat();
+        borders.sort_unstable();
+        // Borders at one place cancel each other in pairs.
+        let (mut counts, mut last) = (Vec::new(), 0);
+        for group in borders.chunk_by(|a, b| a == b) {
+            if group.len() % 2 == 1 && group[0] < pixels {
+                counts.push((group[0] - last) as u32);
+                last = group[0];
+            }
+        }
+        counts.push((pixels - last) as u32);
+        Self { size: self.size, counts }
     }
 
     /// A filled box `[x, y, width, height]` on an image of `size` = `[height, width]` (pycocotools' `frPyObjects`).
@@ -269,6 +337,25 @@ mod tests {
             prop_assert_eq!(rle.area() as usize, bits.as_slice().iter().filter(|bit| **bit).count());
             prop_assert_eq!(&Rle::from_compressed(&rle.to_compressed(), [height, width]).unwrap(), &rle);
             prop_assert_eq!(rle.to_bits(), bits);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_polygon_in_parts_is_the_polygon(
+            points in prop::collection::vec((-40.0_f64..70.0, -40.0_f64..60.0), 3..40),
+            most in 1.0_f64..400.0,
+            whole in any::<bool>(),
+        ) {
+            let points: Vec<f64> = points.into_iter().flat_map(|(x, y)| if whole { [x.round(), y.round()] } else { [x, y] }).collect();
+            let size = [23, 31];
+            let [h, w] = sides(size);
+            let expected = Rle::from_codec(codec::fr_poly(&points, h, w).unwrap());
+            let parts = Rle::from_polygon(&points, size, most).unwrap();
+            prop_assert_eq!(parts.to_bits(), expected.to_bits());
+            prop_assert_eq!(parts, expected);
         }
     }
 

@@ -22,7 +22,8 @@ use crate::present::spread;
 /// # Errors
 /// When the annotations cannot be read.
 pub(super) fn check(file: &Path, images: &Path, options: &DataCheckOptions) -> Result<Checked> {
-    let mut report = check_coco(file, images, &ObjectCheckOptions { num_classes: options.num_classes })?;
+    let mut report =
+        check_coco(file, images, &ObjectCheckOptions { num_classes: options.num_classes, drop_root_category: options.drop_root_category })?;
     let coverage = anchor_coverage(&report, options);
     if let Some([matched, _]) = coverage.filter(|[matched, _]| *matched < ENOUGH_COVERED) {
         let missed = ((1.0 - matched) * report.boxes.len() as f64).round() as usize;
@@ -32,7 +33,7 @@ pub(super) fn check(file: &Path, images: &Path, options: &DataCheckOptions) -> R
             split: None,
             count: missed,
             message: format!("{missed} of {} objects have no anchor with an IoU of 0.5", report.boxes.len()),
-            remedy: "train at a larger scale, or with other anchor scales (heads.anchors.scales)".to_owned(),
+            remedy: "train at a larger scale, or with other anchor scales (model.heads.anchors.scales)".to_owned(),
             examples: Vec::new(),
         });
     }
@@ -52,9 +53,9 @@ fn anchor_coverage(report: &ObjectReport, options: &DataCheckOptions) -> Option<
         .boxes
         .iter()
         .map(|(bbox, size)| {
-            let [height, width] = fit_size(*size, [long, short]);
-            let (sx, sy) = (width as f64 / size[1].max(1) as f64, height as f64 / size[0].max(1) as f64);
-            anchors.best_iou([bbox[0] * sx, bbox[1] * sy, bbox[2] * sx, bbox[3] * sy].map(|side| side as f32))
+            let [height, width] = fit_size(size.map(|side| side as usize), [long, short]);
+            let (sx, sy) = (width as f32 / size[1].max(1) as f32, height as f32 / size[0].max(1) as f32);
+            anchors.best_iou([bbox[0] * sx, bbox[1] * sy, bbox[2] * sx, bbox[3] * sy])
         })
         .collect();
     let share = |limit: f32| best.iter().filter(|iou| **iou >= limit).count() as f64 / best.len() as f64;

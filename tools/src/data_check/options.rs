@@ -25,6 +25,9 @@ pub struct DataCheckOptions {
     /// Folder of the images of the annotations.
     #[arg(long, value_name = "DIR", requires = "coco")]
     pub images: Option<PathBuf>,
+    /// Leave Roboflow's root category out of the classes, as `data.source.drop_root_category` does in training.
+    #[arg(long, requires = "coco")]
+    pub drop_root_category: bool,
     /// Limits of the long and the short side after the resize of training, for the anchors.
     #[arg(long, value_name = "PIXELS", num_args = 2, default_values_t = [1333, 800], requires = "coco")]
     pub scale: Vec<usize>,

@@ -1,216 +1,160 @@
-//! COCO annotation files, read leniently so that every problem is found at once, and their image files.
+//! COCO annotation files, read by the judge of training, which reports every problem here, and their image files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde_json::Value;
-use vmamba_types::{Rle, Segmentation};
+use vmamba_types::Segmentation;
 
+use super::super::TINY;
 use super::super::scan::fingerprint;
-use super::super::{CheckError, TINY};
 use super::rules::{
-    BAD_BOX, BAD_POLYGON, BAD_RLE, DUPLICATE_ID, FILE_SIZE, MISSING_FIELD, MISSING_FILE, OUTSIDE_POLYGON, Problems, SAME_CONTENT,
-    SAME_NAME, SIZE_ZERO, TINY_IMAGE, UNKNOWN_CATEGORY, UNKNOWN_IMAGE, UNREADABLE,
+    FILE_SIZE, INVALID_FIELD, MISSING_FILE, Problems, ROOT_CATEGORY, Rule, SAME_CONTENT, SAME_NAME, TINY_IMAGE, UNREADABLE,
 };
 use super::scan::{Extent, Object, Scan};
 use super::{CategoryCount, ObjectCheckOptions, ObjectReport, report};
+use crate::coco::scan::{Place, Seen, scan};
+use crate::coco::{Judged, extent, root_category};
+use crate::error::{AnnotationProblem, DataError};
+use crate::ground_truth::{CategoryEntry, ImageEntry};
 use crate::image_io;
 
-/// Checks an annotation file and its images in `folder`.
+/// Checks an annotation file and its images in `folder`. The file is read entry by entry.
 ///
 /// # Errors
-/// When the file cannot be read, is not valid JSON, or lacks one of COCO's lists. Every other problem is a finding.
-pub fn check_coco(file: &Path, folder: &Path, options: &ObjectCheckOptions) -> Result<ObjectReport, CheckError> {
-    let text = std::fs::read(file).map_err(|reason| CheckError::Io { path: file.to_owned(), reason })?;
-    let document: Value = serde_json::from_slice(&text)
-        .map_err(|error| CheckError::NotCoco { path: file.to_owned(), message: format!("the file is not valid JSON: {error}") })?;
-    let list = |name: &str| {
-        let message = || format!("the list `{name}` is missing; COCO annotations have the lists `images`, `annotations` and `categories`");
-        document[name].as_array().ok_or_else(|| CheckError::NotCoco { path: file.to_owned(), message: message() })
-    };
-    let mut scan = Scan::default();
-    let mut categories = read_categories(list("categories")?, &mut scan.problems);
-    let mut images = read_images(list("images")?, &mut scan.problems);
-    let annotations = list("annotations")?;
-    let mut seen: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
-    let mut ids = BTreeSet::new();
-    for (index, annotation) in annotations.iter().enumerate() {
-        let id = annotation["id"].as_i64();
-        let place = id.map_or_else(|| format!("annotations[{index}]"), |id| format!("annotation {id}"));
-        match id {
-            Some(id) if !ids.insert(id) => scan.problems.add(DUPLICATE_ID, place.clone()),
-            None => scan.problems.add(MISSING_FIELD, format!("{place}: id")),
-            Some(_) => (),
+/// When the file cannot be read, is not valid JSON, or lacks images or categories. Every other problem is a finding.
+pub fn check_coco(file: &Path, folder: &Path, options: &ObjectCheckOptions) -> Result<ObjectReport, DataError> {
+    let mut found = Found::new();
+    scan(file, |judge, place, seen, problems| {
+        for problem in problems {
+            found.scan.problems.add(Rule::of(&problem), format_args!("{place}: {problem}"));
         }
-        let category = annotation["category_id"].as_i64();
-        match category {
-            None => scan.problems.add(MISSING_FIELD, format!("{place}: category_id")),
-            Some(id) => match categories.get_mut(&id) {
-                None => scan.problems.add(UNKNOWN_CATEGORY, format!("{place}: category {id}")),
-                Some(count) => count.annotations += 1,
-            },
+        match seen {
+            Seen::Image(image) => found.images.extend(image.map(|entry| Image { entry, objects: 0 })),
+            Seen::Category(category) => found.categories.extend(category.map(|entry| Category { entry, annotations: 0 })),
+            Seen::Annotation(annotation) => {
+                let size = annotation.image_id.and_then(|id| judge.size(id)).unwrap_or_default();
+                found.annotation(place, &annotation, size);
+            }
         }
-        let Some(image_id) = annotation["image_id"].as_i64() else {
-            scan.problems.add(MISSING_FIELD, format!("{place}: image_id"));
-            continue;
-        };
-        let Some(image) = images.get_mut(&image_id) else {
-            scan.problems.add(UNKNOWN_IMAGE, format!("{place}: image {image_id}"));
-            continue;
-        };
-        if let Some(id) = category {
-            seen.entry(id).or_default().insert(image_id);
+        ControlFlow::Continue(())
+    })?;
+    let Found { mut scan, images, categories, mut seen, annotations, .. } = found;
+    for image in &images {
+        let ImageEntry { file_name, size, .. } = &image.entry;
+        if size.iter().any(|side| (1..TINY).contains(side)) {
+            scan.problems.add(TINY_IMAGE, file_name);
         }
-        read_object(annotation, &place, image, &mut scan);
     }
-    for (id, count) in &mut categories {
-        count.images = seen.get(id).map_or(0, BTreeSet::len);
-    }
+    seen.sort_unstable();
+    seen.dedup();
+    let categories = count_categories(categories, &seen, options, &mut scan.problems);
     check_files(folder, &images, &mut scan.problems);
-    let categories = list("categories")?.iter().filter_map(|c| categories.get(&c["id"].as_i64()?).cloned()).collect();
-    let objects = images.values().map(|image| image.objects).collect();
-    Ok(report(Some(file), scan, categories, objects, annotations.len(), options))
+    let objects = images.iter().map(|image| image.objects).collect();
+    Ok(report(Some(file), scan, categories, objects, annotations, options))
 }
 
-/// An image of the file.
+/// What is kept of a file.
+struct Found {
+    scan: Scan,
+    images: Vec<Image>,
+    categories: Vec<Category>,
+    /// Places in `images` by id, filled before the first annotation.
+    image_of: HashMap<i64, u32>,
+    /// Places in `categories` by id, filled before the first annotation.
+    category_of: HashMap<i64, usize>,
+    /// Category id and place of the image of every annotation.
+    seen: Vec<(i64, u32)>,
+    annotations: usize,
+}
+
 struct Image {
-    name: String,
-    size: [usize; 2],
+    entry: ImageEntry,
     objects: usize,
 }
 
-fn read_categories(list: &[Value], problems: &mut Problems) -> BTreeMap<i64, CategoryCount> {
-    let mut categories = BTreeMap::new();
-    let mut names = BTreeSet::new();
-    for (index, category) in list.iter().enumerate() {
-        let Some(id) = category["id"].as_i64() else {
-            problems.add(MISSING_FIELD, format!("categories[{index}]: id"));
-            continue;
-        };
-        let name = category["name"].as_str().map_or_else(
-            || {
-                problems.add(MISSING_FIELD, format!("category {id}: name"));
-                format!("category {id}")
-            },
-            str::to_owned,
-        );
-        if !names.insert(name.clone()) {
-            problems.add(SAME_NAME, name.clone());
-        }
-        if categories.insert(id, CategoryCount { id, name, annotations: 0, images: 0 }).is_some() {
-            problems.add(DUPLICATE_ID, format!("category {id}"));
+struct Category {
+    entry: CategoryEntry,
+    annotations: usize,
+}
+
+impl Found {
+    fn new() -> Self {
+        Self {
+            scan: Scan::new(),
+            images: Vec::new(),
+            categories: Vec::new(),
+            image_of: HashMap::new(),
+            category_of: HashMap::new(),
+            seen: Vec::new(),
+            annotations: 0,
         }
     }
-    categories
-}
 
-fn read_images(list: &[Value], problems: &mut Problems) -> BTreeMap<i64, Image> {
-    let mut images = BTreeMap::new();
-    for (index, image) in list.iter().enumerate() {
-        let Some(id) = image["id"].as_i64() else {
-            problems.add(MISSING_FIELD, format!("images[{index}]: id"));
-            continue;
-        };
-        let mut side = |field: &str| {
-            image[field].as_u64().map_or_else(
-                || {
-                    problems.add(MISSING_FIELD, format!("image {id}: {field}"));
-                    0
-                },
-                |side| side as usize,
-            )
-        };
-        let size = [side("height"), side("width")];
-        let name = image["file_name"].as_str().map_or_else(String::new, str::to_owned);
-        if name.is_empty() {
-            problems.add(MISSING_FIELD, format!("image {id}: file_name"));
+    /// Counts an annotation and judges its box and mask.
+    fn annotation(&mut self, place: Place, annotation: &Judged, size: [usize; 2]) {
+        if self.annotations == 0 {
+            self.image_of = self.images.iter().zip(0..).map(|(image, place)| (image.entry.id, place)).collect();
+            self.category_of = self.categories.iter().zip(0..).map(|(category, place)| (category.entry.id, place)).collect();
         }
-        if size.contains(&0) {
-            problems.add(SIZE_ZERO, format!("image {id}"));
-        } else if size.iter().any(|side| *side < TINY) {
-            problems.add(TINY_IMAGE, name.clone());
+        self.annotations += 1;
+        let Judged { id, image_id, category_id, bbox, area, crowd, ref segmentation, has_mask } = *annotation;
+        if let Some(category) = category_id.and_then(|id| self.categories.get_mut(*self.category_of.get(&id)?)) {
+            category.annotations += 1;
         }
-        if images.insert(id, Image { name, size, objects: 0 }).is_some() {
-            problems.add(DUPLICATE_ID, format!("image {id}"));
+        let Some(image) = image_id.and_then(|id| self.image_of.get(&id)).copied() else { return };
+        self.seen.extend(category_id.map(|category| (category, image)));
+        self.scan.crowds += usize::from(crowd);
+        if let Some(image) = self.images.get_mut(image as usize) {
+            image.objects += usize::from(!crowd);
         }
-    }
-    images
-}
-
-/// Reads the box and the mask of an annotation.
-fn read_object(annotation: &Value, place: &str, image: &mut Image, scan: &mut Scan) {
-    let crowd = annotation["iscrowd"].as_bool().unwrap_or_else(|| annotation["iscrowd"].as_f64().unwrap_or(0.0) != 0.0);
-    scan.crowds += usize::from(crowd);
-    image.objects += usize::from(!crowd);
-    let extent = mask_extent(&annotation["segmentation"], image.size, place, crowd, &mut scan.problems);
-    scan.without_mask += usize::from(extent == Extent::NoMask);
-    let Some(bbox) = read_box(&annotation["bbox"]) else {
-        scan.problems.add(BAD_BOX, place);
-        return;
-    };
-    let area = annotation["area"].as_f64().unwrap_or(bbox[2] * bbox[3]);
-    scan.add(&Object { place, bbox, extent, crowd, area, size: image.size });
-}
-
-fn read_box(value: &Value) -> Option<[f64; 4]> {
-    let numbers: Vec<f64> = value.as_array()?.iter().map(Value::as_f64).collect::<Option<_>>()?;
-    <[f64; 4]>::try_from(numbers).ok().filter(|bbox| bbox.iter().all(|side| side.is_finite()))
-}
-
-/// The extent of `segmentation` on an image of `size` = `[height, width]`.
-fn mask_extent(value: &Value, size: [usize; 2], place: &str, crowd: bool, problems: &mut Problems) -> Extent {
-    match value {
-        Value::Null => Extent::NoMask,
-        Value::Array(polygons) if polygons.is_empty() => Extent::NoMask,
-        Value::Array(polygons) => polygon_extent(polygons, size, place, crowd, problems),
-        runs => match read_rle(runs).filter(|rle| rle.size == size && rle.validate().is_ok()) {
-            Some(rle) => {
-                let [x, y, w, h] = rle.bbox();
-                if w > 0.0 { Extent::Box([x, y, x + w, y + h]) } else { Extent::Unknown }
-            }
-            None => {
-                problems.add(BAD_RLE, place);
-                Extent::Unknown
-            }
-        },
+        self.scan.without_mask += usize::from(!has_mask);
+        let (Some(bbox), Some(area)) = (bbox, area) else { return };
+        let extent = if has_mask { extent_of(segmentation.as_ref()) } else { Extent::NoMask };
+        self.scan.add(&Object { place: &place, id: id.unwrap_or_default(), bbox, extent, crowd, area, size });
     }
 }
 
-fn polygon_extent(polygons: &[Value], size: [usize; 2], place: &str, crowd: bool, problems: &mut Problems) -> Extent {
-    let read = |polygon: &Value| polygon.as_array()?.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>();
-    let Some(polygons) = polygons.iter().map(read).collect::<Option<Vec<_>>>() else {
-        problems.add(BAD_POLYGON, place);
-        return Extent::Unknown;
-    };
-    let segmentation = Segmentation::Polygons(polygons);
-    if let Err(error) = segmentation.validate(size) {
-        problems.add(BAD_POLYGON, format!("{place}: {error}"));
-        return Extent::Unknown;
+/// The extent of a mask; unknown for one that is broken or empty.
+fn extent_of(segmentation: Option<&Segmentation>) -> Extent {
+    match segmentation {
+        None => Extent::Unknown,
+        Some(Segmentation::Polygons(polygons)) => Extent::Box(extent(polygons)),
+        Some(Segmentation::Rle(rle)) => {
+            let [x, y, w, h] = rle.bbox();
+            if w > 0.0 { Extent::Box([x, y, x + w, y + h]) } else { Extent::Unknown }
+        }
     }
-    let Segmentation::Polygons(polygons) = segmentation else { return Extent::Unknown };
-    let points = polygons.iter().flat_map(|polygon| polygon.as_chunks::<2>().0);
-    let extent = points.fold([f64::INFINITY, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY], |e, p| {
-        [e[0].min(p[0]), e[1].min(p[1]), e[2].max(p[0]), e[3].max(p[1])]
-    });
-    let [height, width] = size.map(|side| side as f64);
-    if (extent[0] > width || extent[1] > height || extent[2] < 0.0 || extent[3] < 0.0) && !crowd {
-        problems.add(OUTSIDE_POLYGON, place);
-    }
-    Extent::Box(extent)
 }
 
-fn read_rle(value: &Value) -> Option<Rle> {
-    let sides: Vec<usize> = value["size"].as_array()?.iter().map(|side| Some(side.as_u64()? as usize)).collect::<Option<_>>()?;
-    let size = <[usize; 2]>::try_from(sides).ok()?;
-    match &value["counts"] {
-        Value::String(text) => Rle::from_compressed(text, size).ok(),
-        Value::Array(counts) => {
-            let counts = counts.iter().map(|count| u32::try_from(count.as_u64()?).ok()).collect::<Option<Vec<u32>>>()?;
-            Some(Rle { size, counts })
-        }
-        _ => None,
+/// The categories in the order of the file, with what is wrong with them; `seen` has no pair of category and image twice.
+fn count_categories(
+    categories: Vec<Category>,
+    seen: &[(i64, u32)],
+    options: &ObjectCheckOptions,
+    problems: &mut Problems,
+) -> Vec<CategoryCount> {
+    let counted = |id: i64| categories.iter().any(|category| category.entry.id == id && category.annotations > 0);
+    let entries: Vec<CategoryEntry> = categories.iter().map(|category| category.entry.clone()).collect();
+    let root = root_category(&entries, counted);
+    match root {
+        Some(root) if !options.drop_root_category => problems.add(ROOT_CATEGORY, format_args!("category {}: `{}`", root.id, root.name)),
+        None if options.drop_root_category => problems.add(INVALID_FIELD, AnnotationProblem::NoRootCategory),
+        _ => (),
     }
+    let root = root.map(|root| root.id).filter(|_| options.drop_root_category);
+    let mut images: HashMap<i64, usize> = HashMap::new();
+    seen.iter().for_each(|(category, _)| *images.entry(*category).or_default() += 1);
+    let mut counts: Vec<CategoryCount> = Vec::new();
+    for Category { entry, annotations } in categories.into_iter().filter(|category| Some(category.entry.id) != root) {
+        if !entry.name.is_empty() && counts.iter().any(|other| other.name == entry.name) {
+            problems.add(SAME_NAME, format_args!("`{}` (id {})", entry.name, entry.id));
+        }
+        let images = images.get(&entry.id).copied().unwrap_or_default();
+        counts.push(CategoryCount { id: entry.id, name: entry.name, annotations, images });
+    }
+    counts
 }
 
 /// The outcome of reading an image file.
@@ -222,12 +166,12 @@ enum FileFacts {
 }
 
 /// Reads every image file once, in parallel.
-fn check_files(folder: &Path, images: &BTreeMap<i64, Image>, problems: &mut Problems) {
-    let named: Vec<&Image> = images.values().filter(|image| !image.name.is_empty()).collect();
+fn check_files(folder: &Path, images: &[Image], problems: &mut Problems) {
+    let named: Vec<&ImageEntry> = images.iter().map(|image| &image.entry).filter(|image| !image.file_name.is_empty()).collect();
     let read: Vec<FileFacts> = named
         .par_iter()
         .map(|image| {
-            let path = folder.join(&image.name);
+            let path = folder.join(&image.file_name);
             if !path.is_file() {
                 return FileFacts::Missing;
             }
@@ -240,20 +184,20 @@ fn check_files(folder: &Path, images: &BTreeMap<i64, Image>, problems: &mut Prob
             }
         })
         .collect();
-    let mut contents: BTreeMap<u64, &str> = BTreeMap::new();
+    let mut contents: HashMap<u64, &str> = HashMap::new();
     for (image, read) in named.into_iter().zip(read) {
         match read {
-            FileFacts::Missing => problems.add(MISSING_FILE, image.name.clone()),
+            FileFacts::Missing => problems.add(MISSING_FILE, &image.file_name),
             FileFacts::Unreadable(error) => problems.add(UNREADABLE, error),
             FileFacts::Read(size, content) => {
                 if size != image.size && !image.size.contains(&0) {
                     let ([h, w], [height, width]) = (size, image.size);
-                    problems.add(FILE_SIZE, format!("{}: {w}x{h}, annotated as {width}x{height}", image.name));
+                    problems.add(FILE_SIZE, format!("{}: {w}x{h}, annotated as {width}x{height}", image.file_name));
                 }
                 if let Some(first) = contents.get(&content) {
-                    problems.add(SAME_CONTENT, format!("{} and {first}", image.name));
+                    problems.add(SAME_CONTENT, format!("{} and {first}", image.file_name));
                 } else {
-                    contents.insert(content, &image.name);
+                    contents.insert(content, &image.file_name);
                 }
             }
         }

@@ -20,12 +20,15 @@ use serde::Serialize;
 use self::rules::UNUSED;
 use self::scan::Scan;
 use super::{Finding, FindingKind, Severity, count, passes};
+use crate::error::AnnotationProblem;
 
 /// What the annotations are checked against.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectCheckOptions {
     /// Number of classes of the model, if it is known.
     pub num_classes: Option<usize>,
+    /// Whether training leaves out Roboflow's root category, see [`CocoOptions`](crate::coco::CocoOptions).
+    pub drop_root_category: bool,
 }
 
 /// How often a category occurs.
@@ -64,7 +67,7 @@ pub struct ObjectReport {
     pub categories: Vec<CategoryCount>,
     /// Boxes `[x0, y0, x1, y1]` of the objects with the `[height, width]` of their image, for further checks.
     #[serde(skip)]
-    pub boxes: Vec<([f64; 4], [usize; 2])>,
+    pub boxes: Vec<([f32; 4], [u32; 2])>,
     /// The findings, errors first.
     pub findings: Vec<Finding>,
 }
@@ -116,16 +119,16 @@ fn report(
         boxes: scan.boxes,
         findings: Vec::new(),
     };
+    let nothing = scan.usage.problem();
     let mut findings = scan.problems.into_findings();
-    findings.iter_mut().for_each(|finding| finding.examples.retain(|example| !example.is_empty()));
-    findings.extend(whole(&report, options));
+    findings.extend(whole(&report, nothing, options));
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
     report.findings = findings;
     report
 }
 
 /// The findings about the whole set.
-fn whole(report: &ObjectReport, options: &ObjectCheckOptions) -> Vec<Finding> {
+fn whole(report: &ObjectReport, nothing: Option<AnnotationProblem>, options: &ObjectCheckOptions) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |severity, kind, count, message: String, remedy: &str| {
         findings.push(Finding { severity, kind, split: None, count, message, remedy: remedy.to_owned(), examples: Vec::new() });
@@ -154,8 +157,11 @@ fn whole(report: &ObjectReport, options: &ObjectCheckOptions) -> Vec<Finding> {
             add(Severity::Info, FindingKind::CategoryIdGaps, gaps, message, "nothing to do: results are written with the ids of the file");
         }
     }
-    if report.annotations == 0 || report.empty_images == report.images {
-        add(Severity::Error, FindingKind::NoObjects, 1, "no image has an object".to_owned(), "check that this is the right file");
+    if report.images == 0 {
+        add(Severity::Error, FindingKind::NoObjects, 1, AnnotationProblem::NoImages.to_string(), "check that this is the right file");
+    } else if let Some(nothing) = nothing {
+        let remedy = "check that this is the right file; training refuses it";
+        add(Severity::Error, FindingKind::NoObjects, 1, nothing.to_string(), remedy);
     } else if report.empty_images > 0 {
         let (empty, images) = (report.empty_images, report.images);
         add(

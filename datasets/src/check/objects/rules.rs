@@ -1,8 +1,12 @@
 //! Kinds of problems with their severity, message and remedy, and the list of problems found so far.
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+use vmamba_types::MaskError;
 
 use super::super::{EXAMPLES, Finding, FindingKind, Severity};
+use crate::error::AnnotationProblem;
 
 /// A kind of problem. The message follows the number of cases.
 #[derive(Clone, Copy)]
@@ -22,7 +26,8 @@ macro_rules! rules {
 }
 
 rules! {
-    MISSING_FIELD = 0 Error MissingField "entries lack a field or have one of the wrong type" "add the field; training refuses the file";
+    INVALID_FIELD = 0 Error InvalidField "entries have a field that is missing, doubled, or has no valid value"
+        "correct the fields; training refuses the file";
     DUPLICATE_ID = 1 Error DuplicateId "ids occur more than once" "give every image, category and annotation an id of its own";
     UNKNOWN_IMAGE = 2 Error UnknownImage "annotations have an image_id that is not in the list `images`"
         "remove the annotations, or add the images";
@@ -33,6 +38,8 @@ rules! {
     BAD_POLYGON = 6 Error BadPolygon "polygons have an odd number of coordinates, fewer than three points, or a coordinate that is not finite"
         "correct or remove the polygons; training refuses the file";
     BAD_RLE = 7 Error BadRle "run-length encoded masks do not cover their image" "encode the masks for the size of the image, [height, width]";
+    UNKNOWN_FORM = 23 Error UnknownSegmentation "annotations have a `segmentation` of an unknown form"
+        "write polygons as [[x0, y0, x1, y1, …], …], or an object with `size` and `counts`";
     OUTSIDE_POLYGON = 8 Error PolygonOutside "masks lie entirely outside their image" "check that the annotations belong to this image";
     MISSING_FILE = 9 Error MissingImageFile "image files are missing" "check the folder of images and the field `file_name`";
     UNREADABLE = 10 Error UnreadableImage "images cannot be read" "replace the files";
@@ -41,6 +48,8 @@ rules! {
     INVALID_SAMPLE = 12 Error InvalidSample "samples contradict themselves or the class list" "correct the data set; training stops at the first one";
     DEGENERATE = 13 Warning DegenerateBox "boxes are narrower than a pixel or have no area"
         "remove the boxes: training leaves them out, but evaluation counts them as missed";
+    NO_AREA = 24 Warning DegenerateBox "annotations have an `area` of 0"
+        "leave `area` out, or write the pixels of the mask: training leaves these annotations out, but evaluation counts them as missed";
     OUTSIDE_BOX = 14 Warning BoxOutsideImage "boxes reach more than a pixel beyond their image"
         "nothing to do if this is intended: training clips the boxes";
     OUTSIDE_WHOLLY = 15 Error BoxOutsideImage "boxes lie entirely outside their image" "check that the annotations belong to this image";
@@ -51,16 +60,67 @@ rules! {
     SAME_CONTENT = 20 Warning DuplicateInSplit "images have the same content as another" "keep one of each";
     UNUSED = 21 Warning ClassNeverPresent "categories have no annotation"
         "add images or remove the categories: the model cannot learn them, and AP leaves them out";
-    SAME_NAME = 22 Warning DuplicateClassName "category names occur more than once" "rename or merge the categories";
+    SAME_NAME = 22 Warning DuplicateClassName "category names occur more than once"
+        "rename or merge the categories; until then they are told apart by id";
+    ROOT_CATEGORY = 25 Warning RootCategory "categories are no class but the root that Roboflow puts before the classes"
+        "set data.source.drop_root_category = true (check_data: --drop-root-category), or remove the category";
 }
 
-/// Problems by rule, each with its cases.
+impl Rule {
+    /// The kind of a problem for which training refuses a file.
+    pub(super) fn of(problem: &AnnotationProblem) -> Self {
+        use AnnotationProblem as Problem;
+        match problem {
+            Problem::DuplicateId(_) => DUPLICATE_ID,
+            Problem::UnknownImage(_) => UNKNOWN_IMAGE,
+            Problem::UnknownCategory(_) => UNKNOWN_CATEGORY,
+            Problem::Box(_) | Problem::NotFinite("bbox") | Problem::Type { field: "bbox", .. } => BAD_BOX,
+            Problem::Mask(MaskError::Polygon { .. } | MaskError::Coordinate { .. }) => BAD_POLYGON,
+            Problem::Mask(_) => BAD_RLE,
+            Problem::SegmentationForm(_) => UNKNOWN_FORM,
+            Problem::Outside(_) => OUTSIDE_POLYGON,
+            Problem::Size(_) => SIZE_ZERO,
+            Problem::Entry(_)
+            | Problem::DoubledKey(_)
+            | Problem::Type { .. }
+            | Problem::Missing(_)
+            | Problem::Empty(_)
+            | Problem::NegativeId(_)
+            | Problem::NotFinite(_)
+            | Problem::NotCoco(_)
+            | Problem::NoObjects(_)
+            | Problem::NoImages
+            | Problem::NoRootCategory
+            | Problem::Classes(_)
+            | Problem::NoGeometry => INVALID_FIELD,
+        }
+    }
+}
+
+/// Problems by rule: how many there are, and the first.
 #[derive(Default)]
-pub(super) struct Problems(BTreeMap<usize, (Rule, Vec<String>)>);
+pub(super) struct Problems(BTreeMap<usize, (Rule, usize, Vec<String>)>);
 
 impl Problems {
-    pub(super) fn add(&mut self, rule: Rule, example: impl Into<String>) {
-        self.0.entry(rule.order).or_insert_with(|| (rule, Vec::new())).1.push(example.into());
+    /// Adds a case; only the first ones are named.
+    pub(super) fn add(&mut self, rule: Rule, example: impl fmt::Display) {
+        let (_, count, examples) = self.0.entry(rule.order).or_insert_with(|| (rule, 0, Vec::new()));
+        *count += 1;
+        if examples.len() < EXAMPLES {
+            examples.push(example.to_string());
+        }
+    }
+
+    /// Adds `count` cases without a name.
+    pub(super) fn add_many(&mut self, rule: Rule, count: usize) {
+        if count > 0 {
+            self.0.entry(rule.order).or_insert_with(|| (rule, 0, Vec::new())).1 += count;
+        }
+    }
+
+    /// Replaces the cases of one rule.
+    pub(super) fn set(&mut self, rule: Rule, count: usize, examples: Vec<String>) {
+        self.0.insert(rule.order, (rule, count, examples));
     }
 
     pub(super) fn remove(&mut self, rule: Rule) {
@@ -68,14 +128,14 @@ impl Problems {
     }
 
     pub(super) fn into_findings(self) -> Vec<Finding> {
-        let finding = |(rule, examples): (Rule, Vec<String>)| Finding {
+        let finding = |(rule, count, examples): (Rule, usize, Vec<String>)| Finding {
             severity: rule.severity,
             kind: rule.kind,
             split: None,
-            count: examples.len(),
-            message: format!("{} {}", examples.len(), rule.message),
+            count,
+            message: format!("{count} {}", rule.message),
             remedy: rule.remedy.to_owned(),
-            examples: examples.into_iter().take(EXAMPLES).collect(),
+            examples,
         };
         self.0.into_values().map(finding).collect()
     }

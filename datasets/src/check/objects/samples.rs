@@ -1,6 +1,7 @@
 //! Samples of any detection data set.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rayon::prelude::*;
 use vmamba_types::Instance;
@@ -17,7 +18,7 @@ use crate::sample::DetectionDataset;
 ///
 /// Categories are numbered as in [`DetectionDataset::truth`]: class `k` is category `k + 1`.
 pub fn check_objects(dataset: &dyn DetectionDataset, options: &ObjectCheckOptions) -> ObjectReport {
-    let mut scan = Scan::default();
+    let mut scan = Scan::new();
     let mut categories: Vec<CategoryCount> = Vec::new();
     for (name, id) in dataset.classes().names.iter().zip(1..) {
         if categories.iter().any(|category| category.name == *name) {
@@ -65,13 +66,13 @@ pub fn check_objects(dataset: &dyn DetectionDataset, options: &ObjectCheckOption
             count.images += usize::from(own > 0);
         }
         for (place, (instance, mask)) in instances.iter().enumerate() {
-            add(&mut scan, &format!("{name}, object {place}"), instance, mask.as_ref(), size);
+            add(&mut scan, &format_args!("{name}, object {place}"), instance, mask.as_ref(), size);
         }
     }
     report(None, scan, categories, objects, annotations, options)
 }
 
-fn add(scan: &mut Scan, place: &str, instance: &Instance, mask: Option<&MaskFacts>, size: [usize; 2]) {
+fn add(scan: &mut Scan, place: &dyn fmt::Display, instance: &Instance, mask: Option<&MaskFacts>, size: [usize; 2]) {
     let [x0, y0, x1, y1] = instance.bbox.map(f64::from);
     let bbox = [x0, y0, x1 - x0, y1 - y0];
     scan.crowds += usize::from(instance.crowd);
@@ -82,7 +83,7 @@ fn add(scan: &mut Scan, place: &str, instance: &Instance, mask: Option<&MaskFact
         Some(mask) => Extent::Box(mask.extent),
     };
     let area = mask.map_or(bbox[2] * bbox[3], |mask| mask.area);
-    scan.add(&Object { place, bbox, extent, crowd: instance.crowd, area, size });
+    scan.add(&Object { place, id: 0, bbox, extent, crowd: instance.crowd, area, size });
 }
 
 /// What is kept of a sample.

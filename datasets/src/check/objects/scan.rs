@@ -1,6 +1,11 @@
 //! The facts of a detection data set, collected object by object, and the rules about boxes and masks.
 
-use super::rules::{CORNERS, DEGENERATE, MASK_DIFFERS, NO_MASK, OUTSIDE_BOX, OUTSIDE_WHOLLY, Problems};
+use std::fmt;
+
+use super::super::EXAMPLES;
+use super::rules::{CORNERS, DEGENERATE, MASK_DIFFERS, NO_AREA, NO_MASK, OUTSIDE_BOX, OUTSIDE_WHOLLY, Problems};
+use crate::coco::CocoOptions;
+use crate::coco::usage::{Usage, Useless, useless};
 
 /// COCO's bounds between small, medium and large objects, in pixels of area.
 const AREAS: [f64; 2] = [32.0 * 32.0, 96.0 * 96.0];
@@ -21,7 +26,9 @@ pub(super) enum Extent {
 /// An object with a readable box.
 pub(super) struct Object<'a> {
     /// Its name in examples.
-    pub(super) place: &'a str,
+    pub(super) place: &'a dyn fmt::Display,
+    /// Its id.
+    pub(super) id: i64,
     /// `[x, y, width, height]` in pixels.
     pub(super) bbox: [f64; 4],
     pub(super) extent: Extent,
@@ -33,7 +40,6 @@ pub(super) struct Object<'a> {
 }
 
 /// What was collected so far.
-#[derive(Default)]
 pub(super) struct Scan {
     pub(super) problems: Problems,
     corners: Corners,
@@ -42,21 +48,36 @@ pub(super) struct Scan {
     /// Small, medium and large objects.
     pub(super) sizes: [usize; 3],
     /// Boxes `[x0, y0, x1, y1]` with the `[height, width]` of their image.
-    pub(super) boxes: Vec<([f64; 4], [usize; 2])>,
+    pub(super) boxes: Vec<([f32; 4], [u32; 2])>,
+    /// What training does with the objects.
+    pub(super) usage: Usage,
 }
 
 impl Scan {
+    pub(super) fn new() -> Self {
+        Self {
+            problems: Problems::default(),
+            corners: Corners::default(),
+            crowds: 0,
+            without_mask: 0,
+            sizes: [0; 3],
+            boxes: Vec::new(),
+            usage: Usage::new(&CocoOptions::train()),
+        }
+    }
+
     /// Judges the box of an object and its mask.
     pub(super) fn add(&mut self, object: &Object<'_>) {
-        let Object { place, bbox: [x, y, w, h], extent, crowd, area, size } = *object;
+        let Object { place, id, bbox: [x, y, w, h], extent, crowd, area, size } = *object;
         let [height, width] = size.map(|side| side as f64);
         self.corners.count(object);
-        if w < 1.0 || h < 1.0 {
-            self.problems.add(DEGENERATE, format!("{place}: {w} x {h}"));
-        } else if x >= width || y >= height || x + w <= 0.0 || y + h <= 0.0 {
-            self.problems.add(OUTSIDE_WHOLLY, place);
-        } else if x < -1.0 || y < -1.0 || x + w > width + 1.0 || y + h > height + 1.0 {
-            self.problems.add(OUTSIDE_BOX, place);
+        self.usage.add(id, object.bbox, area, crowd, size);
+        match useless(object.bbox, area, size) {
+            Some(Useless::Narrow) => self.problems.add(DEGENERATE, format_args!("{place}: {w} x {h}")),
+            Some(Useless::Outside) => self.problems.add(OUTSIDE_WHOLLY, place),
+            Some(Useless::Area) => self.problems.add(NO_AREA, place),
+            None if x < -1.0 || y < -1.0 || x + w > width + 1.0 || y + h > height + 1.0 => self.problems.add(OUTSIDE_BOX, place),
+            None => (),
         }
         let corners = [x, y, x + w, y + h];
         if let Extent::Box(extent) = extent
@@ -71,7 +92,7 @@ impl Scan {
         }
         if !crowd && w >= 1.0 && h >= 1.0 {
             self.sizes[AREAS.iter().filter(|limit| area >= **limit).count()] += 1;
-            self.boxes.push((corners, size));
+            self.boxes.push((corners.map(|side| side as f32), size.map(|side| u32::try_from(side).unwrap_or(u32::MAX))));
         }
     }
 
@@ -80,9 +101,9 @@ impl Scan {
         if self.corners.is_convincing() {
             // The other complaints about boxes follow from this one.
             [DEGENERATE, OUTSIDE_BOX, OUTSIDE_WHOLLY, MASK_DIFFERS].into_iter().for_each(|rule| self.problems.remove(rule));
-            std::mem::take(&mut self.corners.examples).into_iter().for_each(|example| self.problems.add(CORNERS, example));
+            self.problems.set(CORNERS, self.corners.found, std::mem::take(&mut self.corners.examples));
         }
-        (0..self.without_mask).for_each(|_| self.problems.add(NO_MASK, ""));
+        self.problems.add_many(NO_MASK, self.without_mask);
     }
 }
 
@@ -97,6 +118,7 @@ fn overlap(a: [f64; 4], b: [f64; 4]) -> f64 {
 #[derive(Default)]
 struct Corners {
     judged: usize,
+    found: usize,
     examples: Vec<String>,
 }
 
@@ -110,12 +132,15 @@ impl Corners {
             Extent::NoMask | Extent::Unknown => a + c > width + 1.0 || b + d > height + 1.0,
         };
         if possible && better {
-            self.examples.push(object.place.to_owned());
+            self.found += 1;
+            if self.examples.len() < EXAMPLES {
+                self.examples.push(object.place.to_string());
+            }
         }
     }
 
     /// A few such boxes are errors of their own; a quarter of all is a misunderstanding of the format.
     fn is_convincing(&self) -> bool {
-        !self.examples.is_empty() && self.examples.len() * 4 >= self.judged
+        self.found > 0 && self.found * 4 >= self.judged
     }
 }

@@ -9,6 +9,7 @@ use vision_datasets::coco::{CocoDataset, CocoOptions};
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::scenes::SceneObjects;
 use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
+use vmamba_types::ClassList;
 
 use super::model::DetectionModelConfig;
 use crate::run_config::{DataConfig, RunConfig, Section, TaskConfig};
@@ -87,14 +88,17 @@ pub struct CocoSource {
     pub val_annotations: PathBuf,
     /// Folder of the images to validate on.
     pub val_images: PathBuf,
+    /// Whether to leave the root category that Roboflow puts before the classes out of the classes: id 0, supercategory `none`, no annotations.
+    #[serde(default)]
+    pub drop_root_category: bool,
 }
 
 impl DetectionSource {
-    /// Opens a split. `classes` orders the classes by name, for a trained model.
+    /// Opens a split. `classes` orders the classes, for a trained model.
     ///
     /// # Errors
     /// When annotations or images are missing or wrong.
-    pub fn open(&self, split: Split, classes: Option<&[String]>) -> Result<Arc<dyn DetectionDataset>> {
+    pub fn open(&self, split: Split, classes: Option<&ClassList>) -> Result<Arc<dyn DetectionDataset>> {
         match self {
             Self::Scenes(scenes) => Ok(Arc::new(SceneObjects::new(scenes.split(split))?)),
             Self::Coco(source) => source.open(split, classes),
@@ -113,12 +117,12 @@ impl DetectionSource {
 }
 
 impl CocoSource {
-    fn open(&self, split: Split, classes: Option<&[String]>) -> Result<Arc<dyn DetectionDataset>> {
+    fn open(&self, split: Split, classes: Option<&ClassList>) -> Result<Arc<dyn DetectionDataset>> {
         let (annotations, images, options) = match split {
             Split::Train => (&self.train_annotations, &self.train_images, CocoOptions::train()),
             Split::Val => (&self.val_annotations, &self.val_images, CocoOptions::default()),
         };
-        let options = CocoOptions { classes: classes.map(<[String]>::to_vec), ..options };
+        let options = CocoOptions { classes: classes.cloned(), drop_root_category: self.drop_root_category, ..options };
         Ok(Arc::new(CocoDataset::open(&self.root.join(annotations), &self.root.join(images), &options)?))
     }
 }

@@ -52,7 +52,7 @@ impl LoadedDetector {
     /// # Errors
     /// When the data are missing or wrong, or have other classes.
     pub fn open_data(&mut self) -> Result<Arc<dyn DetectionDataset>> {
-        let names = self.names_known.then_some(self.classes.names.as_slice());
+        let names = self.names_known.then_some(&self.classes);
         let data = self.config.data.source.open(Split::Val, names)?;
         if data.classes().len() != self.classes.len() {
             bail!("the model knows {} classes, the data have {}", self.classes.len(), data.classes().len());

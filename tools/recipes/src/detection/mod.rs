@@ -198,7 +198,7 @@ impl Configured for Detection<AnyDetector> {
     fn open(config: &DetectionConfig) -> Result<Self> {
         let source = &config.data.source;
         let train = source.open(Split::Train, None)?;
-        let val = source.open(Split::Val, Some(&train.classes().names))?;
+        let val = source.open(Split::Val, Some(train.classes()))?;
         Ok(Self::configured(train, val, config))
     }
 
