@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
-use tests::tool::{executable, program};
+use tests::tool::{CLAIMING_PNG, executable, program};
 
 const WIDTH: u32 = 48;
 const HEIGHT: u32 = 40;
@@ -144,6 +144,17 @@ fn a_label_map_without_image_is_a_warning_that_strict_takes_seriously() {
     fs::remove_file(set.path("images/training/2.png")).unwrap();
     set.check(&[]).warns("label_without_image");
     assert_eq!(set.check(&["--strict"]).code(), Some(1));
+}
+
+#[test]
+fn a_photo_and_a_label_map_that_claim_a_huge_size_are_named() {
+    let set = DataSet::healthy();
+    fs::write(set.path("images/training/0.png"), CLAIMING_PNG).unwrap();
+    fs::write(set.path("annotations/training/1.png"), CLAIMING_PNG).unwrap();
+    let text = set.check(&[]).text();
+    for name in ["images/training/0.png", "annotations/training/1.png"] {
+        assert!(text.contains(&format!("{name}: the image claims 200000x200000 pixels")), "{name}: {text}");
+    }
 }
 
 #[test]

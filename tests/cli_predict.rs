@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
-use tests::tool::{Place, program, run};
+use tests::tool::{CLAIMING_PNG, Place, program, run};
 use vmamba::checkpoint::{Checkpoint, Weights};
 
 const PREDICT: &str = program::PREDICT;
@@ -77,6 +77,20 @@ fn a_damaged_photo_is_named_and_the_others_are_still_segmented() {
     ran.failed(&["b.jpg", "truncated"]);
     assert!(ran.stdout.contains("1 of 2 photos"), "{ran:?}");
     assert!(Path::new(&out).join("a_labels.png").is_file());
+}
+
+#[test]
+fn a_photo_that_claims_a_huge_size_is_named_and_the_others_are_still_segmented() {
+    let place = place();
+    fs::write(place.folder.path().join("photos/claim.png"), CLAIMING_PNG).expect("a photo");
+    let (checkpoint, out) = (place.path("run/last.safetensors"), place.path("out"));
+    let ran = run(PREDICT, &[checkpoint.clone(), place.path("photos"), "--out".to_owned(), out.clone()]);
+    ran.failed(&["claim.png", "200000x200000", "--max-pixels"]);
+    assert!(ran.stdout.contains("2 of 3 photos"), "{ran:?}");
+    // b.jpg has 33 x 47 pixels, a.png 60 x 34.
+    let ran = run(PREDICT, &[checkpoint, place.path("photos/?.*"), "--out".to_owned(), out, "--max-pixels".to_owned(), "1551".to_owned()]);
+    ran.failed(&["a.png", "60x34", "1551"]);
+    assert!(ran.stdout.contains("1 of 2 photos"), "{ran:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use tests::tool::{Place, Ran, executable, program, run};
+use tests::tool::{CLAIMING_PNG, Place, Ran, executable, program, run};
 
 const TRAIN: &str = program::TRAIN_SEG;
 const TEST: &str = program::TEST_SEG;
@@ -39,6 +39,13 @@ fn an_unreadable_image_is_an_error() {
     let place = Place::new(2);
     fs::write(sample(&place).0, b"<html>404</html>").expect("an image");
     train(&place, &[]).failed(&["scene_000001.png"]);
+}
+
+#[test]
+fn an_image_that_claims_a_huge_size_is_named_in_training() {
+    let place = Place::new(2);
+    fs::write(sample(&place).0, CLAIMING_PNG).expect("an image");
+    train(&place, &[]).failed(&["scene_000001.png", "200000x200000", "--max-pixels"]);
 }
 
 #[test]

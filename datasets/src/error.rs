@@ -25,6 +25,16 @@ pub enum DataError {
         /// What is wrong with it.
         message: String,
     },
+    /// An image claims more pixels than are read.
+    #[error("{}: the image claims {}x{} pixels (width x height), but at most {limit} pixels are read; --max-pixels raises the limit", path.display(), size[1], size[0])]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The claimed `[height, width]`.
+        size: [usize; 2],
+        /// The limit, see [`max_pixels`](crate::image_io::max_pixels).
+        limit: u64,
+    },
     /// A folder or a class list is not laid out as expected.
     #[error("{}: {message}", path.display())]
     Layout {

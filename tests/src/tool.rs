@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vision_datasets::scenes::{SceneConfig, SceneDataset, SceneObjects, write_ade20k_layout};
 
+/// A PNG of 68 bytes that claims 200000 x 200000 pixels.
+pub const CLAIMING_PNG: &[u8] =
+    b"\x89PNG\x0d\x0a\x1a\x0a\x00\x00\x00\x0dIHDR\x00\x03\x0d@\x00\x03\x0d@\x08\x02\x00\x00\x00vY\x1f]\x00\x00\x00\
+    \x0bIDATx\x9cc`\x80\x01\x00\x00\x0a\x00\x01\x7f\x80t^\x00\x00\x00\x00IEND\xaeB`\x82";
+
 /// The names of the programs. Tests take them from here, so that a program is renamed in one place.
 pub mod program {
     /// Trains a detector.

@@ -26,7 +26,7 @@ use vmamba_types::ClassList;
 use crate::arguments::share;
 use crate::evaluation::{Evaluate, Prediction};
 use crate::options::replace;
-use crate::photos::with_suffix;
+use crate::photos::{OVERLAY, with_suffix};
 use crate::present::{Present, spread};
 
 /// Score from which on objects are drawn at the end of a training run.
@@ -194,7 +194,7 @@ pub fn predict_photo(
     let LoadedDetector { model, config, classes, .. } = detector;
     let mut found = Predictor { model, device, pipeline: &config.data.test, precision }.predict(photo);
     found.retain(|detection| detection.score >= score);
-    pictures::save(&with_suffix(prefix, "_overlay.png"), &objects::overlay(photo, &found, classes, score))?;
+    pictures::save(&with_suffix(prefix, OVERLAY), &objects::overlay(photo, &found, classes, score))?;
     let objects: Vec<_> = found.iter().map(|detection| described(detection, &classes.names)).collect();
     let document = json!({"width": photo.width(), "height": photo.height(), "objects": objects});
     Ok(write_json(&with_suffix(prefix, "_objects.json"), &document)?)

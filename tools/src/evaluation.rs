@@ -14,7 +14,7 @@ use vmamba_report::files::create_folder;
 use vmamba_report::tables::Table;
 use vmamba_train::Precision;
 
-use crate::options::{ComputeOptions, JsonOption, ModelOptions};
+use crate::options::{ComputeOptions, JsonOption, ModelOptions, PhotoOptions};
 
 /// Options of a program that evaluates a trained model.
 #[derive(Args, Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct EvaluationOptions {
     /// curves, for a segmentor also for label maps.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    limit: PhotoOptions,
     #[command(flatten)]
     compute: ComputeOptions,
 }
@@ -123,6 +125,7 @@ pub trait Evaluate: Sized {
 /// On the first failure.
 pub fn run<E: Evaluate>(options: &EvaluationOptions, task: &E::Options) -> Result<()> {
     let (checkpoint, precision) = (&options.model.checkpoint, options.compute.precision);
+    options.limit.apply();
     let device = options.compute.open()?;
     let mut model = E::load(checkpoint, options.model.config()?, &device)?;
     let data = model.open_data(options.data.as_deref(), task)?;

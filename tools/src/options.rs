@@ -1,5 +1,6 @@
 //! Options that several programs share, each defined once.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -7,6 +8,7 @@ use burn::prelude::Device;
 use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use vision_datasets::image_io::set_max_pixels;
 use vmamba::checkpoint::Weights;
 use vmamba_recipes::config;
 use vmamba_report::files;
@@ -89,6 +91,23 @@ impl ConfigOptions {
     pub fn overrides(&self) -> Vec<String> {
         let root = |data: &PathBuf| format!("data.source.root={}", toml::Value::String(data.to_string_lossy().into_owned()));
         self.set.iter().cloned().chain(self.data.as_ref().map(root)).collect()
+    }
+}
+
+/// The largest image that a program reads.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct PhotoOptions {
+    /// Largest image to read, in pixels (width times height), by what it claims [default: a 64th of the free memory in bytes, at most 2^30].
+    #[arg(long, value_name = "PIXELS")]
+    max_pixels: Option<NonZeroU64>,
+}
+
+impl PhotoOptions {
+    /// Sets the limit for this process. A program calls this before it reads an image.
+    pub fn apply(&self) {
+        if let Some(pixels) = self.max_pixels {
+            set_max_pixels(pixels);
+        }
     }
 }
 

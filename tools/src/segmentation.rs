@@ -24,7 +24,7 @@ use vmamba_types::ClassList;
 
 use crate::evaluation::{Evaluate, Prediction};
 use crate::options::replace;
-use crate::photos::with_suffix;
+use crate::photos::{LABELS, OVERLAY, with_suffix};
 use crate::present::{Present, spread};
 
 /// Opacity of the classes over a photo.
@@ -181,6 +181,6 @@ pub fn predict_photo(
 ) -> Result<()> {
     let labels = predictor(segmentor, device, precision, augment).predict(photo)?;
     let picture = label_maps::comparison(photo, None, &labels, named(&segmentor.classes), alpha)?;
-    pictures::save(&with_suffix(prefix, "_overlay.png"), &picture)?;
-    Ok(label_maps::save_labels(&with_suffix(prefix, "_labels.png"), &labels, photo.width(), photo.height())?)
+    pictures::save(&with_suffix(prefix, OVERLAY), &picture)?;
+    Ok(label_maps::save_labels(&with_suffix(prefix, LABELS), &labels, photo.width(), photo.height())?)
 }

@@ -14,7 +14,7 @@ use vmamba_report::run_folder::{BEST, CONFIG, LAST, NON_FINITE, holds_run};
 use vmamba_report::{Console, RunFolder};
 use vmamba_train::{DeviceChoice, DeviceGroup, Outcome, TrainError, Trainer};
 
-use crate::options::{ConfigOptions, DeviceOption};
+use crate::options::{ConfigOptions, DeviceOption, PhotoOptions};
 use crate::present::Present;
 use crate::process::interrupted;
 
@@ -33,6 +33,8 @@ pub struct TrainArguments {
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
     #[command(flatten)]
+    limit: PhotoOptions,
+    #[command(flatten)]
     device: DeviceOption,
     /// Train on several CUDA devices: cuda:0,cuda:1. Every device has batches of train.batch_size images, so a step takes
     /// train.batch_size x train.accumulation x devices images. The gradients are averaged (NCCL); the first device validates and saves.
@@ -48,6 +50,7 @@ pub struct TrainArguments {
 /// # Errors
 /// On the first failure. The newest checkpoint is kept.
 pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
+    arguments.limit.apply();
     let (mut config, folder) = read_config::<R>(arguments)?;
     config.validate()?;
     config.name_task();

@@ -165,7 +165,7 @@ fn image_facts(path: &Path) -> Result<ImageFacts, String> {
 fn label_facts(path: &Path) -> Result<LabelFacts, String> {
     let (colour, depth) = png_kind(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let without_values = |kind| -> Result<LabelFacts, String> {
-        let image = image::open(path).map_err(|error| format!("{}: {error}", path.display()))?.into_rgb8();
+        let image = image_io::read_rgb(path).map_err(|error| error.to_string())?;
         let (width, height) = image.dimensions();
         let kind = match kind {
             LabelKind::Colour(_) => LabelKind::Colour(image.pixels().all(|p| p.0[0] == p.0[1] && p.0[1] == p.0[2])),

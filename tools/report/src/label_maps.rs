@@ -9,7 +9,7 @@ use image::{GrayImage, Luma, Rgb, RgbImage};
 
 use crate::error::ReportError;
 use crate::files::write_picture;
-use crate::pictures::{GAP, INK, LINE, PAPER, TEXT, enlarge, rectangle, shorten, side_by_side, stack, text_width, write};
+use crate::pictures::{GAP, INK, LINE, PAPER, TEXT, enlarge, rectangle, shorten, side_by_side, stack, text_width, whole_factor, write};
 
 /// Panels of a comparison are enlarged by an integer factor to at most this width, so that titles fit and pixels stay sharp.
 const PANEL: u32 = 320;
@@ -73,7 +73,7 @@ pub fn comparison(
     alpha: f32,
 ) -> Result<RgbImage, ReportError> {
     let (width, height) = image.dimensions();
-    let factor = (PANEL / width.max(1)).max(1);
+    let factor = whole_factor(image, PANEL);
     let large = enlarge(image, factor);
     let coloured = |labels: &[u8]| -> Result<RgbImage, ReportError> {
         check_size(labels, width, height)?;

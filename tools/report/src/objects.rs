@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 use vmamba_types::{ClassList, Detection, Instance, MaskPatch};
 
-use crate::pictures::{INK, LINE, TEXT, enlarge, rectangle, side_by_side, text_width, write};
+use crate::pictures::{INK, LINE, TEXT, enlarge, rectangle, side_by_side, text_width, whole_factor, write};
 
 /// Opacity of a mask inside and on its border.
 const INSIDE: f32 = 0.4;
@@ -63,7 +63,7 @@ pub fn overlay_truth(image: &RgbImage, truth: &[Instance], classes: &ClassList) 
 }
 
 fn factor(image: &RgbImage) -> u32 {
-    (PANEL / image.width().max(1)).max(1)
+    whole_factor(image, PANEL)
 }
 
 /// The colour of a class at full brightness, so that lines are visible on dark pictures.

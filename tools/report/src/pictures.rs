@@ -69,13 +69,22 @@ pub fn contact_sheet(cells: &[(String, RgbImage)], columns: usize, cell_width: u
     stack(&rows.iter().collect::<Vec<_>>())
 }
 
-/// Scales a picture to `width` pixels: smaller with a triangle filter, larger with nearest neighbours.
+/// Scales a picture to a width of `width` pixels, or to a height of four times that where it would be higher: smaller with a triangle
+/// filter, larger with nearest neighbours.
 pub fn fit(image: &RgbImage, width: u32) -> RgbImage {
     let (w, h) = image.dimensions();
-    if w == width || w == 0 || h == 0 {
+    if w == 0 || h == 0 {
         return image.clone();
     }
-    let height = ((u64::from(h) * u64::from(width) + u64::from(w) / 2) / u64::from(w)).max(1) as u32;
+    let scaled = |side: u32, target: u32, of: u32| ((u64::from(side) * u64::from(target) + u64::from(of) / 2) / u64::from(of)).max(1);
+    let highest = width.saturating_mul(4);
+    let (width, height) = match scaled(h, width, w) {
+        height if height > u64::from(highest) => (scaled(w, highest, h) as u32, highest),
+        height => (width, height as u32),
+    };
+    if (w, h) == (width, height) {
+        return image.clone();
+    }
     let filter = if w > width { imageops::FilterType::Triangle } else { imageops::FilterType::Nearest };
     imageops::resize(image, width, height, filter)
 }
@@ -94,6 +103,12 @@ pub fn heading(text: &str, width: u32) -> RgbImage {
         &shorten(text, width.saturating_sub(2 * GAP), SIZE),
     );
     strip
+}
+
+/// The largest whole factor by which an image can be enlarged without being wider than `panel` pixels or higher than twice that. A factor
+/// by the width alone makes gigabytes of an image of 1 x 8000 pixels.
+pub fn whole_factor(image: &RgbImage, panel: u32) -> u32 {
+    (panel / image.width().max(1)).min(2 * panel / image.height().max(1)).max(1)
 }
 
 /// Repeats every pixel `factor` times in both directions.
@@ -154,6 +169,19 @@ mod tests {
         let short = shorten("a_very_long_file_name_0123456789.png", 80, TEXT);
         assert!(short.ends_with('…') && text_width(&short, TEXT) <= 80);
         assert_eq!(shorten("ab", 80, TEXT), "ab");
+    }
+
+    #[test]
+    fn tall_narrow_pictures_are_not_enlarged_beyond_their_panel() {
+        for (width, height) in [(1, 8000), (3, 5000), (2, 3000), (1, 100_000)] {
+            let image = RgbImage::new(width, height);
+            assert_eq!(whole_factor(&image, 512), 1, "{width} x {height}");
+            let fitted = fit(&image, 300);
+            assert!(fitted.width() <= 300 && fitted.height() <= 1200, "{:?}", fitted.dimensions());
+        }
+        assert_eq!(whole_factor(&RgbImage::new(60, 40), 512), 8);
+        assert_eq!(whole_factor(&RgbImage::new(100, 300), 512), 3);
+        assert_eq!(fit(&RgbImage::new(1_000_000, 1), 300).dimensions(), (300, 1));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::json;
 use vision_datasets::transforms::Normalize;
 use vmamba::analysis::{Decay, MapMode, MapOptions, MapRange};
 use vmamba_cli::arguments::share;
-use vmamba_cli::options::DeviceOption;
+use vmamba_cli::options::{DeviceOption, PhotoOptions};
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, OutOption, SeedOption, SizeOption};
 use vmamba_report::files::write_whole;
@@ -71,6 +71,8 @@ struct Arguments {
     #[command(flatten)]
     seed: SeedOption,
     #[command(flatten)]
+    limit: PhotoOptions,
+    #[command(flatten)]
     device: DeviceOption,
     #[command(flatten)]
     out: OutOption,
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    arguments.limit.apply();
     let (size, seed) = (arguments.size.size, arguments.seed.seed);
     let (picture, source) = match (&arguments.photo, arguments.scene) {
         (Some(path), _) => (photo(path, size, arguments.whole)?, path.display().to_string()),

@@ -7,7 +7,7 @@ use anstream::{eprintln, print, println};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use vmamba_cli::arguments::{positive, whole_number};
-use vmamba_cli::options::DeviceOption;
+use vmamba_cli::options::{DeviceOption, PhotoOptions};
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, CheckpointsOption, OutOption, SeedOption, SizeOption};
 use vmamba_report::heatmap::ColourMap;
@@ -60,6 +60,8 @@ struct Arguments {
     #[arg(long, value_name = "PIXELS", default_value_t = 240, value_parser = clap::value_parser!(u32).range(160..=2048))]
     panel: u32,
     #[command(flatten)]
+    limit: PhotoOptions,
+    #[command(flatten)]
     device: DeviceOption,
     #[command(flatten)]
     out: OutOption,
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
+    arguments.limit.apply();
     let configs = arguments.config.iter().map(|path| AblationConfig::read(path)).collect::<Result<Vec<_>, _>>().context("--config")?;
     let nothing_named = arguments.models.is_empty() && configs.is_empty() && arguments.checkpoints.checkpoint.is_empty();
     let models = if nothing_named { MODELS.map(str::to_owned).into() } else { arguments.models.clone() };

@@ -11,7 +11,7 @@ use image::RgbImage;
 use vision_datasets::image_io::read_rgb;
 use vmamba::checkpoint::{Checkpoint, Weights};
 use vmamba_cli::arguments::share;
-use vmamba_cli::options::{ComputeOptions, ModelOptions};
+use vmamba_cli::options::{ComputeOptions, ModelOptions, PhotoOptions};
 use vmamba_cli::photos::{find_photos, result_names};
 use vmamba_cli::segmentation::{InferenceOptions, OPACITY};
 use vmamba_cli::{detection, process, segmentation};
@@ -42,6 +42,8 @@ struct Arguments {
     /// Segmentor: opacity of the overlay, 0 to 1.
     #[arg(long, default_value_t = OPACITY, value_parser = share)]
     alpha: f32,
+    #[command(flatten)]
+    limit: PhotoOptions,
     #[command(flatten)]
     compute: ComputeOptions,
 }
@@ -94,6 +96,7 @@ fn is_detector(path: &Path) -> Result<bool> {
 
 /// Predicts all photos; returns whether none failed.
 fn run(arguments: &Arguments) -> Result<bool> {
+    arguments.limit.apply();
     let photos = find_photos(&arguments.inputs)?;
     let device = arguments.compute.open()?;
     let model = Model::load(arguments, &device)?;

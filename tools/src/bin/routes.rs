@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::scenes::{SceneConfig, SceneDataset};
 use vmamba::vmamba::ScanPattern;
+use vmamba_cli::options::PhotoOptions;
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, OutOption};
 use vmamba_report::files::write_whole;
@@ -43,6 +44,8 @@ struct Arguments {
     /// A built-in scene under the patches, painted from this seed.
     #[arg(long, value_name = "SEED", conflicts_with = "photo")]
     scene: Option<u64>,
+    #[command(flatten)]
+    limit: PhotoOptions,
     #[command(flatten)]
     out: OutOption,
 }
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, query: [usize; 2]) -> Result<()> {
+    arguments.limit.apply();
     let photo = photo(arguments)?;
     let out = &arguments.out.out;
     arguments.out.create()?;

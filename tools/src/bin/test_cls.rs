@@ -13,7 +13,7 @@ use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::transforms::ClassificationPipeline;
 use vmamba::zoo::{LoadedClassifier, load_classifier};
 use vmamba_cli::arguments::{positive, whole_number};
-use vmamba_cli::options::{ComputeOptions, JsonOption, WeightSet};
+use vmamba_cli::options::{ComputeOptions, JsonOption, PhotoOptions, WeightSet};
 use vmamba_cli::process;
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
 use vmamba_recipes::classification::{ClassificationReport, Feed, check_classes, evaluate_classifier, model_config};
@@ -47,6 +47,8 @@ struct Arguments {
     /// Threads that read images [default: number of processors, at most 8]. It does not change the figures.
     #[arg(long, value_name = "N", value_parser = whole_number)]
     workers: Option<usize>,
+    #[command(flatten)]
+    limit: PhotoOptions,
     #[command(flatten)]
     compute: ComputeOptions,
     #[command(flatten)]
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    arguments.limit.apply();
     let config = model_config(&arguments.model).context("--model")?;
     config.check_image([arguments.size; 2]).context("--size")?;
     if let Some(list) = &arguments.classes

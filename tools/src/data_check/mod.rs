@@ -19,6 +19,7 @@ pub use options::DataCheckOptions;
 /// # Errors
 /// When the data set cannot be read at all, or a file cannot be written.
 pub fn run(options: &DataCheckOptions) -> Result<bool> {
+    options.limit.apply();
     let checked = match (&options.coco, &options.images) {
         (Some(annotations), Some(images)) => objects::check(annotations, images, options)?,
         _ => label_maps::check(options)?,

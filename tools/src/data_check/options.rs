@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::options::JsonOption;
+use crate::options::{JsonOption, PhotoOptions};
 
 /// What to check and what to write.
 #[derive(Args, Clone, Debug)]
@@ -52,6 +52,9 @@ pub struct DataCheckOptions {
     /// List all classes, however many there are.
     #[arg(long)]
     pub all_classes: bool,
+    /// The largest image to read.
+    #[command(flatten)]
+    pub limit: PhotoOptions,
     /// Fail on warnings too.
     #[arg(long)]
     pub strict: bool,

@@ -28,8 +28,11 @@ pub(super) fn folder_sheet(root: &Path, report: &CheckReport, classes: Option<&C
     let mut parts: Vec<(String, Vec<Shown>)> = Vec::new();
     for split in &report.splits {
         let folder = root.join("images").join(&split.name);
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(&folder).ok()?.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_file()).collect();
+        let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+            .ok()?
+            .filter_map(|e| Some(e.ok()?.path()))
+            .filter(|p| p.is_file() && image_io::is_photo(p))
+            .collect();
         files.sort();
         let load = |index: usize| -> Option<Shown> {
             let path = &files[index];
