@@ -21,6 +21,11 @@ pub struct Complexity {
     pub by_op: BTreeMap<OpKind, u64>,
     /// FLOPs of the scans as the paper's first versions counted them: `7/2 L D N + L D` instead of `9 L D N + L D`.
     pub early_scan: u64,
+    /// Values that all layers write: the outputs of convolutions, linear layers, norms, scans, products and resizes. Most of what a training
+    /// step keeps for its backward pass is proportional to it.
+    pub outputs: u64,
+    /// Values that the largest layer reads and writes. Most of what a prediction needs at one time is proportional to it.
+    pub largest: u64,
 }
 
 /// Kinds of operations that are counted.
@@ -81,15 +86,38 @@ impl Complexity {
         self.flops() - self.by_op.get(&OpKind::SelectiveScan).copied().unwrap_or_default() + self.early_scan
     }
 
+    /// Adds a layer that reads `inputs` and writes `outputs` values. The methods that add a layer with its FLOPs call it.
+    pub fn layer(&mut self, inputs: u64, outputs: u64) {
+        self.outputs = self.outputs.saturating_add(outputs);
+        self.largest = self.largest.max(inputs.saturating_add(outputs));
+    }
+
+    /// Adds a layer that changes values one by one, or writes as many as it reads.
+    pub fn pointwise(&mut self, values: u64) {
+        self.layer(values, values);
+    }
+
+    /// Adds the scores of `heads` heads between `queries` tokens and the `keys` tokens that each of them sees, and their products with values of
+    /// `channels` channels. FLOPs are not added.
+    pub(crate) fn attention(&mut self, heads: usize, queries: usize, keys: usize, channels: usize) {
+        let (scores, values) = (product(&[heads, queries, keys]), product(&[queries, channels]));
+        // The scores and their softmax.
+        self.layer(values.saturating_mul(2), scores);
+        self.layer(scores, scores);
+        self.layer(scores, values);
+    }
+
     /// Adds a selective scan of `rows` sequences of `length` positions with `state` states.
     pub(crate) fn selective_scan(&mut self, rows: usize, length: usize, state: usize) {
         self.add(OpKind::SelectiveScan, product(&[rows, length, 9 * state + 1]));
+        self.pointwise(product(&[rows, length]));
         self.early_scan += product(&[rows, length, 7 * state + 2]) / 2;
     }
 
     /// Adds FLOPs of an operation.
     pub fn add(&mut self, op: OpKind, flops: u64) {
-        *self.by_op.entry(op).or_default() += flops;
+        let total = self.by_op.entry(op).or_default();
+        *total = total.saturating_add(flops);
     }
 
     /// Adds parameters.
@@ -101,6 +129,8 @@ impl Complexity {
     pub fn merge(&mut self, other: &Self) {
         self.params += other.params;
         self.early_scan += other.early_scan;
+        self.outputs = self.outputs.saturating_add(other.outputs);
+        self.largest = self.largest.max(other.largest);
         for (op, flops) in &other.by_op {
             self.add(*op, *flops);
         }
@@ -111,6 +141,7 @@ impl Complexity {
         let weights = inputs * outputs * kernel[0] * kernel[1];
         self.add_params(weights);
         self.add(OpKind::Conv, product(&[weights, output[0], output[1]]));
+        self.layer(product(&[inputs, output[0], output[1]]), product(&[outputs, output[0], output[1]]));
     }
 
     /// Adds a convolution with bias; returns the size of its output.
@@ -124,6 +155,7 @@ impl Complexity {
     /// Adds a depthwise convolution with "same" padding.
     pub(crate) fn depthwise(&mut self, channels: usize, kernel: usize, bias: bool, [height, width]: [usize; 2]) {
         self.conv(1, channels, [kernel; 2], [height, width]);
+        self.largest = self.largest.max(product(&[2, channels, height, width]));
         self.add_params(if bias { channels } else { 0 });
     }
 
@@ -131,6 +163,7 @@ impl Complexity {
     pub(crate) fn layer_norm(&mut self, channels: usize, [height, width]: [usize; 2]) {
         self.add_params(2 * channels);
         self.add(OpKind::LayerNorm, product(&[5, channels, height, width]));
+        self.pointwise(product(&[channels, height, width]));
     }
 
     /// Adds a LayerNorm on every level of a pyramid.
@@ -151,12 +184,14 @@ impl Complexity {
     pub(crate) fn batch_norm(&mut self, channels: usize, [height, width]: [usize; 2]) {
         self.add_params(2 * channels);
         self.add(OpKind::BatchNorm, product(&[2, channels, height, width]));
+        self.pointwise(product(&[channels, height, width]));
     }
 
     /// Adds a linear layer at every position, counted as `op`.
     pub(crate) fn linear(&mut self, op: OpKind, inputs: usize, outputs: usize, bias: bool, [height, width]: [usize; 2]) {
         self.add_params(inputs * outputs + if bias { outputs } else { 0 });
         self.add(op, product(&[inputs, outputs, height, width]));
+        self.layer(product(&[inputs, height, width]), product(&[outputs, height, width]));
     }
 }
 
@@ -241,6 +276,7 @@ impl VmambaConfig {
         for (inputs, outputs) in [(inner, rank + 2 * state), (rank, inner)] {
             cost.add_params(GROUPS * inputs * outputs);
             let multiply_adds = product(&[GROUPS, inputs, outputs, positions]);
+            cost.layer(product(&[GROUPS, inputs, positions]), product(&[GROUPS, outputs, positions]));
             match form.generation {
                 Generation::V0 | Generation::V04 => cost.add(OpKind::Einsum, einsum_count(multiply_adds)),
                 Generation::V05 => cost.add(OpKind::Conv, multiply_adds),
@@ -282,14 +318,14 @@ impl VmambaConfig {
     }
 }
 
-/// Product of all factors.
+/// Product of all factors; the largest number when it does not fit.
 pub(crate) fn product(factors: &[usize]) -> u64 {
-    factors.iter().map(|f| *f as u64).product()
+    factors.iter().fold(1_u64, |product, factor| product.saturating_mul(*factor as u64))
 }
 
 /// FLOPs of an einsum in fvcore, which parses them from numpy's printed report and so has four significant digits.
 pub(crate) fn einsum_count(multiply_adds: u64) -> u64 {
-    printed_half(2 * multiply_adds)
+    printed_half(multiply_adds.saturating_mul(2))
 }
 
 /// Half of the count that numpy's report prints for `operations`. An outer product has one operation per value.

@@ -83,6 +83,17 @@ pub trait Family: ParameterGroups + Clone + PartialEq + Serialize + DeserializeO
     /// Returns the first invalid field.
     fn validate(&self) -> Result<(), ConfigError>;
 
+    /// As [`Family::validate`], and validates the options of the feature pyramid, which a classifier does not use.
+    ///
+    /// # Errors
+    /// Returns the first invalid field.
+    fn validate_pyramid(&self) -> Result<(), ConfigError> {
+        self.validate()
+    }
+
+    /// Channels of the images.
+    fn in_chans(&self) -> usize;
+
     /// Checks that the model can process an image of `[height, width]` pixels.
     ///
     /// # Errors
@@ -121,6 +132,10 @@ macro_rules! forwarded_items {
 
         fn rename(key: &str) -> Option<std::borrow::Cow<'_, str>> {
             $rename(key)
+        }
+
+        fn in_chans(&self) -> usize {
+            self.in_chans
         }
 
         fn validate(&self) -> Result<(), $crate::ConfigError> {

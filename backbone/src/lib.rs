@@ -38,6 +38,7 @@ pub mod family;
 mod feature_pyramid;
 mod last_map;
 pub mod layers;
+mod limits;
 mod parameter_groups;
 pub mod vmamba;
 pub mod zoo;

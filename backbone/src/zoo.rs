@@ -125,6 +125,24 @@ macro_rules! families {
                 }
             }
 
+            /// As [`BackboneConfig::validate`], and validates the options of the feature pyramid, which a classifier does not use.
+            ///
+            /// # Errors
+            /// Returns the first invalid field.
+            pub fn validate_pyramid(&self) -> Result<(), ConfigError> {
+                match self {
+                    $(Self::$family(config) => Family::validate_pyramid(config)?,)*
+                }
+                Ok(())
+            }
+
+            /// Channels of the images.
+            pub fn in_chans(&self) -> usize {
+                match self {
+                    $(Self::$family(config) => Family::in_chans(config),)*
+                }
+            }
+
             /// Checks that the model can process an image of `[height, width]` pixels.
             ///
             /// # Errors
@@ -374,6 +392,15 @@ families! {
 }
 
 impl BackboneConfig {
+    /// Checks that the model can process a photo, with its three channels, of `[height, width]` pixels.
+    ///
+    /// # Errors
+    /// Names the field and the values that it may have.
+    pub fn check_photo(&self, image: [usize; 2]) -> Result<(), ConfigError> {
+        require(self.in_chans() == 3, "in_chans", "3, because images are read as RGB", &self.in_chans())?;
+        self.check_image(image)
+    }
+
     /// Names of all published models.
     pub fn names() -> Vec<&'static str> {
         Self::published().into_iter().map(|(name, _)| name).collect()

@@ -7,8 +7,8 @@ use anyhow::Result;
 use burn::prelude::Device;
 use clap::Args;
 use indicatif::ProgressBar;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use vmamba_recipes::config::Configuration;
 use vmamba_report::console::progress_bar;
 use vmamba_report::files::create_folder;
 use vmamba_report::tables::Table;
@@ -65,7 +65,7 @@ pub trait Evaluate: Sized {
     /// Options of this task.
     type Options;
     /// The configuration of the model.
-    type Config: DeserializeOwned;
+    type Config: Configuration;
     /// The data to evaluate on.
     type Data;
     /// The figures of an evaluation.

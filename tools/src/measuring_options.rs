@@ -3,20 +3,20 @@
 use clap::Args;
 use vmamba_study::measure::Protocol;
 
-use crate::arguments::whole_number;
+use crate::arguments::count;
 use crate::study_options::MeasureOption;
 
 /// The timing protocol, with defaults that depend on the device.
 #[derive(Args, Clone, Debug)]
 pub struct MeasuringOptions {
     /// Untimed runs before the first round [default: 1 on the CPU, 50 on a GPU as in the paper].
-    #[arg(long, value_name = "N", value_parser = whole_number)]
+    #[arg(long, value_name = "N", value_parser = count)]
     warmup: Option<usize>,
     /// Timed runs of a round [default: 1 on the CPU, 30 on a GPU as in the paper].
-    #[arg(long, value_name = "N", value_parser = whole_number)]
+    #[arg(long, value_name = "N", value_parser = count)]
     runs: Option<usize>,
     /// Rounds; the median counts [default: 3 on the CPU, 1 on a GPU].
-    #[arg(long, value_name = "N", value_parser = whole_number)]
+    #[arg(long, value_name = "N", value_parser = count)]
     rounds: Option<usize>,
     /// Repeat measurements that failed before.
     #[arg(long)]

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use burn::prelude::Device;
 use clap::{Args, ValueEnum};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vision_datasets::image_io::set_max_pixels;
 use vmamba::checkpoint::Weights;
-use vmamba_recipes::config;
+use vmamba_recipes::MemoryEstimate;
+use vmamba_recipes::config::{self, Configuration};
 use vmamba_report::files;
 use vmamba_train::{DeviceChoice, Precision};
 
@@ -20,6 +20,13 @@ pub struct DeviceOption {
     /// Device: cpu, cuda, cuda:N, vulkan or vulkan:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: DeviceChoice,
+}
+
+impl DeviceOption {
+    /// Whether the CPU computes.
+    pub fn on_cpu(self) -> bool {
+        self.device == DeviceChoice::Cpu
+    }
 }
 
 /// The device and the type of the activations.
@@ -43,9 +50,35 @@ impl ComputeOptions {
         Ok(device)
     }
 
+    /// Whether the CPU computes.
+    pub fn on_cpu(&self) -> bool {
+        self.device.on_cpu()
+    }
+
     /// The name of the device.
     pub fn device_name(&self) -> String {
         self.device.device.to_string()
+    }
+}
+
+/// Whether the memory is checked before any work.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct MemoryOption {
+    /// Start even if the estimate of the memory is more than the system has free.
+    #[arg(long)]
+    ignore_memory: bool,
+}
+
+impl MemoryOption {
+    /// Compares an estimate with the memory that the system has free. On a GPU, model and activations are elsewhere; nothing is checked.
+    ///
+    /// # Errors
+    /// When more is needed than is free.
+    pub fn check(self, estimate: MemoryEstimate, on_cpu: bool) -> Result<()> {
+        if on_cpu && !self.ignore_memory {
+            estimate.check()?;
+        }
+        Ok(())
     }
 }
 
@@ -67,7 +100,7 @@ impl ModelOptions {
     ///
     /// # Errors
     /// When the file cannot be read, or a key or value is invalid.
-    pub fn config<C: DeserializeOwned>(&self) -> Result<Option<C>> {
+    pub fn config<C: Configuration>(&self) -> Result<Option<C>> {
         self.config.as_ref().map(|path| config::load(path, &self.set)).transpose()
     }
 }

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anstream::eprintln;
+use vmamba_types::setting::{self, THREADS};
 
 /// The `main` of a program: exit code 0 when `run` returns true, 1 when it returns false or fails, with the error on one line. clap has ended
 /// the process with 2 before, if the usage was wrong.
 pub fn run_tool(run: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {
     keep_large_blocks();
-    match run() {
+    match check_threads().and_then(|()| run()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -18,6 +19,17 @@ pub fn run_tool(run: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Checks the number of threads that the environment asks for. Rayon would start any number of them, and take a word for its default.
+fn check_threads() -> anyhow::Result<()> {
+    const VARIABLE: &str = "RAYON_NUM_THREADS";
+    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(()) };
+    let value = value.to_string_lossy();
+    // 0 is Rayon's default: a thread for every core.
+    let valid = value.parse::<usize>().is_ok_and(|threads| threads <= *THREADS.end());
+    setting::require(valid, VARIABLE, format!("a whole number from 0 to {}", THREADS.end()), &value)?;
+    Ok(())
 }
 
 /// Makes glibc's allocator keep large blocks instead of returning them to the system after every tensor: page faults on fresh pages take up

@@ -10,7 +10,7 @@ use vmamba::Preset;
 use vmamba_study::measure::Protocol;
 use vmamba_train::Precision;
 
-use crate::arguments::{model_and_file, whole_number};
+use crate::arguments::{batch, count, model_and_file, pixels};
 
 /// Parses the command line. `defaults` are the defaults of shared options by name, such as `("out", "runs/erf")`.
 pub fn parse<A: Parser>(defaults: &[(&'static str, &'static str)]) -> A {
@@ -61,7 +61,7 @@ fn one_of_presets() -> impl TypedValueParser<Value = Preset> {
 #[derive(Args, Clone, Debug)]
 pub struct SidesOption {
     /// Heights and widths of square images in pixels.
-    #[arg(long, value_name = "PIXELS,...", value_delimiter = ',', value_parser = whole_number)]
+    #[arg(long, value_name = "PIXELS,...", value_delimiter = ',', value_parser = pixels)]
     pub sides: Vec<usize>,
 }
 
@@ -69,7 +69,7 @@ pub struct SidesOption {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct SizeOption {
     /// Side of the input in pixels: the shorter side of an image is resized to it and the central square cropped.
-    #[arg(long, value_name = "PIXELS", value_parser = whole_number)]
+    #[arg(long, value_name = "PIXELS", value_parser = pixels)]
     pub size: usize,
 }
 
@@ -77,7 +77,7 @@ pub struct SizeOption {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct BatchOption {
     /// Images of a batch.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole_number)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = batch)]
     pub batch: usize,
 }
 
@@ -85,7 +85,7 @@ pub struct BatchOption {
 #[derive(Args, Clone, Debug)]
 pub struct BatchesOption {
     /// Batch sizes.
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = whole_number)]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = batch)]
     pub batches: Vec<usize>,
 }
 
@@ -93,7 +93,7 @@ pub struct BatchesOption {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct RoundsOption {
     /// Rounds, in each of which all models run in turns; the median counts.
-    #[arg(long, value_name = "N", value_parser = whole_number)]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub rounds: usize,
 }
 
@@ -101,10 +101,10 @@ pub struct RoundsOption {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct RunsOptions {
     /// Untimed runs before the first round.
-    #[arg(long, value_name = "N", value_parser = whole_number)]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub warmup: usize,
     /// Timed runs of a round.
-    #[arg(long, value_name = "N", value_parser = whole_number)]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub runs: usize,
     #[command(flatten)]
     rounds: RoundsOption,

@@ -7,6 +7,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use burn::prelude::Device;
 use clap::Args;
 use vmamba::checkpoint::LoadReport;
+use vmamba_recipes::memory::bytes;
 use vmamba_recipes::{Configured, Init, RunConfig, config};
 use vmamba_report::console::human;
 use vmamba_report::files::create_folder;
@@ -14,7 +15,7 @@ use vmamba_report::run_folder::{BEST, CONFIG, LAST, NON_FINITE, holds_run};
 use vmamba_report::{Console, RunFolder};
 use vmamba_train::{DeviceChoice, DeviceGroup, Outcome, TrainError, Trainer};
 
-use crate::options::{ConfigOptions, DeviceOption, PhotoOptions};
+use crate::options::{ConfigOptions, DeviceOption, MemoryOption, PhotoOptions};
 use crate::present::Present;
 use crate::process::interrupted;
 
@@ -36,6 +37,8 @@ pub struct TrainArguments {
     limit: PhotoOptions,
     #[command(flatten)]
     device: DeviceOption,
+    #[command(flatten)]
+    memory: MemoryOption,
     /// Train on several CUDA devices: cuda:0,cuda:1. Every device has batches of train.batch_size images, so a step takes
     /// train.batch_size x train.accumulation x devices images. The gradients are averaged (NCCL); the first device validates and saves.
     #[arg(long, value_name = "DEVICE,...", value_delimiter = ',', conflicts_with = "device")]
@@ -52,12 +55,13 @@ pub struct TrainArguments {
 pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     arguments.limit.apply();
     let (mut config, folder) = read_config::<R>(arguments)?;
-    config.validate()?;
     config.name_task();
     let single = [arguments.device.device];
     let group = DeviceGroup::open(if arguments.devices.is_empty() { &single } else { &arguments.devices })?;
     let (device, devices) = (group.first().clone(), group.count());
     let recipe = R::open(&config)?;
+    let estimate = recipe.memory(&config);
+    arguments.memory.check(estimate, arguments.devices.is_empty() && arguments.device.on_cpu())?;
     let RunConfig { name, init, train, .. } = &config;
     train.precision.adopt(&device).context("train.precision")?;
     let (model, report) = match init {
@@ -96,6 +100,7 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
         println!("{}", describe_start(init, report.as_ref()));
     }
     println!("{data}");
+    println!("estimated memory: {} ({estimate})", bytes(estimate.total()));
     if devices > 1 {
         println!("training on {devices} devices, {} images a step", devices as u64 * train.step_size());
     }

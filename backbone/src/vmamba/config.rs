@@ -11,6 +11,7 @@ use super::Vmamba;
 use super::classifier::VmambaClassifier;
 use super::forward_type::ForwardType;
 use crate::layers::Activation;
+use crate::limits::{MAX_CHANNELS, MAX_KERNEL, MAX_RATIO, MAX_SIDE, require_depths, require_rate, require_stages, require_whole};
 
 /// Options of a VMamba backbone. [`Preset`](super::Preset) has the published models; the default is `vmamba_tiny_s1l8`.
 ///
@@ -195,22 +196,6 @@ pub(crate) fn require(good: bool, field: &'static str, expected: &str, found: &d
     Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
 }
 
-/// Checks `out_indices` of a network of `stages` stages.
-pub(crate) fn require_stages(out_indices: &[usize], stages: usize) -> Result<(), ConfigError> {
-    let good = !out_indices.is_empty() && ascend_below(stages, out_indices);
-    require(good, "out_indices", &format!("at least one stage number below {stages}, in ascending order"), &out_indices)
-}
-
-/// Checks `out_indices` of a network of one resolution and `depth` blocks, whose pyramid has four levels.
-pub(crate) fn require_blocks(out_indices: &[usize], depth: usize) -> Result<(), ConfigError> {
-    let good = out_indices.len() == 4 && ascend_below(depth, out_indices);
-    require(good, "out_indices", &format!("four ascending block numbers below {depth}"), &out_indices)
-}
-
-fn ascend_below(end: usize, numbers: &[usize]) -> bool {
-    numbers.iter().all(|number| *number < end) && numbers.windows(2).all(|pair| pair[0] < pair[1])
-}
-
 impl Default for VmambaConfig {
     fn default() -> Self {
         super::Preset::VmambaTinyS1l8.config()
@@ -224,41 +209,44 @@ impl VmambaConfig {
     /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let stages = self.depths.len();
-        let rate = |rate: f64| (0.0..1.0).contains(&rate);
-        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        require(stages > 0 && self.depths.iter().all(|d| *d > 0), "depths", "one positive number a stage", &self.depths)?;
+        let ratio = |ratio: f64| (0.0..=MAX_RATIO).contains(&ratio);
+        require_whole("in_chans", self.in_chans, MAX_CHANNELS)?;
+        require_depths(&self.depths)?;
         require(
             match &self.dims {
-                Dims::Doubling(first) => *first > 0,
-                Dims::PerStage(dims) => dims.len() == stages && dims.iter().all(|d| *d > 0),
+                Dims::Doubling(first) => *first > 0 && *first <= MAX_CHANNELS >> (stages - 1),
+                Dims::PerStage(dims) => dims.len() == stages && dims.iter().all(|dim| (1..=MAX_CHANNELS).contains(dim)),
             },
             "dims",
-            "a positive number, or one a stage",
+            &format!("a positive number, or one a stage, with at most {MAX_CHANNELS} channels in every stage"),
             &self.dims,
         )?;
         let even = self.patchembed_version == PatchEmbedVersion::V2;
         require(
-            self.patch_size > 0 && (!even || self.patch_size.is_multiple_of(2)),
+            (1..=MAX_SIDE).contains(&self.patch_size) && (!even || self.patch_size.is_multiple_of(2)),
             "patch_size",
             "a positive number, even for patchembed_version v2",
             &self.patch_size,
         )?;
         require(!even || self.dim(0) > 1, "dims", "at least 2 channels for patchembed_version v2", &self.dims)?;
-        require(self.ssm_d_state > 0, "ssm_d_state", "at least 1", &self.ssm_d_state)?;
-        require(self.ssm_ratio >= 0.0 && self.ssm_ratio.is_finite(), "ssm_ratio", "0 or a positive number", &self.ssm_ratio)?;
+        require_whole("ssm_d_state", self.ssm_d_state, MAX_KERNEL)?;
+        require(ratio(self.ssm_ratio), "ssm_ratio", "a number from 0 to 64", &self.ssm_ratio)?;
         require(self.ssm_ratio == 0.0 || self.d_inner(self.dim(0)) > 0, "ssm_ratio", "at least one inner channel", &self.ssm_ratio)?;
-        require(self.ssm_dt_rank != DtRank::Fixed(0), "ssm_dt_rank", "`auto` or at least 1", &self.ssm_dt_rank)?;
-        require(self.ssm_conv.is_none_or(|k| k % 2 == 1), "ssm_conv", "an odd size, or -1 for none", &self.ssm_conv)?;
-        require(rate(self.ssm_drop_rate), "ssm_drop_rate", "a rate in [0, 1)", &self.ssm_drop_rate)?;
-        require(self.mlp_ratio >= 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio", "0 or a positive number", &self.mlp_ratio)?;
-        require(rate(self.mlp_drop_rate), "mlp_drop_rate", "a rate in [0, 1)", &self.mlp_drop_rate)?;
-        require(rate(self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
+        let rank = !matches!(self.ssm_dt_rank, DtRank::Fixed(rank) if !(1..=MAX_CHANNELS).contains(&rank));
+        require(rank, "ssm_dt_rank", &format!("`auto` or a whole number from 1 to {MAX_CHANNELS}"), &self.ssm_dt_rank)?;
+        let conv = self.ssm_conv.is_none_or(|size| size % 2 == 1 && size < MAX_KERNEL);
+        require(conv, "ssm_conv", "an odd size below 1024, or -1 for none", &self.ssm_conv)?;
+        require_rate("ssm_drop_rate", self.ssm_drop_rate)?;
+        require(ratio(self.mlp_ratio), "mlp_ratio", "a number from 0 to 64", &self.mlp_ratio)?;
+        require_rate("mlp_drop_rate", self.mlp_drop_rate)?;
+        require_rate("drop_path_rate", self.drop_path_rate)?;
         require(
             self.downsample_version != DownsampleVersion::None || (1..stages).all(|s| self.dim(s) == self.dim(0)),
             "dims",
             "equal widths in all stages for downsample_version none",
             &self.dims,
         )?;
+        require(self.imgsize <= MAX_SIDE, "imgsize", "at most 65536 pixels", &self.imgsize)?;
         require(!self.posembed || self.imgsize >= self.patch_size, "imgsize", "at least patch_size", &self.imgsize)?;
         require_stages(&self.out_indices, stages)?;
         if self.forward_type.is_vanilla() && self.ssm_ratio > 0.0 {

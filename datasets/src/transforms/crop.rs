@@ -2,6 +2,7 @@
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use vmamba_types::setting::{self, SettingError};
 use vmamba_types::{IGNORE_LABEL, LabelMap};
 
 use super::{TransformRng, between};
@@ -22,6 +23,17 @@ impl CropConfig {
     /// Crops of `size` = `[height, width]` in which no class covers 75 % or more of the labelled pixels.
     pub fn of(size: [usize; 2]) -> Self {
         Self { size, cat_max_ratio: cat_max_ratio() }
+    }
+}
+
+impl CropConfig {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        setting::size("size", self.size)?;
+        setting::positive("cat_max_ratio", self.cat_max_ratio, 1.0)
     }
 }
 

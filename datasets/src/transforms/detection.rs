@@ -3,6 +3,7 @@
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use vmamba_types::Instance;
+use vmamba_types::setting::{self, SettingError};
 
 use super::{
     DetectionPhotometricConfig, Distortion, NetworkInput, Normalize, TransformRng, between, fit_size, flip_image, resize_bilinear, uniform,
@@ -52,6 +53,26 @@ pub struct ResizedCropConfig {
     pub size: [usize; 2],
 }
 
+impl ResizedCropConfig {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        setting::share("probability", self.probability)?;
+        validate_scales("scales", &self.scales)?;
+        setting::side_limits("size", self.size)?;
+        setting::require(self.size[0] <= self.size[1], "size", "the smallest and the largest side", self.size)
+    }
+}
+
+/// Checks pairs of limits, of which one is drawn.
+fn validate_scales(field: &str, scales: &[[usize; 2]]) -> Result<(), SettingError> {
+    let good = setting::COUNT.contains(&scales.len()) && scales.iter().flatten().all(|side| setting::SIDE.contains(side));
+    let allowed = format!("a list of 1 to 64 pairs of sides of 1 to {} pixels, e.g. [[1333, 800]]", setting::SIDE.end());
+    setting::require(good, field, allowed, scales)
+}
+
 fn half() -> f64 {
     0.5
 }
@@ -87,28 +108,28 @@ impl DetectionTrainPipeline {
         Self { scales: vec![[1333, 800]], scale_range: false, crop: None, flip: half(), photometric: None, normalize: Normalize::default() }
     }
 
-    /// Validates the limits.
+    /// Validates value ranges.
     ///
     /// # Errors
-    /// Names the first invalid field and its allowed values.
-    pub fn validate(&self) -> Result<(), String> {
-        let scales = |field: &str, scales: &[[usize; 2]]| {
-            if scales.is_empty() || scales.iter().flatten().any(|side| *side == 0) {
-                return Err(format!("{field} must be a list of pairs of positive limits, e.g. [[1333, 800]]"));
-            }
-            Ok(())
-        };
-        scales("scales", &self.scales)?;
-        if self.scale_range && !matches!(self.scales[..], [low, high] if low[0] <= high[0] && low[1] <= high[1]) {
-            return Err(format!("scales must be the smallest and the largest pair with scale_range, but is {:?}", self.scales));
-        }
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        validate_scales("scales", &self.scales)?;
+        let range = !self.scale_range || matches!(self.scales[..], [low, high] if low[0] <= high[0] && low[1] <= high[1]);
+        setting::require(range, "scales", "the smallest and the largest pair with scale_range", &self.scales)?;
         if let Some(crop) = &self.crop {
-            scales("crop.scales", &crop.scales)?;
-            if crop.size[0] == 0 || crop.size[0] > crop.size[1] {
-                return Err(format!("crop.size must be the smallest and the largest side, but is {:?}", crop.size));
-            }
+            crop.validate().map_err(|error| error.within("crop"))?;
         }
-        Ok(())
+        setting::share("flip", self.flip)?;
+        if let Some(photometric) = &self.photometric {
+            photometric.validate().map_err(|error| error.within("photometric"))?;
+        }
+        self.normalize.validate().map_err(|error| error.within("normalize"))
+    }
+
+    /// `[height, width]` of the largest transformed image, in landscape and before padding.
+    pub fn largest_input(&self) -> [usize; 2] {
+        let sorted = self.scales.iter().map(|[a, b]| [*a.min(b), *a.max(b)]);
+        sorted.max_by_key(|[short, long]| short.saturating_mul(*long)).unwrap_or([1, 1])
     }
 
     /// Transforms a sample; every random choice comes from `rng`.
@@ -217,6 +238,15 @@ impl DetectionTestPipeline {
     /// The published test setting for COCO: at most 1333x800 pixels.
     pub fn coco() -> Self {
         Self { scale: Some([1333, 800]), normalize: Normalize::default() }
+    }
+
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        self.scale.map_or(Ok(()), |limits| setting::side_limits("scale", limits))?;
+        self.normalize.validate().map_err(|error| error.within("normalize"))
     }
 
     /// The network's input for an image, and the `[height, width]` of the resized image without padding.
@@ -345,7 +375,7 @@ mod tests {
         let wrong = |change: fn(&mut DetectionTrainPipeline)| {
             let mut pipeline = pipeline();
             change(&mut pipeline);
-            pipeline.validate().unwrap_err()
+            pipeline.validate().unwrap_err().to_string()
         };
         assert!(wrong(|p| p.scales.clear()).contains("scales"));
         assert!(wrong(|p| (p.scale_range, p.scales[1]) = (true, [150, 120])).contains("scale_range"));

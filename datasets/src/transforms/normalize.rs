@@ -2,6 +2,7 @@
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use vmamba_types::setting::{self, SettingError};
 
 use super::Distortion;
 
@@ -23,6 +24,12 @@ impl Default for Normalize {
     }
 }
 
+/// Largest mean and standard deviation, in levels of 0 to 255.
+const LARGEST: f32 = 65_536.0;
+
+/// Smallest standard deviation.
+const SMALLEST: f32 = 1e-3;
+
 /// A normalised and padded image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkInput {
@@ -33,6 +40,17 @@ pub struct NetworkInput {
 }
 
 impl Normalize {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        let means = self.mean.iter().all(|mean| mean.abs() <= LARGEST);
+        setting::require(means, "mean", format!("three numbers from -{LARGEST} to {LARGEST}"), self.mean)?;
+        let stds = self.std.iter().all(|std| (SMALLEST..=LARGEST).contains(std));
+        setting::require(stds, "std", format!("three numbers from {SMALLEST} to {LARGEST}"), self.std)
+    }
+
     /// Normalises an image and pads it with zeros at the bottom and on the right to at least `size` = `[height, width]`.
     pub fn apply(&self, image: &RgbImage, size: [usize; 2]) -> NetworkInput {
         let tables: [[f32; 256]; 3] =

@@ -2,6 +2,7 @@
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use vmamba_types::setting::{self, SettingError};
 use vmamba_types::{IGNORE_LABEL, LabelMap};
 
 use super::{
@@ -21,6 +22,28 @@ pub struct RandomResizeConfig {
     #[serde(default = "ratio")]
     pub ratio: [f64; 2],
 }
+
+impl RandomResizeConfig {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        setting::side_limits("scale", self.scale)?;
+        setting::interval("ratio", self.ratio, MIN_RATIO..=MAX_RATIO)?;
+        // The limits are truncated to whole pixels after the factor.
+        let largest = self.scale.iter().copied().fold(0, usize::max) as f64 * self.ratio[1];
+        let smallest = self.scale.iter().copied().fold(usize::MAX, usize::min) as f64 * self.ratio[0];
+        let good = smallest >= 1.0 && largest <= *setting::SIDE.end() as f64;
+        setting::require(good, "ratio", format!("factors that leave sides of 1 to {} pixels of scale", setting::SIDE.end()), self.ratio)
+    }
+}
+
+/// Smallest factor of a random resize.
+const MIN_RATIO: f64 = 1e-3;
+
+/// Largest factor of a random resize.
+const MAX_RATIO: f64 = 64.0;
 
 fn ratio() -> [f64; 2] {
     [0.5, 2.0]
@@ -74,6 +97,22 @@ impl TrainPipeline {
         }
     }
 
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        if let Some(resize) = &self.resize {
+            resize.validate().map_err(|error| error.within("resize"))?;
+        }
+        self.crop.validate().map_err(|error| error.within("crop"))?;
+        setting::share("flip", self.flip)?;
+        if let Some(photometric) = &self.photometric {
+            photometric.validate().map_err(|error| error.within("photometric"))?;
+        }
+        self.normalize.validate().map_err(|error| error.within("normalize"))
+    }
+
     /// Transforms a sample; every random choice comes from `rng`.
     pub fn apply(&self, sample: SegmentationSample, rng: &mut TransformRng) -> TrainSample {
         let SegmentationSample { mut image, mut labels, name, original_size } = sample;
@@ -123,6 +162,15 @@ impl TestPipeline {
     /// The published test setting for ADE20K: at most 2048x512 pixels.
     pub fn ade20k() -> Self {
         Self { resize: Some([2048, 512]), normalize: Normalize::default() }
+    }
+
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        self.resize.map_or(Ok(()), |limits| setting::side_limits("resize", limits))?;
+        self.normalize.validate().map_err(|error| error.within("normalize"))
     }
 
     /// The network's input for an image.

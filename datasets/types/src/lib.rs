@@ -7,6 +7,8 @@
 //! a detector ────> Detection (box, class, score, Rle) ──> average precision, pictures
 //! ```
 //!
+//! [`setting`] has the ranges of settings and the error of a setting outside its range.
+//!
 //! Everything here is plain data. This crate knows no network, no tensor and no file; readers and writers of files are in
 //! `vision-datasets`. The one heavy dependency is hotcoco, which rasterises polygons and codes compressed runs exactly as pycocotools
 //! does: targets of the mask head and average precision depend on every pixel, so a second implementation would only be a second
@@ -21,6 +23,7 @@ mod instance;
 mod instance_mask;
 mod label_map;
 mod rle;
+pub mod setting;
 
 pub use bit_mask::BitMask;
 pub use class_list::ClassList;
@@ -28,3 +31,4 @@ pub use instance::{Detection, Instance};
 pub use instance_mask::{InstanceMask, MaskPatch, nearest_positions};
 pub use label_map::{IGNORE_LABEL, LabelMap};
 pub use rle::{MaskError, Rle, Segmentation};
+pub use setting::SettingError;

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use vmamba::zoo::BackboneConfig;
 use vmamba_detection::{
-    AnchorConfig, BoxCoder, BoxHeadConfig, BoxHeadLayers, BoxLoss, ConvNorm, DeltaLoss, DetectionConfigError, DetectorConfigError,
-    FpnConfig, MaskHeadConfig, MaxIouAssigner, RandomSampler, RoiConfig, RpnConfig, TestConfig,
+    AnchorConfig, BoxCoder, BoxHeadConfig, BoxHeadLayers, BoxLoss, ConvNorm, DeltaLoss, DetectorConfigError, FpnConfig, MAX_LOSS_WEIGHT,
+    MaskHeadConfig, MaxIouAssigner, RandomSampler, RoiConfig, RpnConfig, TestConfig,
 };
+use vmamba_types::setting::{self, SettingError};
 
 /// Cascade Mask R-CNN on any backbone of the zoo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,13 +135,11 @@ impl HeadsConfig {
     ///
     /// # Errors
     /// Returns the first invalid field, by its path in this configuration.
-    pub fn validate(&self, backbone_levels: usize) -> Result<(), DetectionConfigError> {
+    pub fn validate(&self, backbone_levels: usize) -> Result<(), SettingError> {
         self.fpn.validate(backbone_levels).map_err(|error| error.within("fpn"))?;
         self.anchors.validate().map_err(|error| error.within("anchors"))?;
         self.rpn.validate().map_err(|error| error.within("rpn"))?;
-        if self.stages.is_empty() {
-            return Err(DetectionConfigError::Zero { field: "stages".to_owned() });
-        }
+        setting::require(setting::COUNT.contains(&self.stages.len()), "stages", "a list of 1 to 64 stages", self.stages.len())?;
         for (index, stage) in self.stages.iter().enumerate() {
             stage.validate().map_err(|error| error.within(&format!("stages.{index}")))?;
         }
@@ -154,13 +153,10 @@ impl StageConfig {
     ///
     /// # Errors
     /// Returns the first invalid field, by its path in this configuration.
-    pub fn validate(&self) -> Result<(), DetectionConfigError> {
+    pub fn validate(&self) -> Result<(), SettingError> {
         self.roi.validate().map_err(|error| error.within("roi"))?;
         self.box_head.validate().map_err(|error| error.within("box_head"))?;
-        if !(self.loss_weight > 0.0 && self.loss_weight.is_finite()) {
-            return Err(DetectionConfigError::Positive { field: "loss_weight".to_owned(), value: vec![self.loss_weight as f32] });
-        }
-        Ok(())
+        setting::positive("loss_weight", self.loss_weight, MAX_LOSS_WEIGHT)
     }
 }
 
@@ -178,10 +174,8 @@ impl CascadeMaskRcnnConfig {
     /// # Errors
     /// Returns the first invalid field.
     pub fn validate(&self) -> Result<(), DetectorConfigError> {
-        self.backbone.validate()?;
-        if self.num_classes == 0 {
-            return Err(DetectionConfigError::Zero { field: "num_classes".to_owned() }.into());
-        }
+        self.backbone.validate_pyramid()?;
+        setting::whole("num_classes", self.num_classes, setting::CHANNELS)?;
         Ok(self.heads.validate(self.backbone.levels(ANY_IMAGE).len()).map_err(|error| error.within("heads"))?)
     }
 }

@@ -8,10 +8,10 @@ use crate::fpn::FpnConfig;
 use crate::mask_head::MaskHeadConfig;
 use crate::rpn::RpnConfig;
 
-/// Number of RoIs in the FLOPs of the box head.
-const BOX_ROIS: usize = 1000;
-/// Number of RoIs in the FLOPs of the mask head.
-const MASK_ROIS: usize = 100;
+/// Number of RoIs in the published FLOPs of the box head.
+pub const BOX_ROIS: usize = 1000;
+/// Number of RoIs in the published FLOPs of the mask head.
+pub const MASK_ROIS: usize = 100;
 
 /// A convolution with bias on `times` maps of `[height, width]` cells.
 fn conv(cost: &mut Complexity, inputs: usize, outputs: usize, kernel: usize, [height, width]: [usize; 2], times: usize) {
@@ -30,6 +30,7 @@ impl FpnConfig {
         // Every level except the coarsest adds the level above it, upsampled.
         for [height, width] in levels.iter().rev().skip(1) {
             cost.add(OpKind::UpsampleNearest, (self.channels * height * width) as u64);
+            cost.pointwise((self.channels * height * width) as u64);
         }
         while levels.len() < self.levels {
             let Some(coarsest) = levels.last() else { break };
@@ -54,18 +55,21 @@ impl RpnConfig {
 }
 
 impl BoxHeadConfig {
-    /// Adds the cost of the head on RoI features of `inputs` channels.
-    pub fn add_cost(&self, cost: &mut Complexity, inputs: usize, num_classes: usize) {
+    /// Adds the cost of the head on the features of `rois` RoIs with `inputs` channels.
+    pub fn add_cost(&self, cost: &mut Complexity, inputs: usize, num_classes: usize, rois: usize) {
+        cost.pointwise((inputs * rois * self.roi_size * self.roi_size) as u64);
         let (convs, fcs) = self.depths();
         let mut features = inputs;
         if let BoxHeadLayers::Shared4Conv1Fc { channels, norm } = self.layers {
             for _ in 0..convs {
-                cost.conv(features, channels, [3; 2], [BOX_ROIS * self.roi_size, self.roi_size]);
+                cost.conv(features, channels, [3; 2], [rois * self.roi_size, self.roi_size]);
                 match norm {
                     ConvNorm::None => cost.add_params(channels),
                     ConvNorm::BatchNorm => {
                         cost.add_params(2 * channels);
-                        cost.add(OpKind::BatchNorm, (2 * channels * BOX_ROIS * self.roi_size * self.roi_size) as u64);
+                        let values = (channels * rois * self.roi_size * self.roi_size) as u64;
+                        cost.add(OpKind::BatchNorm, 2 * values);
+                        cost.pointwise(values);
                     }
                 }
                 features = channels;
@@ -73,7 +77,8 @@ impl BoxHeadConfig {
         }
         features *= self.roi_size * self.roi_size;
         let mut linear = |inputs: usize, outputs: usize| {
-            cost.add(OpKind::Linear, (BOX_ROIS * inputs * outputs) as u64);
+            cost.add(OpKind::Linear, (rois * inputs * outputs) as u64);
+            cost.layer((rois * inputs) as u64, (rois * outputs) as u64);
             cost.add_params((inputs + 1) * outputs);
         };
         for _ in 0..fcs {
@@ -86,15 +91,17 @@ impl BoxHeadConfig {
 }
 
 impl MaskHeadConfig {
-    /// Adds the cost of the head on RoI features of `inputs` channels.
-    pub fn add_cost(&self, cost: &mut Complexity, mut inputs: usize, num_classes: usize) {
+    /// Adds the cost of the head on the features of `rois` RoIs with `inputs` channels.
+    pub fn add_cost(&self, cost: &mut Complexity, mut inputs: usize, num_classes: usize, rois: usize) {
         let (side, hidden) = (self.roi_size, self.channels);
+        cost.pointwise((inputs * rois * side * side) as u64);
         for _ in 0..self.num_convs {
-            conv(cost, inputs, hidden, 3, [side; 2], MASK_ROIS);
+            conv(cost, inputs, hidden, 3, [side; 2], rois);
             inputs = hidden;
         }
-        // A transposed convolution with stride and kernel 2 multiplies at every position of its input.
-        conv(cost, inputs, hidden, 2, [side; 2], MASK_ROIS);
-        conv(cost, hidden, num_classes, 1, [2 * side; 2], MASK_ROIS);
+        // A transposed convolution with stride and kernel 2 multiplies at every position of its input, and writes four times as many.
+        cost.layer(0, (3 * hidden * rois * side * side) as u64);
+        conv(cost, inputs, hidden, 2, [side; 2], rois);
+        conv(cost, hidden, num_classes, 1, [2 * side; 2], rois);
     }
 }

@@ -6,8 +6,7 @@ use burn::prelude::*;
 use vmamba::ConfigError;
 use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadOptions, LoadReport, StateDict, Weights, load_into};
 use vmamba::zoo::{self, Backbone, BackboneConfig};
-
-use crate::config_error::DetectionConfigError;
+use vmamba_types::SettingError;
 
 /// Why the configuration of a detector is invalid.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +16,7 @@ pub enum DetectorConfigError {
     Backbone(#[from] ConfigError),
     /// Another field is invalid.
     #[error(transparent)]
-    Heads(#[from] DetectionConfigError),
+    Heads(#[from] SettingError),
 }
 
 /// Why a detector cannot be loaded.

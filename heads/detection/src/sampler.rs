@@ -64,6 +64,11 @@ impl RandomSampler {
     /// The sampler of the published heads.
     pub const ROI: Self = Self { num: 512, positive_fraction: 0.25 };
 
+    /// Largest numbers of boxes and of positives among them.
+    pub fn counts(&self) -> [usize; 2] {
+        [self.num, (self.num as f64 * self.positive_fraction).ceil() as usize]
+    }
+
     /// Samples among assigned boxes. Where there are fewer positives than allowed, more negatives are sampled.
     pub fn sample(&self, assigned: &[Assignment], choose: &mut dyn Choose) -> Sampled {
         let indices = |test: fn(&Assignment) -> bool| -> Vec<usize> {

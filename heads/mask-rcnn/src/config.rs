@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use vmamba::zoo::BackboneConfig;
-use vmamba_detection::{
-    AnchorConfig, BoxHeadConfig, DetectionConfigError, DetectorConfigError, FpnConfig, MaskHeadConfig, RoiConfig, RpnConfig, TestConfig,
-};
+use vmamba_detection::{AnchorConfig, BoxHeadConfig, DetectorConfigError, FpnConfig, MaskHeadConfig, RoiConfig, RpnConfig, TestConfig};
+use vmamba_types::setting::{self, SettingError};
 
 /// Mask R-CNN on any backbone of the zoo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,7 +47,7 @@ impl HeadsConfig {
     ///
     /// # Errors
     /// Returns the first invalid field, by its path in this configuration.
-    pub fn validate(&self, backbone_levels: usize) -> Result<(), DetectionConfigError> {
+    pub fn validate(&self, backbone_levels: usize) -> Result<(), SettingError> {
         self.fpn.validate(backbone_levels).map_err(|error| error.within("fpn"))?;
         self.anchors.validate().map_err(|error| error.within("anchors"))?;
         self.rpn.validate().map_err(|error| error.within("rpn"))?;
@@ -70,10 +69,8 @@ impl MaskRcnnConfig {
     /// # Errors
     /// Returns the first invalid field.
     pub fn validate(&self) -> Result<(), DetectorConfigError> {
-        self.backbone.validate()?;
-        if self.num_classes == 0 {
-            return Err(DetectionConfigError::Zero { field: "num_classes".to_owned() }.into());
-        }
+        self.backbone.validate_pyramid()?;
+        setting::whole("num_classes", self.num_classes, setting::CHANNELS)?;
         Ok(self.heads.validate(self.backbone.levels(ANY_IMAGE).len()).map_err(|error| error.within("heads"))?)
     }
 }

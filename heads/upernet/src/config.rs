@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use vmamba::ConfigError;
 use vmamba::zoo::BackboneConfig;
+use vmamba_types::setting::{self, SettingError};
+
+use crate::inference::InferenceMode;
 
 /// UperNet on any backbone of the zoo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,33 +80,52 @@ pub enum UperNetConfigError {
     /// The configuration of the backbone is invalid.
     #[error("backbone: {0}")]
     Backbone(#[from] ConfigError),
-    /// A count or size is 0.
-    #[error("{0} must be at least 1")]
-    Zero(&'static str),
-    /// The factor of a loss is negative or not finite.
-    #[error("{field} must be at least 0 and finite, got {value}")]
-    Weight {
-        /// Path of the field.
-        field: &'static str,
-        /// Its value.
-        value: f64,
-    },
-    /// A probability is outside [0, 1).
-    #[error("{field} must be in [0, 1), got {value}")]
-    Probability {
-        /// Path of the field.
-        field: &'static str,
-        /// Its value.
-        value: f64,
-    },
-    /// The auxiliary head reads a level that does not exist.
-    #[error("auxiliary.in_index must be below {levels}, the number of levels of the backbone, got {index}")]
-    Level {
-        /// The level that the configuration names.
-        index: usize,
-        /// Levels of the backbone.
-        levels: usize,
-    },
+    /// Another field is outside its range.
+    #[error(transparent)]
+    Heads(#[from] SettingError),
+}
+
+/// Largest side of a pooled map, in cells.
+const MAX_POOL_SCALE: usize = 1_024;
+
+impl UperHeadConfig {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Returns the first invalid field, by its path in this configuration.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        setting::whole("channels", self.channels, setting::CHANNELS)?;
+        setting::wholes("pool_scales", &self.pool_scales, 1..=MAX_POOL_SCALE)?;
+        setting::rate("dropout", self.dropout)
+    }
+}
+
+impl FcnHeadConfig {
+    /// Validates value ranges for a backbone with `levels` levels.
+    ///
+    /// # Errors
+    /// Returns the first invalid field, by its path in this configuration.
+    pub fn validate(&self, levels: usize) -> Result<(), SettingError> {
+        let allowed = format!("a level of the backbone, from 0 to {}", levels.saturating_sub(1));
+        setting::require(self.in_index < levels, "in_index", allowed, self.in_index)?;
+        setting::whole("channels", self.channels, setting::CHANNELS)?;
+        setting::whole("num_convs", self.num_convs, 1..=64)?;
+        setting::rate("dropout", self.dropout)?;
+        setting::number("loss_weight", self.loss_weight, 0.0..=1e6)
+    }
+}
+
+impl InferenceMode {
+    /// Validates value ranges. A stride beyond the window would leave pixels that no window covers.
+    ///
+    /// # Errors
+    /// Returns the first invalid field, by its path in this configuration.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        let Self::Slide { crop, stride } = *self else { return Ok(()) };
+        setting::size("slide.crop", crop)?;
+        let covers = stride.iter().zip(&crop).all(|(stride, crop)| (1..=*crop).contains(stride));
+        setting::require(covers, "slide.stride", format!("at least 1 and at most the window {crop:?} in both directions"), stride)
+    }
 }
 
 impl UperNetConfig {
@@ -117,28 +139,16 @@ impl UperNetConfig {
     /// # Errors
     /// Returns the first invalid field.
     pub fn validate(&self) -> Result<(), UperNetConfigError> {
-        self.backbone.validate()?;
-        let positive = |field, value: usize| if value == 0 { Err(UperNetConfigError::Zero(field)) } else { Ok(()) };
-        let probability = |field, value: f64| {
-            if (0.0..1.0).contains(&value) { Ok(()) } else { Err(UperNetConfigError::Probability { field, value }) }
-        };
-        positive("num_classes", self.num_classes)?;
-        positive("head.channels", self.head.channels)?;
-        positive("head.pool_scales", self.head.pool_scales.iter().copied().min().unwrap_or(0))?;
-        probability("head.dropout", self.head.dropout)?;
-        if let Some(auxiliary) = &self.auxiliary {
-            positive("auxiliary.channels", auxiliary.channels)?;
-            positive("auxiliary.num_convs", auxiliary.num_convs)?;
-            probability("auxiliary.dropout", auxiliary.dropout)?;
-            if !(auxiliary.loss_weight >= 0.0 && auxiliary.loss_weight.is_finite()) {
-                return Err(UperNetConfigError::Weight { field: "auxiliary.loss_weight", value: auxiliary.loss_weight });
+        self.backbone.validate_pyramid()?;
+        setting::whole("num_classes", self.num_classes, setting::CHANNELS)?;
+        self.head.validate().map_err(|error| error.within("head"))?;
+        match &self.auxiliary {
+            Some(auxiliary) => {
+                let levels = self.backbone.levels(ANY_IMAGE).len();
+                Ok(auxiliary.validate(levels).map_err(|error| error.within("auxiliary"))?)
             }
-            let levels = self.backbone.levels(ANY_IMAGE).len();
-            if auxiliary.in_index >= levels {
-                return Err(UperNetConfigError::Level { index: auxiliary.in_index, levels });
-            }
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -25,11 +25,28 @@ pub fn at_path<T: DeserializeOwned>(table: serde_json::Map<String, serde_json::V
 /// Begins an error of [`at_path`].
 const AT: &str = "at ";
 
-/// Reads a configuration file with its bases, applies `overrides` (`key.path=value`) and checks every key.
+/// A configuration in a file. [`load`] and its neighbours check it, so that no program works with a value outside its range.
+pub trait Configuration: DeserializeOwned {
+    /// Checks the range of every setting.
+    ///
+    /// # Errors
+    /// Names the first setting outside its range.
+    fn check(&self) -> Result<()>;
+}
+
+impl Configuration for Table {
+    /// A table says nothing about its values.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads a configuration file with its bases, applies `overrides` (`key.path=value`) and checks every key and the
+/// range of every value.
 ///
 /// # Errors
 /// When a file cannot be read or parsed, bases form a cycle, an override is malformed, or a key or value is invalid.
-pub fn load<C: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<C> {
+pub fn load<C: Configuration>(path: &Path, overrides: &[String]) -> Result<C> {
     let table = read_with_bases(path, &mut Vec::new())?;
     finish(table, overrides, &path.display().to_string())
 }
@@ -38,15 +55,24 @@ pub fn load<C: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<C>
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_text<C: DeserializeOwned>(text: &str, overrides: &[String], name: &str) -> Result<C> {
+pub fn load_text<C: Configuration>(text: &str, overrides: &[String], name: &str) -> Result<C> {
     finish(text.parse::<Table>().with_context(|| format!("{name} is not TOML"))?, overrides, name)
 }
 
-fn finish<C: DeserializeOwned>(mut table: Table, overrides: &[String], name: &str) -> Result<C> {
+fn finish<C: Configuration>(mut table: Table, overrides: &[String], name: &str) -> Result<C> {
     for text in overrides {
         apply_override(&mut table, text)?;
     }
-    serde_path_to_error::deserialize(Value::Table(task_first(table))).map_err(|error| {
+    from_table(table, name)
+}
+
+/// As [`load`], from a table.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_table<C: Configuration>(table: Table, name: &str) -> Result<C> {
+    refuse_not_finite(name, "", &Value::Table(table.clone()))?;
+    let config: C = serde_path_to_error::deserialize(Value::Table(task_first(table))).map_err(|error| {
         let path = error.path().to_string();
         let message = error.into_inner().to_string();
         // The path inside of a table with a `kind` is in the message.
@@ -54,7 +80,21 @@ fn finish<C: DeserializeOwned>(mut table: Table, overrides: &[String], name: &st
         let place = [path.as_str(), inner].into_iter().filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join(".");
         let separator = if place.is_empty() { "" } else { ": " };
         anyhow!("{name}: {place}{separator}{}", explain(message))
-    })
+    })?;
+    config.check().map_err(|error| anyhow!("{name}: {error:#}"))?;
+    Ok(config)
+}
+
+/// Refuses `nan` and `inf`, which TOML can write. JSON, which tables with a `kind` or `preset` pass through, has no such numbers and would leave
+/// an optional setting out.
+fn refuse_not_finite(name: &str, path: &str, value: &Value) -> Result<()> {
+    let own = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match value {
+        Value::Table(table) => table.iter().try_for_each(|(key, value)| refuse_not_finite(name, &own(key), value)),
+        Value::Array(items) => items.iter().try_for_each(|value| refuse_not_finite(name, path, value)),
+        Value::Float(number) if !number.is_finite() => bail!("{name}: {path} must be a finite number, got {number}"),
+        _ => Ok(()),
+    }
 }
 
 /// Moves `task` to the front: the configuration of another task is then refused for its task, not for a key that this task lacks.
@@ -116,7 +156,7 @@ static BUILT_IN: Dir = include_dir!("$CARGO_MANIFEST_DIR/../../configs");
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_built_in<C: DeserializeOwned>(path: &str) -> Result<Option<C>> {
+pub fn load_built_in<C: Configuration>(path: &str) -> Result<Option<C>> {
     fn read(path: &Path) -> Result<Option<Table>> {
         let Some(text) = BUILT_IN.get_file(path).and_then(|file| file.contents_utf8()) else { return Ok(None) };
         let (bases, table) = parse(text, path)?;
@@ -239,6 +279,12 @@ mod tests {
         steps: Vec<u64>,
     }
 
+    impl Configuration for Small {
+        fn check(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn bases_are_overlaid_and_overrides_come_last() {
         let folder = tempfile::tempdir().unwrap();
@@ -271,6 +317,13 @@ mod tests {
         struct Holder {
             backbone: BackboneConfig,
         }
+
+        impl Configuration for Holder {
+            fn check(&self) -> Result<()> {
+                Ok(())
+            }
+        }
+
         let text = "[backbone]\npreset = 'vmamba_tiny_s1l8'\ndrop_path_rate = 0.3\n";
         let BackboneConfig::Vmamba(config) = load_text::<Holder>(text, &[], "x").unwrap().backbone else { panic!("no VMamba") };
         assert_eq!(config.drop_path_rate, 0.3);

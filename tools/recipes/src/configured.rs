@@ -8,6 +8,7 @@ use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 use vmamba_train::Recipe;
 
+use crate::memory::MemoryEstimate;
 use crate::run_config::{RunConfig, TaskConfig};
 
 /// A recipe that a configuration file describes.
@@ -38,6 +39,9 @@ pub trait Configured: Recipe + Sized {
 
     /// Cost of the model for one training image, and the image's size `[height, width]`.
     fn complexity(&self, config: &RunConfig<Self::Task>) -> (Complexity, [usize; 2]);
+
+    /// The memory that training needs.
+    fn memory(&self, config: &RunConfig<Self::Task>) -> MemoryEstimate;
 
     /// The data in one line, and a line for every kind of sample that was left out.
     fn describe_data(&self) -> String;

@@ -9,6 +9,7 @@
 //! * [`detection`], [`segmentation`]: the recipe, its configuration, evaluation; each is a folder with the same files.
 //! * [`classification`]: accuracy of classifiers, linear tuning.
 //! * `configuration`, with the feature `schema`: the reference of all keys, docs/configuration.md.
+//! * [`memory`]: an estimate of the memory that a run or a prediction needs.
 //! * [`Configured`]: a recipe that a configuration file describes, for programs.
 
 pub mod classification;
@@ -18,6 +19,7 @@ pub mod configuration;
 mod configured;
 pub mod detection;
 mod init;
+pub mod memory;
 pub mod run_config;
 mod scenes;
 pub mod segmentation;
@@ -26,6 +28,7 @@ mod supervised;
 
 pub use configured::Configured;
 pub use init::Init;
+pub use memory::MemoryEstimate;
 pub use run_config::{DataConfig, RunConfig, Section, TaskConfig};
 pub use scenes::SceneSource;
 pub use split::Split;

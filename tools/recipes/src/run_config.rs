@@ -6,9 +6,13 @@ use std::fmt::Debug;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
+use vmamba::ConfigError;
+use vmamba::zoo::BackboneConfig;
 use vmamba_train::{BoxError, TrainConfig};
 use vmamba_types::ClassList;
+use vmamba_types::setting::{self, SettingError};
 
+use crate::config::Configuration;
 use crate::init::Init;
 
 /// A table of a configuration.
@@ -16,8 +20,8 @@ pub trait Section: Clone + Debug + PartialEq + Serialize + DeserializeOwned {
     /// Validates value ranges.
     ///
     /// # Errors
-    /// Begins with the name of the first invalid field.
-    fn validate(&self) -> Result<(), String>;
+    /// Names the first invalid field.
+    fn validate(&self) -> Result<(), SettingError>;
 }
 
 /// The tables of a configuration that depend on the task.
@@ -88,14 +92,41 @@ impl<T: TaskConfig> RunConfig<T> {
     pub fn validate(&self) -> Result<()> {
         check_task::<T>(self.task.as_deref()).map_err(|reason| anyhow!("task: {reason}"))?;
         self.train.validate()?;
-        self.data.validate().map_err(|reason| anyhow!("data.{reason}"))?;
-        self.model.validate().map_err(|reason| anyhow!("model.{reason}"))?;
-        self.test.validate().map_err(|reason| anyhow!("test.{reason}"))
+        Ok(self.validate_prediction()?)
+    }
+
+    /// Validates everything that a prediction depends on: the model, the data and the evaluation, but not the training.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate_prediction(&self) -> Result<(), SettingError> {
+        self.data.validate().map_err(|error| error.within("data"))?;
+        self.model.validate().map_err(|error| error.within("model"))?;
+        self.test.validate().map_err(|error| error.within("test"))
     }
 
     /// Writes the task into a configuration that leaves it out.
     pub fn name_task(&mut self) {
         self.task.get_or_insert_with(|| T::TASK.to_owned());
+    }
+}
+
+impl<T: TaskConfig> Configuration for RunConfig<T> {
+    fn check(&self) -> Result<()> {
+        self.validate()
+    }
+}
+
+/// Refuses a backbone for other images than those with the three channels that the data have.
+pub(crate) fn rgb_only(backbone: &BackboneConfig) -> Result<(), SettingError> {
+    setting::require(backbone.in_chans() == 3, "backbone.in_chans", "3, because images are read as RGB", backbone.in_chans())
+}
+
+/// The error of a backbone's field, by its path in a model.
+pub(crate) fn of_backbone(error: ConfigError) -> SettingError {
+    match error {
+        ConfigError::Field { field, expected, found } => SettingError { key: format!("backbone.{field}"), allowed: expected, found },
+        other => SettingError { key: "backbone".to_owned(), allowed: "valid".to_owned(), found: other.to_string() },
     }
 }
 
@@ -143,8 +174,8 @@ fn workers() -> usize {
 
 impl<Source, Train, Test> DataConfig<Source, Train, Test> {
     /// Validates the fields that all tasks share.
-    pub(crate) fn validate_workers(&self) -> Result<(), String> {
-        if self.workers == 0 { Err("workers must be at least 1".to_owned()) } else { Ok(()) }
+    pub(crate) fn validate_workers(&self) -> Result<(), SettingError> {
+        setting::whole("workers", self.workers, setting::THREADS)
     }
 }
 
@@ -174,7 +205,7 @@ impl<T: TaskConfig> Header<T> {
             (None, Some(text)) => serde_json::from_str(text).with_context(|| format!("{path}: its configuration"))?,
             (None, None) => bail!("{path} has no configuration of its model; give one with --config"),
         };
-        config.test.validate().map_err(|reason| anyhow!("{path}: test.{reason}"))?;
+        config.validate_prediction().with_context(|| format!("{path}: its configuration"))?;
         let classes =
             field("classes").map(|text| serde_json::from_str(text).with_context(|| format!("{path}: its classes"))).transpose()?;
         Ok(Self { config, classes, iteration: field("iteration").and_then(|text| text.parse().ok()) })

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use vision_datasets::scenes::SceneConfig;
+use vmamba_types::setting::{self, SettingError};
 
 use crate::split::Split;
 
@@ -21,7 +22,20 @@ pub struct SceneSource {
     pub seed: u64,
 }
 
+/// Largest number of scenes of a split.
+const MAX_SCENES: usize = 10_000_000;
+
 impl SceneSource {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        setting::whole("size", self.size, 16..=4_096)?;
+        setting::whole("train", self.train, 1..=MAX_SCENES)?;
+        setting::whole("val", self.val, 1..=MAX_SCENES)
+    }
+
     /// The scenes of a split.
     pub fn split(&self, split: Split) -> SceneConfig {
         let Self { size, train, val, seed } = *self;

@@ -87,9 +87,8 @@ fn a_checkpoint_says_where_its_run_started_from() {
 #[test]
 fn a_stride_beyond_the_crop_is_refused() {
     let overrides = ["test.mode.slide.crop=[64, 64]", "test.mode.slide.stride=[64, 65]"].map(str::to_owned);
-    let config: RunConfig<<Uper as Configured>::Task> = config::load_text(Uper::DEMO, &overrides, "the demo").unwrap();
-    let error = config.validate().unwrap_err().to_string();
-    assert!(error.contains("test.mode.slide") && error.contains("65"), "{error}");
+    let error = config::load_text::<RunConfig<<Uper as Configured>::Task>>(Uper::DEMO, &overrides, "the demo").unwrap_err().to_string();
+    assert!(error.contains("test.mode.slide.stride") && error.contains("65"), "{error}");
 }
 
 #[test]

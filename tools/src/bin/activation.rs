@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::println;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
 use vision_datasets::transforms::Normalize;
 use vmamba::analysis::{Decay, MapMode, MapOptions, MapRange};
 use vmamba_cli::arguments::share;
-use vmamba_cli::options::{DeviceOption, PhotoOptions};
+use vmamba_cli::options::{DeviceOption, MemoryOption, PhotoOptions};
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, OutOption, SeedOption, SizeOption};
 use vmamba_report::files::write_whole;
@@ -75,6 +75,8 @@ struct Arguments {
     #[command(flatten)]
     device: DeviceOption,
     #[command(flatten)]
+    memory: MemoryOption,
+    #[command(flatten)]
     out: OutOption,
 }
 
@@ -86,14 +88,19 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     arguments.limit.apply();
     let (size, seed) = (arguments.size.size, arguments.seed.seed);
+    let device = arguments.device.device.open()?;
+    let mut viewer = Viewer::load(arguments.model.as_deref(), arguments.checkpoint.as_deref(), seed, &device)?;
+    let fits = |height: usize, width: usize| arguments.memory.check(viewer.memory([height, width]), arguments.device.on_cpu());
+    if !arguments.whole {
+        fits(size, size).context("--size")?;
+    }
     let (picture, source) = match (&arguments.photo, arguments.scene) {
         (Some(path), _) => (photo(path, size, arguments.whole)?, path.display().to_string()),
         (None, seed) => (scene(seed.unwrap_or_default(), size)?, format!("scene {}", seed.unwrap_or_default())),
     };
+    fits(picture.height() as usize, picture.width() as usize).context("the picture")?;
     let dimensions = [picture.width(), picture.height()];
     let queries = arguments.query.iter().map(|query| query.within(dimensions)).collect::<Result<Vec<_>, _>>()?;
-    let device = arguments.device.device.open()?;
-    let mut viewer = Viewer::load(arguments.model.as_deref(), arguments.checkpoint.as_deref(), seed, &device)?;
     if arguments.paper_normalisation {
         // In levels from 0 to 255.
         viewer.set_normalize(Normalize { mean: [127.5; 3], std: [63.75; 3] });

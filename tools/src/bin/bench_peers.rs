@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anstream::{eprintln, print, println};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use vmamba_cli::arguments::whole_number;
+use vmamba_cli::arguments::{batch, count, pixels, threads};
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, MeasureOption, OutOption, PresetsOption, PythonOption, RoundsOption, SidesOption};
 use vmamba_study::measure::{Peers, Task, Work};
@@ -30,21 +30,21 @@ struct Arguments {
     #[command(flatten)]
     sides: SidesOption,
     /// Height and width of UperNet's image in pixels.
-    #[arg(long, value_name = "PIXELS", default_value_t = 512)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = pixels)]
     segment_side: usize,
     /// Height and width of Mask R-CNN's image in pixels, before padding.
-    #[arg(long, num_args = 2, value_names = ["HEIGHT", "WIDTH"], default_values_t = [800, 1066])]
+    #[arg(long, num_args = 2, value_names = ["HEIGHT", "WIDTH"], default_values_t = [800, 1066], value_parser = pixels)]
     detect_size: Vec<usize>,
     /// Numbers of CPU threads; memory is measured with the last.
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = whole_number, default_value = "1,2")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = threads, default_value = "1,2")]
     threads: Vec<usize>,
     #[command(flatten)]
     rounds: RoundsOption,
     /// Rounds of the training step, UperNet and Mask R-CNN.
-    #[arg(long, value_name = "N", value_parser = whole_number, default_value_t = 5)]
+    #[arg(long, value_name = "N", value_parser = count, default_value_t = 5)]
     long_rounds: usize,
     /// Batch size of the training step.
-    #[arg(long, value_name = "N", value_parser = whole_number, default_value_t = 4)]
+    #[arg(long, value_name = "N", value_parser = batch, default_value_t = 4)]
     train_batch: usize,
     #[command(flatten)]
     python: PythonOption,

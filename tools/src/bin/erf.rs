@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anstream::{eprintln, print, println};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use vmamba_cli::arguments::{positive, whole_number};
-use vmamba_cli::options::{DeviceOption, PhotoOptions};
+use vmamba_cli::arguments::{count, positive};
+use vmamba_cli::options::{DeviceOption, MemoryOption, PhotoOptions};
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, CheckpointsOption, OutOption, SeedOption, SizeOption};
 use vmamba_report::heatmap::ColourMap;
@@ -40,7 +40,7 @@ struct Arguments {
     #[command(flatten)]
     size: SizeOption,
     /// Number of images in the mean.
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = whole_number)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count)]
     images: usize,
     #[command(flatten)]
     seed: SeedOption,
@@ -63,6 +63,8 @@ struct Arguments {
     limit: PhotoOptions,
     #[command(flatten)]
     device: DeviceOption,
+    #[command(flatten)]
+    memory: MemoryOption,
     #[command(flatten)]
     out: OutOption,
 }
@@ -94,6 +96,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let models = if nothing_named { MODELS.map(str::to_owned).into() } else { arguments.models.clone() };
     let subjects = erf::subjects(&models, &configs, &arguments.checkpoints.checkpoint)?;
     let (size, seed) = (arguments.size.size, arguments.seed.seed);
+    for subject in &subjects {
+        subject.check(size)?;
+        arguments.memory.check(subject.memory(size), arguments.device.on_cpu())?;
+    }
     let mut images = match &arguments.data {
         Some(root) => Images::in_folder(root, size, arguments.images, seed).context("--data")?,
         None => Images::scenes(size, arguments.images, seed)?,

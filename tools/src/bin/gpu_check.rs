@@ -8,7 +8,7 @@ use anstream::{print, println};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use vmamba_cli::arguments::{positive, whole_number};
+use vmamba_cli::arguments::{batch, pixels, positive};
 use vmamba_cli::options::DeviceOption;
 use vmamba_cli::process;
 use vmamba_cli::study_options::{
@@ -44,10 +44,10 @@ struct Arguments {
     #[command(flatten)]
     precisions: PrecisionsOption,
     /// Batch size and side of the part memory.
-    #[arg(long, num_args = 2, value_names = ["BATCH", "SIDE"], default_values_t = [32, 224])]
+    #[arg(long, num_args = 2, value_names = ["BATCH", "SIDE"], default_values_t = [32, 224], value_parser = pixels)]
     memory_size: Vec<usize>,
     /// Batch size of the part bandwidth.
-    #[arg(long, value_name = "N", value_parser = whole_number, default_value_t = 128)]
+    #[arg(long, value_name = "N", value_parser = batch, default_value_t = 128)]
     bandwidth_batch: usize,
     /// Operations of the part parity-ops; all without this option.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = operations())]
@@ -69,7 +69,7 @@ struct Arguments {
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
     /// Seconds after which no row begins; the report names the rows left out.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     time_limit: Option<u64>,
     #[command(flatten)]
     out: OutOption,

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use vision_datasets::imagenet::ImageFolder;
 use vmamba::zoo::BackboneConfig;
-use vmamba_cli::arguments::whole_number;
+use vmamba_cli::arguments::batch;
 use vmamba_cli::measuring_options::MeasuringOptions;
 use vmamba_cli::options::DeviceOption;
 use vmamba_cli::process;
@@ -56,7 +56,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE", requires = "data")]
     classes: Option<PathBuf>,
     /// Batch size of the evaluation.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole_number)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = batch)]
     accuracy_batch: usize,
     #[command(flatten)]
     device: DeviceOption,

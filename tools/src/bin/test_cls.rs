@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::transforms::ClassificationPipeline;
 use vmamba::zoo::{LoadedClassifier, load_classifier};
-use vmamba_cli::arguments::{positive, whole_number};
-use vmamba_cli::options::{ComputeOptions, JsonOption, PhotoOptions, WeightSet};
+use vmamba_cli::arguments::{batch, count, pixels, positive, threads};
+use vmamba_cli::options::{ComputeOptions, JsonOption, MemoryOption, PhotoOptions, WeightSet};
 use vmamba_cli::process;
+use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
 use vmamba_recipes::classification::{ClassificationReport, Feed, check_classes, evaluate_classifier, model_config};
 use vmamba_report::console::{progress_bar, warn_of_skipped};
@@ -39,18 +40,20 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// Side of the input in pixels. The shorter side of an image is resized to 256/224 of it, then the centre is cropped.
-    #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = whole_number)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = pixels)]
     size: usize,
     /// Images of a batch.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole_number)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = batch)]
     batch_size: usize,
     /// Threads that read images [default: number of processors, at most 8]. It does not change the figures.
-    #[arg(long, value_name = "N", value_parser = whole_number)]
+    #[arg(long, value_name = "N", value_parser = threads)]
     workers: Option<usize>,
     #[command(flatten)]
     limit: PhotoOptions,
     #[command(flatten)]
     compute: ComputeOptions,
+    #[command(flatten)]
+    memory: MemoryOption,
     #[command(flatten)]
     json: JsonOption,
     #[command(flatten)]
@@ -68,10 +71,10 @@ struct Tuning {
     #[arg(long, requires = "linear_tuning")]
     reinit: bool,
     /// Epochs of linear tuning.
-    #[arg(long, value_name = "N", default_value_t = 30, requires = "linear_tuning", value_parser = whole_number)]
+    #[arg(long, value_name = "N", default_value_t = 30, requires = "linear_tuning", value_parser = count)]
     epochs: usize,
     /// Batch size of linear tuning.
-    #[arg(long, value_name = "N", default_value_t = 4096, requires = "linear_tuning", value_parser = whole_number)]
+    #[arg(long, value_name = "N", default_value_t = 4096, requires = "linear_tuning", value_parser = batch)]
     tuning_batch: usize,
     /// Initial learning rate [default: the published one for the size: 0.05 below 512 pixels, 0.2 below 640, else 0.5].
     #[arg(long, value_name = "RATE", requires = "linear_tuning", value_parser = positive)]
@@ -81,6 +84,9 @@ struct Tuning {
     seed: u64,
 }
 
+/// Classes of the largest published heads, for the estimate of the memory before the checkpoint is read.
+const IMAGENET_CLASSES: usize = 1000;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     process::run_tool(|| run(&arguments).map(|()| true))
@@ -89,7 +95,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     arguments.limit.apply();
     let config = model_config(&arguments.model).context("--model")?;
-    config.check_image([arguments.size; 2]).context("--size")?;
+    let image = [arguments.size; 2];
+    config.check_photo(image).context("--size")?;
+    let cost = config.classifier_complexity(IMAGENET_CLASSES, image);
+    arguments.memory.check(MemoryEstimate::prediction(&cost, image, arguments.batch_size), arguments.compute.on_cpu())?;
     if let Some(list) = &arguments.classes
         && !list.is_file()
     {

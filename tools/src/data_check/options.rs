@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::arguments::{anchor_scale, count, pixels, sheet_images};
 use crate::options::{JsonOption, PhotoOptions};
 
 /// What to check and what to write.
@@ -29,13 +30,13 @@ pub struct DataCheckOptions {
     #[arg(long, requires = "coco")]
     pub drop_root_category: bool,
     /// Limits of the long and the short side after the resize of training, for the anchors.
-    #[arg(long, value_name = "PIXELS", num_args = 2, default_values_t = [1333, 800], requires = "coco")]
+    #[arg(long, value_name = "PIXELS", num_args = 2, default_values_t = [1333, 800], value_parser = pixels, requires = "coco")]
     pub scale: Vec<usize>,
     /// Sizes of the anchors in strides of their level.
-    #[arg(long, value_name = "SIZE", value_delimiter = ',', default_values_t = [8.0], requires = "coco")]
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', default_values_t = [8.0], value_parser = anchor_scale, requires = "coco")]
     pub anchor_scales: Vec<f32>,
     /// Number of classes of the model.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub num_classes: Option<usize>,
     /// Ignore label 0 and lower all others by one, as ADE20K training does.
     #[arg(long, requires = "data")]
@@ -47,7 +48,7 @@ pub struct DataCheckOptions {
     #[arg(long, value_name = "FILE")]
     pub sheet: Option<PathBuf>,
     /// Images of each split on the contact sheet.
-    #[arg(long, value_name = "N", default_value_t = 12, requires = "sheet")]
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = sheet_images, requires = "sheet")]
     pub sheet_images: usize,
     /// List all classes, however many there are.
     #[arg(long)]
@@ -59,6 +60,6 @@ pub struct DataCheckOptions {
     #[arg(long)]
     pub strict: bool,
     /// Number of built-in scenes to check.
-    #[arg(long, value_name = "N", default_value_t = 400, conflicts_with = "data")]
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = count, conflicts_with = "data")]
     pub scenes: usize,
 }

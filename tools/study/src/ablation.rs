@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicBool;
 use serde::Deserialize;
 use serde_json::json;
 use vmamba::zoo::BackboneConfig;
-use vmamba_recipes::config::{load, load_text};
+use vmamba_recipes::config::{Configuration, load, load_text};
 use vmamba_report::files::write_whole;
 use vmamba_report::tables::{Cell, Table};
 use vmamba_train::Precision;
 
-use crate::error::{Place, Result, invalid};
+use crate::error::{Result, invalid};
 use crate::measure::{CLASSES, Protocol, Purpose};
 use crate::published::{self, Ablation, AblationRow};
 use crate::scaling::{self, Plan, Row, Study, options};
@@ -57,6 +57,12 @@ const BUILT_IN: [(Ablation, &str); 7] = [
     (Ablation::Activation, include_str!("../../../configs/ablation/activation.toml")),
 ];
 
+impl Configuration for AblationConfig {
+    fn check(&self) -> anyhow::Result<()> {
+        Ok(self.validate()?)
+    }
+}
+
 impl AblationConfig {
     /// The configuration of a published table.
     ///
@@ -66,9 +72,7 @@ impl AblationConfig {
         let Some((_, text)) = BUILT_IN.iter().find(|(name, _)| *name == table) else {
             return Err(invalid!("no built-in configuration of {table}"));
         };
-        let config: Self = load_text(text, &[], table.name())?;
-        config.check()?;
-        Ok(config)
+        Ok(load_text(text, &[], table.name())?)
     }
 
     /// Reads a configuration.
@@ -76,9 +80,7 @@ impl AblationConfig {
     /// # Errors
     /// When the file cannot be read, is invalid, or names a published table or row that does not exist.
     pub fn read(path: &Path) -> Result<Self> {
-        let config: Self = load(path, &[])?;
-        config.check().at_with(|| path.display().to_string())?;
-        Ok(config)
+        Ok(load(path, &[])?)
     }
 
     /// The published table.
@@ -90,7 +92,7 @@ impl AblationConfig {
         self.table.as_ref().map(parse).transpose()
     }
 
-    fn check(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         if self.row.is_empty() {
             return Err(invalid!("row: at least one variant"));
         }

@@ -2,10 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
+use vmamba_types::setting::{self, SettingError};
+
 use crate::error::TrainError;
 use crate::optimizer::OptimizerConfig;
 use crate::precision::Precision;
 use crate::schedule::ScheduleConfig;
+
+/// Largest number of steps of a run or an interval.
+pub(crate) const MAX_STEPS: u64 = 1_000_000_000;
+
+/// Largest number of images of a batch, and of batches of a step.
+const MAX_BATCH: usize = 65_536;
 
 /// How a model is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,7 +124,7 @@ impl Default for TrainConfig {
 impl TrainConfig {
     /// Images of an optimiser step on every device.
     pub fn step_size(&self) -> u64 {
-        self.batch_size as u64 * self.accumulation
+        (self.batch_size as u64).saturating_mul(self.accumulation)
     }
 
     /// The length of a run over `samples` training images on `devices` devices.
@@ -124,10 +132,10 @@ impl TrainConfig {
     /// # Errors
     /// When neither or both of `iterations` and `epochs` are set.
     pub fn length(&self, samples: usize, devices: usize) -> Result<Length, TrainError> {
-        let epoch = (samples as u64).div_ceil((self.step_size() * devices as u64).max(1)).max(1);
+        let epoch = (samples as u64).div_ceil(self.step_size().saturating_mul(devices as u64).max(1)).max(1);
         let iterations = match (self.iterations, self.epochs) {
             (Some(iterations), None) => iterations,
-            (None, Some(epochs)) => epochs * epoch,
+            (None, Some(epochs)) => epochs.saturating_mul(epoch),
             (None, None) => return Err(TrainError::config("iterations", " or train.epochs must be set")),
             (Some(_), Some(_)) => {
                 let message = " and train.epochs are both set; remove one of them from the configuration file (--set cannot remove a key)";
@@ -144,25 +152,27 @@ impl TrainConfig {
     /// Names the first invalid field.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.length(1, 1)?;
+        self.ranges()?;
+        Ok(())
+    }
+
+    /// Validates value ranges, field by field.
+    fn ranges(&self) -> Result<(), SettingError> {
         for (field, value) in [
             ("iterations", self.iterations.unwrap_or(1)),
             ("epochs", self.epochs.unwrap_or(1)),
-            ("batch_size", self.batch_size as u64),
-            ("accumulation", self.accumulation),
             ("val_interval", self.val_interval.unwrap_or(1)),
             ("checkpoint_interval", self.checkpoint_interval.unwrap_or(1)),
             ("log_interval", self.log_interval),
         ] {
-            if value == 0 {
-                return Err(TrainError::config(field, " must be at least 1"));
-            }
+            setting::whole(field, value, 1..=MAX_STEPS)?;
         }
-        self.optimizer.validate()?;
-        self.schedule.validate()?;
-        if self.ema.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
-            return Err(TrainError::config("ema", " must be in [0, 1)"));
-        }
-        Ok(())
+        setting::whole("batch_size", self.batch_size, 1..=MAX_BATCH)?;
+        setting::whole("accumulation", self.accumulation, 1..=MAX_BATCH as u64)?;
+        setting::whole("pictures", self.pictures, 0..=100_000)?;
+        self.optimizer.validate().map_err(|error| error.within("optimizer"))?;
+        self.schedule.validate().map_err(|error| error.within("schedule"))?;
+        self.ema.map_or(Ok(()), |decay| setting::rate("ema", decay))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use vmamba::checkpoint::{CheckpointError, LoadError};
+use vmamba_types::SettingError;
 
 use crate::device::DeviceError;
 use crate::guard::Incident;
@@ -13,12 +14,15 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Why a run cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A setting is out of range or has no effect on this model.
+    /// A setting is out of range.
+    #[error("train.{0}")]
+    Setting(SettingError),
+    /// A setting has no effect on this model, or leaves nothing to train.
     #[error("train.{field}{message}")]
     Config {
         /// The setting, as in a configuration file below `train`.
         field: &'static str,
-        /// The mistake, beginning with its separator: ` must be at least 1` or `: no parameter's name contains "stem"`.
+        /// The mistake, beginning with its separator: ` or train.epochs must be set` or `: no parameter's name contains "stem"`.
         message: String,
     },
     /// The data or the validation failed.
@@ -67,6 +71,13 @@ pub enum TrainError {
         /// Why.
         reason: &'static str,
     },
+}
+
+// The message of the setting is part of the error's own, so that it is no source.
+impl From<SettingError> for TrainError {
+    fn from(error: SettingError) -> Self {
+        Self::Setting(error)
+    }
 }
 
 impl TrainError {

@@ -12,10 +12,11 @@ use crate::parameters::KeyMap;
 ///
 /// # Errors
 /// When a setting would have no effect: no key contains a text of `freeze`, the model has no norm layer for `freeze_norms`, or the backbone
-/// has no batch norm for `norm_eval`.
+/// has no batch norm for `norm_eval`. Also when nothing is left to train.
 pub fn freeze<M: Module>(model: M, config: &TrainConfig, keys: KeyMap) -> Result<(M, usize), TrainError> {
     let used = vec![false; config.freeze.len()];
-    let mut search = Search { config, keys, path: Vec::new(), found: Vec::new(), parameters: 0, norms: false, evaluated: 0, used };
+    let mut search =
+        Search { config, keys, path: Vec::new(), found: Vec::new(), parameters: 0, trainable: 0, norms: false, evaluated: 0, used };
     model.visit(&mut search);
     if let Some((text, _)) = config.freeze.iter().zip(&search.used).find(|(_, used)| !**used) {
         return Err(TrainError::config("freeze", format!(": no parameter's name contains \"{text}\"")));
@@ -27,6 +28,10 @@ pub fn freeze<M: Module>(model: M, config: &TrainConfig, keys: KeyMap) -> Result
         return Err(TrainError::config("norm_eval", ": the backbone has no batch norm"));
     }
     let (found, count) = (search.found, search.parameters);
+    if count == search.trainable {
+        let field = if config.freeze.is_empty() { "freeze_norms" } else { "freeze" };
+        return Err(TrainError::config(field, ": every parameter of the model is frozen, so that nothing is left to train"));
+    }
     if found.is_empty() {
         return Ok((model, 0));
     }
@@ -39,7 +44,10 @@ struct Search<'a> {
     /// Names and types of the enclosing modules.
     path: Vec<(String, String)>,
     found: Vec<String>,
+    /// Frozen parameters.
     parameters: usize,
+    /// Parameters that were trainable before.
+    trainable: usize,
     /// Whether the model has a norm layer.
     norms: bool,
     /// Batch norms of the backbone, whose statistics `norm_eval` freezes.
@@ -90,8 +98,10 @@ impl ModuleVisitor for Search<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         // Running statistics are visited too, but they are not parameters.
         let trainable = param.is_require_grad();
-        if self.visit() && trainable {
-            self.parameters += 1;
+        let frozen = self.visit();
+        if trainable {
+            self.trainable += 1;
+            self.parameters += usize::from(frozen);
         }
     }
 

@@ -12,9 +12,13 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 use vmamba::{DecayRule, LayerGrouping, ParameterGroups};
+use vmamba_types::setting::{self, SettingError};
 
 use crate::error::TrainError;
 use crate::parameters::{KeyMap, Walk, trainable};
+
+/// Largest learning rate and weight decay.
+pub(crate) const MAX_RATE: f64 = 1e3;
 
 /// Optimiser, weight decay, layer-wise learning rates and clipping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,11 +60,8 @@ impl LayerDecay {
     ///
     /// # Errors
     /// Names the first invalid field.
-    pub fn validate(self) -> Result<(), TrainError> {
-        if self.rate > 0.0 && self.rate <= 1.0 {
-            return Ok(());
-        }
-        Err(TrainError::config("optimizer.layer_decay.rate", format!(" must be in (0, 1], got {}", self.rate)))
+    pub fn validate(self) -> Result<(), SettingError> {
+        setting::positive("rate", self.rate, 1.0)
     }
 }
 
@@ -125,6 +126,26 @@ impl Algorithm {
         }
     }
 
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(self) -> Result<(), SettingError> {
+        match self {
+            Self::AdamW { betas, eps } => {
+                let rates = betas.iter().all(|beta| (0.0..1.0).contains(beta));
+                setting::require(rates, "betas", "two numbers from 0 to below 1", betas)?;
+                setting::number("eps", eps, 0.0..=1.0)
+            }
+            Self::Sgd { momentum } => setting::rate("momentum", momentum),
+        }
+    }
+
+    /// Number of state tensors of every parameter.
+    pub fn state_tensors(self) -> usize {
+        self.memory().len()
+    }
+
     /// State tensors of every parameter, by PyTorch's names.
     fn memory(self) -> &'static [&'static str] {
         match self {
@@ -180,29 +201,12 @@ impl OptimizerConfig {
     ///
     /// # Errors
     /// Names the first invalid field.
-    pub fn validate(&self) -> Result<(), TrainError> {
-        if !(self.lr > 0.0 && self.lr.is_finite()) {
-            return Err(TrainError::config("optimizer.lr", format!(" must be finite and positive, got {}", self.lr)));
-        }
-        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            return Err(TrainError::config("optimizer.weight_decay", format!(" must be finite and at least 0, got {}", self.weight_decay)));
-        }
-        if let Some(norm) = self.clip_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
-            return Err(TrainError::config("optimizer.clip_norm", format!(" must be finite and positive, got {norm}")));
-        }
-        let share = |value: f64| (0.0..1.0).contains(&value);
-        match self.algorithm {
-            Algorithm::AdamW { betas, .. } if !betas.into_iter().all(share) => {
-                Err(TrainError::config("optimizer.algorithm.betas", format!(" must be in [0, 1), got {betas:?}")))
-            }
-            Algorithm::AdamW { eps, .. } if !(eps >= 0.0 && eps.is_finite()) => {
-                Err(TrainError::config("optimizer.algorithm.eps", format!(" must be finite and at least 0, got {eps}")))
-            }
-            Algorithm::Sgd { momentum } if !share(momentum) => {
-                Err(TrainError::config("optimizer.algorithm.momentum", format!(" must be in [0, 1), got {momentum}")))
-            }
-            Algorithm::AdamW { .. } | Algorithm::Sgd { .. } => self.layer_decay.map_or(Ok(()), LayerDecay::validate),
-        }
+    pub fn validate(&self) -> Result<(), SettingError> {
+        self.algorithm.validate().map_err(|error| error.within("algorithm"))?;
+        setting::positive("lr", self.lr, MAX_RATE)?;
+        setting::number("weight_decay", self.weight_decay, 0.0..=MAX_RATE)?;
+        self.layer_decay.map_or(Ok(()), LayerDecay::validate).map_err(|error| error.within("layer_decay"))?;
+        self.clip_norm.map_or(Ok(()), |norm| setting::positive("clip_norm", norm, 1e9))
     }
 }
 
@@ -531,11 +535,11 @@ mod tests {
             change(&mut config);
             config.validate().unwrap_err().to_string()
         };
-        assert!(wrong(|c| c.lr = 0.0).contains("train.optimizer.lr"));
-        assert!(wrong(|c| c.weight_decay = f64::NAN).contains("optimizer.weight_decay"));
+        assert!(wrong(|c| c.lr = 0.0).starts_with("lr"));
+        assert!(wrong(|c| c.weight_decay = f64::NAN).starts_with("weight_decay"));
         for norm in [0.0, -1.0, f64::NAN] {
             let config = OptimizerConfig { clip_norm: Some(norm), ..config(Algorithm::default()) };
-            assert!(config.validate().unwrap_err().to_string().contains("optimizer.clip_norm"), "{norm}");
+            assert!(config.validate().unwrap_err().to_string().starts_with("clip_norm"), "{norm}");
         }
         assert!(wrong(|c| c.algorithm = Algorithm::Sgd { momentum: 1.0 }).contains("algorithm.momentum"));
         assert!(wrong(|c| c.algorithm = Algorithm::AdamW { betas: [0.9, 1.0], eps: 1e-8 }).contains("algorithm.betas"));

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::TrainError;
+use vmamba_types::setting::{self, SettingError};
+
+use crate::config::MAX_STEPS;
+use crate::optimizer::MAX_RATE;
 
 /// Linear warm-up, then decay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,6 +82,27 @@ impl Default for Decay {
     }
 }
 
+impl Decay {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        match self {
+            Self::Poly { power, min_lr } => {
+                setting::number("power", *power, 0.0..=100.0)?;
+                setting::number("min_lr", *min_lr, 0.0..=MAX_RATE)
+            }
+            Self::Steps { at, factor, .. } => {
+                let steps = at.len() <= 1_000 && at.iter().all(|step| (1..=MAX_STEPS).contains(step));
+                setting::require(steps, "at", format!("at most 1000 whole numbers from 1 to {MAX_STEPS}"), at)?;
+                setting::number("factor", *factor, 0.0..=1e3)
+            }
+            Self::Constant => Ok(()),
+        }
+    }
+}
+
 impl ScheduleConfig {
     /// A constant learning rate.
     pub fn constant() -> Self {
@@ -105,24 +129,10 @@ impl ScheduleConfig {
     ///
     /// # Errors
     /// Names the first invalid field.
-    pub fn validate(&self) -> Result<(), TrainError> {
-        let at_least_0 = |field, value: f64| {
-            if value >= 0.0 && value.is_finite() {
-                return Ok(());
-            }
-            Err(TrainError::config(field, format!(" must be finite and at least 0, got {value}")))
-        };
-        if !(0.0..=1.0).contains(&self.warmup_factor) {
-            return Err(TrainError::config("schedule.warmup_factor", format!(" must be in [0, 1], got {}", self.warmup_factor)));
-        }
-        match self.decay {
-            Decay::Poly { power, min_lr } => {
-                at_least_0("schedule.decay.power", power)?;
-                at_least_0("schedule.decay.min_lr", min_lr)
-            }
-            Decay::Steps { factor, .. } => at_least_0("schedule.decay.factor", factor),
-            Decay::Constant => Ok(()),
-        }
+    pub fn validate(&self) -> Result<(), SettingError> {
+        setting::whole("warmup_iterations", self.warmup_iterations, 0..=MAX_STEPS)?;
+        setting::share("warmup_factor", self.warmup_factor)?;
+        self.decay.validate().map_err(|error| error.within("decay"))
     }
 
     /// The learning rate of an iteration, counted from 0, of a run of `total` iterations, `epoch` of them a pass over the training set,
@@ -220,10 +230,10 @@ mod tests {
     fn settings_that_give_no_learning_rate_are_named() {
         let wrong = |schedule: ScheduleConfig| schedule.validate().unwrap_err().to_string();
         let decay = |decay| ScheduleConfig { decay, ..ScheduleConfig::constant() };
-        assert!(wrong(ScheduleConfig::constant().warmup(5, f64::NAN)).contains("train.schedule.warmup_factor"));
-        assert!(wrong(ScheduleConfig::poly(-1.0)).contains("train.schedule.decay.power"));
-        assert!(wrong(decay(Decay::Poly { power: 1.0, min_lr: f64::INFINITY })).contains("train.schedule.decay.min_lr"));
-        assert!(wrong(decay(Decay::Steps { at: vec![1], unit: Unit::Epochs, factor: -0.1 })).contains("train.schedule.decay.factor"));
+        assert!(wrong(ScheduleConfig::constant().warmup(5, f64::NAN)).starts_with("warmup_factor"));
+        assert!(wrong(ScheduleConfig::poly(-1.0)).starts_with("decay.power"));
+        assert!(wrong(decay(Decay::Poly { power: 1.0, min_lr: f64::INFINITY })).starts_with("decay.min_lr"));
+        assert!(wrong(decay(Decay::Steps { at: vec![1], unit: Unit::Epochs, factor: -0.1 })).starts_with("decay.factor"));
         for valid in [ScheduleConfig::constant(), ScheduleConfig::step([8, 11]).warmup(500, 1e-3), ScheduleConfig::poly(0.9)] {
             valid.validate().unwrap();
         }

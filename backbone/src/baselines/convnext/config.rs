@@ -7,8 +7,9 @@ use super::{Convnext, ConvnextClassifier, EXPANSION, KERNEL, Trunk, norm};
 use crate::complexity::{Complexity, OpKind, product};
 use crate::family::Family;
 use crate::layers::{ConvConfig, Dense};
+use crate::limits::{MAX_CHANNELS, require_depths, require_dims, require_rate, require_stages, require_whole};
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::{require, require_stages};
+use crate::vmamba::config::require;
 
 /// Options of a ConvNeXt. The default is ConvNeXt-T.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,14 +64,12 @@ impl ConvnextConfig {
     /// # Errors
     /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        let positive = |numbers: &[usize]| !numbers.is_empty() && numbers.iter().all(|number| *number > 0);
-        require(positive(&self.depths), "depths", "one positive number a stage", &self.depths)?;
-        let dims = positive(&self.dims) && self.dims.len() == self.depths.len();
-        require(dims, "dims", "one positive number a stage, as many as depths", &self.dims)?;
-        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
+        require_whole("in_chans", self.in_chans, MAX_CHANNELS)?;
+        require_depths(&self.depths)?;
+        require_dims(&self.dims, self.depths.len())?;
+        require_rate("drop_path_rate", self.drop_path_rate)?;
         let scale = self.layer_scale_init_value;
-        require(scale >= 0.0 && scale.is_finite(), "layer_scale_init_value", "0 or a positive number", &scale)?;
+        require((0.0..=1e3).contains(&scale), "layer_scale_init_value", "a number from 0 to 1000", &scale)?;
         require_stages(&self.out_indices, self.depths.len())
     }
 

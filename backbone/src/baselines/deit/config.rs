@@ -8,8 +8,9 @@ use super::{Deit, DeitClassifier, EPSILON, MultiLevelNeck, SCALES, Trunk, rename
 use crate::checkpoint::StateDict;
 use crate::complexity::{Complexity, OpKind, product};
 use crate::layers::{ChannelNorm, ConvConfig, Dense, TableResize};
+use crate::limits::{MAX_CHANNELS, MAX_DEPTH, MAX_SIDE, require_blocks, require_rate, require_ratio, require_whole};
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::{require, require_blocks};
+use crate::vmamba::config::require;
 
 /// Options of a DeiT; the default is [`DeitConfig::small`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,22 +91,25 @@ impl DeitConfig {
     /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let divides = |part: usize, whole: usize| part > 0 && whole > 0 && whole.is_multiple_of(part);
-        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        require(self.patch_size > 0, "patch_size", "at least 1", &self.patch_size)?;
+        require_whole("in_chans", self.in_chans, MAX_CHANNELS)?;
+        require_whole("patch_size", self.patch_size, MAX_SIDE)?;
+        require_whole("image_size", self.image_size, MAX_SIDE)?;
         require(divides(self.patch_size, self.image_size), "image_size", "a multiple of patch_size", &self.image_size)?;
-        require(self.embed_dim > 0, "embed_dim", "at least 1", &self.embed_dim)?;
-        require(self.depth > 0, "depth", "at least 1", &self.depth)?;
+        require_whole("embed_dim", self.embed_dim, MAX_CHANNELS)?;
+        require_whole("depth", self.depth, MAX_DEPTH)?;
         require(divides(self.num_heads, self.embed_dim), "num_heads", "a divisor of embed_dim", &self.num_heads)?;
-        let hidden = self.mlp_ratio.is_finite() && self.mlp_hidden() > 0;
-        require(hidden, "mlp_ratio", "a number that gives at least one hidden channel", &self.mlp_ratio)?;
-        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
+        require_ratio("mlp_ratio", self.mlp_ratio, self.embed_dim)?;
+        require_rate("drop_path_rate", self.drop_path_rate)
     }
 
     /// As [`DeitConfig::validate`], and validates the options of the backbone.
-    fn validate_backbone(&self) -> Result<(), ConfigError> {
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] with the first invalid field.
+    pub fn validate_pyramid(&self) -> Result<(), ConfigError> {
         self.validate()?;
         require_blocks(&self.out_indices, self.depth)?;
-        require(self.neck_channels > 0, "neck_channels", "at least 1", &self.neck_channels)?;
+        require_whole("neck_channels", self.neck_channels, MAX_CHANNELS)?;
         require(self.patch_size.is_multiple_of(4), "patch_size", "a multiple of 4 for the backbone", &self.patch_size)
     }
 
@@ -130,7 +134,7 @@ impl DeitConfig {
     /// # Errors
     /// As [`DeitConfig::validate`], and for options that make no pyramid.
     pub fn try_init(&self, device: &Device) -> Result<Deit, ConfigError> {
-        self.validate_backbone()?;
+        self.validate_pyramid()?;
         Ok(Deit {
             trunk: Trunk::new(self, device),
             norm: self.final_norm.then(|| ChannelNorm::with_epsilon(self.embed_dim, EPSILON, device)),
@@ -203,6 +207,7 @@ impl DeitConfig {
             cost.conv_layer(&lateral, grid);
             // The reference also counts the resize by a factor of 1.
             cost.add(OpKind::UpsampleBilinear, product(&[4, self.neck_channels, level[0], level[1]]));
+            cost.pointwise(product(&[self.neck_channels, level[0], level[1]]));
             cost.conv_layer(&conv, level);
         }
         cost
@@ -229,6 +234,7 @@ impl DeitConfig {
             cost.layer_norm(dim, [1, tokens]);
             cost.linear(OpKind::Linear, dim, 3 * dim, true, [1, tokens]);
             cost.add(OpKind::Matmul, product(&[2, tokens, tokens, dim]));
+            cost.attention(self.num_heads, tokens, tokens, dim);
             cost.linear(OpKind::Linear, dim, dim, true, [1, tokens]);
             cost.layer_norm(dim, [1, tokens]);
             cost.linear(OpKind::Linear, dim, hidden, true, [1, tokens]);

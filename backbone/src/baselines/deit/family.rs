@@ -3,6 +3,7 @@
 use super::{Deit, DeitClassifier, DeitConfig};
 use crate::checkpoint::StateDict;
 use crate::family::{ClassifierFile, Family, Level, forwarded_items, uniform_levels};
+use crate::vmamba::ConfigError;
 use crate::{DecayExceptions, ParameterGroups, Place, VIT_EXCEPTIONS};
 
 impl ParameterGroups for DeitConfig {
@@ -51,6 +52,10 @@ impl Family for DeitConfig {
 
     fn backbone_state(&self, state: StateDict) -> StateDict {
         self.fit_positions(state)
+    }
+
+    fn validate_pyramid(&self) -> Result<(), ConfigError> {
+        Self::validate_pyramid(self)
     }
 
     fn levels(&self, image: [usize; 2]) -> Vec<Level> {

@@ -7,6 +7,7 @@ use super::{Hivit, HivitClassifier, LAST, MERGED};
 use crate::complexity::{Complexity, OpKind, product};
 use crate::family::Family;
 use crate::layers::ConvConfig;
+use crate::limits::{MAX_CHANNELS, MAX_SIDE, require_depths, require_rate, require_ratio, require_whole};
 use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
 
@@ -90,7 +91,10 @@ impl HivitConfig {
     /// # Errors
     /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        require_whole("in_chans", self.in_chans, MAX_CHANNELS)?;
+        require_whole("patch_size", self.patch_size, MAX_SIDE)?;
+        require_whole("image_size", self.image_size, MAX_SIDE)?;
+        require_whole("embed_dim", self.embed_dim, MAX_CHANNELS)?;
         let quarters = |size: usize| size > 0 && size.is_multiple_of(MERGED);
         require(quarters(self.patch_size), "patch_size", "a positive multiple of 4", &self.patch_size)?;
         require(
@@ -100,7 +104,7 @@ impl HivitConfig {
             &self.image_size,
         )?;
         require(quarters(self.embed_dim), "embed_dim", "a positive multiple of 4", &self.embed_dim)?;
-        require(self.depths.iter().all(|depth| *depth > 0), "depths", "positive numbers", &self.depths)?;
+        require_depths(&self.depths)?;
         require(
             self.num_heads > 0 && self.embed_dim.is_multiple_of(self.num_heads),
             "num_heads",
@@ -110,10 +114,11 @@ impl HivitConfig {
         for (field, ratio, channels) in
             [("stem_mlp_ratio", self.stem_mlp_ratio, self.dim(0)), ("mlp_ratio", self.mlp_ratio, self.embed_dim)]
         {
-            require(ratio.is_finite() && ratio * channels as f64 >= 1.0, field, "a ratio that leaves a hidden channel", &ratio)?;
+            require_ratio(field, ratio, channels)?;
         }
-        require(self.norm_epsilon > 0.0 && self.norm_epsilon.is_finite(), "norm_epsilon", "a small positive number", &self.norm_epsilon)?;
-        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
+        let epsilon = self.norm_epsilon > 0.0 && self.norm_epsilon <= 1.0;
+        require(epsilon, "norm_epsilon", "a number above 0 and at most 1", &self.norm_epsilon)?;
+        require_rate("drop_path_rate", self.drop_path_rate)
     }
 
     /// Checks that the patch size divides an image of `[height, width]` pixels.
@@ -254,6 +259,7 @@ impl HivitConfig {
         cost.layer_norm(dim, size);
         cost.linear(OpKind::Linear, dim, 3 * dim, true, size);
         cost.add(OpKind::Matmul, product(&[2, tokens, tokens, dim]));
+        cost.attention(self.num_heads, tokens, tokens, dim);
         cost.linear(OpKind::Linear, dim, dim, true, size);
         if self.relative_positions {
             cost.add_params((2 * self.table_side() - 1).pow(2) * self.num_heads);

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::{BlockShape, EXPANSION, Resnet, ResnetClassifier, Trunk};
 use crate::complexity::{Complexity, OpKind, product};
 use crate::layers::{ConvConfig, Dense, uniform_fan_in};
+use crate::limits::{MAX_CHANNELS, require_depths, require_stages, require_whole};
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::{require, require_stages};
+use crate::vmamba::config::require;
 
 /// Options of a ResNet. The default is ResNet-50. The network has no stochastic depth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,11 +53,11 @@ impl ResnetConfig {
     /// # Errors
     /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        require(self.width > 0, "width", "at least 1", &self.width)?;
+        require_whole("in_chans", self.in_chans, MAX_CHANNELS)?;
+        require_depths(&self.depths)?;
+        // A stage has four times as many channels as its inner convolutions.
+        require_whole("width", self.width, MAX_CHANNELS >> (self.depths.len() + 1))?;
         require(!self.deep_stem || self.width.is_multiple_of(2), "width", "even, for a deep stem", &self.width)?;
-        let depths = !self.depths.is_empty() && self.depths.iter().all(|depth| *depth > 0);
-        require(depths, "depths", "one positive number a stage", &self.depths)?;
         require_stages(&self.out_indices, self.depths.len())
     }
 

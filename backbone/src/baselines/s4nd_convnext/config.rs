@@ -8,8 +8,9 @@ use crate::baselines::s4nd::{self, S4ndConfig};
 use crate::checkpoint::{StateDict, StateTensor};
 use crate::complexity::{Complexity, OpKind, einsum_count, printed_half, product};
 use crate::layers::Dense;
+use crate::limits::{MAX_CHANNELS, MAX_KERNEL, MAX_SIDE, require_depths, require_dims, require_rate, require_stages, require_whole};
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::{require, require_stages};
+use crate::vmamba::config::require;
 
 /// Options of an S4ND-ConvNeXt; the default is [`S4ndConvnextConfig::tiny`].
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -92,24 +93,25 @@ impl S4ndConvnextConfig {
     /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let stages = self.depths.len();
-        let positive = |values: &[usize]| !values.is_empty() && values.iter().all(|value| *value > 0);
-        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        require(self.patch_size > 0, "patch_size", "at least 1", &self.patch_size)?;
-        require(self.stem_channels > 0, "stem_channels", "at least 1", &self.stem_channels)?;
-        require(positive(&self.stem_lengths), "stem_lengths", "positive numbers", &self.stem_lengths)?;
-        require(positive(&self.depths), "depths", "one positive number a stage", &self.depths)?;
-        require(self.dims.len() == stages && positive(&self.dims), "dims", "as many positive numbers as `depths`", &self.dims)?;
-        require(self.d_state > 0 && self.d_state.is_multiple_of(2), "d_state", "a positive even number", &self.d_state)?;
+        require_whole("in_chans", self.in_chans, MAX_CHANNELS)?;
+        require_whole("patch_size", self.patch_size, MAX_SIDE)?;
+        require_whole("stem_channels", self.stem_channels, MAX_CHANNELS)?;
+        let lengths = self.stem_lengths.iter().all(|length| (1..=MAX_KERNEL).contains(length));
+        require(lengths, "stem_lengths", &format!("whole numbers from 1 to {MAX_KERNEL}"), &self.stem_lengths)?;
+        require_depths(&self.depths)?;
+        require_dims(&self.dims, stages)?;
+        require_whole("d_state", self.d_state, MAX_KERNEL)?;
+        require(self.d_state.is_multiple_of(2), "d_state", "an even number", &self.d_state)?;
         let [low, high] = self.dt_range;
-        require(low > 0.0 && high > low && high.is_finite(), "dt_range", "two positive numbers in rising order", &self.dt_range)?;
-        require(self.layer_scale.is_finite(), "layer_scale", "a finite number", &self.layer_scale)?;
-        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
+        require(low > 0.0 && high > low && high <= 1e3, "dt_range", "two numbers above 0 in rising order, at most 1000", &self.dt_range)?;
+        require(self.layer_scale.abs() <= 1e3, "layer_scale", "a number from -1000 to 1000", &self.layer_scale)?;
+        require_rate("drop_path_rate", self.drop_path_rate)?;
         require_stages(&self.out_indices, stages)?;
         let least = self.strides()[stages - 1];
         require(
-            self.image_size.iter().all(|size| *size >= least),
+            self.image_size.iter().all(|size| (least..=MAX_SIDE).contains(size)),
             "image_size",
-            &format!("at least {least}, so that the last stage has a position"),
+            &format!("from {least}, so that the last stage has a position, to {MAX_SIDE}"),
             &self.image_size,
         )
     }
@@ -268,6 +270,7 @@ impl Counter {
     fn gate(&mut self, inputs: usize, outputs: usize, [height, width]: [usize; 2]) {
         self.cost.add_params((inputs + 1) * 2 * outputs);
         self.cost.add(OpKind::Einsum, einsum_count(product(&[inputs, 2 * outputs, height, width])));
+        self.cost.layer(product(&[inputs, height, width]), product(&[2 * outputs, height, width]));
     }
 
     fn s4nd(&mut self, layer: &S4ndConfig, size: [usize; 2]) {
@@ -286,6 +289,8 @@ impl Counter {
         // The kernels' outer product, its product with the map, and the input's weight.
         let products = printed_half(product(&[maps, spectrum[0], spectrum[1]]));
         self.cost.add(OpKind::Einsum, 2 * products);
+        // Complex spectra of the maps and of the kernels.
+        self.cost.pointwise(product(&[4, maps, spectrum[0], spectrum[1]]));
         if layer.outputs.is_none() {
             self.cost.add(OpKind::Einsum, printed_half(product(&[layer.inputs, size[0], size[1]])));
         }

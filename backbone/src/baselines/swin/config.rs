@@ -8,8 +8,9 @@ use super::{Swin, SwinClassifier, SwinTrunk};
 use crate::complexity::{Complexity, OpKind, product};
 use crate::family::Family;
 use crate::layers::{ChannelNorm, ConvConfig, Dense};
+use crate::limits::{MAX_CHANNELS, MAX_KERNEL, MAX_SIDE, require_depths, require_rate, require_ratio, require_stages, require_whole};
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::{require, require_stages};
+use crate::vmamba::config::require;
 
 /// Options of a [`Swin`](super::Swin); the default is [`SwinConfig::tiny`]. The official options have their official names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,10 +147,10 @@ impl SwinConfig {
     /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let stages = self.depths.len();
-        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
-        require(self.patch_size > 0, "patch_size", "at least 1", &self.patch_size)?;
-        require(self.embed_dim > 0, "embed_dim", "at least 1", &self.embed_dim)?;
-        require(stages > 0 && self.depths.iter().all(|depth| *depth > 0), "depths", "one positive number a stage", &self.depths)?;
+        require_whole("in_chans", self.in_chans, MAX_CHANNELS)?;
+        require_whole("patch_size", self.patch_size, MAX_SIDE)?;
+        require_depths(&self.depths)?;
+        require_whole("embed_dim", self.embed_dim, MAX_CHANNELS >> (stages - 1))?;
         let divides = |(stage, heads): (usize, &usize)| *heads > 0 && self.dim(stage).is_multiple_of(*heads);
         require(
             self.num_heads.len() == stages && self.num_heads.iter().enumerate().all(divides),
@@ -157,15 +158,11 @@ impl SwinConfig {
             "one number a stage that divides the stage's channels",
             &self.num_heads,
         )?;
-        require(self.window_size != WindowSize::Fixed(0), "window_size", "at least 1, or `scaled`", &self.window_size)?;
-        require(self.table_window > 0, "table_window", "at least 1", &self.table_window)?;
-        require(
-            self.mlp_ratio.is_finite() && self.mlp_hidden(self.embed_dim) > 0,
-            "mlp_ratio",
-            "a number that leaves at least one hidden channel",
-            &self.mlp_ratio,
-        )?;
-        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)?;
+        let window = !matches!(self.window_size, WindowSize::Fixed(size) if !(1..=MAX_KERNEL).contains(&size));
+        require(window, "window_size", &format!("`scaled` or a whole number from 1 to {MAX_KERNEL}"), &self.window_size)?;
+        require_whole("table_window", self.table_window, MAX_KERNEL)?;
+        require_ratio("mlp_ratio", self.mlp_ratio, self.embed_dim)?;
+        require_rate("drop_path_rate", self.drop_path_rate)?;
         require_stages(&self.out_indices, stages)
     }
 
@@ -284,7 +281,9 @@ impl SwinConfig {
                 cost.linear(OpKind::Linear, dim, 3 * dim, self.qkv_bias, geometry.padded);
                 // The scores, and their products with the values.
                 let [height, width] = geometry.padded;
-                cost.add(OpKind::Matmul, product(&[2, height, width, geometry.window[0] * geometry.window[1], dim]));
+                let window = geometry.window[0] * geometry.window[1];
+                cost.add(OpKind::Matmul, product(&[2, height, width, window, dim]));
+                cost.attention(self.num_heads[stage], height * width, window, dim);
                 cost.add_params((2 * self.table_window - 1).pow(2) * self.num_heads[stage]);
                 cost.linear(OpKind::Linear, dim, dim, true, geometry.padded);
                 cost.layer_norm(dim, *size);

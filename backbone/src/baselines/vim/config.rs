@@ -8,8 +8,9 @@ use super::{Vim, VimClassifier, rename};
 use crate::checkpoint::StateDict;
 use crate::complexity::{Complexity, OpKind, product};
 use crate::layers::{ConvConfig, DeconvPyramid, TableResize};
+use crate::limits::{MAX_CHANNELS, MAX_DEPTH, MAX_KERNEL, MAX_SIDE, require_blocks, require_rate, require_whole};
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::{require, require_blocks};
+use crate::vmamba::config::require;
 
 /// Options of a Vim; the default is [`VimConfig::small`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,17 +94,18 @@ impl VimConfig {
     /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let positive = [
-            ("in_chans", self.in_chans),
-            ("patch_size", self.patch_size),
-            ("stride", self.stride),
-            ("embed_dim", self.embed_dim),
-            ("depth", self.depth),
-            ("d_state", self.d_state),
-            ("d_conv", self.d_conv),
-            ("expand", self.expand),
+            ("in_chans", self.in_chans, MAX_CHANNELS),
+            ("patch_size", self.patch_size, MAX_SIDE),
+            ("stride", self.stride, MAX_SIDE),
+            ("image_size", self.image_size, MAX_SIDE),
+            ("embed_dim", self.embed_dim, MAX_CHANNELS),
+            ("depth", self.depth, MAX_DEPTH),
+            ("d_state", self.d_state, MAX_KERNEL),
+            ("d_conv", self.d_conv, MAX_KERNEL),
+            ("expand", self.expand, 64),
         ];
-        for (field, value) in positive {
-            require(value > 0, field, "at least 1", &value)?;
+        for (field, value, most) in positive {
+            require_whole(field, value, most)?;
         }
         require(
             self.fits(self.image_size),
@@ -111,7 +113,7 @@ impl VimConfig {
             &format!("{} and a multiple of {} pixels more", self.patch_size, self.stride),
             &self.image_size,
         )?;
-        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
+        require_rate("drop_path_rate", self.drop_path_rate)
     }
 
     /// Checks that an image of `[height, width]` pixels divides into whole patches.
@@ -126,15 +128,23 @@ impl VimConfig {
         Err(ConfigError::Field { field: "image", expected, found: format!("{height} x {width}") })
     }
 
+    /// As [`VimConfig::validate`], and validates the options of the backbone.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] with the first invalid field.
+    pub fn validate_pyramid(&self) -> Result<(), ConfigError> {
+        self.validate()?;
+        require_blocks(&self.out_indices, self.depth)?;
+        require(self.stride.is_multiple_of(4), "stride", "a multiple of 4 for the backbone", &self.stride)?;
+        require(self.embed_dim.is_multiple_of(4), "embed_dim", "a multiple of 4 for the backbone", &self.embed_dim)
+    }
+
     /// A backbone with random weights on `device`.
     ///
     /// # Errors
     /// As [`VimConfig::validate`], and for options that make no pyramid.
     pub fn try_init(&self, device: &Device) -> Result<Vim, ConfigError> {
-        self.validate()?;
-        require_blocks(&self.out_indices, self.depth)?;
-        require(self.stride.is_multiple_of(4), "stride", "a multiple of 4 for the backbone", &self.stride)?;
-        require(self.embed_dim.is_multiple_of(4), "embed_dim", "a multiple of 4 for the backbone", &self.embed_dim)?;
+        self.validate_pyramid()?;
         Ok(Vim::new(self, device))
     }
 
@@ -238,11 +248,13 @@ impl VimConfig {
             cost.add_params(2 * dim * inner);
             // The official code uses a matrix product, which the tool does not count as a linear layer.
             cost.add(OpKind::Matmul, product(&[2, dim, inner, tokens]));
+            cost.layer(product(&[dim, tokens]), product(&[2, inner, tokens]));
             let projections = inner * (rank + 2 * state) + (rank + 1) * inner;
             cost.add_params(2 * (inner * (self.d_conv + 1) + projections + inner * (state + 1)));
             cost.selective_scan(2 * inner, tokens, state);
             // The gate.
             cost.add(OpKind::SelectiveScan, product(&[2, tokens, inner]));
+            cost.pointwise(product(&[2, tokens, inner]));
             cost.early_scan += product(&[2, tokens, inner]);
             cost.linear(OpKind::Linear, inner, dim, false, [1, tokens]);
         }

@@ -3,6 +3,7 @@
 use super::{Vim, VimClassifier, VimConfig};
 use crate::checkpoint::StateDict;
 use crate::family::{ClassifierFile, Family, Level, forwarded_items, uniform_levels};
+use crate::vmamba::ConfigError;
 use crate::{ParameterGroups, Place};
 
 /// The authors' segmentor decays by dimension, which is the default. `A_log` has two dimensions, so it is decayed.
@@ -44,6 +45,10 @@ impl Family for VimConfig {
 
     fn backbone_state(&self, state: StateDict) -> StateDict {
         self.fit_positions(state)
+    }
+
+    fn validate_pyramid(&self) -> Result<(), ConfigError> {
+        Self::validate_pyramid(self)
     }
 
     fn levels(&self, image: [usize; 2]) -> Vec<Level> {

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::{FREQUENCIES, Xcit, XcitClassifier};
 use crate::complexity::{Complexity, OpKind, product};
 use crate::layers::{ConvConfig, DeconvPyramid};
+use crate::limits::{MAX_CHANNELS, MAX_DEPTH, require_blocks, require_rate, require_ratio, require_whole};
 use crate::vmamba::ConfigError;
-use crate::vmamba::config::{require, require_blocks};
+use crate::vmamba::config::require;
 
 /// Stride of the patches, in pixels of the image.
 const PATCH: usize = 16;
@@ -78,15 +79,15 @@ impl XcitConfig {
     /// [`ConfigError::Field`] with the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let divides = |part: usize, whole: usize| part > 0 && whole > 0 && whole.is_multiple_of(part);
-        require(self.in_chans > 0, "in_chans", "at least 1", &self.in_chans)?;
+        require_whole("in_chans", self.in_chans, MAX_CHANNELS)?;
+        require_whole("embed_dim", self.embed_dim, MAX_CHANNELS)?;
         require(divides(8, self.embed_dim), "embed_dim", "a positive multiple of 8", &self.embed_dim)?;
-        require(self.depth > 0, "depth", "at least 1", &self.depth)?;
+        require_whole("depth", self.depth, MAX_DEPTH)?;
         require(divides(self.num_heads, self.embed_dim), "num_heads", "a divisor of embed_dim", &self.num_heads)?;
-        let hidden = self.mlp_ratio.is_finite() && self.mlp_hidden() > 0;
-        require(hidden, "mlp_ratio", "a number that gives at least one hidden channel", &self.mlp_ratio)?;
-        require(self.cls_attn_layers > 0, "cls_attn_layers", "at least 1", &self.cls_attn_layers)?;
-        require(self.eta.is_finite(), "eta", "a number", &self.eta)?;
-        require((0.0..1.0).contains(&self.drop_path_rate), "drop_path_rate", "a rate in [0, 1)", &self.drop_path_rate)
+        require_ratio("mlp_ratio", self.mlp_ratio, self.embed_dim)?;
+        require_whole("cls_attn_layers", self.cls_attn_layers, MAX_DEPTH)?;
+        require(self.eta.abs() <= 1e3, "eta", "a number from -1000 to 1000", &self.eta)?;
+        require_rate("drop_path_rate", self.drop_path_rate)
     }
 
     /// Checks that an image of `[height, width]` pixels is not empty. Sizes that 16 does not divide are rounded up.
@@ -100,13 +101,21 @@ impl XcitConfig {
         Err(ConfigError::Field { field: "image", expected: "at least one pixel".to_owned(), found: format!("{height} x {width}") })
     }
 
+    /// As [`XcitConfig::validate`], and validates the options of the backbone.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`] with the first invalid field.
+    pub fn validate_pyramid(&self) -> Result<(), ConfigError> {
+        self.validate()?;
+        require_blocks(&self.out_indices, self.depth)
+    }
+
     /// A backbone with random weights on `device`.
     ///
     /// # Errors
     /// As [`XcitConfig::validate`], and for `out_indices` that make no pyramid.
     pub fn try_init(&self, device: &Device) -> Result<Xcit, ConfigError> {
-        self.validate()?;
-        require_blocks(&self.out_indices, self.depth)?;
+        self.validate_pyramid()?;
         Ok(Xcit::new(self, device))
     }
 
@@ -191,6 +200,7 @@ impl XcitConfig {
             }
             cost.linear(OpKind::Linear, dim, 3 * dim, true, grid);
             cost.add(OpKind::Matmul, product(&[2, dim, dim / self.num_heads, grid[0], grid[1]]));
+            cost.pointwise(product(&[2, dim, grid[0], grid[1]]));
             cost.add_params(self.num_heads);
             cost.linear(OpKind::Linear, dim, dim, true, grid);
             for _ in 0..2 {

@@ -3,6 +3,7 @@
 use super::{Xcit, XcitClassifier, XcitConfig};
 use crate::checkpoint::StateDict;
 use crate::family::{ClassifierFile, Family, Level, forwarded_items, uniform_levels};
+use crate::vmamba::ConfigError;
 use crate::{ParameterGroups, Place};
 
 impl ParameterGroups for XcitConfig {
@@ -39,6 +40,10 @@ impl Family for XcitConfig {
 
     fn official_state(&self, state: StateDict) -> StateDict {
         super::split_class_attention(state)
+    }
+
+    fn validate_pyramid(&self) -> Result<(), ConfigError> {
+        Self::validate_pyramid(self)
     }
 
     fn levels(&self, image: [usize; 2]) -> Vec<Level> {

@@ -1,6 +1,7 @@
 //! mmdetection's photometric distortion.
 
 use serde::{Deserialize, Serialize};
+use vmamba_types::setting::{self, SettingError};
 
 use super::between_limits;
 use crate::transforms::hsv::{float_hsv_to_rgb, float_rgb_to_hsv};
@@ -30,6 +31,18 @@ impl Default for DetectionPhotometricConfig {
 }
 
 impl DetectionPhotometricConfig {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        setting::number("brightness_delta", self.brightness_delta, 0.0..=255.0)?;
+        setting::interval("contrast", self.contrast, 0.0..=100.0)?;
+        setting::interval("saturation", self.saturation, 0.0..=100.0)?;
+        setting::number("hue_delta", self.hue_delta, 0.0..=360.0)?;
+        setting::share("swap", self.swap)
+    }
+
     /// Draws the distortion of one image.
     pub fn draw(&self, rng: &mut TransformRng) -> Distortion {
         let mut drawn = |limits: [f64; 2], unchanged: f64| if coin(rng) { between_limits(rng, limits) as f32 } else { unchanged as f32 };

@@ -2,6 +2,7 @@
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use vmamba_types::setting::{self, SettingError};
 
 use super::between_limits;
 use crate::transforms::hsv::{hsv_to_rgb, rgb_to_hsv};
@@ -29,6 +30,17 @@ impl Default for PhotometricConfig {
 }
 
 impl PhotometricConfig {
+    /// Validates value ranges.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        setting::number("brightness_delta", self.brightness_delta, 0.0..=255.0)?;
+        setting::interval("contrast", self.contrast, 0.0..=100.0)?;
+        setting::interval("saturation", self.saturation, 0.0..=100.0)?;
+        setting::whole("hue_delta", self.hue_delta, 0..=180)
+    }
+
     /// Distorts an image in place.
     pub fn apply(&self, image: &mut RgbImage, rng: &mut TransformRng) {
         if coin(rng) {

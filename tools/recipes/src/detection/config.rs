@@ -9,7 +9,7 @@ use vision_datasets::coco::{CocoDataset, CocoOptions};
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::scenes::SceneObjects;
 use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
-use vmamba_types::ClassList;
+use vmamba_types::{ClassList, SettingError};
 
 use super::model::DetectionModelConfig;
 use crate::run_config::{DataConfig, RunConfig, Section, TaskConfig};
@@ -38,13 +38,13 @@ pub type DetectionConfig = RunConfig<DetectionTask>;
 pub type DetectionDataConfig = DataConfig<DetectionSource, DetectionTrainPipeline, DetectionTestPipeline>;
 
 impl Section for DetectionDataConfig {
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), SettingError> {
         self.validate_workers()?;
-        self.train.validate().map_err(|reason| format!("train.{reason}"))?;
-        if self.test.scale.is_some_and(|scale| scale.contains(&0)) {
-            return Err("test.scale must be two positive limits".to_owned());
+        if let DetectionSource::Scenes(scenes) = &self.source {
+            scenes.validate().map_err(|error| error.within("source"))?;
         }
-        Ok(())
+        self.train.validate().map_err(|error| error.within("train"))?;
+        self.test.validate().map_err(|error| error.within("test"))
     }
 }
 
@@ -55,7 +55,7 @@ impl Section for DetectionDataConfig {
 pub struct DetectionTestConfig {}
 
 impl Section for DetectionTestConfig {
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), SettingError> {
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use burn::prelude::*;
 use vision_datasets::coco::EvalReport;
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
 use vision_datasets::sample::DetectionDataset;
-use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline, SIZE_DIVISOR};
+use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline, SIZE_DIVISOR, padded_size};
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 use vmamba::zoo::BackboneConfig;
@@ -30,6 +30,7 @@ pub use load::{LoadedDetector, load_detector};
 pub use model::{AnyDetector, DetectionModelConfig, has_detector_keys};
 
 use crate::configured::{Configured, describe};
+use crate::memory::MemoryEstimate;
 use crate::run_config::DataConfig;
 use crate::split::Split;
 use crate::supervised::{Supervised, Task, check_classes, first_non_finite, images, step_loss};
@@ -215,6 +216,12 @@ impl Configured for Detection<AnyDetector> {
     fn complexity(&self, config: &DetectionConfig) -> (Complexity, [usize; 2]) {
         let size = complexity_size(config);
         (config.model.complexity(self.train.classes().len(), size), size)
+    }
+
+    fn memory(&self, config: &DetectionConfig) -> MemoryEstimate {
+        let image = padded_size(config.data.train.largest_input());
+        let step = config.model.training_complexity(self.train.classes().len(), image);
+        MemoryEstimate::training(&step, image, &config.train, config.data.workers)
     }
 
     fn describe_data(&self) -> String {

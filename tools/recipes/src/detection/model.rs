@@ -9,11 +9,11 @@ use vmamba::checkpoint::{Checkpoint, LoadReport};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::{Backbone, BackboneConfig};
 use vmamba_cascade::{CascadeMaskRcnn, CascadeMaskRcnnConfig};
-use vmamba_detection::{Choose, DetectionLoss, Detector, ImageInfo, ImageTruth};
-use vmamba_types::Detection;
+use vmamba_detection::{Choose, DetectionLoss, Detector, DetectorConfigError, ImageInfo, ImageTruth};
+use vmamba_types::{Detection, SettingError};
 
 use crate::config::at_path;
-use crate::run_config::Section;
+use crate::run_config::{Section, of_backbone, rgb_only};
 
 /// The table `model` of a detector. `kind` names the detector; without it, it is `"mask_rcnn"`. The data give the number of classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,6 +104,14 @@ impl DetectionModelConfig {
         }
     }
 
+    /// Cost of the forward pass of a training step for one image of `[height, width]` pixels.
+    pub fn training_complexity(&self, num_classes: usize, image: [usize; 2]) -> Complexity {
+        match self {
+            Self::MaskRcnn(model) => model.for_classes(num_classes).training_complexity(image),
+            Self::CascadeMaskRcnn(model) => model.for_classes(num_classes).training_complexity(image),
+        }
+    }
+
     /// The model with random weights on `device`.
     ///
     /// # Errors
@@ -170,11 +178,16 @@ impl From<CascadeMaskRcnnConfig> for DetectionModelConfig {
 }
 
 impl Section for DetectionModelConfig {
-    fn validate(&self) -> Result<(), String> {
-        match self {
-            Self::MaskRcnn(model) => model.for_classes(1).validate().map_err(|error| error.to_string()),
-            Self::CascadeMaskRcnn(model) => model.for_classes(1).validate().map_err(|error| error.to_string()),
-        }
+    fn validate(&self) -> Result<(), SettingError> {
+        rgb_only(self.backbone())?;
+        let validated = match self {
+            Self::MaskRcnn(model) => model.for_classes(1).validate(),
+            Self::CascadeMaskRcnn(model) => model.for_classes(1).validate(),
+        };
+        validated.map_err(|error| match error {
+            DetectorConfigError::Backbone(error) => of_backbone(error),
+            DetectorConfigError::Heads(error) => error,
+        })
     }
 }
 

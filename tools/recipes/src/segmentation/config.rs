@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use upernet::inference::InferenceMode;
-use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig};
+use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig, UperNetConfigError};
 use vision_datasets::ade20k::{self, FolderDataset, FolderOptions};
 use vision_datasets::class_list::read_class_list;
 use vision_datasets::sample::SegmentationDataset;
@@ -14,8 +14,9 @@ use vision_datasets::scenes::{SceneDataset, scene_classes};
 use vision_datasets::transforms::{TestPipeline, TrainPipeline};
 use vmamba::zoo::BackboneConfig;
 use vmamba_types::ClassList;
+use vmamba_types::setting::{self, SettingError};
 
-use crate::run_config::{DataConfig, RunConfig, Section, TaskConfig};
+use crate::run_config::{DataConfig, RunConfig, Section, TaskConfig, of_backbone, rgb_only};
 use crate::scenes::SceneSource;
 use crate::split::Split;
 
@@ -66,8 +67,12 @@ impl From<UperNetConfig> for SegmentationModelConfig {
 }
 
 impl Section for SegmentationModelConfig {
-    fn validate(&self) -> Result<(), String> {
-        self.for_classes(1).validate().map_err(|error| error.to_string())
+    fn validate(&self) -> Result<(), SettingError> {
+        rgb_only(&self.backbone)?;
+        self.for_classes(1).validate().map_err(|error| match error {
+            UperNetConfigError::Backbone(error) => of_backbone(error),
+            UperNetConfigError::Heads(error) => error,
+        })
     }
 }
 
@@ -75,12 +80,13 @@ impl Section for SegmentationModelConfig {
 pub type SegmentationDataConfig = DataConfig<SegmentationSource, TrainPipeline, TestPipeline>;
 
 impl Section for SegmentationDataConfig {
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), SettingError> {
         self.validate_workers()?;
-        if self.train.crop.size.contains(&0) {
-            return Err("train.crop.size must be at least 1".to_owned());
+        if let SegmentationSource::Scenes(scenes) = &self.source {
+            scenes.validate().map_err(|error| error.within("source"))?;
         }
-        Ok(())
+        self.train.validate().map_err(|error| error.within("train"))?;
+        self.test.validate().map_err(|error| error.within("test"))
     }
 }
 
@@ -205,18 +211,12 @@ pub fn default_slide(crop: [usize; 2]) -> InferenceMode {
     InferenceMode::Slide { crop, stride: crop.map(|side| (side * 2 / 3).max(1)) }
 }
 
+/// Largest factor of test-time augmentation.
+const MAX_TTA_RATIO: f64 = 16.0;
+
 impl Section for TestConfig {
-    fn validate(&self) -> Result<(), String> {
-        if self.tta_ratios.0.is_empty() || !self.tta_ratios.0.iter().all(|ratio| ratio.is_finite() && *ratio > 0.0) {
-            return Err("tta_ratios must be positive factors".to_owned());
-        }
-        if let InferenceMode::Slide { crop, stride } = self.mode {
-            // A stride beyond the crop leaves pixels that no window covers.
-            let valid = |(crop, stride): (usize, usize)| (1..=crop).contains(&stride);
-            if !crop.into_iter().zip(stride).all(valid) {
-                return Err(format!("mode.slide: stride must be at least 1 and at most crop, got stride {stride:?} and crop {crop:?}"));
-            }
-        }
-        Ok(())
+    fn validate(&self) -> Result<(), SettingError> {
+        self.mode.validate().map_err(|error| error.within("mode"))?;
+        setting::positives("tta_ratios", &self.tta_ratios.0, MAX_TTA_RATIO)
     }
 }

@@ -30,6 +30,7 @@ pub use evaluate::{Predictor, SegmentationEvaluation};
 pub use load::{LoadedSegmentor, load_segmentor};
 
 use crate::configured::{Configured, describe};
+use crate::memory::MemoryEstimate;
 use crate::run_config::DataConfig;
 use crate::split::Split;
 use crate::supervised::{Supervised, Task, check_classes, first_non_finite, images, step_loss};
@@ -163,6 +164,12 @@ impl Configured for Segmentation<UperNet<Backbone>> {
     fn complexity(&self, config: &SegmentationConfig) -> (Complexity, [usize; 2]) {
         let size = config.data.train.crop.size;
         (config.model.for_classes(self.train.classes().len()).complexity(size), size)
+    }
+
+    fn memory(&self, config: &SegmentationConfig) -> MemoryEstimate {
+        let image = config.data.train.crop.size;
+        let step = config.model.for_classes(self.train.classes().len()).training_complexity(image);
+        MemoryEstimate::training(&step, image, &config.train, config.data.workers)
     }
 
     fn describe_data(&self) -> String {

@@ -31,6 +31,7 @@ pub use query::Query;
 
 use crate::erf::{Network, Subject};
 use crate::error::{Place, Result, invalid};
+use vmamba_recipes::MemoryEstimate;
 
 /// A layer, counted from 0: `2.1` is block 1 of stage 2, `8` is block 8 of a network without stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +154,12 @@ impl Viewer {
     /// [`StudyError::Config`](crate::StudyError::Config) with the supported sizes.
     pub fn check_size(&self, picture: &RgbImage) -> Result<()> {
         let (height, width) = (picture.height() as usize, picture.width() as usize);
-        self.config.check_image([height, width]).at_with(|| format!("{}: an image of {width} x {height} pixels", self.name))
+        self.config.check_photo([height, width]).at_with(|| format!("{}: an image of {width} x {height} pixels", self.name))
+    }
+
+    /// The memory for a picture of `[height, width]` pixels.
+    pub fn memory(&self, size: [usize; 2]) -> MemoryEstimate {
+        MemoryEstimate::prediction(&self.config.complexity(size), size, 1)
     }
 
     /// Runs the model on a picture and records one layer.

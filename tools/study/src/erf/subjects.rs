@@ -12,6 +12,7 @@ use vision_datasets::transforms::Normalize;
 use vmamba::LastMap;
 use vmamba::checkpoint::{Checkpoint, StateDict, Weights, load_into};
 use vmamba::zoo::{Backbone, BackboneConfig, Classifier};
+use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::classification::model_config;
 use vmamba_report::run_folder::{BEST, LAST};
 
@@ -202,13 +203,16 @@ impl Subject {
     }
 
     /// Checks that the model takes colour images of `size` x `size` pixels.
-    pub(super) fn check(&self, size: usize) -> Result<()> {
-        self.config.check_image([size; 2]).at_with(|| format!("{}: --size", self.name))?;
-        let options = Map::from(self.config.clone());
-        match options.get("in_chans").and_then(Value::as_u64) {
-            Some(channels) if channels != 3 => Err(invalid!("{}: in_chans is {channels}, but images have 3 channels", self.name)),
-            _ => Ok(()),
-        }
+    ///
+    /// # Errors
+    /// [`StudyError::Config`](crate::StudyError::Config) with the supported sizes.
+    pub fn check(&self, size: usize) -> Result<()> {
+        self.config.check_photo([size; 2]).at_with(|| format!("{}: --size", self.name))
+    }
+
+    /// The memory for the gradients of an image of `size` x `size` pixels.
+    pub fn memory(&self, size: usize) -> MemoryEstimate {
+        MemoryEstimate::gradients(&self.config.complexity([size; 2]), [size; 2])
     }
 
     /// A property that distinguishes models of one family at `size` x `size` pixels.

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use toml::Value;
 use vmamba::zoo::BackboneConfig;
 
 use crate::published::{DetectionRow, DetectionSetting, SegmentationRow, SegmentationSetting};
 use vmamba_recipes::Init;
-use vmamba_recipes::config::load_built_in;
+use vmamba_recipes::config::{Configuration, load_built_in};
 use vmamba_recipes::detection::config::{CocoSource, DetectionConfig, DetectionSource};
 use vmamba_recipes::segmentation::config::{FolderSource, SegmentationConfig, SegmentationSource};
 use vmamba_train::TrainConfig;
@@ -19,7 +18,7 @@ use super::run::Facts;
 use super::{essence, is_named, name_of};
 
 /// The configuration of a published row. `tests/configs.rs` checks that every row of an implemented backbone has one.
-fn built_in<C: DeserializeOwned>(file: &str) -> Option<C> {
+fn built_in<C: Configuration>(file: &str) -> Option<C> {
     load_built_in(file).ok().flatten()
 }
 
