@@ -1,0 +1,6 @@
+//! See `bodies::configuration`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    vmamba_fuzz::bodies::configuration(data);
+});

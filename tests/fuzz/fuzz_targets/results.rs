@@ -1,0 +1,6 @@
+//! See `bodies::results`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    vmamba_fuzz::bodies::results(data);
+});

@@ -1,0 +1,6 @@
+//! See `bodies::rle`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    vmamba_fuzz::bodies::rle(data);
+});
