@@ -7,14 +7,13 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use vision_datasets::class_list::read_class_list;
 use vision_datasets::coco::{EvalConfig, IouType, evaluate, read_results};
 use vision_datasets::ground_truth::GroundTruth;
 use vision_datasets::image_io::{read_labels, read_rgb};
 use vmamba::checkpoint::{Checkpoint, Weights};
-use vmamba_recipes::config;
+use vmamba_recipes::config::{self, Configuration};
 use vmamba_recipes::detection::DetectionConfig;
 use vmamba_recipes::segmentation::SegmentationConfig;
 use vmamba_types::Rle;
@@ -146,7 +145,7 @@ pub fn configuration(data: &[u8]) -> bool {
 }
 
 /// A configuration is the same after it has been written and read.
-fn returns<C: Debug + PartialEq + Serialize + DeserializeOwned>(first: &C) {
+fn returns<C: Configuration + Debug + PartialEq + Serialize>(first: &C) {
     let written = toml::to_string(first).expect("a configuration that was read can be written");
     let second: C = config::load_text(&written, &[], "again.toml").expect("a configuration that was written can be read");
     // NaN differs from itself, but not from its text.
