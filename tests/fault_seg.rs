@@ -240,3 +240,40 @@ fn data_for_another_number_of_classes_are_not_evaluated() {
     fs::write(place.path("data/objectInfo.csv"), list + "9,unseen,1,2,3\n").expect("the class list");
     run(TEST, &[place.path("run/last.safetensors")]).failed(&["8 classes", "9"]);
 }
+
+#[test]
+fn without_classes_the_list_of_the_folder_counts_and_the_program_says_so() {
+    let place = Place::new(2);
+    let config = fs::read_to_string(&place.config).expect("the configuration");
+    fs::write(&place.config, config.replace("classes = \"objectInfo.csv\"\n", "")).expect("the configuration");
+    let ran = train(&place, &[]);
+    assert!(ran.succeeded().contains("objectInfo.csv), 8 classes"), "{}", ran.stdout);
+    // A folder of unknown classes is not taken for ADE20K.
+    fs::remove_file(place.path("data/objectInfo.csv")).expect("the class list");
+    train(&place, &["--overwrite"]).failed(&["data.source.classes", "has no class list", "ade20k"]);
+}
+
+#[test]
+fn a_class_list_that_is_not_understood_is_refused_with_its_line_by_training_and_check() {
+    let place = Place::new(2);
+    let list = place.path("data/objectInfo.csv");
+    let text = fs::read_to_string(&list).expect("the class list");
+    for (wrong, part) in
+        [(text.replacen("2,", "9,", 1), "no class has the number 2"), (text.replacen("Idx,", "Idx,id,", 1), "`Idx` and `id`")]
+    {
+        fs::write(&list, wrong).expect("the class list");
+        train(&place, &[]).failed(&["objectInfo.csv", "line ", part]);
+        run(program::CHECK_DATA, &["--data", &place.path("data"), "--reduce-zero-label"]).failed(&["objectInfo.csv", "line ", part]);
+    }
+    // The order of the lines is free; a BOM and carriage returns are read over.
+    let (header, classes) = text.split_once('\n').expect("a header");
+    let reversed: Vec<&str> = classes.lines().rev().collect();
+    fs::write(&list, format!("\u{feff}{header}\r\n{}\r\n", reversed.join("\r\n"))).expect("the class list");
+    train(&place, &[]).succeeded();
+    let figures = place.path("figures.json");
+    run(TEST, &[&place.path("run/last.safetensors"), "--json", &figures]).succeeded();
+    let figures: serde_json::Value = serde_json::from_slice(&fs::read(&figures).expect("figures")).expect("JSON");
+    let names: Vec<&str> = figures["classes"].as_array().expect("classes").iter().filter_map(serde_json::Value::as_str).collect();
+    let expected: Vec<&str> = classes.lines().filter_map(|line| line.split(',').nth(1)).collect();
+    assert_eq!(names, expected);
+}

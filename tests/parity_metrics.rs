@@ -93,7 +93,7 @@ fn a_real_validation_set_scores_1_against_itself() {
         return;
     };
     let folder = root.join("data/camvid");
-    let classes = read_class_list(&folder.join("objectInfo11.csv")).expect("the class list is readable");
+    let classes = read_class_list(&folder.join("objectInfo11.csv")).expect("the class list is readable").classes;
     let data = FolderDataset::open(&folder, "validation", &FolderOptions { classes, reduce_zero_label: true }).expect("the data open");
     let mut metric = IouMetric::new(data.classes().len());
     for index in 0..data.len() {

@@ -23,7 +23,7 @@
 //! Modules import each other in one direction only:
 //!
 //! ```text
-//! vmamba-types ← error ← files, json, image_io, class_list, ground_truth ← sample ← transforms ← loader
+//! vmamba-types ← error ← files, folders, json, image_io, class_list, ground_truth ← sample ← transforms ← loader
 //!                                                                       ↑
 //!                                                coco, ade20k, imagenet, scenes, check
 //! ```
@@ -36,6 +36,7 @@ pub mod class_list;
 pub mod coco;
 mod error;
 mod files;
+mod folders;
 pub mod ground_truth;
 pub mod image_io;
 pub mod imagenet;

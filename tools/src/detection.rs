@@ -78,7 +78,7 @@ impl Evaluate for LoadedDetector {
     type Data = Arc<dyn DetectionDataset>;
     type Figures = DetectionEvaluation;
 
-    fn load(checkpoint: &Path, config: Option<DetectionConfig>, device: &Device) -> Result<Self> {
+    fn load(checkpoint: &Path, config: Option<DetectionConfig>, _root: Option<&Path>, device: &Device) -> Result<Self> {
         load_detector(checkpoint, config, device)
     }
 

@@ -71,11 +71,12 @@ pub trait Evaluate: Sized {
     /// The figures of an evaluation.
     type Figures;
 
-    /// Loads the model of a checkpoint, with `config` where it is given.
+    /// Loads the model of a checkpoint, with `config` where it is given. `root` is the folder of the data, if it is not the configuration's;
+    /// the classes of a foreign checkpoint come from there.
     ///
     /// # Errors
     /// When the checkpoint is of another task or model, or needs a configuration.
-    fn load(checkpoint: &Path, config: Option<Self::Config>, device: &Device) -> Result<Self>;
+    fn load(checkpoint: &Path, config: Option<Self::Config>, root: Option<&Path>, device: &Device) -> Result<Self>;
 
     /// Opens the data of the configuration, or those in the folder `root` and of the options.
     ///
@@ -127,7 +128,7 @@ pub fn run<E: Evaluate>(options: &EvaluationOptions, task: &E::Options) -> Resul
     let (checkpoint, precision) = (&options.model.checkpoint, options.compute.precision);
     options.limit.apply();
     let device = options.compute.open()?;
-    let mut model = E::load(checkpoint, options.model.config()?, &device)?;
+    let mut model = E::load(checkpoint, options.model.config()?, options.data.as_deref(), &device)?;
     let data = model.open_data(options.data.as_deref(), task)?;
     let bar = progress_bar(E::images(&data) as u64);
     let how = Prediction { device: &device, precision, out: options.out.as_deref(), bar: &bar };

@@ -95,7 +95,10 @@ impl Evaluate for LoadedSegmentor {
     type Data = Arc<dyn SegmentationDataset>;
     type Figures = SegmentationEvaluation;
 
-    fn load(checkpoint: &Path, config: Option<SegmentationConfig>, device: &Device) -> Result<Self> {
+    fn load(checkpoint: &Path, mut config: Option<SegmentationConfig>, root: Option<&Path>, device: &Device) -> Result<Self> {
+        if let Some(SegmentationSource::Folder(source)) = config.as_mut().map(|config| &mut config.data.source) {
+            replace(&mut source.root, root);
+        }
         load_segmentor(checkpoint, config, device)
     }
 

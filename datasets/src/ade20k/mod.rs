@@ -1,20 +1,23 @@
 //! Folders of the ADE20K layout.
 //!
 //! ```text
-//! root/images/<split>/name.jpg            any image format
-//! root/annotations/<split>/name.png       grey or palette PNG, one class index a pixel
+//! root/images/<split>/…/name.jpg            any image format
+//! root/annotations/<split>/…/name.png       grey or palette PNG, one class index a pixel
 //! ```
+//!
+//! An image and its label map have the same path below the split, except for the extension. Hidden files and folders are skipped.
 //!
 //! ADE20K itself uses label 0 for "other objects"; [`FolderOptions::ade20k`] ignores it.
 
 mod classes;
 mod iou_metric;
+pub(crate) mod pairs;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use classes::classes;
 pub use iou_metric::{IouMetric, IouReport};
+use pairs::{Pair, split_files};
 
 use crate::error::DataError;
 use crate::image_io::{self, IMAGE_ENDINGS};
@@ -46,7 +49,7 @@ impl FolderOptions {
 #[derive(Clone, Debug)]
 pub struct FolderDataset {
     /// Image and label map of every sample, sorted by path.
-    pairs: Vec<(PathBuf, PathBuf)>,
+    pairs: Vec<Pair>,
     options: FolderOptions,
 }
 
@@ -54,7 +57,7 @@ impl FolderDataset {
     /// Opens the folders `root/images/<split>` and `root/annotations/<split>`.
     ///
     /// # Errors
-    /// When a folder is missing or empty, or an image has no label map.
+    /// When a folder is missing or empty, an image has no label map, or two images would share one.
     pub fn open(root: &Path, split: &str, options: &FolderOptions) -> Result<Self, DataError> {
         let (images, annotations) = (root.join("images").join(split), root.join("annotations").join(split));
         for folder in [&images, &annotations] {
@@ -63,24 +66,25 @@ impl FolderDataset {
                 return Err(DataError::layout(folder, message));
             }
         }
-        let labels: BTreeMap<String, PathBuf> = files(&annotations, &["png"])?.into_iter().map(|path| (stem(&path), path)).collect();
-        let mut pairs = Vec::new();
-        for image in files(&images, &IMAGE_ENDINGS)? {
-            let Some(label) = labels.get(&stem(&image)) else {
-                let expected = annotations.join(stem(&image)).with_extension("png");
-                return Err(DataError::layout(&image, format!("the image has no label map {}", expected.display())));
-            };
-            pairs.push((image, label.clone()));
+        let files = split_files(&images, &annotations)?;
+        if let Some(names) = files.ambiguous.first() {
+            let message = format!("{} have the same name except for the extension, so they would share a label map", names.join(" and "));
+            return Err(DataError::layout(&images, message));
         }
-        if pairs.is_empty() {
-            return Err(DataError::layout(&images, format!("there is no image in this folder (looked for {})", IMAGE_ENDINGS.join(", "))));
+        if let Some(name) = files.images_without_label.first() {
+            let expected = annotations.join(name).with_extension("png");
+            return Err(DataError::layout(&images.join(name), format!("the image has no label map {}", expected.display())));
         }
-        Ok(Self { pairs, options: options.clone() })
+        if files.pairs.is_empty() {
+            let endings = IMAGE_ENDINGS.join(", ");
+            return Err(DataError::layout(&images, format!("there is no image in or below this folder (looked for {endings})")));
+        }
+        Ok(Self { pairs: files.pairs, options: options.clone() })
     }
 
     /// The files of sample `index`: image and label map.
     pub fn paths(&self, index: usize) -> Option<(&Path, &Path)> {
-        self.pairs.get(index).map(|(image, labels)| (image.as_path(), labels.as_path()))
+        self.pairs.get(index).map(|pair| (pair.image.as_path(), pair.labels.as_path()))
     }
 }
 
@@ -90,7 +94,7 @@ impl SegmentationDataset for FolderDataset {
     }
 
     fn get(&self, index: usize) -> Result<SegmentationSample, DataError> {
-        let Some((image_path, label_path)) = self.pairs.get(index) else {
+        let Some(Pair { name, image: image_path, labels: label_path }) = self.pairs.get(index) else {
             return Err(DataError::NoSuchSample { index, len: self.pairs.len() });
         };
         let image = image_io::read_rgb(image_path)?;
@@ -116,31 +120,12 @@ impl SegmentationDataset for FolderDataset {
             };
             return Err(DataError::LabelOutOfRange { path: label_path.clone(), label, column, row, classes, hint });
         }
-        Ok(SegmentationSample::new(image, labels, stem(image_path)))
+        Ok(SegmentationSample::new(image, labels, name))
     }
 
     fn classes(&self) -> &ClassList {
         &self.options.classes
     }
-}
-
-/// The files of a folder with one of these endings, sorted, without hidden files.
-fn files(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, DataError> {
-    let io = |source| DataError::io(folder, source);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let known = path.extension().and_then(|e| e.to_str()).is_some_and(|e| endings.iter().any(|ending| e.eq_ignore_ascii_case(ending)));
-        if known && !stem(&path).starts_with('.') && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -160,12 +145,20 @@ mod tests {
             Self(folder)
         }
 
+        /// The path of a file, whose folder is created.
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            let path = self.0.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            path
+        }
+
         fn image(&self, name: &str, width: u32, height: u32) {
-            RgbImage::new(width, height).save(self.0.path().join("images/training").join(name)).unwrap();
+            RgbImage::new(width, height).save(self.path(&format!("images/training/{name}"))).unwrap();
         }
 
         fn labels(&self, name: &str, width: u32, height: u32, label: u8) {
-            GrayImage::from_pixel(width, height, image::Luma([label])).save(self.0.path().join("annotations/training").join(name)).unwrap();
+            let map = GrayImage::from_pixel(width, height, image::Luma([label]));
+            map.save(self.path(&format!("annotations/training/{name}"))).unwrap();
         }
 
         fn open(&self, reduce: bool) -> Result<FolderDataset, DataError> {
@@ -195,9 +188,43 @@ mod tests {
     }
 
     #[test]
+    fn subfolders_of_a_split_are_read() {
+        let folder = Folder::new();
+        // One name in two subfolders is two samples.
+        for (name, label) in [("b/street", 1), ("a/street", 0), ("top", 2), ("a/deep/er/street", 1), (".hidden/street", 0)] {
+            folder.image(&format!("{name}.jpg"), 4, 3);
+            folder.labels(&format!("{name}.png"), 4, 3, label);
+        }
+        let data = folder.open(false).unwrap();
+        let samples: Vec<_> = (0..data.len()).map(|index| data.get(index).unwrap()).map(|s| (s.name, s.labels.as_slice()[0])).collect();
+        let expected = [("a/deep/er/street", 1), ("a/street", 0), ("b/street", 1), ("top", 2)];
+        assert_eq!(samples, expected.map(|(name, label)| (name.to_owned(), label)));
+        folder.image("c/street.jpg", 4, 3);
+        assert!(
+            folder.error().contains("c/street.jpg") && folder.error().contains("annotations/training/c/street.png"),
+            "{}",
+            folder.error()
+        );
+    }
+
+    #[test]
+    fn two_images_with_one_stem_are_refused() {
+        let folder = Folder::new();
+        folder.image("v00.jpg", 4, 3);
+        folder.labels("v00.png", 4, 3, 0);
+        assert_eq!(folder.open(false).unwrap().len(), 1);
+        folder.image("v00.jpeg", 4, 3);
+        let error = folder.error();
+        assert!(error.contains("v00.jpeg and v00.jpg") && error.contains("share a label map"), "{error}");
+        std::fs::remove_file(folder.path("images/training/v00.jpeg")).unwrap();
+        folder.labels("v00.PNG", 4, 3, 0);
+        assert!(folder.error().contains("v00.PNG and v00.png"), "{}", folder.error());
+    }
+
+    #[test]
     fn an_error_names_the_files() {
         let folder = Folder::new();
-        assert!(folder.error().contains("there is no image in this folder"), "{}", folder.error());
+        assert!(folder.error().contains("there is no image in or below this folder"), "{}", folder.error());
         folder.image("a.jpg", 4, 3);
         assert!(folder.error().contains("a.jpg") && folder.error().contains("a.png"), "{}", folder.error());
         folder.labels("a.png", 4, 4, 0);

@@ -136,8 +136,8 @@ fn split_report(split: &SplitScan, labels: Labels, names: &[String]) -> SplitRep
     };
     SplitReport {
         name: split.name.clone(),
-        images: split.images,
-        labels: split.labels,
+        images: split.files.images,
+        labels: split.files.labels,
         usable: split.pairs.iter().filter(|p| p.image.is_ok() && p.labels.as_ref().is_ok_and(is_index_map)).count(),
         width: range(&|p| p.image.as_ref().ok().map(|i| i.width)),
         height: range(&|p| p.image.as_ref().ok().map(|i| i.height)),

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 pub use objects::{CategoryCount, ObjectCheckOptions, ObjectReport, check_coco, check_objects};
 use serde::Serialize;
 
+use crate::error::DataError;
 use crate::sample::SegmentationDataset;
 
 /// How many examples a finding names.
@@ -210,7 +211,10 @@ fn passes(findings: &[Finding], strict: bool) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckError {
-    /// A folder or file cannot be read.
+    /// A folder cannot be listed.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A file cannot be read.
     #[error("cannot read {}: {reason}", path.display())]
     Io {
         /// The folder or file.

@@ -1,15 +1,16 @@
 //! Reads every file of a data set once and keeps the facts that the rules need: sizes, label values, fingerprints of the content.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 
 use super::CheckError;
+use crate::ade20k::pairs::{Pair, SplitFiles, split_files};
+use crate::folders::{entries, file_name, has_ending};
 use crate::image_io::{self, IMAGE_ENDINGS};
 use crate::sample::SegmentationDataset;
 
@@ -24,17 +25,9 @@ pub(super) struct FolderScan {
 #[derive(Default)]
 pub(super) struct SplitScan {
     pub(super) name: String,
-    /// Numbers of image and label files, paired or not.
-    pub(super) images: usize,
-    pub(super) labels: usize,
+    /// The files; their pairs are scanned.
+    pub(super) files: SplitFiles,
     pub(super) pairs: Vec<PairScan>,
-    pub(super) images_without_label: Vec<String>,
-    pub(super) labels_without_image: Vec<String>,
-    /// Images that share their stem, and so their label map.
-    pub(super) ambiguous: Vec<String>,
-    /// Label maps in another format than PNG, such as JPEG, which does not keep the values.
-    pub(super) lossy_labels: Vec<String>,
-    pub(super) other_files: Vec<String>,
 }
 
 pub(super) struct PairScan {
@@ -72,14 +65,12 @@ pub(super) enum LabelKind {
 
 /// Finds the splits below `images/` and reads them.
 pub(super) fn scan_folder(root: &Path, wanted: &[String]) -> Result<FolderScan, CheckError> {
-    list(root)?;
+    entries(root)?;
     let (images, annotations) = (root.join("images"), root.join("annotations"));
-    let entries = if images.is_dir() { list(&images)? } else { Vec::new() };
-    let stray_images = entries.iter().filter(|p| p.is_file() && has_ending(p, &IMAGE_ENDINGS)).count();
-    let mut found: Vec<String> = entries.iter().filter(|p| p.is_dir()).map(|p| file_name(p)).collect();
-    if annotations.is_dir() {
-        found.extend(list(&annotations)?.iter().filter(|p| p.is_dir()).map(|p| file_name(p)));
-    }
+    let of = |folder: &Path| if folder.is_dir() { entries(folder) } else { Ok((Vec::new(), Vec::new())) };
+    let (image_folders, own_files) = of(&images)?;
+    let stray_images = own_files.iter().filter(|path| has_ending(path, &IMAGE_ENDINGS)).count();
+    let mut found: Vec<String> = image_folders.iter().chain(&of(&annotations)?.0).map(|path| file_name(path)).collect();
     // Training first, then validation and test, then all others.
     let rank = |name: &str| ["train", "val", "test"].iter().position(|start| name.starts_with(start)).unwrap_or(3);
     found.sort_by(|a, b| (rank(a), a).cmp(&(rank(b), b)));
@@ -93,46 +84,15 @@ pub(super) fn scan_folder(root: &Path, wanted: &[String]) -> Result<FolderScan, 
 }
 
 fn scan_split(name: &str, images: &Path, annotations: &Path) -> Result<SplitScan, CheckError> {
-    let mut split = SplitScan { name: name.to_owned(), ..SplitScan::default() };
-    let mut image_files: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for path in list_files(images)? {
-        if has_ending(&path, &IMAGE_ENDINGS) {
-            split.images += 1;
-            image_files.entry(stem(&path)).or_default().push(path);
-        } else {
-            split.other_files.push(file_name(&path));
-        }
-    }
-    let mut label_files: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for path in list_files(annotations)? {
-        if has_ending(&path, &["png"]) {
-            split.labels += 1;
-            label_files.insert(stem(&path), path);
-        } else if has_ending(&path, &IMAGE_ENDINGS) {
-            split.lossy_labels.push(file_name(&path));
-        } else {
-            split.other_files.push(file_name(&path));
-        }
-    }
-    let mut pairs = Vec::new();
-    for (stem, paths) in image_files {
-        if paths.len() > 1 {
-            split.ambiguous.push(paths.iter().map(|p| file_name(p)).collect::<Vec<_>>().join(" and "));
-        }
-        let label = label_files.remove(&stem);
-        for path in paths {
-            match &label {
-                Some(label) => pairs.push((path, label.clone())),
-                None => split.images_without_label.push(file_name(&path)),
-            }
-        }
-    }
-    split.labels_without_image = label_files.values().map(|p| file_name(p)).collect();
-    split.pairs = pairs
-        .par_iter()
-        .map(|(image, label)| PairScan { name: file_name(image), image: image_facts(image), labels: label_facts(label) })
-        .collect();
-    Ok(split)
+    let files = split_files(images, annotations)?;
+    let scan =
+        |pair: &Pair| PairScan { name: file_of(&pair.image, images), image: image_facts(&pair.image), labels: label_facts(&pair.labels) };
+    Ok(SplitScan { name: name.to_owned(), pairs: files.pairs.par_iter().map(scan).collect(), files })
+}
+
+/// The path of a file below the folder of its split.
+fn file_of(path: &Path, folder: &Path) -> String {
+    path.strip_prefix(folder).unwrap_or(path).display().to_string()
 }
 
 /// The facts of the samples of a data set.
@@ -152,7 +112,8 @@ pub(super) fn scan_dataset(name: &str, dataset: &dyn SegmentationDataset) -> Spl
             Err(error) => PairScan { name: format!("sample {index}"), image: Err(error.to_string()), labels: Err(error.to_string()) },
         })
         .collect();
-    SplitScan { name: name.to_owned(), images: pairs.len(), labels: pairs.len(), pairs, ..SplitScan::default() }
+    let files = SplitFiles { images: pairs.len(), labels: pairs.len(), ..SplitFiles::default() };
+    SplitScan { name: name.to_owned(), files, pairs }
 }
 
 fn image_facts(path: &Path) -> Result<ImageFacts, String> {
@@ -207,33 +168,4 @@ pub(super) fn fingerprint(width: u32, height: u32, bytes: &[u8]) -> u64 {
     (width, height).hash(&mut hasher);
     bytes.hash(&mut hasher);
     hasher.finish()
-}
-
-/// The entries of a folder, sorted, without hidden ones.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckError> {
-    let error = |reason| CheckError::Io { path: folder.to_owned(), reason };
-    let mut entries =
-        std::fs::read_dir(folder).map_err(error)?.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(error)?;
-    entries.retain(|path| !file_name(path).starts_with('.'));
-    entries.sort();
-    Ok(entries)
-}
-
-/// The files of a folder; none for a folder that does not exist.
-fn list_files(folder: &Path) -> Result<Vec<PathBuf>, CheckError> {
-    let mut entries = if folder.is_dir() { list(folder)? } else { Vec::new() };
-    entries.retain(|path| path.is_file());
-    Ok(entries)
-}
-
-fn has_ending(path: &Path, endings: &[&str]) -> bool {
-    path.extension().and_then(|e| e.to_str()).is_some_and(|e| endings.iter().any(|known| e.eq_ignore_ascii_case(known)))
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -2,6 +2,8 @@
 
 use super::judge::judge;
 use super::scan::{FolderScan, ImageFacts, LabelFacts, LabelKind, PairScan, SplitScan};
+use crate::ade20k::pairs::SplitFiles;
+
 use super::{CheckOptions, CheckReport, FindingKind, Severity};
 
 /// A split of one 64x64 image whose labels have these values in equal shares.
@@ -12,10 +14,8 @@ fn split(name: &str, content: u64, values: &[usize]) -> SplitScan {
     let labels = Ok(LabelFacts { width: 64, height: 64, kind: LabelKind::Grey, counts, content });
     SplitScan {
         name: name.to_owned(),
-        images: 1,
-        labels: 1,
+        files: SplitFiles { images: 1, labels: 1, ..SplitFiles::default() },
         pairs: vec![PairScan { name: "a.png".to_owned(), image, labels }],
-        ..SplitScan::default()
     }
 }
 

@@ -13,11 +13,10 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
+use crate::class_list::{FolderRow, read_folder_list};
 use crate::error::DataError;
+use crate::folders::{entries, file_name, files_below, has_ending};
 use crate::image_io::{self, IMAGE_ENDINGS};
-
-/// Deepest nesting of folders inside the folder of a class; a symbolic link may lead back to its parent.
-const DEPTH: usize = 8;
 
 /// A class.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +49,9 @@ pub struct ImageFolder {
 impl ImageFolder {
     /// Opens the folder `root/<split>` if it exists, else `root` itself.
     ///
-    /// `list` is a text file with one class a line, in the order of the class indices: the name of its folder, then, after a tab or space,
-    /// its readable name (the layout of ImageNet's `LOC_synset_mapping.txt`). A listed class without a folder has no images, so that a part
-    /// of a data set can be used.
+    /// `list` is a [class list](crate::class_list) in the order of the class indices: the name of a class's folder, then, after a tab or
+    /// space, its readable name (the layout of ImageNet's `LOC_synset_mapping.txt`); or a table with a header. A listed class without a
+    /// folder has no images, so that a part of a data set can be used.
     ///
     /// # Errors
     /// When the folder does not exist or has no folders of classes, a class has no image, or the list is empty, names a class twice, or
@@ -75,12 +74,12 @@ impl ImageFolder {
         let mut images = Vec::new();
         for (label, class) in classes.iter().enumerate() {
             let Some(folder) = folders.get(&class.folder) else { continue };
-            let before = images.len();
-            collect(folder, label, DEPTH, &mut images)?;
-            if images.len() == before {
+            let own = images_below(folder)?;
+            if own.is_empty() {
                 let message = format!("there is no image in the folder of this class (looked for {})", IMAGE_ENDINGS.join(", "));
                 return Err(DataError::layout(folder, message));
             }
+            images.extend(own.into_iter().map(|path| (path, label)));
         }
         Ok(Self { root, classes, images })
     }
@@ -126,79 +125,35 @@ pub fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     if !root.is_dir() {
         return Err(DataError::layout(root, "no such folder"));
     }
-    let mut images = Vec::new();
-    collect(root, 0, DEPTH, &mut images)?;
+    let images = images_below(root)?;
     if images.is_empty() {
         return Err(DataError::layout(
             root,
             format!("there is no image in or below this folder (looked for {})", IMAGE_ENDINGS.join(", ")),
         ));
     }
-    Ok(images.into_iter().map(|(path, _)| path).collect())
+    Ok(images)
 }
 
-/// Collects the images of a class in and below a folder.
-fn collect(folder: &Path, label: usize, depth: usize, images: &mut Vec<(PathBuf, usize)>) -> Result<(), DataError> {
-    if depth == 0 {
-        return Err(DataError::layout(
-            folder,
-            format!("folders are nested more than {DEPTH} deep; does a symbolic link lead back to a parent?"),
-        ));
-    }
-    let (folders, files) = entries(folder)?;
-    images.extend(files.into_iter().map(|path| (path, label)));
-    folders.iter().try_for_each(|folder| collect(folder, label, depth - 1, images))
-}
-
-/// The folders and the images in a folder, each sorted.
-fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
-    let io = |source| DataError::io(folder, source);
-    let (mut folders, mut images) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if file_name(&path).starts_with('.') {
-            continue;
-        }
-        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        if path.is_dir() {
-            folders.push(path);
-        } else if IMAGE_ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)) {
-            images.push(path);
-        }
-    }
-    folders.sort();
-    images.sort();
-    Ok((folders, images))
+/// The images in and below a folder, sorted.
+fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    Ok(files_below(folder)?.into_iter().filter(|path| has_ending(path, &IMAGE_ENDINGS)).collect())
 }
 
 /// Reads a class list and compares it with the `folders` in `root`.
 fn read_list(list: &Path, folders: &BTreeMap<String, PathBuf>, root: &Path) -> Result<Vec<ImageClass>, DataError> {
-    let text = std::fs::read_to_string(list).map_err(|source| DataError::io(list, source))?;
     let mut classes = Vec::new();
     let mut known = BTreeSet::new();
-    for (number, line) in text.lines().enumerate().map(|(number, line)| (number + 1, line.trim())).filter(|(_, line)| !line.is_empty()) {
-        let (folder, name) = match line.split_once('\t') {
-            Some((folder, name)) => (folder.trim(), name.trim()),
-            // The name of a folder may contain spaces.
-            None if folders.contains_key(line) => (line, line),
-            None => line.split_once(char::is_whitespace).map_or((line, line), |(folder, name)| (folder, name.trim())),
-        };
-        if !known.insert(folder) {
-            return Err(DataError::layout(list, format!("line {number}: the class `{folder}` is listed twice")));
+    for FolderRow { line, folder, name } in read_folder_list(list, &|name| folders.contains_key(name))? {
+        if !known.insert(folder.clone()) {
+            return Err(DataError::layout(list, format!("line {line}: the class `{folder}` is listed twice")));
         }
-        classes.push(ImageClass { folder: folder.to_owned(), name: name.to_owned() });
-    }
-    if classes.is_empty() {
-        return Err(DataError::layout(list, "the class list is empty"));
+        classes.push(ImageClass { folder, name });
     }
     match folders.keys().find(|folder| !known.contains(folder.as_str())) {
         Some(folder) => Err(DataError::layout(list, format!("the class list lacks the folder `{folder}` of {}", root.display()))),
         None => Ok(classes),
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let scenes = SceneDataset::new(SceneConfig { count: 3, first: 7, height: 40, width: 56, ..SceneConfig::default() }).unwrap();
         let summary = write_ade20k_layout(&scenes, folder.path(), "training").unwrap();
-        let classes = read_class_list(&summary.class_file).unwrap();
+        let classes = read_class_list(&summary.class_file).unwrap().classes;
         assert_eq!(&classes, scenes.classes());
         let files = FolderDataset::open(folder.path(), "training", &FolderOptions { classes, reduce_zero_label: true }).unwrap();
         assert_eq!((files.len(), summary.scenes), (3, 3));

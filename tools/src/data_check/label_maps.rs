@@ -1,13 +1,12 @@
 //! The check of label maps in the ADE20K layout, or of the built-in scenes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anstream::eprintln;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use image::RgbImage;
-use vision_datasets::ade20k;
 use vision_datasets::check::{CheckOptions, CheckReport, Severity, check_datasets, check_folder};
-use vision_datasets::class_list::read_class_list;
+use vision_datasets::class_list::{Found, find_class_list};
 use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::scenes::{SceneConfig, SceneDataset, scene_classes};
 use vmamba_report::tables::{Cell, Table};
@@ -58,7 +57,11 @@ fn check_scenes(options: &DataCheckOptions) -> Result<Parts> {
 }
 
 fn check_files(root: &Path, options: &DataCheckOptions) -> Result<Parts> {
-    let classes = class_list(root, options)?;
+    let found = find_classes(root, options)?;
+    if let Some(found) = &found {
+        eprintln!("class list: {}", found.place);
+    }
+    let classes = found.map(|found| found.classes);
     let checked = CheckOptions {
         class_names: classes.as_ref().map(|c| c.names.clone()).unwrap_or_default(),
         num_classes: options.num_classes,
@@ -73,20 +76,14 @@ fn check_files(root: &Path, options: &DataCheckOptions) -> Result<Parts> {
     Ok((report, classes, sheet))
 }
 
-/// The class list of `--classes`, or the only objectInfo file of the folder.
-fn class_list(root: &Path, options: &DataCheckOptions) -> Result<Option<ClassList>> {
-    match &options.classes {
-        Some(name) if name.as_os_str() == "ade20k" => Ok(Some(ade20k::classes())),
-        Some(path) => Ok(Some(read_class_list(path).with_context(|| format!("class list {}", path.display()))?)),
-        None => {
-            let Ok(entries) = std::fs::read_dir(root) else { return Ok(None) };
-            let is_list = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("objectInfo"));
-            let found: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(is_list).collect();
-            let [path] = &found[..] else { return Ok(None) };
-            eprintln!("class list: {}", path.display());
-            Ok(Some(read_class_list(path).with_context(|| format!("class list {}", path.display()))?))
-        }
-    }
+/// The class list of `--classes`, a path or `ade20k`; or else the one that training would find.
+fn find_classes(root: &Path, options: &DataCheckOptions) -> Result<Option<Found>> {
+    let named = match &options.classes {
+        // A path of the command line begins in the working folder, one of a configuration in the folder of the data.
+        Some(path) if path.as_os_str() != "ade20k" => Some(std::path::absolute(path)?),
+        other => other.clone(),
+    };
+    Ok(find_class_list(root, named.as_deref(), options.reduce_zero_label)?)
 }
 
 /// The report as text.

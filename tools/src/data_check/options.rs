@@ -14,7 +14,7 @@ pub struct DataCheckOptions {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Class list: a CSV or text file with one class a line (objectInfo format of ADE20K works), or `ade20k` for its 150 classes.
-    /// Without it, DIR/objectInfo* is used if there is exactly one such file.
+    /// Without it, the list that training would find: DIR/objectInfo*, DIR/classes.txt or a similar name.
     #[arg(long, value_name = "FILE", requires = "data")]
     pub classes: Option<PathBuf>,
     /// Only these splits (repeat or separate by commas).

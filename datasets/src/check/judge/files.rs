@@ -32,7 +32,7 @@ pub(super) fn structure(findings: &mut Findings, scan: &FolderScan) {
 
 pub(super) fn files(findings: &mut Findings, split: &SplitScan) {
     let name = Some(split.name.as_str());
-    if split.images == 0 {
+    if split.files.images == 0 {
         findings.add(
             Severity::Error,
             FindingKind::EmptySplit,
@@ -50,14 +50,14 @@ pub(super) fn files(findings: &mut Findings, split: &SplitScan) {
 fn pairing(findings: &mut Findings, split: &SplitScan) {
     let name = Some(split.name.as_str());
     // When no file has a partner, the cause is one mistake, such as the suffix _mask: one finding, not hundreds.
-    if split.pairs.is_empty() && !split.images_without_label.is_empty() && !split.labels_without_image.is_empty() {
-        let shown = [split.images_without_label[0].clone(), split.labels_without_image[0].clone()];
+    if split.pairs.is_empty() && !split.files.images_without_label.is_empty() && !split.files.labels_without_image.is_empty() {
+        let shown = [split.files.images_without_label[0].clone(), split.files.labels_without_image[0].clone()];
         findings.add(
             Severity::Error,
             FindingKind::NamesDoNotMatch,
             name,
             &shown,
-            |_| format!("none of the {} images has a label map of the same name", split.images),
+            |_| format!("none of the {} images has a label map of the same name", split.files.images),
             "give image and label map the same name except for the extension: a.jpg and a.png",
         );
     } else {
@@ -65,7 +65,7 @@ fn pairing(findings: &mut Findings, split: &SplitScan) {
             Severity::Error,
             FindingKind::ImageWithoutLabel,
             name,
-            &split.images_without_label,
+            &split.files.images_without_label,
             |n| format!("{} no label map", plural(n, "image has", "images have")),
             "add annotations/<split>/<same name>.png or remove the image",
         );
@@ -73,26 +73,37 @@ fn pairing(findings: &mut Findings, split: &SplitScan) {
             Severity::Warning,
             FindingKind::LabelWithoutImage,
             name,
-            &split.labels_without_image,
+            &split.files.labels_without_image,
             |n| format!("{} no image and will not be used", plural(n, "label map has", "label maps have")),
             "add the image or remove the label map",
         );
     }
+    let ambiguous: Vec<String> = split.files.ambiguous.iter().map(|names| names.join(" and ")).collect();
     findings.add(
         Severity::Error,
         FindingKind::AmbiguousName,
         name,
-        &split.ambiguous,
-        |n| {
-            format!("{} by several images that differ only in their extension", plural(n, "label map is claimed", "label maps are claimed"))
-        },
-        "keep one of the images, or give them different names",
+        &ambiguous,
+        |n| format!("{} shared by several files that differ only in their extension", plural(n, "name is", "names are")),
+        "keep one of the files, or give them different names: image and label map belong together by name",
+    );
+    // Training reads PNG only. A file of another format beside the PNG of an image is not read.
+    let paired =
+        |name: &String| split.files.pairs.iter().any(|pair| Some(pair.name.as_str()) == name.rsplit_once('.').map(|(stem, _)| stem));
+    let (unused, lossy): (Vec<String>, Vec<String>) = split.files.other_formats.iter().cloned().partition(paired);
+    findings.add(
+        Severity::Warning,
+        FindingKind::LossyLabel,
+        name,
+        &unused,
+        |n| format!("{} not PNG and will not be used; the PNG of the same name is", plural(n, "label map is", "label maps are")),
+        "remove the file that is not meant",
     );
     findings.add(
         Severity::Error,
         FindingKind::LossyLabel,
         name,
-        &split.lossy_labels,
+        &lossy,
         |n| format!("{} not PNG", plural(n, "label map is", "label maps are")),
         "write the label maps as PNG; JPEG has lost their values, so start from the originals",
     );
@@ -100,7 +111,7 @@ fn pairing(findings: &mut Findings, split: &SplitScan) {
         Severity::Info,
         FindingKind::OtherFiles,
         name,
-        &split.other_files,
+        &split.files.other_files,
         |n| format!("{} neither an image nor a label map", plural(n, "file is", "files are")),
         "nothing to do: such files are skipped",
     );

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use upernet::inference::InferenceMode;
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig, UperNetConfigError};
-use vision_datasets::ade20k::{self, FolderDataset, FolderOptions};
-use vision_datasets::class_list::read_class_list;
+use vision_datasets::ade20k::{FolderDataset, FolderOptions};
+use vision_datasets::class_list::{Found, find_class_list};
 use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::scenes::{SceneDataset, scene_classes};
 use vision_datasets::transforms::{TestPipeline, TrainPipeline};
@@ -110,7 +110,8 @@ pub enum SegmentationSource {
 pub struct FolderSource {
     /// The folder with `images/` and `annotations/`.
     pub root: PathBuf,
-    /// Class list file, relative to `root`; absent for ADE20K's 150 classes.
+    /// Class list file, relative to `root`, or `ade20k` for ADE20K's 150 classes. If absent, the list in `root` (`objectInfo*`, `classes.txt`
+    /// and similar names), or else ADE20K's classes when the folder is ADE20K's.
     #[serde(default)]
     pub classes: Option<PathBuf>,
     /// Ignores label 0 and lowers the others by one.
@@ -145,7 +146,8 @@ impl SegmentationSource {
                     Split::Train => &source.train_split,
                     Split::Val => &source.val_split,
                 };
-                let options = FolderOptions { classes: source.read_classes()?, reduce_zero_label: source.reduce_zero_label };
+                let classes = source.find_classes()?.classes;
+                let options = FolderOptions { classes, reduce_zero_label: source.reduce_zero_label };
                 Ok(Arc::new(FolderDataset::open(&source.root, name, &options)?))
             }
             Self::Own => bail!("data.source: the model was trained on a dataset of another program; name the data with a configuration"),
@@ -159,27 +161,31 @@ impl SegmentationSource {
     pub fn read_classes(&self) -> Result<ClassList> {
         match self {
             Self::Scenes(_) => Ok(scene_classes()),
-            Self::Folder(source) => source.read_classes(),
+            Self::Folder(source) => Ok(source.find_classes()?.classes),
             Self::Own => bail!("data.source: the model was trained on a dataset of another program, whose classes only it knows"),
         }
     }
 
-    /// Where the data are, for a person.
+    /// Where the data are, and for a folder where the classes come from, for a person.
     pub fn place(&self) -> String {
         match self {
             Self::Scenes(_) => "built-in scenes".to_owned(),
-            Self::Folder(source) => source.root.display().to_string(),
+            Self::Folder(source) => {
+                let root = source.root.display();
+                source.find_classes().map_or_else(|_| root.to_string(), |found| format!("{root} (class list: {})", found.place))
+            }
             Self::Own => "own dataset".to_owned(),
         }
     }
 }
 
 impl FolderSource {
-    fn read_classes(&self) -> Result<ClassList> {
-        match &self.classes {
-            Some(file) => Ok(read_class_list(&self.root.join(file))?),
-            None => Ok(ade20k::classes()),
-        }
+    /// The classes and where they come from.
+    fn find_classes(&self) -> Result<Found> {
+        find_class_list(&self.root, self.classes.as_deref(), self.reduce_zero_label)?.with_context(|| {
+            let root = self.root.display();
+            format!("data.source.classes: {root} has no class list; name its file, or set it to \"ade20k\" for the 150 classes of ADE20K")
+        })
     }
 }
 
