@@ -297,7 +297,12 @@ fn label_maps_as_jpeg_are_an_error() {
     let set = DataSet::healthy();
     let map = image::open(set.path("annotations/training/0.png")).unwrap();
     map.save_with_format(set.path("annotations/training/0.jpg"), ImageFormat::Jpeg).unwrap();
-    set.check(&[]).only_error("lossy_label");
+    // Training reads the PNG beside it.
+    set.check(&[]).warns("lossy_label");
+    fs::remove_file(set.path("annotations/training/0.png")).unwrap();
+    let mut kinds = set.check(&[]).kinds("error").into_iter().map(str::to_owned).collect::<Vec<_>>();
+    kinds.sort();
+    assert_eq!(kinds, ["image_without_label", "lossy_label"]);
 }
 
 #[test]
@@ -366,6 +371,36 @@ fn label_maps_of_ignored_pixels_only_are_noticed() {
     let set = DataSet::healthy();
     set.label("training", "0.png", |_, _| 255);
     assert_eq!(set.check(&[]).warns("only_ignored_pixels")["count"], 1);
+}
+
+#[test]
+fn a_split_of_ignored_pixels_only_is_an_error_as_in_training() {
+    let set = DataSet::healthy();
+    for i in 0..4 {
+        set.label("training", &format!("{i}.png"), |_, _| 255);
+    }
+    assert_eq!(set.check(&[]).only_error("only_ignored_pixels")["split"], "training");
+}
+
+#[test]
+fn subfolders_of_a_split_are_checked() {
+    let set = DataSet::healthy();
+    for kind in ["images", "annotations"] {
+        fs::create_dir(set.path(&format!("{kind}/training/city"))).unwrap();
+    }
+    set.image("training", "city/0.png", WIDTH, HEIGHT, 77);
+    assert_eq!(set.check(&[]).only_error("image_without_label")["examples"][0], "city/0.png");
+    set.label("training", "city/0.png", |x, _| if x < 20 { 0 } else { 9 });
+    assert_eq!(set.check(&[]).only_error("value_out_of_range")["examples"][0], "value 9 in 1 file (city/0.png)");
+}
+
+#[test]
+fn a_split_that_training_does_not_read_stops_no_training() {
+    let set = DataSet::healthy();
+    fs::create_dir_all(set.path("images/test")).unwrap();
+    set.image("test", "0.png", WIDTH, HEIGHT, 78);
+    set.check(&[]).warns("image_without_label");
+    set.check(&["--split", "test"]).only_error("image_without_label");
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn a_setting_outside_its_range_is_refused_before_any_file_is_written() {
     let place = Place::new(1);
     place.train_with(program::TRAIN_SEG, "run", &["--set", "test.mode.slide={ crop = [32, 32], stride = [33, 1] }"]).failed(&[
         "tiny.toml",
-        "test.mode.slide.stride",
+        "test.mode.slide",
+        "stride must be at least 1",
         "[33, 1]",
     ]);
     place.train_with(program::TRAIN_SEG, "run", &["--set", "model.backbone.in_chans=1"]).failed(&["model.backbone.in_chans", "RGB"]);

@@ -277,3 +277,83 @@ fn a_class_list_that_is_not_understood_is_refused_with_its_line_by_training_and_
     let expected: Vec<&str> = classes.lines().filter_map(|line| line.split(',').nth(1)).collect();
     assert_eq!(names, expected);
 }
+
+/// Replaces every label map of a split.
+fn relabel(place: &Place, split: &str, label: impl Fn(u32) -> u8) {
+    for entry in fs::read_dir(place.path(&format!("data/annotations/{split}"))).expect("label maps") {
+        GrayImage::from_fn(32, 32, |x, _| Luma([label(x)])).save(entry.expect("an entry").path()).expect("labels");
+    }
+}
+
+#[test]
+fn labels_that_nothing_can_be_learned_from_are_refused_by_training_and_check() {
+    let place = Place::new(2);
+    let config = fs::read_to_string(&place.config).expect("the configuration");
+    let check = |reduce: bool| {
+        let data = place.path("data");
+        run(program::CHECK_DATA, &[&["--data", data.as_str()][..], if reduce { &["--reduce-zero-label"] } else { &[] }].concat())
+    };
+    for (reduce, label, part) in [
+        (true, (|_| 255) as fn(u32) -> u8, "every pixel of every label map is ignored"),
+        (true, |_| 0, "every pixel of every label map is ignored"),
+        (false, |_| 255, "every pixel of every label map is ignored"),
+        (false, |x| if x < 9 { 255 } else { 0 }, "only class 0 would be learned"),
+    ] {
+        fs::write(&place.config, config.replace("reduce_zero_label = true", &format!("reduce_zero_label = {reduce}"))).expect("a file");
+        for split in ["training", "validation"] {
+            relabel(&place, "training", |x| (x / 8) as u8 + 1);
+            relabel(&place, "validation", |x| (x / 8) as u8 + 1);
+            relabel(&place, split, label);
+            train(&place, &["--overwrite"]).failed(&[&format!("the {split} data"), part]);
+            let checked = check(reduce);
+            assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+            assert!(checked.stdout.contains(part) && checked.stdout.contains("not ready for training"), "{}", checked.stdout);
+        }
+    }
+    assert!(!Path::new(&place.path("run")).exists(), "nothing was begun");
+    relabel(&place, "training", |x| (x / 8) as u8);
+    relabel(&place, "validation", |x| (x / 8) as u8);
+    train(&place, &[]).succeeded();
+    assert_eq!(check(false).code, Some(0));
+}
+
+#[test]
+fn a_batch_of_one_image_is_refused_where_a_batch_norm_would_see_one_value() {
+    let place = Place::new(1);
+    // Accumulation adds gradients; every batch is normalised alone.
+    for accumulation in ["train.accumulation=1", "train.accumulation=4"] {
+        let one = ["--set", "train.batch_size=1", "--set", accumulation];
+        train(&place, &one).failed(&["train.batch_size to 2 or more", "single value per channel", "train.freeze_norms"]);
+    }
+    assert!(!Path::new(&place.path("run")).exists(), "nothing was begun");
+    // The remedies are remedies: two images, frozen norms, or pooled maps and crops of more than one position.
+    train(&place, &["--set", "train.batch_size=2"]).succeeded();
+    let frozen = ["--overwrite", "--set", "train.batch_size=1", "--set", "train.freeze_norms=true"];
+    train(&place, &frozen).succeeded();
+    let larger = ["--set", "model.head.pool_scales=[2,3]", "--set", "data.train.crop.size=[64,64]"];
+    train(&place, &[&["--overwrite", "--set", "train.batch_size=1"][..], &larger].concat()).succeeded();
+    // Prediction is with the running statistics, one image at a time.
+    run(TEST, &[place.path("run/last.safetensors")]).succeeded();
+}
+
+#[test]
+fn windows_that_leave_pixels_uncovered_are_refused_before_training() {
+    let place = Place::new(2);
+    for (crop, stride, part) in
+        [("[16,16]", "[17,8]", "stride must be"), ("[0,16]", "[1,8]", "crop must be"), ("[16,16]", "[8,0]", "stride must be")]
+    {
+        let mode = format!("test.mode={{slide={{crop={crop},stride={stride}}}}}");
+        train(&place, &["--set", &mode]).failed(&["test.mode.slide", part]);
+    }
+    assert!(!Path::new(&place.path("run")).exists(), "nothing was begun");
+}
+
+#[test]
+fn two_images_of_one_stem_are_refused_by_training_and_check() {
+    let place = Place::new(2);
+    let (image, _) = sample(&place);
+    image::open(&image).expect("an image").save(image.replace(".png", ".jpg")).expect("a JPEG");
+    train(&place, &[]).failed(&["scene_000001.jpg and scene_000001.png", "share a label map"]);
+    let checked = run(program::CHECK_DATA, &["--data", &place.path("data"), "--reduce-zero-label"]);
+    assert!(checked.code == Some(1) && checked.stdout.contains("scene_000001.jpg and scene_000001.png"), "{}", checked.stdout);
+}

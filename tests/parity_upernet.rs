@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use serde_json::Value;
 use tests::{Comparison, FORWARD_TOLERANCE, Fixture, FixtureTensor, cases, check_gradients, fixtures_root, present};
-use upernet::inference::{InferenceMode, View, label_map, predict, predict_augmented, predict_labels};
+use upernet::inference::{InferenceMode, SlidingWindows, View, label_map, predict, predict_augmented, predict_labels};
 use upernet::{FcnHeadConfig, Segmentor, UperHeadConfig, UperNet, UperNetConfig, official_key};
 use vmamba::baselines::DeitConfig;
 use vmamba::checkpoint::{Checkpoint, LoadOptions, StateDict, StateTensor, Weights, load_into, state_dict_of};
@@ -147,7 +147,7 @@ fn whole_flipped_and_sliding_prediction_equal_the_official_ones() {
     let model = model(&device);
     let original = pair(&case.manifest["ori_shape"]);
     let slide = &case.manifest["slide"];
-    let slide = InferenceMode::Slide { crop: pair(&slide["crop_size"]), stride: pair(&slide["stride"]) };
+    let slide = InferenceMode::Slide(SlidingWindows::new(pair(&slide["crop_size"]), pair(&slide["stride"])).expect("windows without gaps"));
     let mut comparison = Comparison::new("upernet/predict");
     for (name, mode, flipped) in
         [("whole", InferenceMode::Whole, false), ("whole_flip", InferenceMode::Whole, true), ("slide", slide, false)]

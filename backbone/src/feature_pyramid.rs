@@ -19,6 +19,13 @@ pub trait FeaturePyramid {
     /// Stride of every level, in pixels of the image.
     fn strides(&self) -> Vec<usize>;
 
+    /// The fewest values of a channel that a batch norm in training takes from one image of `[height, width]` pixels; `None` when no batch
+    /// norm is trained. Statistics of a single value are refused: with one value from each image, a batch needs two images. The default is for
+    /// backbones without batch norm.
+    fn fewest_norm_values(&self, _image: [usize; 2]) -> Option<usize> {
+        None
+    }
+
     /// Height and width of a detector's batch are multiples of this many pixels (mmdetection's `pad_size_divisor`). The default is the least
     /// common multiple of the strides, so that every stride divides both: 32 for the published models.
     fn size_divisor(&self) -> usize {

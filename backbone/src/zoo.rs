@@ -306,6 +306,12 @@ macro_rules! families {
                 }
             }
 
+            fn fewest_norm_values(&self, image: [usize; 2]) -> Option<usize> {
+                match self {
+                    $(Self::$family(backbone) => backbone.fewest_norm_values(image),)*
+                }
+            }
+
             fn size_divisor(&self) -> usize {
                 match self {
                     $(Self::$family(backbone) => backbone.size_divisor(),)*

@@ -16,6 +16,7 @@
 //! * [`scenes`]: labelled images painted on demand, for demos and tests.
 //! * [`transforms`]: resize as OpenCV and Pillow do it, crop, flip, colour, normalisation.
 //! * [`loader`]: prefetching threads; the batches depend on the seed, not on the number of workers.
+//! * [`relabelled`]: data whose classes have another order than a model's.
 //! * [`check`]: everything that is wrong with a data set, before training.
 //! * [`image_io`], [`class_list`], [`json`]: image, label map, class list and JSON files.
 //! * [`ground_truth`]: annotations in the form that the evaluator compares with detections.
@@ -25,7 +26,7 @@
 //! ```text
 //! vmamba-types ← error ← files, folders, json, image_io, class_list, ground_truth ← sample ← transforms ← loader
 //!                                                                       ↑
-//!                                                coco, ade20k, imagenet, scenes, check
+//!                                                coco, ade20k, imagenet, scenes, relabelled, check
 //! ```
 //!
 //! Labels, boxes, masks and class lists themselves are types of `vmamba-types`, which the heads share.
@@ -42,6 +43,7 @@ pub mod image_io;
 pub mod imagenet;
 pub mod json;
 pub mod loader;
+pub mod relabelled;
 pub mod sample;
 pub mod scenes;
 pub mod transforms;

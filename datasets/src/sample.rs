@@ -233,6 +233,15 @@ pub trait SegmentationDataset: Send + Sync {
     /// The classes; a label is an index into this list.
     fn classes(&self) -> &ClassList;
 
+    /// The labels of image `index`. Before a training, they are read until they show that a model can learn from them. The default reads the
+    /// image too; a data set that can leave it out should.
+    ///
+    /// # Errors
+    /// As [`SegmentationDataset::get`].
+    fn labels(&self, index: usize) -> Result<LabelMap, DataError> {
+        Ok(self.get(index)?.labels)
+    }
+
     /// What the reader left out, one sentence each, for the log of a run. The default has nothing to report.
     fn notes(&self) -> Vec<String> {
         Vec::new()
@@ -268,6 +277,10 @@ impl<D: DetectionDataset + ?Sized> DetectionDataset for Arc<D> {
 impl<D: SegmentationDataset + ?Sized> SegmentationDataset for Arc<D> {
     fn len(&self) -> usize {
         (**self).len()
+    }
+
+    fn labels(&self, index: usize) -> Result<LabelMap, DataError> {
+        (**self).labels(index)
     }
 
     fn get(&self, index: usize) -> Result<SegmentationSample, DataError> {

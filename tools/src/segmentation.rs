@@ -3,24 +3,28 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anstream::println;
+use anyhow::{Context, Result, bail};
 use burn::prelude::Device;
 use clap::Args;
 use image::RgbImage;
 use serde_json::{Value, json};
 use upernet::UperNet;
+use upernet::inference::{InferenceMode, SlidingWindows};
+use vision_datasets::relabelled::{ClassOrder, Relabelled};
 use vision_datasets::sample::SegmentationDataset;
 use vmamba::zoo::Backbone;
 use vmamba_recipes::Split;
-use vmamba_recipes::segmentation::config::{FolderSource, SegmentationSource, default_slide};
+use vmamba_recipes::segmentation::config::{FolderSource, SegmentationSource};
 use vmamba_recipes::segmentation::{LoadedSegmentor, Predictor, Segmentation, SegmentationConfig, SegmentationEvaluation, load_segmentor};
+use vmamba_report::files::create_folder;
 use vmamba_report::label_maps::{self, Classes};
 use vmamba_report::pictures;
 use vmamba_report::segmentation::{class_table, summary};
 use vmamba_report::tables::Table;
 use vmamba_study::published::{Measured, segmentation_row};
 use vmamba_train::Precision;
-use vmamba_types::ClassList;
+use vmamba_types::{ClassList, LabelMap};
 
 use crate::evaluation::{Evaluate, Prediction};
 use crate::options::replace;
@@ -48,7 +52,9 @@ impl Present for Training {
             let labels = predictor.predict(&sample.image)?;
             let truth = Some(sample.labels.as_slice());
             let picture = label_maps::comparison(&sample.image, truth, &labels, named(data.classes()), OPACITY)?;
-            pictures::save(&folder.join(format!("{}.png", sample.name)), &picture)?;
+            let path = folder.join(format!("{}.png", sample.name));
+            path.parent().map(create_folder).transpose()?;
+            pictures::save(&path, &picture)?;
         }
         Ok(drawn)
     }
@@ -65,16 +71,21 @@ pub struct InferenceOptions {
     /// Segmentor: test-time augmentation with six scales, each with and without flip.
     #[arg(long)]
     pub tta: bool,
-    /// Segmentor: sliding windows of the training crop's size, with a stride of two thirds of it, instead of whole images.
+    /// Segmentor: sliding windows of the training crop's size over the image at its own size, with a stride of two thirds of the crop, instead
+    /// of whole images that are resized for the network.
     #[arg(long)]
     pub slide: bool,
 }
 
 impl InferenceOptions {
     /// Sets the inference mode of a segmentor.
+    ///
+    /// Windows over an image that was resized to the size of a crop before would be whole images, so `slide` leaves out the resize. A
+    /// configuration with `test.mode = { slide = ... }` keeps it: mmsegmentation's `slide_inference` gets the resized image of the test pipeline.
     pub fn apply(self, segmentor: &mut LoadedSegmentor) {
         if self.slide {
-            segmentor.config.test.mode = default_slide(segmentor.config.data.train.crop.size);
+            segmentor.config.data.test.resize = None;
+            segmentor.config.test.mode = InferenceMode::Slide(SlidingWindows::overlapping(segmentor.config.data.train.crop.size));
         }
     }
 }
@@ -89,10 +100,50 @@ pub struct SegmentationOptions {
     inference: InferenceOptions,
 }
 
+/// Data to evaluate a segmentor on, with labels in the order of its classes.
+pub struct TestData {
+    samples: Arc<dyn SegmentationDataset>,
+    /// The index in the data's class list of every class of the model.
+    numbers: Vec<u8>,
+}
+
+impl TestData {
+    /// Compares the names of the classes. Where both have the same classes in another order, the labels are mapped by name.
+    fn new(data: Arc<dyn SegmentationDataset>, model: &ClassList) -> Result<Self> {
+        let same = (0..=u8::MAX).collect();
+        let order = ClassOrder::of(model, data.classes()).map_err(anyhow::Error::msg)?;
+        let ClassOrder::Other(labels) = order else { return Ok(Self { samples: data, numbers: same }) };
+        println!("the data have the classes of the model in another order; labels are mapped by the names of the classes");
+        let mut numbers: Vec<u8> = same;
+        for (own, of_model) in (0..=u8::MAX).zip(&labels) {
+            if let Some(number) = numbers.get_mut(usize::from(*of_model)) {
+                *number = own;
+            }
+        }
+        Ok(Self { samples: Arc::new(Relabelled::new(data, model.clone(), &labels)), numbers })
+    }
+
+    /// Predicted labels in the numbers of the data.
+    fn own_labels(&self, labels: &[u8]) -> Vec<u8> {
+        labels.iter().map(|label| self.numbers.get(usize::from(*label)).copied().unwrap_or(*label)).collect()
+    }
+}
+
+/// Writes labels as training reads them: with `reduce_zero_label`, classes count from 1 in the file (mmsegmentation's `IoUMetric.format_only`
+/// adds 1 too).
+fn save_labels(path: &Path, labels: Vec<u8>, [width, height]: [u32; 2], source: &SegmentationSource) -> Result<()> {
+    let labels = if source.reduce_zero_label() {
+        LabelMap::new(height as usize, width as usize, labels).restore_zero_label().into_vec()
+    } else {
+        labels
+    };
+    Ok(label_maps::save_labels(path, &labels, width, height)?)
+}
+
 impl Evaluate for LoadedSegmentor {
     type Options = SegmentationOptions;
     type Config = SegmentationConfig;
-    type Data = Arc<dyn SegmentationDataset>;
+    type Data = TestData;
     type Figures = SegmentationEvaluation;
 
     fn load(checkpoint: &Path, mut config: Option<SegmentationConfig>, root: Option<&Path>, device: &Device) -> Result<Self> {
@@ -112,25 +163,27 @@ impl Evaluate for LoadedSegmentor {
             bail!("--data and --split need a model that was trained on a folder; this one was not");
         }
         options.inference.apply(self);
-        let data = self.config.data.source.open(Split::Val)?;
-        if data.classes().len() != self.classes.len() {
-            bail!("the model knows {} classes, the data have {}", self.classes.len(), data.classes().len());
-        }
-        Ok(data)
+        TestData::new(self.config.data.source.open(Split::Val)?, &self.classes)
+            .with_context(|| format!("the classes of the model and of {} differ", self.config.data.source.place()))
     }
 
     fn images(data: &Self::Data) -> usize {
-        data.len()
+        data.samples.len()
     }
 
     fn evaluate(&self, data: &Self::Data, how: &Prediction, options: &SegmentationOptions) -> Result<SegmentationEvaluation> {
         let folders = how.folder("pictures")?.zip(how.folder("labels")?);
-        predictor(self, how.device, how.precision, options.inference.tta).evaluate(data, self.config.data.workers, |_, sample, labels| {
+        let (predictor, workers) = (predictor(self, how.device, how.precision, options.inference.tta), self.config.data.workers);
+        predictor.evaluate(&data.samples, workers, |_, sample, labels| {
             if let Some((drawn, maps)) = &folders {
+                // The name of a sample in a subfolder of its split is a path.
                 let (image, file) = (&sample.image, format!("{}.png", sample.name));
                 let truth = Some(sample.labels.as_slice());
-                pictures::save(&drawn.join(&file), &label_maps::comparison(image, truth, labels, named(&self.classes), OPACITY)?)?;
-                label_maps::save_labels(&maps.join(&file), labels, image.width(), image.height())?;
+                let picture = label_maps::comparison(image, truth, labels, named(&self.classes), OPACITY)?;
+                let (drawn, map) = (drawn.join(&file), maps.join(&file));
+                [&drawn, &map].into_iter().filter_map(|path| path.parent()).try_for_each(create_folder)?;
+                pictures::save(&drawn, &picture)?;
+                save_labels(&map, data.own_labels(labels), [image.width(), image.height()], &self.config.data.source)?;
             }
             how.bar.inc(1);
             Ok(())
@@ -185,5 +238,5 @@ pub fn predict_photo(
     let labels = predictor(segmentor, device, precision, augment).predict(photo)?;
     let picture = label_maps::comparison(photo, None, &labels, named(&segmentor.classes), alpha)?;
     pictures::save(&with_suffix(prefix, OVERLAY), &picture)?;
-    Ok(label_maps::save_labels(&with_suffix(prefix, LABELS), &labels, photo.width(), photo.height())?)
+    save_labels(&with_suffix(prefix, LABELS), labels, [photo.width(), photo.height()], &segmentor.config.data.source)
 }

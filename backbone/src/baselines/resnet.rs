@@ -25,7 +25,7 @@ use vision_ops::Pointwise;
 
 use crate::feature_pyramid::FeaturePyramid;
 use crate::last_map::{Chain, channels_first, last_map_of_trunk};
-use crate::layers::{BatchNorm2d, Conv, ConvConfig, Dense};
+use crate::layers::{BatchNorm2d, Conv, ConvConfig, Dense, trains_batch_norm};
 
 pub use config::ResnetConfig;
 pub use key_map::{key, rename};
@@ -129,6 +129,12 @@ impl FeaturePyramid for Resnet {
 
     fn strides(&self) -> Vec<usize> {
         self.config.out_indices.iter().map(|stage| self.config.stride(*stage)).collect()
+    }
+
+    fn fewest_norm_values(&self, image: [usize; 2]) -> Option<usize> {
+        // All stages run, whichever are given.
+        let [height, width] = self.config.stage_sizes(image).pop()?;
+        trains_batch_norm(&self.trunk).then_some(height * width)
     }
 }
 

@@ -27,9 +27,10 @@ use crate::feature_pyramid::FeaturePyramid;
 use crate::last_map::{Chain, channels_first, last_map_of_trunk};
 use crate::layers::{
     Activation, BatchNorm2d, ChannelNorm, Conv, ConvConfig, DeconvPyramid, Dense, DepthwiseConv, DropPath, Mlp, MlpConfig, attend, heads,
-    uniform_fan_in,
+    trains_batch_norm, uniform_fan_in,
 };
 
+use config::PATCH;
 pub use config::XcitConfig;
 pub use key_map::{key, rename, split_class_attention};
 
@@ -174,6 +175,10 @@ impl FeaturePyramid for Xcit {
 
     fn strides(&self) -> Vec<usize> {
         self.config.strides()
+    }
+
+    fn fewest_norm_values(&self, [height, width]: [usize; 2]) -> Option<usize> {
+        trains_batch_norm(&self.trunk).then(|| height.div_ceil(PATCH) * width.div_ceil(PATCH))
     }
 }
 

@@ -41,6 +41,10 @@ impl BatchNorm2d {
     }
 
     /// `x: [batch, height, width, channels]` to the same shape and type.
+    ///
+    /// # Panics
+    /// In training, when a channel has a single value, as in PyTorch. See
+    /// [`FeaturePyramid::fewest_norm_values`](crate::FeaturePyramid::fewest_norm_values).
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let Some((scale, shift)) = self.stored(&x.device()) else {
             return self.forward_batch(x);
@@ -74,14 +78,20 @@ impl BatchNorm2d {
         Some((scale, shift))
     }
 
+    /// Whether the layer normalises by the batch's statistics on a device with gradients: it is not frozen.
+    pub fn trains(&self) -> bool {
+        self.training.is_enabled()
+    }
+
     /// The training step: normalises `x: [batch, height, width, channels]` by its own statistics and updates the running ones.
     fn forward_batch(&self, x: Tensor<4>) -> Tensor<4> {
         let device = x.device();
         let [batch, height, width, _] = x.dims();
+        // The normed value would be 0 and the stored variance shrink towards 0, whatever the images.
+        assert!(batch * height * width > 1, "BatchNorm2d: expected more than 1 value per channel when training, got {:?}", x.dims());
         let count = (batch * height * width) as f64;
         let normed = batch_norm(x, self.weight.val(), self.bias.val(), Self::EPSILON);
-        // A single value has no unbiased variance; store its biased one, 0.
-        let unbiased = normed.variance * (count / (count - 1.0).max(1.0));
+        let unbiased = normed.variance * (count / (count - 1.0));
         let moved = |old: Tensor<1>, new: Tensor<1>| (old.to_device(&device) * (1.0 - Self::MOMENTUM) + new * Self::MOMENTUM).detach();
         self.running_mean.update(moved(self.running_mean.value_sync(), normed.mean));
         self.running_var.update(moved(self.running_var.value_sync(), unbiased));

@@ -33,3 +33,4 @@ pub(crate) use attention::{RelativePositions, attend, attention_weights, heads};
 pub(crate) use deconv_pyramid::{deconv_pyramid_key, halved};
 pub(crate) use init::uniform_fan_in;
 pub(crate) use mlp::halves;
+pub(crate) use norm_kind::trains_batch_norm;

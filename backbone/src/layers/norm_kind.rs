@@ -1,5 +1,7 @@
 //! Finds the normalisation layers among the modules of a model.
 
+use burn::module::{Flag, Module, ModuleVisitor, Param};
+
 /// A kind of normalisation layer, as a walk over a module finds it.
 ///
 /// Burn's `ModuleVisitor::enter_module` reports the type of every module; its parameters follow. To freeze all norms of a model, freeze the
@@ -27,12 +29,40 @@ impl NormKind {
     }
 }
 
+/// Whether a batch norm among the modules of a model trains: it normalises by the batch's statistics on a device with gradients.
+pub(crate) fn trains_batch_norm(module: &impl Module) -> bool {
+    let mut search = TrainingNorm::default();
+    module.visit(&mut search);
+    search.found
+}
+
+/// Looks for a batch norm whose flag is set.
+#[derive(Default)]
+struct TrainingNorm {
+    containers: Vec<Option<NormKind>>,
+    found: bool,
+}
+
+impl ModuleVisitor for TrainingNorm {
+    fn enter_module(&mut self, _name: &str, container_type: &str) {
+        self.containers.push(NormKind::of(container_type));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.containers.pop();
+    }
+
+    fn visit_flag(&mut self, flag: &Param<Flag>) {
+        self.found |= self.containers.last() == Some(&Some(NormKind::Batch)) && flag.is_enabled();
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use burn::module::{Flag, Module, ModuleVisitor, Param};
     use burn::prelude::*;
 
     use super::*;
+    use crate::layers::{BatchNorm2d, ChannelNorm};
     use crate::zoo::BackboneConfig;
 
     /// Counts parameters and batch norm flags by the kind of their module.
@@ -73,6 +103,15 @@ mod tests {
             // Stochastic depth has such a flag as well.
             self.flags += usize::from(self.kind() == Some(NormKind::Batch));
         }
+    }
+
+    #[test]
+    fn a_frozen_batch_norm_does_not_train() {
+        let device = Device::flex();
+        let layer = BatchNorm2d::new(3, &device);
+        assert!(trains_batch_norm(&layer) && layer.trains());
+        assert!(!trains_batch_norm(&layer.clone().freeze()));
+        assert!(!trains_batch_norm(&ChannelNorm::new(3, &device)));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use pairs::{Pair, split_files};
 use crate::error::DataError;
 use crate::image_io::{self, IMAGE_ENDINGS};
 use crate::sample::{SegmentationDataset, SegmentationSample};
-use vmamba_types::ClassList;
+use vmamba_types::{ClassList, LabelMap};
 
 /// How the label files of a folder become classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,10 @@ impl FolderDataset {
         Ok(Self { pairs: files.pairs, options: options.clone() })
     }
 
+    fn pair(&self, index: usize) -> Result<&Pair, DataError> {
+        self.pairs.get(index).ok_or(DataError::NoSuchSample { index, len: self.pairs.len() })
+    }
+
     /// The files of sample `index`: image and label map.
     pub fn paths(&self, index: usize) -> Option<(&Path, &Path)> {
         self.pairs.get(index).map(|pair| (pair.image.as_path(), pair.labels.as_path()))
@@ -94,11 +98,9 @@ impl SegmentationDataset for FolderDataset {
     }
 
     fn get(&self, index: usize) -> Result<SegmentationSample, DataError> {
-        let Some(Pair { name, image: image_path, labels: label_path }) = self.pairs.get(index) else {
-            return Err(DataError::NoSuchSample { index, len: self.pairs.len() });
-        };
+        let Pair { name, image: image_path, labels: label_path } = self.pair(index)?;
         let image = image_io::read_rgb(image_path)?;
-        let mut labels = image_io::read_labels(label_path)?;
+        let labels = self.labels(index)?;
         let original_size = [image.height() as usize, image.width() as usize];
         if labels.size() != original_size {
             return Err(DataError::SizeMismatch {
@@ -108,19 +110,27 @@ impl SegmentationDataset for FolderDataset {
                 label_size: labels.size(),
             });
         }
+        Ok(SegmentationSample::new(image, labels, name))
+    }
+
+    fn labels(&self, index: usize) -> Result<LabelMap, DataError> {
+        let path = &self.pair(index)?.labels;
+        let mut labels = image_io::read_labels(path)?;
         let FolderOptions { classes, reduce_zero_label } = &self.options;
         if *reduce_zero_label {
             labels = labels.reduce_zero_label();
         }
         let classes = classes.len();
-        if let Some(([row, column], label)) = labels.first_outside(classes) {
-            let hint = match (reduce_zero_label, usize::from(label) == classes) {
-                (false, true) => "; if the files count classes from 1, set reduce_zero_label = true",
-                _ => "",
-            };
-            return Err(DataError::LabelOutOfRange { path: label_path.clone(), label, column, row, classes, hint });
+        match labels.first_outside(classes) {
+            None => Ok(labels),
+            Some(([row, column], label)) => {
+                let hint = match (reduce_zero_label, usize::from(label) == classes) {
+                    (false, true) => "; if the files count classes from 1, set reduce_zero_label = true",
+                    _ => "",
+                };
+                Err(DataError::LabelOutOfRange { path: path.clone(), label, column, row, classes, hint })
+            }
         }
-        Ok(SegmentationSample::new(image, labels, name))
     }
 
     fn classes(&self) -> &ClassList {

@@ -8,7 +8,7 @@ use std::path::Path;
 use vmamba_types::IGNORE_LABEL;
 
 use self::files::{duplicates, files, label_formats, sizes, structure};
-use self::labels::{class_list, ignored, occurrence, values};
+use self::labels::{class_list, faults, ignored, occurrence, values};
 use super::scan::{FolderScan, LabelFacts, LabelKind, PairScan, SplitScan};
 use super::{CheckOptions, CheckReport, ClassCount, EXAMPLES, Finding, FindingKind, Severity, SplitReport};
 
@@ -25,6 +25,7 @@ pub(super) fn judge(root: Option<&Path>, scan: FolderScan, options: &CheckOption
         files(&mut findings, split);
         label_formats(&mut findings, split);
         sizes(&mut findings, split);
+        faults(&mut findings, split, labels);
         ignored(&mut findings, split, labels);
     }
     values(&mut findings, &scan.splits, labels);
@@ -33,6 +34,12 @@ pub(super) fn judge(root: Option<&Path>, scan: FolderScan, options: &CheckOption
     occurrence(&mut findings, &splits);
 
     let mut findings = findings.0;
+    for finding in &mut findings {
+        // A split that neither trains nor validates stops no training, unless it was asked for.
+        if finding.split.as_deref().is_some_and(|name| !is_used(name, options)) {
+            finding.severity = finding.severity.min(Severity::Warning);
+        }
+    }
     // Stable, so that findings of one severity keep the order of the rules.
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
     CheckReport { root: root.map(Path::to_owned), num_classes, reduce_zero_label: options.reduce_zero_label, splits, findings }
@@ -150,4 +157,9 @@ fn split_report(split: &SplitScan, labels: Labels, names: &[String]) -> SplitRep
 
 fn is_training(name: &str) -> bool {
     name.to_lowercase().starts_with("train")
+}
+
+/// Whether a training reads a split: by its name, or because it was asked for.
+fn is_used(name: &str, options: &CheckOptions) -> bool {
+    is_training(name) || name.to_lowercase().starts_with("val") || options.splits.iter().any(|own| own == name)
 }

@@ -9,6 +9,7 @@
 //! training images.
 
 mod judge;
+mod label_fault;
 mod objects;
 mod scan;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use label_fault::{LabelFault, label_fault};
 pub use objects::{CategoryCount, ObjectCheckOptions, ObjectReport, check_coco, check_objects};
 use serde::Serialize;
 

@@ -143,7 +143,7 @@ fn read_rows(path: &Path, plain: &dyn Fn(&[Line]) -> Result<Vec<Row>, Problem>) 
         },
     };
     let rows = rows.map_err(problem)?;
-    if let Some(row) = rows.iter().find(|row| row.name.chars().any(char::is_control)) {
+    if let Some(row) = rows.iter().find(|row| row.name.contains(|c: char| c.is_control() || c == '\u{feff}')) {
         return Err(at_line(path, row.line, "the name has a control character"));
     }
     numbers::in_order(rows).map_err(problem)

@@ -49,6 +49,15 @@ impl LabelMap {
         self
     }
 
+    /// Undoes [`LabelMap::reduce_zero_label`], for files that are read with it: raises every class by one and writes ignored pixels as 0.
+    #[must_use]
+    pub fn restore_zero_label(mut self) -> Self {
+        for label in &mut self.labels {
+            *label = label.wrapping_add(1);
+        }
+        self
+    }
+
     /// The `[row, column]` and the value of the first label that is neither [`IGNORE_LABEL`] nor below `classes`; `None` when all labels
     /// are valid.
     pub fn first_outside(&self, classes: usize) -> Option<([usize; 2], u8)> {
@@ -71,6 +80,14 @@ mod tests {
     fn reducing_the_zero_label_ignores_0_and_lowers_the_others() {
         let map = LabelMap::new(1, 5, vec![0, 1, 150, 254, 255]).reduce_zero_label();
         assert_eq!(map.as_slice(), [255, 0, 149, 253, 255]);
+    }
+
+    #[test]
+    fn restoring_the_zero_label_undoes_reducing_it() {
+        let classes: Vec<u8> = (0..254).chain([IGNORE_LABEL]).collect();
+        let map = LabelMap::new(1, 255, classes.clone()).restore_zero_label();
+        assert_eq!((map.as_slice()[0], map.as_slice()[149], map.as_slice()[254]), (1, 150, 0));
+        assert_eq!(map.reduce_zero_label().as_slice(), classes);
     }
 
     #[test]

@@ -120,6 +120,11 @@ impl<P: FeaturePyramid> Detector for CascadeMaskRcnn<P> {
         self.backbone.size_divisor()
     }
 
+    fn fewest_norm_values(&self, image: [usize; 2]) -> Option<usize> {
+        // The norms of the box heads see whole RoIs, of more than one position.
+        self.backbone.fewest_norm_values(image)
+    }
+
     fn loss(&self, images: Tensor<4>, truth: &[ImageTruth], choose: &mut dyn Choose) -> DetectionLoss {
         let [_, _, height, width] = images.dims();
         let levels = self.pyramid(images);

@@ -82,6 +82,12 @@ pub trait Detector {
     /// The divisor of the sides of a batch, in pixels.
     fn size_divisor(&self) -> usize;
 
+    /// The fewest values of a channel that a batch norm in training takes from one image of `[height, width]` pixels; `None` when no batch
+    /// norm is trained, which is the default. A trainer refuses batches that give a batch norm a single value.
+    fn fewest_norm_values(&self, _image: [usize; 2]) -> Option<usize> {
+        None
+    }
+
     /// The loss of a batch. `truth` holds the objects of each image, `choose` draws the boxes that are trained.
     fn loss(&self, images: Tensor<4>, truth: &[ImageTruth], choose: &mut dyn Choose) -> DetectionLoss;
 

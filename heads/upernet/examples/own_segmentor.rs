@@ -7,7 +7,7 @@
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use upernet::inference::{InferenceMode, View, predict_labels};
+use upernet::inference::{InferenceMode, SlidingWindows, View, predict_labels};
 use upernet::{SegmentationLoss, Segmentor, loss_and_accuracy};
 
 /// Two convolutions: features at a quarter of the image, then the classes.
@@ -62,6 +62,7 @@ fn main() {
     // Prediction of a photo of 128x192 pixels that was resized to 64x96 for the network.
     let model = model.valid();
     let view = View { input: images.inner(), flipped: false };
-    let labels = predict_labels(&model, view, InferenceMode::Slide { crop: [32, 32], stride: [16, 16] }, [128, 192]);
+    let windows = SlidingWindows::overlapping([32, 32]);
+    let labels = predict_labels(&model, view, InferenceMode::Slide(windows), [128, 192]);
     println!("{} labels, the first is {}", labels.len(), labels[0]);
 }

@@ -5,8 +5,6 @@ use vmamba::ConfigError;
 use vmamba::zoo::BackboneConfig;
 use vmamba_types::setting::{self, SettingError};
 
-use crate::inference::InferenceMode;
-
 /// UperNet on any backbone of the zoo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,19 +110,6 @@ impl FcnHeadConfig {
         setting::whole("num_convs", self.num_convs, 1..=64)?;
         setting::rate("dropout", self.dropout)?;
         setting::number("loss_weight", self.loss_weight, 0.0..=1e6)
-    }
-}
-
-impl InferenceMode {
-    /// Validates value ranges. A stride beyond the window would leave pixels that no window covers.
-    ///
-    /// # Errors
-    /// Returns the first invalid field, by its path in this configuration.
-    pub fn validate(&self) -> Result<(), SettingError> {
-        let Self::Slide { crop, stride } = *self else { return Ok(()) };
-        setting::size("slide.crop", crop)?;
-        let covers = stride.iter().zip(&crop).all(|(stride, crop)| (1..=*crop).contains(stride));
-        setting::require(covers, "slide.stride", format!("at least 1 and at most the window {crop:?} in both directions"), stride)
     }
 }
 

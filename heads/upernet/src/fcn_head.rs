@@ -41,6 +41,11 @@ impl FcnHead {
         self.in_index
     }
 
+    /// Whether a batch norm of the head trains.
+    pub(crate) fn trains_norm(&self) -> bool {
+        self.convs.iter().any(|conv| conv.bn.trains())
+    }
+
     /// Factor of its loss.
     pub fn loss_weight(&self) -> f64 {
         self.loss_weight

@@ -8,6 +8,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 use vision_ops::{argmax_resized, resize_bilinear, softmax_channels};
+use vmamba_types::setting::{self, SettingError};
 
 use crate::segmentor::Segmentor;
 
@@ -21,13 +22,71 @@ pub enum InferenceMode {
     /// The whole image at once.
     #[default]
     Whole,
-    /// Overlapping windows whose logits are averaged. Sizes are `[height, width]` in pixels of the network's input.
-    Slide {
-        /// Size of a window. An image that is smaller is one window.
-        crop: [usize; 2],
-        /// Distance between windows. The last window of a row or column is shifted back to the border.
-        stride: [usize; 2],
-    },
+    /// Overlapping windows whose logits are averaged.
+    Slide(SlidingWindows),
+}
+
+/// The size and the distance of windows over an image. They cover every pixel: a stride beyond the window would leave pixels between the
+/// windows, whose logits would be 0/0 (mmsegmentation's `slide_inference` ends in `assert (count_mat == 0).sum() == 0`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(try_from = "WindowSizes")]
+pub struct SlidingWindows {
+    crop: [usize; 2],
+    stride: [usize; 2],
+}
+
+/// Sizes of windows as a configuration has them: `[height, width]` in pixels of the network's input.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct WindowSizes {
+    /// Size of a window. An image that is smaller is one window.
+    crop: [usize; 2],
+    /// Distance between windows, at least 1 and at most the size. The last window of a row or column is shifted back to the border.
+    stride: [usize; 2],
+}
+
+impl SlidingWindows {
+    /// Windows of `crop: [height, width]` pixels at a distance of `stride: [vertical, horizontal]`.
+    ///
+    /// # Errors
+    /// When a side is 0 or beyond the limits of images, or a stride is 0 or larger than the window.
+    pub fn new(crop: [usize; 2], stride: [usize; 2]) -> Result<Self, SettingError> {
+        setting::size("crop", crop)?;
+        let covers = stride.iter().zip(&crop).all(|(stride, crop)| (1..=*crop).contains(stride));
+        setting::require(covers, "stride", format!("at least 1 and at most crop {crop:?} in both directions"), stride)?;
+        Ok(Self { crop, stride })
+    }
+
+    /// Windows of `crop` pixels with a stride of two thirds of it, as in mmsegmentation's configurations (341 of 512). A side of 0 counts as 1.
+    pub fn overlapping(crop: [usize; 2]) -> Self {
+        let crop = crop.map(|side| side.max(1));
+        Self { crop, stride: crop.map(|side| (side * 2 / 3).max(1)) }
+    }
+
+    /// `[height, width]` of a window.
+    pub fn crop(&self) -> [usize; 2] {
+        self.crop
+    }
+
+    /// The vertical and the horizontal distance between windows.
+    pub fn stride(&self) -> [usize; 2] {
+        self.stride
+    }
+
+    /// Top and bottom of every row of windows over `height` pixels, and left and right of every column over `width` pixels.
+    fn over(&self, [height, width]: [usize; 2]) -> [Vec<(usize, usize)>; 2] {
+        [windows(height, self.crop[0], self.stride[0]), windows(width, self.crop[1], self.stride[1])]
+    }
+}
+
+impl TryFrom<WindowSizes> for SlidingWindows {
+    type Error = SettingError;
+
+    fn try_from(WindowSizes { crop, stride }: WindowSizes) -> Result<Self, SettingError> {
+        Self::new(crop, stride)
+    }
 }
 
 /// One view of an image; test-time augmentation averages several.
@@ -40,14 +99,11 @@ pub struct View {
 }
 
 /// Logits `[batch, classes, height, width]` at the size of `input: [batch, 3, height, width]`.
-///
-/// # Panics
-/// When a crop or stride is 0.
 pub fn logits<S: Segmentor + ?Sized>(model: &S, input: Tensor<4>, mode: InferenceMode) -> Tensor<4> {
     let [_, _, height, width] = input.dims();
     match mode {
         InferenceMode::Whole => resize_bilinear(model.forward(input), [height, width], false),
-        InferenceMode::Slide { crop, stride } => slide(model, input, crop, stride),
+        InferenceMode::Slide(windows) => slide(model, input, windows),
     }
 }
 
@@ -55,16 +111,13 @@ pub fn logits<S: Segmentor + ?Sized>(model: &S, input: Tensor<4>, mode: Inferenc
 /// logits at that size.
 ///
 /// # Panics
-/// When a crop or stride is 0, or when there is not exactly one image.
+/// When there is not exactly one image.
 pub fn predict_labels<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode, original: [usize; 2]) -> Vec<u32> {
     argmax_resized(view_logits(model, view, mode), original)
 }
 
 /// Logits `[batch, classes, height, width]` at the size `original: [height, width]` that the image had before it was resized for the
 /// network.
-///
-/// # Panics
-/// When a crop or stride is 0.
 pub fn predict<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode, original: [usize; 2]) -> Tensor<4> {
     resize_bilinear(view_logits(model, view, mode), original, false)
 }
@@ -76,9 +129,6 @@ fn view_logits<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode
 }
 
 /// The softmax of the logits at the original size, averaged over the views, `[batch, classes, height, width]`; `None` without views.
-///
-/// # Panics
-/// When a crop or stride is 0.
 pub fn predict_augmented<S: Segmentor + ?Sized>(
     model: &S,
     views: impl IntoIterator<Item = View>,
@@ -97,9 +147,9 @@ pub fn predict_augmented<S: Segmentor + ?Sized>(
     Some(sum / count as f64)
 }
 
-fn slide<S: Segmentor + ?Sized>(model: &S, input: Tensor<4>, crop: [usize; 2], stride: [usize; 2]) -> Tensor<4> {
+fn slide<S: Segmentor + ?Sized>(model: &S, input: Tensor<4>, windows: SlidingWindows) -> Tensor<4> {
     let [batch, channels, height, width] = input.dims();
-    let (rows, columns) = (windows(height, crop[0], stride[0]), windows(width, crop[1], stride[1]));
+    let [rows, columns] = windows.over([height, width]);
     let mut sum: Option<Tensor<4>> = None;
     for (top, bottom) in &rows {
         for (left, right) in &columns {
@@ -121,13 +171,12 @@ fn slide<S: Segmentor + ?Sized>(model: &S, input: Tensor<4>, crop: [usize; 2], s
     sum.map_or_else(|| Tensor::zeros([batch, 1, height, width], &input.device()), |sum| sum / counts)
 }
 
-/// Start and end of each window along an axis.
+/// Start and end of each window along an axis; `stride` is at least 1.
 fn windows(extent: usize, crop: usize, stride: usize) -> Vec<(usize, usize)> {
-    assert!(crop > 0 && stride > 0, "slide inference: crop and stride must be at least 1");
     let count = extent.saturating_sub(crop).div_ceil(stride) + 1;
     (0..count)
         .map(|index| {
-            let end = (index * stride + crop).min(extent);
+            let end = (index * stride).saturating_add(crop).min(extent);
             (end.saturating_sub(crop), end)
         })
         .collect()
@@ -139,7 +188,7 @@ mod tests {
     use burn::tensor::Distribution;
     use burn::tensor::activation::softmax;
 
-    use super::{InferenceMode, View, label_map, predict, predict_augmented, predict_labels, windows};
+    use super::{InferenceMode, SlidingWindows, View, label_map, predict, predict_augmented, predict_labels, windows};
     use crate::loss::loss_and_accuracy;
     use crate::segmentor::{SegmentationLoss, Segmentor};
 
@@ -185,7 +234,7 @@ mod tests {
         assert_equal(whole.clone(), input.clone());
         assert_equal(predict(model, view(true), InferenceMode::Whole, [20, 30]), input.clone());
         // Every pixel is judged alone, so that windows change nothing.
-        let slide = InferenceMode::Slide { crop: [8, 12], stride: [5, 7] };
+        let slide = InferenceMode::Slide(SlidingWindows::new([8, 12], [5, 7]).unwrap());
         assert_equal(predict(model, view(false), slide, [20, 30]), input.clone());
         assert_eq!(predict_labels(model, view(true), slide, [20, 30]), label_map(whole));
         let mean = predict_augmented(model, [view(false), view(true)], slide, [20, 30]).unwrap();
@@ -204,6 +253,21 @@ mod tests {
         assert!((loss.accuracies[0].1 - 100.0).abs() < 1e-4, "every label is the largest logit");
         assert_eq!(loss.parts[0].0, "loss_ce");
         assert_eq!(loss.total.into_scalar::<f32>(), loss.parts[0].1.clone().into_scalar::<f32>());
+    }
+
+    #[test]
+    fn windows_that_leave_pixels_uncovered_are_refused() {
+        for (crop, stride) in [([8, 8], [9, 8]), ([8, 8], [8, 9]), ([0, 8], [1, 8]), ([8, 8], [0, 8]), ([0, 0], [0, 0])] {
+            assert!(SlidingWindows::new(crop, stride).is_err(), "{crop:?} {stride:?}");
+        }
+        for windows in
+            [SlidingWindows::new([8, 8], [8, 8]).unwrap(), SlidingWindows::overlapping([1, 0]), SlidingWindows::overlapping([512; 2])]
+        {
+            for axis in windows.over([37, 53]).into_iter().zip([37, 53]) {
+                assert!((0..axis.1).all(|pixel| axis.0.iter().any(|(start, end)| (*start..*end).contains(&pixel))), "{windows:?}");
+            }
+        }
+        assert_eq!(SlidingWindows::overlapping([512; 2]).stride(), [341; 2]);
     }
 
     #[test]

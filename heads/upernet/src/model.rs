@@ -86,6 +86,15 @@ impl<P: FeaturePyramid> Segmentor for UperNet<P> {
         SegmentationLoss::new(parts, accuracies)
     }
 
+    fn fewest_norm_values(&self, image: [usize; 2]) -> Option<usize> {
+        let of_stride = |stride: usize| image.map(|side| side.div_ceil(stride.max(1))).into_iter().product();
+        let positions: Vec<usize> = self.backbone.strides().into_iter().map(of_stride).collect();
+        let auxiliary = self.auxiliary_head.as_ref().filter(|head| head.trains_norm());
+        let auxiliary = auxiliary.and_then(|head| positions.get(head.in_index()).copied());
+        let heads = self.decode_head.fewest_norm_values(&positions).into_iter().chain(auxiliary);
+        heads.chain(self.backbone.fewest_norm_values(image)).min()
+    }
+
     fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {
         let features = self.backbone.forward_features(images);
         features.iter().enumerate().for_each(|(level, output)| observe("backbone", level, output));
@@ -103,6 +112,24 @@ mod tests {
     use vmamba::{Dims, VmambaConfig};
 
     use super::*;
+
+    #[test]
+    fn the_branch_of_one_pixel_gives_its_batch_norm_one_value_an_image() {
+        let device = Device::flex();
+        let backbone = VmambaConfig { depths: vec![1; 2], dims: Dims::Doubling(8), out_indices: vec![0, 1], ..VmambaConfig::default() };
+        let mut config = UperNetConfig::on(backbone, 3);
+        (config.head.channels, config.auxiliary) = (4, None);
+        let fewest = |scales: &[usize], size: usize| {
+            let mut config = config.clone();
+            config.head.pool_scales = scales.to_vec();
+            config.init(&device).fewest_norm_values([size; 2])
+        };
+        assert_eq!(fewest(&[1, 2, 3], 64), Some(1));
+        assert_eq!(fewest(&[2, 3], 64), Some(4));
+        // The coarsest level of 16 pixels has stride 8, that of 8 pixels has one position.
+        assert_eq!((fewest(&[4], 16), fewest(&[4], 8)), (Some(4), Some(1)));
+        assert_eq!(config.init(&device).freeze().fewest_norm_values([64; 2]), None);
+    }
 
     #[test]
     fn modules_are_observed_in_the_order_of_the_forward_pass() {

@@ -30,6 +30,12 @@ impl PyramidPooling {
         self.branches.iter().zip(&self.scales).map(pool).collect()
     }
 
+    /// The fewest values of a channel that a batch norm in training takes from one image; `None` when none is trained.
+    pub(crate) fn fewest_norm_values(&self) -> Option<usize> {
+        let trained = self.branches.iter().zip(&self.scales).filter(|(branch, _)| branch.bn.trains());
+        trained.map(|(_, scale)| scale * scale).min()
+    }
+
     /// `x` and every branch resized to it, concatenated along the channels: `[batch, height, width, in + scales * out]`.
     pub fn concatenate(x: Tensor<4>, pooled: Vec<Tensor<4>>) -> Tensor<4> {
         let [_, height, width, _] = x.dims();

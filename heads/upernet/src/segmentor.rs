@@ -43,6 +43,12 @@ pub trait Segmentor {
     /// The loss of a batch. `labels`, `[batch, height, width]`, are class indices or [`IGNORE_INDEX`].
     fn loss(&self, images: Tensor<4>, labels: Tensor<3, Int>) -> SegmentationLoss;
 
+    /// The fewest values of a channel that a batch norm in training takes from one image of `[height, width]` pixels; `None` when no batch
+    /// norm is trained, which is the default. A trainer refuses batches that give a batch norm a single value.
+    fn fewest_norm_values(&self, _image: [usize; 2]) -> Option<usize> {
+        None
+    }
+
     /// Runs the forward pass and calls `observe` with the official name of each module on the way, the index of an output and that output,
     /// `[batch, channels, height, width]`. A trainer looks for the first module whose output is not finite.
     fn observe(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, usize, &Tensor<4>));

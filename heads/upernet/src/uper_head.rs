@@ -46,6 +46,16 @@ impl UperHead {
         self.conv_seg.weight.lazy_shape()[0]
     }
 
+    /// The fewest values of a channel that a batch norm in training takes from one image, whose levels have `positions` pixels each, the finest
+    /// first; `None` when none is trained.
+    pub(crate) fn fewest_norm_values(&self, positions: &[usize]) -> Option<usize> {
+        let (Some(finest), Some(coarsest)) = (positions.first(), positions.last()) else { return self.psp_modules.fewest_norm_values() };
+        let laterals = self.lateral_convs.iter().zip(&self.fpn_convs).zip(positions);
+        let laterals = laterals.filter(|((lateral, fpn), _)| lateral.bn.trains() || fpn.bn.trains()).map(|(_, positions)| *positions);
+        let fused = [(&self.bottleneck, coarsest), (&self.fpn_bottleneck, finest)].into_iter().filter(|(conv, _)| conv.bn.trains());
+        self.psp_modules.fewest_norm_values().into_iter().chain(laterals).chain(fused.map(|(_, positions)| *positions)).min()
+    }
+
     /// Features `[batch, inputs[i], height, width]`, the finest first, float32 or bf16, to float32 logits `[batch, classes, height, width]`
     /// at the size of the finest level.
     pub fn forward(&self, features: Vec<Tensor<4>>) -> Tensor<4> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tempfile::TempDir;
-use vision_datasets::class_list::read_class_list;
+use vision_datasets::class_list::{ClassFile, read_class_list};
 use vision_datasets::coco::{EvalConfig, IouType, evaluate, read_results};
 use vision_datasets::ground_truth::GroundTruth;
 use vision_datasets::image_io::{read_labels, read_rgb};
@@ -122,7 +122,7 @@ pub fn rle(data: &[u8]) -> bool {
 
 /// Lists of classes. Every name is there, and no name spans lines.
 pub fn class_list(data: &[u8]) -> bool {
-    let Ok(classes) = read_class_list(&file("classes.txt", data)) else { return false };
+    let Ok(ClassFile { classes, .. }) = read_class_list(&file("classes.txt", data)) else { return false };
     assert!(!classes.is_empty() && classes.palette.len() == classes.len());
     assert!(classes.names.iter().all(|name| !name.trim().is_empty() && !name.contains(['\n', '\r', '\u{feff}'])), "{:?}", classes.names);
     true

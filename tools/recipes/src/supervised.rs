@@ -50,6 +50,21 @@ pub(crate) fn check_classes(model: usize, train: &ClassList, val: &ClassList) ->
     }
 }
 
+/// Refuses batches in which a batch norm would see a single value a channel: its output is 0 whatever the images, and its running variance
+/// shrinks towards 0, which ruins the predictions. PyTorch refuses them too ("Expected more than 1 value per channel when training").
+/// `batch` is the size of the smallest batch of a device, `values` what a batch norm takes from one image.
+pub(crate) fn check_norms(batch: usize, values: Option<usize>) -> Result<(), BoxError> {
+    match values {
+        Some(values) if batch * values < 2 => {
+            Err("a batch of one image gives a batch norm a single value per channel, whose variance is 0; \
+             set train.batch_size to 2 or more (accumulation does not help), train larger images, or keep the norms as they are with \
+             train.freeze_norms = true or train.freeze"
+                .into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The images of a batch, `[batch, 3, height, width]`, in the type of the activations.
 pub(crate) fn images(values: &[f32], batch: usize, [height, width]: [usize; 2], context: &StepContext) -> Tensor<4> {
     context.precision.input(Tensor::from_data(TensorData::new(values.to_vec(), [batch, 3, height, width]), &context.device))

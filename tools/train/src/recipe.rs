@@ -61,11 +61,11 @@ pub trait Recipe: Send + Sync {
     /// Training batches from batch `order.first` on, without end.
     fn batches(&self, order: BatchOrder) -> Batches<'_, Self::Batch>;
 
-    /// Checks that model and data fit together, before a run is built.
+    /// Checks that model, data and settings fit together, before a run is built. What is frozen is frozen in `model`.
     ///
     /// # Errors
     /// When they do not, for instance because they have other classes.
-    fn check(&self, _model: &Self::Model) -> Result<(), BoxError> {
+    fn check(&self, _model: &Self::Model, _config: &TrainConfig) -> Result<(), BoxError> {
         Ok(())
     }
 

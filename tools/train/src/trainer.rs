@@ -148,7 +148,7 @@ impl<R: Recipe> Trainer<R> {
                 return Ok(load_into(model, &self.recipe.keys(), weights, &LoadOptions::new()).map_err(TrainError::Average)?.0);
             }
             (None, Some(_)) => "the best validation was before the run was resumed; load its checkpoint instead",
-            (None, None) => "no validation has been run; does the recipe have a validation set?",
+            (None, None) => "no validation has given a number; does the recipe have a validation set?",
         };
         Err(TrainError::NoBestModel { reason })
     }
@@ -260,8 +260,8 @@ impl<R: Recipe> Trainer<R> {
         let scalars = self.recipe.validate(&model, &self.first.device.clone().inner()).map_err(TrainError::Recipe)?;
         self.validated = Some(self.iteration);
         let Some(value) = scalars.first().map(|(_, value)| *value) else { return Ok(()) };
-        // A NaN is never better, and every figure is better than a NaN.
-        let best = self.best.is_none_or(|(_, best)| value > best || (best.is_nan() && !value.is_nan()));
+        // A NaN is no figure: it is never the best, not even as the first. A run of an older version may have stored one.
+        let best = !value.is_nan() && self.best.is_none_or(|(_, best)| value > best || best.is_nan());
         if best {
             self.best = Some((self.iteration, value));
             self.best_weights = Some(state_dict_of(&model, &self.recipe.keys()));

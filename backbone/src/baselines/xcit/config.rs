@@ -11,7 +11,7 @@ use crate::vmamba::ConfigError;
 use crate::vmamba::config::require;
 
 /// Stride of the patches, in pixels of the image.
-const PATCH: usize = 16;
+pub(super) const PATCH: usize = 16;
 
 /// Options of an XCiT; the default is [`XcitConfig::small_12`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::label_fault::LabelFault;
 use super::super::scan::SplitScan;
 use super::super::{CheckOptions, ClassCount, FindingKind, Severity, SplitReport};
 use super::{Findings, IGNORED, Labels, is_training, plural, readable_labels};
@@ -41,6 +42,23 @@ pub(super) fn class_list(findings: &mut Findings, options: &CheckOptions, num_cl
     );
 }
 
+/// Labels of a split that training refuses to start on.
+pub(super) fn faults(findings: &mut Findings, split: &SplitScan, labels: Labels) {
+    let mut present = [false; 256];
+    let mut files = Vec::new();
+    for (pair, facts) in readable_labels(std::slice::from_ref(split)) {
+        present.iter_mut().zip(facts.counts.iter()).for_each(|(present, count)| *present |= *count > 0);
+        files.push(pair.name.clone());
+    }
+    if let Some(fault) = LabelFault::of(&present, labels.num_classes, labels.reduce) {
+        let kind = match fault {
+            LabelFault::OnlyIgnored => FindingKind::OnlyIgnoredPixels,
+            LabelFault::BinaryMask => FindingKind::BinaryMask,
+        };
+        findings.add(Severity::Error, kind, Some(&split.name), &files, |_| fault.to_string(), fault.remedy());
+    }
+}
+
 pub(super) fn ignored(findings: &mut Findings, split: &SplitScan, labels: Labels) {
     let mut empty = Vec::new();
     let (mut lost, mut all) = (0u64, 0u64);
@@ -52,6 +70,10 @@ pub(super) fn ignored(findings: &mut Findings, split: &SplitScan, labels: Labels
         }
         lost += ignored;
         all += total;
+    }
+    if all > 0 && lost == all {
+        // A fault of the whole split, see `faults`.
+        return;
     }
     let name = Some(split.name.as_str());
     findings.add(
@@ -93,15 +115,11 @@ pub(super) fn values(findings: &mut Findings, splits: &[SplitScan], labels: Labe
         return;
     }
     if has(0) && has(IGNORED) && files.len() == 2 {
-        let severity = if n >= 2 || labels.reduce { Severity::Error } else { Severity::Warning };
-        findings.add(
-            severity,
-            FindingKind::BinaryMask,
-            None,
-            &files[&IGNORED],
-            |_| "all labels are 0 or 255, but 255 means \"ignored\", so only class 0 would be learned".to_owned(),
-            "write the foreground as 1 instead of 255 (background 0), and train two classes with reduce_zero_label off",
-        );
+        // With one class, this is a question; with more, `faults` has refused it.
+        if n < 2 && !labels.reduce {
+            let fault = LabelFault::BinaryMask;
+            findings.add(Severity::Warning, FindingKind::BinaryMask, None, &files[&IGNORED], |_| fault.to_string(), fault.remedy());
+        }
         return;
     }
     out_of_range(findings, &files, labels);

@@ -33,7 +33,7 @@ use crate::configured::{Configured, describe};
 use crate::memory::MemoryEstimate;
 use crate::run_config::DataConfig;
 use crate::split::Split;
-use crate::supervised::{Supervised, Task, check_classes, first_non_finite, images, step_loss};
+use crate::supervised::{Supervised, Task, check_classes, check_norms, first_non_finite, images, step_loss};
 
 /// The figures of the newest validation.
 #[derive(Clone, Debug)]
@@ -105,8 +105,18 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
         Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
     }
 
-    fn check(&self, model: &M) -> Result<(), BoxError> {
+    fn check(&self, model: &M, config: &TrainConfig) -> Result<(), BoxError> {
         check_classes(model.num_classes(), self.train.classes(), self.val.classes())?;
+        let rest = match self.train.len() % config.batch_size.max(1) {
+            0 => config.batch_size,
+            // The last batch of an epoch.
+            rest => rest,
+        };
+        // A batch of one small image is padded to a single position of the coarsest level.
+        let scales = self.data.train.scales.iter().chain(self.data.train.crop.iter().flat_map(|crop| &crop.scales));
+        if scales.map(|[a, b]| *a.min(b)).min().is_some_and(|short| short <= SIZE_DIVISOR) {
+            check_norms(rest, model.fewest_norm_values([SIZE_DIVISOR; 2]))?;
+        }
         let divisor = model.size_divisor();
         if divisor == 0 || !SIZE_DIVISOR.is_multiple_of(divisor) {
             return Err(

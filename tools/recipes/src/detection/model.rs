@@ -239,6 +239,13 @@ impl Detector for AnyDetector {
         }
     }
 
+    fn fewest_norm_values(&self, image: [usize; 2]) -> Option<usize> {
+        match self {
+            Self::MaskRcnn(model) => model.fewest_norm_values(image),
+            Self::CascadeMaskRcnn(model) => model.fewest_norm_values(image),
+        }
+    }
+
     fn size_divisor(&self) -> usize {
         match self {
             Self::MaskRcnn(model) => model.size_divisor(),

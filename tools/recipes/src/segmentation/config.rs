@@ -166,6 +166,11 @@ impl SegmentationSource {
         }
     }
 
+    /// Whether the label files count the classes from 1 and use 0 for ignored pixels.
+    pub fn reduce_zero_label(&self) -> bool {
+        matches!(self, Self::Folder(source) if source.reduce_zero_label)
+    }
+
     /// Where the data are, and for a folder where the classes come from, for a person.
     pub fn place(&self) -> String {
         match self {
@@ -212,17 +217,11 @@ impl Default for TtaRatios {
     }
 }
 
-/// Sliding windows for a model trained on crops: windows of the crop's size, with a stride of two thirds of it.
-pub fn default_slide(crop: [usize; 2]) -> InferenceMode {
-    InferenceMode::Slide { crop, stride: crop.map(|side| (side * 2 / 3).max(1)) }
-}
-
 /// Largest factor of test-time augmentation.
 const MAX_TTA_RATIO: f64 = 16.0;
 
 impl Section for TestConfig {
     fn validate(&self) -> Result<(), SettingError> {
-        self.mode.validate().map_err(|error| error.within("mode"))?;
         setting::positives("tta_ratios", &self.tta_ratios.0, MAX_TTA_RATIO)
     }
 }

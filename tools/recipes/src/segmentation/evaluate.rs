@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
@@ -84,8 +84,11 @@ impl<M: Segmentor> Predictor<'_, M> {
             metric.add(sample.labels.as_slice(), &labels);
             each(index, &sample, &labels)?;
         }
-        let images = data.len();
-        Ok(SegmentationEvaluation { report: metric.report(), images_per_second: images as f64 / begin.elapsed().as_secs_f64(), images })
+        let (images, report) = (data.len(), metric.report());
+        if report.labelled.iter().all(|pixels| *pixels == 0) {
+            bail!("the data have no labelled pixel, so that there is no mIoU: every pixel of every label map is ignored");
+        }
+        Ok(SegmentationEvaluation { report, images_per_second: images as f64 / begin.elapsed().as_secs_f64(), images })
     }
 
     fn to_tensor(&self, input: NetworkInput) -> Tensor<4> {

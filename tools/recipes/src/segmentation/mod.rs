@@ -14,6 +14,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use upernet::{SegmentationLoss, Segmentor, UperNet};
 use vision_datasets::ade20k::IouReport;
+use vision_datasets::check::label_fault;
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
 use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::transforms::{TestPipeline, TrainPipeline};
@@ -33,7 +34,7 @@ use crate::configured::{Configured, describe};
 use crate::memory::MemoryEstimate;
 use crate::run_config::DataConfig;
 use crate::split::Split;
-use crate::supervised::{Supervised, Task, check_classes, first_non_finite, images, step_loss};
+use crate::supervised::{Supervised, Task, check_classes, check_norms, first_non_finite, images, step_loss};
 
 /// Training of a segmentor `M` on any dataset.
 pub type Segmentation<M> = Supervised<SegmentationTask, M>;
@@ -87,8 +88,16 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
         Box::new(batches.map(|batch| batch.map_err(BoxError::from)))
     }
 
-    fn check(&self, model: &M) -> Result<(), BoxError> {
-        check_classes(model.num_classes(), self.train.classes(), self.val.classes())
+    fn check(&self, model: &M, config: &TrainConfig) -> Result<(), BoxError> {
+        check_classes(model.num_classes(), self.train.classes(), self.val.classes())?;
+        // The loader fills every batch; a batch may span two epochs.
+        check_norms(config.batch_size, model.fewest_norm_values(self.data.train.crop.size))?;
+        for (name, data) in [("training", &self.train), ("validation", &self.val)] {
+            if let Some(fault) = label_fault(data.as_ref())? {
+                return Err(format!("the {name} data: {fault}; {}", fault.remedy()).into());
+            }
+        }
+        Ok(())
     }
 
     fn loss(&self, model: &M, batch: &Batch, context: &StepContext) -> StepLoss {

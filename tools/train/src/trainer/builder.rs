@@ -171,7 +171,7 @@ impl<R: Recipe> TrainerBuilder<R> {
         let model = on_device(model, group.first());
         // Burn draws random weights at their first use. This walk uses them in the order of the model; the check may use them in any order.
         let (model, _) = freeze(model, &config, keys)?;
-        recipe.check(&model).map_err(TrainError::Recipe)?;
+        recipe.check(&model, &config).map_err(TrainError::Recipe)?;
         let groups = recipe.parameter_groups();
         if let Some(decay) = config.optimizer.layer_decay
             && !trainable(&model, keys).keys().any(|key| groups.layer_of(key, decay.by).is_some())
@@ -256,7 +256,7 @@ mod tests {
             Box::new(std::iter::repeat_with(|| Ok(())))
         }
 
-        fn check(&self, model: &Two) -> Result<(), BoxError> {
+        fn check(&self, model: &Two, _config: &TrainConfig) -> Result<(), BoxError> {
             if model.second.dims() == [1] { Ok(()) } else { Err("the last parameter has another shape".into()) }
         }
 
@@ -286,6 +286,49 @@ mod tests {
             drop(builder.build(&device).unwrap());
             assert_eq!(*order.lock().unwrap(), ["first", "second"]);
         }
+    }
+
+    /// A recipe whose validations give these figures.
+    struct Figures(Mutex<std::vec::IntoIter<f64>>);
+
+    impl Recipe for Figures {
+        type Model = Two;
+        type Batch = ();
+
+        fn samples(&self) -> usize {
+            1
+        }
+
+        fn batches(&self, _order: BatchOrder) -> Batches<'_, ()> {
+            Box::new(std::iter::repeat_with(|| Ok(())))
+        }
+
+        fn loss(&self, model: &Two, _batch: &(), _context: &StepContext) -> StepLoss {
+            StepLoss { total: model.first.val() + model.second.val(), parts: Vec::new() }
+        }
+
+        fn validate(&self, _model: &Two, _device: &Device) -> Result<Scalars, BoxError> {
+            Ok(vec![("metric".to_owned(), self.0.lock().unwrap().next().unwrap())])
+        }
+
+        fn keys(&self) -> KeyMap {
+            str::to_owned
+        }
+    }
+
+    #[test]
+    fn a_nan_is_never_the_best_validation_and_the_first_number_is() {
+        let device = Device::flex();
+        let best = |figures: &[f64]| {
+            let recipe = Figures(Mutex::new(figures.to_vec().into_iter()));
+            let builder = TrainerBuilder::new(recipe, two(&Order::default(), &device)).iterations(figures.len() as u64).val_interval(1);
+            let mut trainer = builder.build(&device).unwrap();
+            trainer.run().unwrap();
+            (trainer.best(), trainer.best_model().is_ok())
+        };
+        assert_eq!(best(&[f64::NAN, 0.2, f64::NAN, 0.1]), (Some((2, 0.2)), true));
+        assert_eq!(best(&[0.2, f64::NAN, 0.3]), (Some((3, 0.3)), true));
+        assert_eq!(best(&[f64::NAN, f64::NAN]), (None, false));
     }
 
     #[test]
