@@ -109,8 +109,8 @@ fn an_official_checkpoint_is_evaluated_with_its_configuration() {
 fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one_bit_by_bit() {
     let place = Place::detection(30);
     train(&place, "whole", &[]).succeeded();
-    let interrupted = place.interrupt(TRAIN, "cut");
-    assert!(interrupted.succeeded().contains("interrupted after iteration"), "{interrupted:?}");
+    let interrupted = place.interrupt(TRAIN, "cut", &["INT"]);
+    assert!(interrupted.ended_with(130).contains("interrupted after iteration"), "{interrupted:?}");
     assert!(place.trace("cut").len() < place.trace("whole").len(), "it was interrupted before its end");
     let resumed = train(&place, "cut", &["--resume", "--set", "data.workers=3"]);
     assert!(resumed.succeeded().contains("resumed after iteration"), "{resumed:?}");

@@ -65,8 +65,8 @@ fn a_resumed_run_takes_the_steps_of_an_uninterrupted_one_bit_by_bit() {
     train(&place, "whole", &[]).succeeded();
     train(&place, "workers", &["--set", "train.checkpoint_interval=5", "--set", "data.workers=3"]).succeeded();
 
-    let interrupted = place.interrupt(TRAIN, "cut");
-    assert!(interrupted.succeeded().contains("interrupted after iteration"), "{interrupted:?}");
+    let interrupted = place.interrupt(TRAIN, "cut", &["INT"]);
+    assert!(interrupted.ended_with(130).contains("interrupted after iteration"), "{interrupted:?}");
     assert!(place.trace("cut").len() < place.trace("whole").len(), "it was interrupted before its end");
     let resumed = train(&place, "cut", &["--resume"]);
     assert!(resumed.succeeded().contains("resumed after iteration"), "{resumed:?}");

@@ -1,6 +1,6 @@
 //! The Markdown pages agree with the repository: quoted code is in the file that it names, links and named files exist, and the table of
-//! crates in `ARCHITECTURE.md` is that of the manifests. Also two rules of that page that a search can check: libraries do not print, and
-//! one file sets the panic hook.
+//! crates in `ARCHITECTURE.md` is that of the manifests. Also rules of that page that a search can check: libraries do not print, programs
+//! print with macros that cannot panic, one file sets the panic hook, and one crate opens and writes files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -314,4 +314,74 @@ fn one_file_sets_the_panic_hook() {
             assert!(!read(path).contains("panic::set_hook"), "{}: use vmamba_panics", path.display());
         }
     }
+}
+
+/// The source files of libraries and programs, without tests, benchmarks and examples to copy.
+fn sources() -> Vec<PathBuf> {
+    let folders = FOLDERS.iter().filter(|folder| !folder.starts_with('.'));
+    let all = folders.flat_map(|folder| files(&root().join(folder), "rs"));
+    let left_out = |path: &PathBuf| {
+        let parts: Vec<_> = path.strip_prefix(root()).unwrap().iter().map(|part| part.to_string_lossy()).collect();
+        parts[0] == "tests" || ["examples", "benches", "build.rs"].iter().any(|name| parts.iter().any(|part| part == name))
+    };
+    all.filter(|path| !is_test(path) && !left_out(path)).collect()
+}
+
+#[test]
+fn one_crate_opens_and_writes_files() {
+    // Ways to open, read, write or rename a file, and writers of libraries that go around the crate.
+    let calls = [
+        "File::open",
+        "File::create",
+        "File::options",
+        "OpenOptions",
+        "fs::read(",
+        "fs::read_to_string(",
+        "fs::write(",
+        "fs::rename(",
+        "fs::copy(",
+        "fs::hard_link(",
+        "image::open(",
+        "ImageReader::open(",
+        "save_with_format(",
+        "save_buffer",
+        "NamedTempFile",
+        "tempfile::Builder",
+        "BitMapBackend::new(",
+        "SVGBackend::new(",
+    ];
+    let own = root().join("datasets/files");
+    let mut found = Vec::new();
+    for path in sources().into_iter().filter(|path| !path.starts_with(&own)) {
+        let lines = code_lines(&path);
+        // `SafetensorsFile::open` is no `File::open`.
+        let calls_it = |line: &str, call: &str| line.find(call).is_some_and(|at| !line[..at].ends_with(char::is_alphanumeric));
+        let line = lines.iter().filter(|line| calls.iter().any(|call| calls_it(line, call)));
+        found.extend(line.map(|line| format!("{}: {}", path.display(), line.trim())));
+    }
+    assert!(found.is_empty(), "use vmamba_files, which refuses pipes and devices and writes files whole:\n{}", found.join("\n"));
+}
+
+#[test]
+fn programs_print_with_macros_that_do_not_panic() {
+    let mut found = Vec::new();
+    for path in sources() {
+        let lines = code_lines(&path);
+        let imports: Vec<&String> =
+            lines.iter().filter(|line| line.starts_with("use vmamba_report::") || line.starts_with("use crate::")).collect();
+        for name in ["print", "println", "eprint", "eprintln"] {
+            let call = format!("{name}!(");
+            let of_std = |line: &&String| {
+                let at = line.find(&call);
+                at.is_some_and(|at| {
+                    !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') && !line[..at].ends_with("vmamba_report::")
+                })
+            };
+            let imported = imports.iter().any(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name));
+            if !imported {
+                found.extend(lines.iter().filter(of_std).map(|line| format!("{}: {}", path.display(), line.trim())));
+            }
+        }
+    }
+    assert!(found.is_empty(), "the standard macros panic on a full disk; use those of vmamba_report:\n{}", found.join("\n"));
 }

@@ -1,35 +1,18 @@
-//! Atomic writes: a file is complete or absent, never half written.
+//! Exported data: every file is complete or absent, never half written.
 
-use std::io::{self, BufWriter, Cursor, IntoInnerError, Write};
+use std::io::{self, Cursor, Write};
 use std::path::Path;
 
 use image::{ImageBuffer, ImageFormat, PixelWithColorType};
+use vmamba_files::Durability;
 
 use crate::error::DataError;
 
-/// Writes a file atomically: `write` fills a temporary file in the same folder, which then replaces `path`. After an error or an interrupt
-/// the old file is still there.
+/// Writes a file atomically, see [`vmamba_files::write_with`].
 ///
 /// Nothing is synced to the disk, which would slow down the export of thousands of images: after a power failure, write the files again.
 pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), DataError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let written = || -> io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // Temporary files are private by default; the result has the mode of any new file.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = BufWriter::new(builder.tempfile_in(folder)?);
-        write(&mut file)?;
-        file.into_inner().map_err(IntoInnerError::into_error)?.persist(path)?;
-        Ok(())
-    };
-    written().map_err(|reason| DataError::io(path, reason))
+    vmamba_files::write_with(path, Durability::Cached, write).map_err(|reason| DataError::io(path, reason))
 }
 
 /// Encodes an image as PNG and writes it atomically.

@@ -86,6 +86,13 @@ impl Ran {
         &self.stdout
     }
 
+    /// Asserts that the program ended with this exit code, 130 after SIGINT and 143 after SIGTERM; returns its standard output.
+    #[track_caller]
+    pub fn ended_with(&self, code: i32) -> &str {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        &self.stdout
+    }
+
     /// Asserts that the program failed with exit code 1, without a panic and with one error line that contains all of `parts` and repeats
     /// nothing.
     #[track_caller]
@@ -176,11 +183,11 @@ impl Place {
         text.lines().map(line).collect()
     }
 
-    /// Starts a run and sends it SIGINT as soon as its first step is logged.
+    /// Starts a run and sends it signals, such as `INT`, as soon as its first step is logged.
     ///
     /// # Panics
     /// When it does not start, or takes no step within a minute.
-    pub fn interrupt(&self, program: &str, out: &str) -> Ran {
+    pub fn interrupt(&self, program: &str, out: &str, signals: &[&str]) -> Ran {
         let folder = self.path(out);
         let child = Command::new(executable(program))
             .args(["--config", &self.config.to_string_lossy(), "--out", &folder])
@@ -193,7 +200,9 @@ impl Place {
             assert!(begin.elapsed() < Duration::from_secs(60), "no step within a minute");
             std::thread::sleep(Duration::from_millis(1));
         }
-        let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+        // One shell, so that the signals follow each other closely.
+        let kills: Vec<String> = signals.iter().map(|signal| format!("kill -{signal} {}", child.id())).collect();
+        let status = Command::new("sh").args(["-c", &kills.join(" && ")]).status().expect("a shell");
         assert!(status.success());
         child.wait_with_output().expect("it ends").into()
     }

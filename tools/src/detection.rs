@@ -26,7 +26,7 @@ use vmamba_types::ClassList;
 use crate::arguments::share;
 use crate::evaluation::{Evaluate, Prediction};
 use crate::options::replace;
-use crate::photos::{OVERLAY, with_suffix};
+use crate::photos::{OVERLAY, ResultNames, place, with_suffix};
 use crate::present::{Present, spread};
 
 /// Score from which on objects are drawn at the end of a training run.
@@ -40,11 +40,12 @@ impl Present for Training {
         let (data, predictor) = (self.validation(), self.predictor(model, device));
         let indices = spread(count, data.len());
         let drawn = indices.len();
+        let mut names = ResultNames::default();
         for index in indices {
             let sample = data.get(index)?;
             let found = predictor.predict(&sample.image);
             let picture = objects::comparison(&sample.image, Some(&sample.instances), &found, data.classes(), DRAWN_SCORE);
-            pictures::save(&folder.join(format!("{}.png", sample.name)), &picture)?;
+            pictures::save(&place(folder, &format!("{}.png", names.next(&sample.name)))?, &picture)?;
         }
         Ok(drawn)
     }
@@ -94,11 +95,12 @@ impl Evaluate for LoadedDetector {
     fn evaluate(&self, data: &Self::Data, how: &Prediction, options: &DetectionOptions) -> Result<DetectionEvaluation> {
         let folder = how.folder("pictures")?;
         let (pipeline, workers) = (&self.config.data.test, self.config.data.workers);
+        let mut names = ResultNames::default();
         let predictor = Predictor { model: &self.model, device: how.device, pipeline, precision: how.precision };
         predictor.evaluate(data, workers, |_, sample, detections| {
             if let Some(folder) = &folder {
                 let picture = objects::comparison(&sample.image, Some(&sample.instances), detections, &self.classes, options.score);
-                pictures::save(&folder.join(format!("{}.png", sample.name)), &picture)?;
+                pictures::save(&place(folder, &format!("{}.png", names.next(&sample.name)))?, &picture)?;
             }
             how.bar.inc(1);
             Ok(())

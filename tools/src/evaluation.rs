@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anstream::{print, println};
 use anyhow::Result;
 use burn::prelude::Device;
 use clap::Args;
@@ -12,6 +11,7 @@ use vmamba_recipes::config::Configuration;
 use vmamba_report::console::progress_bar;
 use vmamba_report::files::create_folder;
 use vmamba_report::tables::Table;
+use vmamba_report::{print, println};
 use vmamba_train::Precision;
 
 use crate::options::{ComputeOptions, JsonOption, ModelOptions, PhotoOptions};

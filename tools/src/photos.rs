@@ -1,10 +1,11 @@
 //! The photos that a program predicts, and the names of their results.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use vision_datasets::image_io::{IMAGE_ENDINGS, is_photo};
+use vmamba_report::files::create_folder;
 
 /// What follows the name of a photo in the pictures that `predict` writes.
 pub const OVERLAY: &str = "_overlay.png";
@@ -55,7 +56,7 @@ fn photos_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(photos)
 }
 
-/// Whether a file is the result for one of the photos beside it, by [`result_names`].
+/// Whether a file is the result for one of the photos beside it, by [`ResultNames`].
 fn is_result(path: &Path, photos: &BTreeSet<String>) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let of_photo = |result: &str| {
@@ -69,20 +70,42 @@ fn stem(path: &Path) -> String {
     path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The names of the results: the names of the photos without extension, numbered where photos share one.
-pub fn result_names(photos: &[PathBuf]) -> Vec<String> {
-    let mut seen: BTreeSet<String> = BTreeSet::new();
-    let unused = |photo: &PathBuf| {
-        let stem = stem(photo);
-        let mut name = stem.clone();
+/// Gives the results of every image a name of their own: the name of the image, numbered where images share it.
+#[derive(Debug, Default)]
+pub struct ResultNames {
+    /// In lower case, because some file systems do not tell `a` from `A`.
+    seen: BTreeSet<String>,
+}
+
+impl ResultNames {
+    /// The name for the results of the next image of a data set, which is called `name`. The name of an image in a subfolder is a path.
+    pub fn next(&mut self, name: &str) -> String {
+        // A data set may call its images as it likes; a result must not leave its folder.
+        let inner: Vec<_> = Path::new(name).components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let stem = inner.iter().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+        let mut unused = stem.clone();
         let mut number = 2;
-        while !seen.insert(name.clone()) {
-            name = format!("{stem}_{number}");
+        while !self.seen.insert(unused.to_lowercase()) {
+            unused = format!("{stem}_{number}");
             number += 1;
         }
-        name
-    };
-    photos.iter().map(unused).collect()
+        unused
+    }
+
+    /// The name for the results of the next photo: that of its file, without extension.
+    pub fn of_file(&mut self, photo: &Path) -> String {
+        self.next(&stem(photo))
+    }
+}
+
+/// The path of a result in `folder`, whose subfolders are created.
+///
+/// # Errors
+/// When a folder cannot be created.
+pub fn place(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    path.parent().map(create_folder).transpose()?;
+    Ok(path)
 }
 
 /// The path `prefix` with `suffix` behind its last name: `out/a` and `_labels.png` give `out/a_labels.png`.
@@ -97,9 +120,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_of_photos_with_one_name_are_numbered() {
-        let photos = ["a/x.jpg", "a/x.png", "b/x.jpg", "b/x_2.jpg", "b/y.jpg"].map(PathBuf::from);
-        assert_eq!(result_names(&photos), ["x", "x_2", "x_3", "x_2_2", "y"]);
+    fn results_of_images_with_one_name_are_numbered() {
+        let mut names = ResultNames::default();
+        let photos = ["a/x.jpg", "a/x.png", "b/x.jpg", "b/x_2.jpg", "b/y.jpg", "b/X.jpg"];
+        assert_eq!(photos.map(|photo| names.of_file(Path::new(photo))), ["x", "x_2", "x_3", "x_2_2", "y", "X_4"]);
+    }
+
+    #[test]
+    fn a_name_of_an_image_does_not_lead_out_of_the_folder_of_the_results() {
+        let mut names = ResultNames::default();
+        assert_eq!(["../../x", "a/x", "a/../x", "/x", "x"].map(|name| names.next(name)), ["x", "a/x", "a/x_2", "x_2", "x_3"]);
     }
 
     #[test]

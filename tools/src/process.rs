@@ -1,24 +1,44 @@
 //! The process of a program: exit codes, memory allocation, signals.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use anstream::eprintln;
+use vmamba_report::{eprintln, terminal};
 use vmamba_types::setting::{self, THREADS};
 
-/// The `main` of a program: exit code 0 when `run` returns true, 1 when it returns false or fails, with the error on one line. clap has ended
-/// the process with 2 before, if the usage was wrong.
+/// Added to the number of a signal, this is the exit code of a program that the signal ended, as shells report it: 130 for SIGINT, 143 for
+/// SIGTERM.
+const BY_SIGNAL: i32 = 128;
+/// Ctrl-C.
+const SIGINT: i32 = 2;
+/// Within this time after the first signal, further ones are the same request: `timeout` signals a program and its process group, and a
+/// terminal signals every process of a pipeline.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
+
+/// The signal that has asked this process to end; 0 before.
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+/// The `main` of a program. The exit code is 0 when `run` returns true, and 1 when it returns false or fails, with the error on one line, or
+/// when something could not be printed. It is 128 + the number of the signal when a signal asked for the end and `run` ended in order, so
+/// that `train && test` does not go on. clap has ended the process with 2 before, if the usage was wrong.
 pub fn run_tool(run: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {
     keep_large_blocks();
-    match check_threads().and_then(|()| run()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+    let outcome = check_threads().and_then(|()| run());
+    match (outcome, terminal::failure(), SIGNAL.load(Ordering::SeqCst)) {
+        (Err(error), ..) => eprintln!("error: {}", one_line(&format!("{error:#}"))),
+        (Ok(_), Some(failure), _) => eprintln!("error: {failure}"),
+        (Ok(true), None, 0) => return ExitCode::SUCCESS,
+        (Ok(false), None, 0) => (),
+        (Ok(_), None, signal) => return ExitCode::from(u8::try_from(BY_SIGNAL + signal).unwrap_or(u8::MAX)),
     }
+    ExitCode::FAILURE
+}
+
+/// A message on one line: some parsers draw diagrams, and names in files may have line breaks.
+fn one_line(message: &str) -> String {
+    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Checks the number of threads that the environment asks for. Rayon would start any number of them, and take a word for its default.
@@ -45,23 +65,92 @@ fn keep_large_blocks() {
     }
 }
 
-/// A flag that SIGINT and SIGTERM set. The program checks it and ends in order; a second signal ends the process at once.
+/// A flag that SIGINT, SIGTERM and SIGHUP set. The program checks it and ends in order, with the exit code of the signal. A SIGINT at least a
+/// second after the first signal ends the process at once; every other further signal is ignored.
 pub fn interrupted() -> Arc<AtomicBool> {
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     let flag = FLAG.get_or_init(|| {
         let flag = Arc::new(AtomicBool::new(false));
-        let set = Arc::clone(&flag);
-        let handler = move || {
-            if set.swap(true, Ordering::SeqCst) {
-                // 128 + SIGINT, as shells report it.
-                std::process::exit(130);
-            }
-            eprintln!("\ninterrupted: finishing this step and saving (once more to stop at once)");
-        };
-        if let Err(error) = ctrlc::set_handler(handler) {
+        let mut requests = Requests { flag: Arc::clone(&flag), first: None };
+        if let Err(error) = listen(move |signal| requests.receive(signal)) {
             eprintln!("warning: interrupts will end the program without saving: {error}");
         }
         flag
     });
     Arc::clone(flag)
+}
+
+/// The signals that this process has received.
+struct Requests {
+    flag: Arc<AtomicBool>,
+    /// When the first one came.
+    first: Option<Instant>,
+}
+
+impl Requests {
+    fn receive(&mut self, signal: i32) {
+        match self.first {
+            None => {
+                self.first = Some(Instant::now());
+                SIGNAL.store(signal, Ordering::SeqCst);
+                self.flag.store(true, Ordering::SeqCst);
+                eprintln!("\ninterrupted: finishing this step and saving (Ctrl-C once more to stop at once)");
+            }
+            Some(first) if ends_at_once(signal, first.elapsed()) => std::process::exit(BY_SIGNAL + SIGINT),
+            Some(_) => (),
+        }
+    }
+}
+
+/// Whether a signal ends the process at once, so long after the first one.
+fn ends_at_once(signal: i32, after: Duration) -> bool {
+    signal == SIGINT && after >= SAME_REQUEST
+}
+
+/// Calls `receive` for every signal that asks the process to end, in a thread of its own.
+#[cfg(unix)]
+fn listen(mut receive: impl FnMut(i32) + Send + 'static) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    // `nohup` starts a program with SIGHUP ignored, so that the end of the session does not end it.
+    if !is_ignored(SIGHUP) {
+        signals.add_signal(SIGHUP)?;
+    }
+    let waiting = move || signals.forever().for_each(&mut receive);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(waiting).map(drop)
+}
+
+/// Calls `receive` for every Ctrl-C.
+#[cfg(not(unix))]
+fn listen(mut receive: impl FnMut(i32) + Send + 'static) -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(move || receive(SIGINT))
+}
+
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a null pointer asks for the current action, and `action` points to a writable `sigaction`; all zeros are a valid one if the
+    // call fails.
+    let (status, action) = unsafe { (libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()), action.assume_init()) };
+    status == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ctrl_c_a_second_after_the_first_signal_ends_the_process_at_once() {
+        let (term, hangup) = (15, 1);
+        assert!(ends_at_once(SIGINT, Duration::from_secs(1)) && ends_at_once(SIGINT, Duration::from_secs(60)));
+        assert!(!ends_at_once(SIGINT, Duration::from_millis(999)));
+        for signal in [term, hangup] {
+            assert!(!ends_at_once(signal, Duration::from_secs(60)));
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        assert_eq!(one_line("a is not TOML: error\n  |\n1 | [train\n\n"), "a is not TOML: error | 1 | [train");
+    }
 }

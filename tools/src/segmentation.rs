@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anstream::println;
 use anyhow::{Context, Result, bail};
 use burn::prelude::Device;
 use clap::Args;
@@ -17,9 +16,9 @@ use vmamba::zoo::Backbone;
 use vmamba_recipes::Split;
 use vmamba_recipes::segmentation::config::{FolderSource, SegmentationSource};
 use vmamba_recipes::segmentation::{LoadedSegmentor, Predictor, Segmentation, SegmentationConfig, SegmentationEvaluation, load_segmentor};
-use vmamba_report::files::create_folder;
 use vmamba_report::label_maps::{self, Classes};
 use vmamba_report::pictures;
+use vmamba_report::println;
 use vmamba_report::segmentation::{class_table, summary};
 use vmamba_report::tables::Table;
 use vmamba_study::published::{Measured, segmentation_row};
@@ -28,7 +27,7 @@ use vmamba_types::{ClassList, LabelMap};
 
 use crate::evaluation::{Evaluate, Prediction};
 use crate::options::replace;
-use crate::photos::{LABELS, OVERLAY, with_suffix};
+use crate::photos::{LABELS, OVERLAY, ResultNames, place, with_suffix};
 use crate::present::{Present, spread};
 
 /// Opacity of the classes over a photo.
@@ -47,14 +46,13 @@ impl Present for Training {
         let (data, predictor) = (self.validation(), self.predictor(model, device));
         let indices = spread(count, data.len());
         let drawn = indices.len();
+        let mut names = ResultNames::default();
         for index in indices {
             let sample = data.get(index)?;
             let labels = predictor.predict(&sample.image)?;
             let truth = Some(sample.labels.as_slice());
             let picture = label_maps::comparison(&sample.image, truth, &labels, named(data.classes()), OPACITY)?;
-            let path = folder.join(format!("{}.png", sample.name));
-            path.parent().map(create_folder).transpose()?;
-            pictures::save(&path, &picture)?;
+            pictures::save(&place(folder, &format!("{}.png", names.next(&sample.name)))?, &picture)?;
         }
         Ok(drawn)
     }
@@ -174,16 +172,14 @@ impl Evaluate for LoadedSegmentor {
     fn evaluate(&self, data: &Self::Data, how: &Prediction, options: &SegmentationOptions) -> Result<SegmentationEvaluation> {
         let folders = how.folder("pictures")?.zip(how.folder("labels")?);
         let (predictor, workers) = (predictor(self, how.device, how.precision, options.inference.tta), self.config.data.workers);
+        let mut names = ResultNames::default();
         predictor.evaluate(&data.samples, workers, |_, sample, labels| {
             if let Some((drawn, maps)) = &folders {
-                // The name of a sample in a subfolder of its split is a path.
-                let (image, file) = (&sample.image, format!("{}.png", sample.name));
+                let (image, file) = (&sample.image, format!("{}.png", names.next(&sample.name)));
                 let truth = Some(sample.labels.as_slice());
                 let picture = label_maps::comparison(image, truth, labels, named(&self.classes), OPACITY)?;
-                let (drawn, map) = (drawn.join(&file), maps.join(&file));
-                [&drawn, &map].into_iter().filter_map(|path| path.parent()).try_for_each(create_folder)?;
-                pictures::save(&drawn, &picture)?;
-                save_labels(&map, data.own_labels(labels), [image.width(), image.height()], &self.config.data.source)?;
+                pictures::save(&place(drawn, &file)?, &picture)?;
+                save_labels(&place(maps, &file)?, data.own_labels(labels), [image.width(), image.height()], &self.config.data.source)?;
             }
             how.bar.inc(1);
             Ok(())

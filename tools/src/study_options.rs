@@ -4,9 +4,12 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser};
 use vmamba::Preset;
+use vmamba_files::FolderLock;
+use vmamba_report::files::create_folder;
 use vmamba_study::measure::Protocol;
 use vmamba_train::Precision;
 
@@ -163,7 +166,7 @@ impl MeasureOption {
     /// When the request is invalid or the measurement fails.
     pub fn answer(&self) -> Result<bool, vmamba_study::StudyError> {
         let Some(request) = &self.measure else { return Ok(false) };
-        anstream::println!("{}", vmamba_study::measure::Request::answer(request)?);
+        vmamba_report::println!("{}", vmamba_study::measure::Request::answer(request)?);
         Ok(true)
     }
 }
@@ -177,12 +180,12 @@ pub struct OutOption {
 }
 
 impl OutOption {
-    /// Creates the folder.
+    /// Creates the folder, and locks it until the result is dropped.
     ///
     /// # Errors
-    /// When it cannot be created.
-    pub fn create(&self) -> anyhow::Result<()> {
-        use anyhow::Context;
-        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot create the folder {}", self.out.display()))
+    /// When it cannot be created or written to, or another program works in it.
+    pub fn create(&self) -> anyhow::Result<FolderLock> {
+        create_folder(&self.out)?;
+        FolderLock::acquire(&self.out).with_context(|| format!("--out {}", self.out.display()))
     }
 }

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anstream::{print, println};
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow};
 use burn::prelude::Device;
 use clap::Args;
 use vmamba::checkpoint::LoadReport;
@@ -11,8 +10,8 @@ use vmamba_recipes::memory::bytes;
 use vmamba_recipes::{Configured, Init, RunConfig, config};
 use vmamba_report::console::human;
 use vmamba_report::files::create_folder;
-use vmamba_report::run_folder::{BEST, CONFIG, LAST, NON_FINITE, holds_run};
-use vmamba_report::{Console, RunFolder};
+use vmamba_report::run_folder::{BEST, Holds, LAST, NON_FINITE, holds_run};
+use vmamba_report::{Console, ReportError, RunFolder, print, println};
 use vmamba_train::{DeviceChoice, DeviceGroup, Outcome, TrainError, Trainer};
 
 use crate::options::{ConfigOptions, DeviceOption, MemoryOption, PhotoOptions};
@@ -54,7 +53,7 @@ pub struct TrainArguments {
 /// On the first failure. The newest checkpoint is kept.
 pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     arguments.limit.apply();
-    let (mut config, folder) = read_config::<R>(arguments)?;
+    let Start { mut config, folder, resumed } = start::<R>(arguments)?;
     config.name_task();
     let single = [arguments.device.device];
     let group = DeviceGroup::open(if arguments.devices.is_empty() { &single } else { &arguments.devices })?;
@@ -81,17 +80,21 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
         return Ok(());
     }
 
-    // Every setting is checked before a file is touched.
+    // Every setting is checked, and the checkpoint of a resumed run is loaded, before a file is touched.
     let text = toml::to_string(&config).context("the configuration cannot be written as TOML")?;
     let mut trainer = builder.build_on(group)?;
-    let mut run = open_folder(&folder, arguments)?;
-    if arguments.resume {
-        for difference in config::differences(&run.config(), &text)? {
-            println!("changed since the run began: {difference}");
+    let mut run = match resumed {
+        Some(Resumed { run, recorded }) => {
+            trainer.resume(&run.last())?;
+            for difference in config::differences(&recorded, &text)? {
+                println!("changed since the run began: {difference}");
+            }
+            run
         }
-        trainer.resume(&run.last())?;
-    }
+        None => new_run(&folder, arguments.overwrite)?,
+    };
     run.write_config(&text)?;
+    let pictures = run.pictures();
     trainer.observe(run);
 
     let (params, flops) = (cost.params as f64 / 1e6, cost.flops() as f64 / 1e9);
@@ -113,15 +116,14 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
         return Ok(());
     }
     println!("trained for {}", human(begin.elapsed()));
-    finish(&trainer, &device, &folder, train.pictures)
+    finish(&trainer, &device, &folder, &pictures, train.pictures)
 }
 
 /// Draws predictions and prints the tables of the last validation.
-fn finish<R: Present>(trainer: &Trainer<R>, device: &Device, folder: &Path, pictures: usize) -> Result<()> {
-    let drawn = folder.join("pictures");
-    create_folder(&drawn)?;
+fn finish<R: Present>(trainer: &Trainer<R>, device: &Device, folder: &Path, drawn: &Path, pictures: usize) -> Result<()> {
+    create_folder(drawn)?;
     let recipe = trainer.recipe();
-    let count = recipe.draw(&trainer.evaluated_model()?, &device.clone().inner(), &drawn, pictures)?;
+    let count = recipe.draw(&trainer.evaluated_model()?, &device.clone().inner(), drawn, pictures)?;
     print!("{}", recipe.results(folder)?);
     if let Some((iteration, best)) = trainer.best() {
         let path = folder.join(BEST);
@@ -141,38 +143,94 @@ fn describe_start(init: &Init, report: Option<&LoadReport>) -> String {
 
 /// Adds to a training error where the details and the newest checkpoint are.
 fn with_places(error: TrainError, folder: &Path) -> Error {
-    let TrainError::NonFinite(_) = error else { return error.into() };
-    let (details, last) = (folder.join(NON_FINITE), folder.join(LAST));
-    let checkpoint = if last.exists() {
-        format!("the newest good checkpoint is {}", last.display())
-    } else {
-        "no checkpoint has been saved yet".to_owned()
+    let details = match &error {
+        TrainError::NonFinite(_) => format!("details are in {}, ", folder.join(NON_FINITE).display()),
+        TrainError::Observer(_) | TrainError::Recipe(_) | TrainError::Save(_) | TrainError::Lost { .. } | TrainError::DataEnded { .. } => {
+            String::new()
+        }
+        _ => return error.into(),
     };
-    anyhow!("{error}; details are in {}, {checkpoint}", details.display())
+    let last = folder.join(LAST);
+    if last.exists() {
+        anyhow!("{error}; {details}the newest good checkpoint is {}", last.display())
+    } else {
+        anyhow!("{error}; {details}no checkpoint has been saved yet: start again with --overwrite")
+    }
 }
 
-/// The configuration and the folder of the run. A run that is resumed by its folder alone keeps its configuration.
-fn read_config<R: Configured>(arguments: &TrainArguments) -> Result<(RunConfig<R::Task>, PathBuf)> {
+/// How a run starts.
+struct Start<R: Configured> {
+    config: RunConfig<R::Task>,
+    folder: PathBuf,
+    resumed: Option<Resumed>,
+}
+
+/// A run that is resumed.
+struct Resumed {
+    run: RunFolder,
+    /// The configuration of the run so far.
+    recorded: String,
+}
+
+/// Reads the configuration. A resumed run is locked, and without --config it keeps its own configuration.
+fn start<R: Configured>(arguments: &TrainArguments) -> Result<Start<R>> {
     let overrides = arguments.config.overrides();
-    let own = arguments.out.as_ref().filter(|_| arguments.resume).map(|folder| folder.join(CONFIG));
-    let config: RunConfig<R::Task> = match (&arguments.config.config, own) {
-        (Some(path), _) => config::load(path, &overrides)?,
-        (None, Some(own)) if own.exists() => config::load(&own, &overrides)?,
-        (None, _) => config::load_text(R::DEMO, &overrides, "the built-in demo configuration")?,
+    let demo = || config::load_text(R::DEMO, &overrides, "the built-in demo configuration");
+    let given: Option<RunConfig<R::Task>> = arguments.config.config.as_ref().map(|path| config::load(path, &overrides)).transpose()?;
+    let folder_of = |config: &RunConfig<R::Task>| arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
+    if !arguments.resume {
+        let config = given.map_or_else(demo, Ok)?;
+        return Ok(Start { folder: folder_of(&config), config, resumed: None });
+    }
+    let folder = match (&arguments.out, &given) {
+        (Some(out), _) => out.clone(),
+        (None, Some(config)) => folder_of(config),
+        (None, None) => folder_of(&config::load_text(R::DEMO, &[], "the built-in demo configuration")?),
     };
-    let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.name));
-    Ok((config, folder))
+    let run = RunFolder::resume(&folder).map_err(with_advice)?;
+    let recorded = recorded_config::<R>(&run)?;
+    let config = given.map_or_else(|| config::load_text(&recorded, &overrides, &run.config().display().to_string()), Ok)?;
+    Ok(Start { config, folder, resumed: Some(Resumed { run, recorded }) })
 }
 
-fn open_folder(folder: &Path, arguments: &TrainArguments) -> Result<RunFolder> {
-    let opened = if arguments.resume {
-        RunFolder::resume(folder)
-    } else if arguments.overwrite {
-        RunFolder::overwrite(folder)
-    } else if holds_run(folder) {
-        bail!("{} already holds a run; --resume continues it, --overwrite deletes it", folder.display());
-    } else {
-        RunFolder::create(folder)
+/// The configuration of a run: that of its folder, or where this is missing or damaged, that of its checkpoint.
+fn recorded_config<R: Configured>(run: &RunFolder) -> Result<String> {
+    let (path, last) = (run.config(), run.last());
+    let recorded = || -> Result<String> {
+        let text = vmamba_files::read_text(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        config::load_text::<RunConfig<R::Task>>(&text, &[], &path.display().to_string())?;
+        Ok(text)
     };
-    Ok(opened?)
+    let reason = match recorded() {
+        Ok(text) => return Ok(text),
+        Err(reason) => reason,
+    };
+    let stored = RunConfig::<R::Task>::of_checkpoint(&last).with_context(|| format!("{reason:#}, and the checkpoint does not help"))?;
+    let reason = format!("{reason:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    println!("the run keeps the configuration in {}: {reason}", last.display());
+    toml::to_string(&stored).context("the configuration cannot be written as TOML")
+}
+
+/// The folder of a run that is not resumed.
+fn new_run(folder: &Path, overwrite: bool) -> Result<RunFolder> {
+    let opened = if overwrite { RunFolder::overwrite(folder) } else { RunFolder::create(folder) };
+    opened.map_err(with_advice)
+}
+
+/// Names the options that help.
+fn with_advice(error: ReportError) -> Error {
+    match &error {
+        ReportError::HoldsRun { path } if holds_run(path) == Holds::Checkpoint => {
+            anyhow!("{} already holds a run; --resume continues it, --overwrite deletes it", path.display())
+        }
+        ReportError::HoldsRun { path } => anyhow!(
+            "{} holds a run that ended before its first checkpoint, so there is nothing to resume; --overwrite deletes it",
+            path.display()
+        ),
+        ReportError::EndedTooEarly { path } => {
+            anyhow!("nothing to resume: the run in {} ended before its first checkpoint; start again with --overwrite", path.display())
+        }
+        ReportError::NothingToResume { .. } => anyhow!("{error}; start without --resume, or name the folder of a run with --out"),
+        _ => error.into(),
+    }
 }

@@ -107,7 +107,7 @@ impl Checkpoint {
     /// [`CheckpointError`], which names the file: it is unreadable, not a checkpoint, truncated or corrupt, or of an unsupported kind.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
-        let contents = File::open(path).map_err(Fault::from).and_then(open).map_err(|fault| fault.of(path))?;
+        let contents = vmamba_files::open(path).map_err(Fault::from).and_then(open).map_err(|fault| fault.of(path))?;
         Ok(Self { path: path.to_owned(), contents })
     }
 

@@ -1,11 +1,11 @@
 //! Writes checkpoints, all or nothing.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use vmamba_files::Durability;
 
 use super::error::{CheckpointError, Fault};
 use super::safetensors::{BLOB_PREFIX, EMA_PREFIX, FORMAT, FORMAT_KEY, VERSION, VERSION_KEY};
@@ -98,42 +98,6 @@ fn write_safetensors(writer: &mut dyn Write, entries: &[Entry], metadata: &BTree
     Ok(())
 }
 
-fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CheckpointError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let save = || -> io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".saving-");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // Temporary files are private by default; a checkpoint gets the permissions of any new file.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let file = builder.tempfile_in(folder).map_err(|error| {
-            // Name the folder: the temporary file's random name would not help.
-            io::Error::new(error.kind(), format!("cannot create a file in {}: {}", folder.display(), root_cause(&error)))
-        })?;
-        let mut writer = BufWriter::new(file);
-        write(&mut writer)?;
-        let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        sync_folder(folder)
-    };
-    save().map_err(|error| Fault::Save(error).of(path))
-}
-
-fn root_cause(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code).to_string(),
-        None => error.kind().to_string(),
-    }
-}
-
-/// Makes the rename durable, on systems where folders can be opened.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+fn write_atomically(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CheckpointError> {
+    vmamba_files::write_with(path, Durability::Synced, content).map_err(|error| Fault::Save(error).of(path))
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | read input: images, annotations, configurations, checkpoints | [`open`], [`read`], [`read_text`] |
 //! | write a file that is complete or absent | [`write`], [`write_with`] |
+//! | keep an input from being overwritten | [`same_file`] |
 //! | append lines to a log | [`AppendLog`] |
 //! | keep a second program out of a folder | [`FolderLock`] |
 //! | print a name that comes from a file | [`printable`] |
@@ -22,5 +23,5 @@ mod text;
 pub use input::{FileKind, Refusal, open, read, read_text};
 pub use lock::FolderLock;
 pub use log::AppendLog;
-pub use output::{Durability, remove_stale, write, write_with};
+pub use output::{Durability, remove_stale, same_file, write, write_with};
 pub use text::{decode, printable};

@@ -68,6 +68,23 @@ pub fn write_with(path: &Path, durability: Durability, content: impl FnOnce(&mut
     if durability == Durability::Synced { sync_folder(folder) } else { Ok(()) }
 }
 
+/// Whether two paths lead to one file, by the same name, a symbolic link or a hard link. Files that cannot be examined are different.
+pub fn same_file(a: &Path, b: &Path) -> bool {
+    if let (Ok(a), Ok(b)) = (std::fs::canonicalize(a), std::fs::canonicalize(b))
+        && a == b
+    {
+        return true;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        if let (Ok(a), Ok(b)) = (std::fs::metadata(a), std::fs::metadata(b)) {
+            return (a.dev(), a.ino()) == (b.dev(), b.ino());
+        }
+    }
+    false
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -76,7 +93,7 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// A temporary file that this process has locked, so that [`remove_stale`] of another one leaves it alone.
-fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
     #[cfg(unix)]
@@ -190,6 +207,24 @@ mod tests {
         write(&link, b"new").unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "new");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_file_is_itself_by_every_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = |name: &str| folder.path().join(name);
+        std::fs::write(name("a"), "x").unwrap();
+        std::fs::write(name("copy"), "x").unwrap();
+        std::fs::hard_link(name("a"), name("hard")).unwrap();
+        std::os::unix::fs::symlink(name("a"), name("soft")).unwrap();
+        for same in ["a", "hard", "soft", "./a"] {
+            assert!(same_file(&name("a"), &name(same)), "{same}");
+        }
+        for other in ["copy", "none"] {
+            assert!(!same_file(&name("a"), &name(other)), "{other}");
+        }
+        assert!(!same_file(&name("none"), &name("none2")));
     }
 
     #[test]

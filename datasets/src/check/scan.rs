@@ -1,7 +1,6 @@
 //! Reads every file of a data set once and keeps the facts that the rules need: sizes, label values, fingerprints of the content.
 
 use std::collections::hash_map::DefaultHasher;
-use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io::BufReader;
 use std::path::Path;
@@ -152,7 +151,7 @@ fn label_facts(path: &Path) -> Result<LabelFacts, String> {
 
 /// Colour type and bit depth by the header of a PNG file.
 fn png_kind(path: &Path) -> Result<(png::ColorType, png::BitDepth), png::DecodingError> {
-    let reader = png::Decoder::new(BufReader::new(File::open(path)?)).read_info()?;
+    let reader = png::Decoder::new(BufReader::new(vmamba_files::open(path)?)).read_info()?;
     Ok((reader.info().color_type, reader.info().bit_depth))
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Line<'a> {
 
 /// Reads a file as UTF-8 or, with a byte order mark, as UTF-16. Line ends of all systems become `\n`.
 pub(super) fn read_text(path: &Path) -> Result<String, DataError> {
-    let bytes = std::fs::read(path).map_err(|reason| DataError::io(path, reason))?;
+    let bytes = vmamba_files::read(path).map_err(|reason| DataError::io(path, reason))?;
     let text = match bytes.as_slice() {
         [0xef, 0xbb, 0xbf, rest @ ..] => std::str::from_utf8(rest).ok().map(str::to_owned),
         [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),

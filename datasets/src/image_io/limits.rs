@@ -1,5 +1,6 @@
 //! The largest image that is read, in pixels.
 
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,8 +40,8 @@ fn by_memory(free: Option<u64>) -> u64 {
 
 /// Bytes of memory that the system can give without swapping, on Linux; the limit of a container counts.
 fn free_memory() -> Option<u64> {
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let system = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+    let number = |path: &str| vmamba_files::read_text(Path::new(path)).ok()?.trim().parse::<u64>().ok();
+    let system = vmamba_files::read_text(Path::new("/proc/meminfo")).ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
     });

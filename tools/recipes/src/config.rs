@@ -119,7 +119,7 @@ fn read_with_bases(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Table> {
             chain.last().map_or(String::new(), |p| p.display().to_string())
         );
     }
-    let text = std::fs::read_to_string(&real).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let text = vmamba_files::read_text(&real).with_context(|| format!("cannot read the configuration {}", path.display()))?;
     let (bases, table) = parse(&text, path)?;
     chain.push(real.clone());
     let mut merged = Table::new();
@@ -210,15 +210,13 @@ fn apply_override(table: &mut Table, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The differences between the configuration in the file `snapshot` of a run and `text`, one line for each key.
+/// The differences between two configurations, one line for each key.
 ///
 /// # Errors
-/// When the file cannot be read, or one of the two is not TOML.
-pub fn differences(snapshot: &Path, text: &str) -> Result<Vec<String>> {
-    let old = std::fs::read_to_string(snapshot).with_context(|| format!("cannot read {}", snapshot.display()))?;
-    let old = old.parse().with_context(|| format!("{} is not TOML", snapshot.display()))?;
+/// When one of them is not TOML.
+pub fn differences(recorded: &str, text: &str) -> Result<Vec<String>> {
     let mut lines = Vec::new();
-    collect_differences("", &Value::Table(old), &Value::Table(text.parse()?), &mut lines);
+    collect_differences("", &Value::Table(recorded.parse()?), &Value::Table(text.parse()?), &mut lines);
     Ok(lines)
 }
 

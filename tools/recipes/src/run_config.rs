@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use vmamba::ConfigError;
+use vmamba::checkpoint::Checkpoint;
 use vmamba::zoo::BackboneConfig;
 use vmamba_train::{BoxError, TrainConfig};
 use vmamba_types::ClassList;
@@ -72,6 +74,19 @@ fn check_task<T: TaskConfig>(task: Option<&str>) -> Result<(), String> {
     }
 }
 
+/// Refuses a name that is not the name of a folder: a run without `--out` is in `runs/NAME`.
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = !name.contains(['/', '\\', ':']) && !name.contains(char::is_control) && !name.starts_with('.');
+    if plain && !name.trim().is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "\"{}\" is not a plain name; it names the folder of the run, so it has no /, \\, : or control character and does not begin \
+         with a dot",
+        name.escape_debug()
+    ))
+}
+
 fn own_task<'de, T: TaskConfig, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let task = Option::<String>::deserialize(deserializer)?;
     check_task::<T>(task.as_deref()).map_err(D::Error::custom)?;
@@ -91,6 +106,7 @@ impl<T: TaskConfig> RunConfig<T> {
     /// Names the first invalid field.
     pub fn validate(&self) -> Result<()> {
         check_task::<T>(self.task.as_deref()).map_err(|reason| anyhow!("task: {reason}"))?;
+        check_name(&self.name).map_err(|reason| anyhow!("name: {reason}"))?;
         self.train.validate()?;
         Ok(self.validate_prediction()?)
     }
@@ -103,6 +119,14 @@ impl<T: TaskConfig> RunConfig<T> {
         self.data.validate().map_err(|error| error.within("data"))?;
         self.model.validate().map_err(|error| error.within("model"))?;
         self.test.validate().map_err(|error| error.within("test"))
+    }
+
+    /// The configuration that a checkpoint of a training program holds.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read, is for another task, or has no configuration.
+    pub fn of_checkpoint(path: &Path) -> Result<Self> {
+        Ok(Header::read(&Checkpoint::read(path)?, None)?.config)
     }
 
     /// Writes the task into a configuration that leaves it out.
@@ -193,7 +217,7 @@ impl<T: TaskConfig> Header<T> {
     ///
     /// # Errors
     /// When the checkpoint is for another task, or has no configuration and none is given.
-    pub(crate) fn read(checkpoint: &vmamba::checkpoint::Checkpoint, given: Option<RunConfig<T>>) -> Result<Self> {
+    pub(crate) fn read(checkpoint: &Checkpoint, given: Option<RunConfig<T>>) -> Result<Self> {
         let path = checkpoint.path().display();
         let metadata = checkpoint.metadata();
         let field = |name: &str| metadata.get(name).filter(|_| checkpoint.is_ours());
@@ -209,5 +233,20 @@ impl<T: TaskConfig> Header<T> {
         let classes =
             field("classes").map(|text| serde_json::from_str(text).with_context(|| format!("{path}: its classes"))).transpose()?;
         Ok(Self { config, classes, iteration: field("iteration").and_then(|text| text.parse().ok()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_a_configuration_is_a_plain_file_name() {
+        for name in ["upernet_vmamba_tiny_s1l8_512", "Zellen 2", "v1.0-ä"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for name in ["", " ", ".", "..", "../../x", "/etc", "a/b", "a\\b", "C:x", ".hidden", "a\nb", "\u{1b}[31m"] {
+            assert!(check_name(name).is_err_and(|reason| reason.contains("plain name") && !reason.contains('\u{1b}')), "{name}");
+        }
     }
 }

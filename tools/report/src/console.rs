@@ -1,43 +1,52 @@
 //! Progress of a run on a terminal, or line by line where there is none. Only this module prints.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use anstream::eprintln;
 use indicatif::{ProgressBar, ProgressStyle};
+use vmamba_files::printable;
 use vmamba_train::{BoxError, Observer, Outcome, RunInfo, StepReport, ValidationReport};
+
+use crate::eprintln;
+use crate::terminal::write_escaped;
 
 /// Observer that prints progress: a bar on a terminal, elsewhere a line every `log_interval` steps. Every validation is a line.
 ///
 /// [`Console::default`] prints to standard output and draws the bar on standard error. A run goes on when nobody reads its output any more.
+/// Any other failure to print, for instance on a full disk, ends the run after its steps have been saved.
 pub struct Console {
     out: Box<dyn Write + Send>,
     /// Whether to draw a bar.
     terminal: bool,
     bar: Option<ProgressBar>,
+    /// A failure to print a message, to be reported with the next event.
+    failed: Option<io::Error>,
 }
 
 impl Default for Console {
     fn default() -> Self {
-        Self { out: Box::new(anstream::stdout()), terminal: std::io::stderr().is_terminal(), bar: None }
+        Self { out: Box::new(io::stdout()), terminal: io::stderr().is_terminal(), bar: None, failed: None }
     }
 }
 
 impl Console {
     /// Writes lines to `out` and draws no bar.
     pub fn to(out: impl Write + Send + 'static) -> Self {
-        Self { out: Box::new(out), terminal: false, bar: None }
+        Self { out: Box::new(out), terminal: false, bar: None, failed: None }
     }
 
     /// Prints a line without disturbing the bar.
-    fn print(&mut self, text: &str) {
+    fn print(&mut self, text: &str) -> Result<(), BoxError> {
+        if let Some(reason) = self.failed.take() {
+            return Err(format!("cannot print the progress: {reason}").into());
+        }
         let out = &mut self.out;
-        // A closed pipe must not end a run.
-        let mut line = || drop(writeln!(out, "{text}"));
-        match &self.bar {
+        let mut line = || write_escaped(out, &format!("{text}\n"));
+        let printed = match &self.bar {
             Some(bar) => bar.suspend(line),
             None => line(),
-        }
+        };
+        printed.map_err(|reason| format!("cannot print the progress: {reason}").into())
     }
 }
 
@@ -54,7 +63,7 @@ impl Observer for Console {
 
     fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
         if let Some(reason) = &step.skipped {
-            self.print(&format!("skipped this step: {reason}"));
+            self.print(&format!("skipped this step: {reason}"))?;
         }
         let [loss, lr, rate] = ["loss", "lr", "images_per_second"].map(|name| step.scalar(name));
         let message = format!("loss {loss:.4}  lr {lr:.2e}  {rate:.1} img/s");
@@ -62,7 +71,7 @@ impl Observer for Console {
             bar.set_position(step.iteration);
             bar.set_message(message);
         } else if step.due {
-            self.print(&format!("iteration {}/{}  {message}  {} left", step.iteration, step.iterations, human(step.left)));
+            self.print(&format!("iteration {}/{}  {message}  {} left", step.iteration, step.iterations, human(step.left)))?;
         }
         Ok(())
     }
@@ -70,12 +79,13 @@ impl Observer for Console {
     fn validated(&mut self, validation: &ValidationReport) -> Result<(), BoxError> {
         // Published tables are in percent.
         let text: Vec<String> = validation.scalars.iter().map(|(name, share)| format!("{name} {:.2}", share * 100.0)).collect();
-        self.print(&format!("iteration {}: validation {}", validation.iteration, text.join("  ")));
-        Ok(())
+        self.print(&format!("iteration {}: validation {}", validation.iteration, text.join("  ")))
     }
 
     fn message(&mut self, text: &str) {
-        self.print(text);
+        if let Err(reason) = self.print(text) {
+            self.failed = Some(io::Error::other(reason));
+        }
     }
 
     fn finished(&mut self, outcome: Outcome, iteration: u64) -> Result<(), BoxError> {
@@ -83,7 +93,7 @@ impl Observer for Console {
             bar.finish_and_clear();
         }
         if outcome == Outcome::Interrupted {
-            self.print(&format!("interrupted after iteration {iteration}"));
+            self.print(&format!("interrupted after iteration {iteration}"))?;
         }
         Ok(())
     }
@@ -120,7 +130,7 @@ pub fn warn_of_skipped<'a>(reasons: impl ExactSizeIterator<Item = &'a str>, opti
     const NAMED: usize = 10;
     let count = reasons.len();
     for reason in reasons.take(NAMED) {
-        eprintln!("warning: {option}: skipped {reason}");
+        eprintln!("warning: {option}: skipped {}", printable(reason));
     }
     if count > NAMED {
         eprintln!("warning: {option}: skipped {} more images", count - NAMED);
@@ -129,7 +139,6 @@ pub fn warn_of_skipped<'a>(reasons: impl ExactSizeIterator<Item = &'a str>, opti
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::{Arc, Mutex};
 
     use burn::prelude::Device;
@@ -194,6 +203,14 @@ mod tests {
     #[test]
     fn a_closed_pipe_does_not_end_a_run() {
         tiny::run(Console::to(Closed));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_under_the_output_ends_a_run_with_one_error() {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let error = tiny::builder(0.0).log_interval(1).observe(Console::to(full)).build(&Device::flex()).unwrap().run().unwrap_err();
+        assert!(error.to_string().contains("cannot print the progress"), "{error}");
     }
 
     #[test]

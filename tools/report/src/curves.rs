@@ -1,9 +1,10 @@
 //! Curves of a training run, and precision-recall curves.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use vision_datasets::coco::EvalReport;
+use vision_datasets::coco::{EvalReport, IouType};
 use vmamba_train::{BoxError, Observer, Outcome, RunInfo, StepReport, ValidationReport};
 
 use crate::error::ReportError;
@@ -13,6 +14,8 @@ use crate::plots::{Series, line_plot};
 
 /// Weight of the past in the smoothed loss.
 const SMOOTHING: f64 = 0.95;
+/// Name of the plot of the losses.
+const LOSS: &str = "loss";
 
 /// Observer that draws the losses and the metric of a run over its iterations, as `loss.png`, `loss.svg`, `<metric>.png` and `<metric>.svg`.
 /// It draws after every validation and at the end.
@@ -78,7 +81,7 @@ impl Curves {
 
     fn draw(&mut self) -> Result<(), ReportError> {
         let losses = self.losses.iter().map(|loss| Series::smoothed(&loss.name, loss.points.clone(), SMOOTHING)).collect();
-        self.plot("loss", losses)?;
+        self.plot(LOSS, losses)?;
         if let Some(metric) = &self.metric {
             self.plot(&metric.name, vec![Series::dots(&metric.name, metric.points.clone())])?;
         }
@@ -92,9 +95,7 @@ impl Curves {
         if !series.iter().any(finite) {
             return Ok(());
         }
-        // Names such as `bbox/AP` are usual in TensorBoard, and are not file names.
-        let file: String = name.chars().map(|c| if c.is_alphanumeric() || "_.-".contains(c) { c } else { '_' }).collect();
-        let (png, svg) = (self.folder.join(format!("{file}.png")), self.folder.join(format!("{file}.svg")));
+        let [png, svg] = plot_files(&self.folder, name);
         line_plot(Some(&png), Some(&svg), &self.title, "iteration", name, &series)
     }
 }
@@ -134,6 +135,25 @@ impl Observer for Curves {
     }
 }
 
+/// The PNG and the SVG of a plot.
+fn plot_files(folder: &Path, name: &str) -> [PathBuf; 2] {
+    // Names such as `bbox/AP` are usual in TensorBoard, and are not file names.
+    let file: String = name.chars().map(|c| if c.is_alphanumeric() || "_.-".contains(c) { c } else { '_' }).collect();
+    ["png", "svg"].map(|ending| folder.join(format!("{file}.{ending}")))
+}
+
+/// Name of the plot of precision over recall of boxes or masks.
+fn precision_plot(kind: &str) -> String {
+    format!("pr_{kind}")
+}
+
+/// The files that [`Curves`] and [`precision_recall`] draw for a run that maximises one of `metrics`.
+pub(crate) fn curve_files(folder: &Path, metrics: BTreeSet<String>) -> Vec<PathBuf> {
+    let precision = [IouType::Bbox, IouType::Segm].map(|kind| precision_plot(kind.name()));
+    let names = metrics.into_iter().chain([LOSS.to_owned()]).chain(precision);
+    names.flat_map(|name| plot_files(folder, &name)).collect()
+}
+
 /// The points `(iteration, figure)` of lines of the log. A null, which stands for NaN, is skipped.
 fn points(lines: &[Value], figure: &str) -> Vec<(f64, f64)> {
     lines.iter().filter_map(|line| Some((line["iteration"].as_f64()?, line[figure].as_f64()?))).collect()
@@ -150,7 +170,7 @@ pub fn precision_recall(folder: &Path, report: &EvalReport, kind: &str) -> Resul
     if series.is_empty() {
         return Ok(());
     }
-    let (png, svg) = (folder.join(format!("pr_{kind}.png")), folder.join(format!("pr_{kind}.svg")));
+    let [png, svg] = plot_files(folder, &precision_plot(kind));
     line_plot(Some(&png), Some(&svg), &format!("precision over recall, {kind}"), "recall", "precision", &series)
 }
 

@@ -55,16 +55,28 @@ pub enum ReportError {
         path: PathBuf,
     },
     /// The folder of a new run holds a run.
-    #[error("{} already holds a run; resume it, overwrite it, or name another folder", path.display())]
+    #[error("{} already holds a run; resume it if it has a checkpoint, overwrite it, or name another folder", path.display())]
     HoldsRun {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder to resume from has no checkpoint.
+    /// The folder to resume from holds no run.
     #[error("nothing to resume: {} does not exist", checkpoint.display())]
     NothingToResume {
         /// The missing checkpoint.
         checkpoint: PathBuf,
+    },
+    /// The folder to resume from holds a run without a checkpoint.
+    #[error("nothing to resume: the run in {} ended before its first checkpoint; overwrite it", path.display())]
+    EndedTooEarly {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another program works in the folder.
+    #[error("{} is in use by another run; wait for its end, or name another folder", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
     },
     /// A plot has no finite point; an empty plot would look like a result.
     #[error("nothing to plot for \"{title}\": {series} series, none with a finite point")]

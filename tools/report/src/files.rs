@@ -1,6 +1,6 @@
-//! Atomic writes: a file is complete or absent, never half written.
+//! Results of programs: every file is complete or absent, never half written, and on the disk.
 
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::Path;
 
 use image::{DynamicImage, ImageFormat};
@@ -18,30 +18,12 @@ pub fn write_picture(path: &Path, picture: &DynamicImage) -> Result<(), ReportEr
     write_whole(path, &bytes.into_inner())
 }
 
-/// Writes a file atomically: a temporary file beside it is renamed, so that an interrupted program leaves the old file or the new one.
+/// Writes a file atomically, see [`vmamba_files::write`].
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let written = || -> std::io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // Temporary files are private by default; the result has the mode of any new file.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    written().map_err(ReportError::write(path))
+    vmamba_files::write(path, bytes).map_err(ReportError::write(path))
 }
 
 /// Writes a JSON document atomically: indented, with a line break at its end.

@@ -14,6 +14,7 @@
 //! * [`label_maps`], [`objects`]: predictions over photos. [`pictures`] and [`sheet`] draw them.
 //! * [`detection`], [`segmentation`]: tables of the figures of an evaluation.
 //! * [`files`]: atomic writes. All files but the checkpoints and the two growing logs are written through it.
+//! * [`terminal`]: the print macros of the programs, which never panic.
 //!
 //! Errors are [`ReportError`]s, which name the file. Only [`console`] prints.
 //!
@@ -45,6 +46,7 @@ pub mod segmentation;
 pub mod sheet;
 pub mod tables;
 pub mod tensorboard;
+pub mod terminal;
 #[cfg(test)]
 mod tiny;
 

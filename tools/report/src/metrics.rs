@@ -1,10 +1,9 @@
 //! `metrics.jsonl`: one JSON object per line for every training step and every validation.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use vmamba_files::AppendLog;
 use vmamba_train::{BoxError, Observer, RunInfo, Scalars, StepReport, ValidationReport};
 
 use crate::error::ReportError;
@@ -35,10 +34,11 @@ impl Kind {
 /// Observer that appends the figures of every step and validation to a JSON Lines file.
 ///
 /// A line is `{"kind": "train" | "val", "iteration": <steps done>, "<figure>": <number or null>, ...}`; NaN and infinity become null.
-/// A killed run may have logged steps after its newest checkpoint. A resumed run removes them when it starts, because it takes them again.
+/// A killed run may have logged steps and a validation after its newest checkpoint. A resumed run removes these lines when it starts, because
+/// it takes the steps and validates again.
 pub struct MetricsLog {
     path: PathBuf,
-    lines: Option<BufWriter<File>>,
+    lines: Option<AppendLog>,
 }
 
 impl MetricsLog {
@@ -47,8 +47,9 @@ impl MetricsLog {
         Self { path: path.into(), lines: None }
     }
 
-    /// Opens the log of a run that has done `done` steps and removes the lines of later steps.
-    fn open(&mut self, done: u64) -> Result<(), ReportError> {
+    /// Opens the log of a run that has done `done` steps and was last validated after `validated` steps. Removes the lines of later steps and
+    /// validations.
+    fn open(&mut self, done: u64, validated: Option<u64>) -> Result<(), ReportError> {
         let path = &self.path;
         if path.exists() {
             let text = read(path)?;
@@ -56,7 +57,9 @@ impl MetricsLog {
                 return Err(ReportError::LogExists { path: path.clone() });
             }
             let lines = parse(&text, path)?;
-            let kept: Vec<&Line> = lines.iter().filter(|line| line.value["iteration"].as_u64().is_none_or(|own| own <= done)).collect();
+            let newest = |line: &Line| if line.value["kind"] == Kind::Val.name() { validated.unwrap_or(0) } else { done };
+            let is_kept = |line: &&Line| line.value["iteration"].as_u64().is_none_or(|own| own <= newest(line));
+            let kept: Vec<&Line> = lines.iter().filter(is_kept).collect();
             let kept_bytes: usize = kept.iter().map(|line| line.text.len() + 1).sum();
             if kept_bytes != text.len() {
                 let mut whole = String::with_capacity(kept_bytes);
@@ -67,8 +70,7 @@ impl MetricsLog {
                 write_whole(path, whole.as_bytes())?;
             }
         }
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(ReportError::write(path))?;
-        self.lines = Some(BufWriter::new(file));
+        self.lines = Some(AppendLog::open(path).map_err(ReportError::write(path))?);
         Ok(())
     }
 
@@ -80,13 +82,13 @@ impl MetricsLog {
             // JSON has no NaN; null stands for it.
             line.insert(name.clone(), serde_json::Number::from_f64(*value).map_or(Value::Null, Value::Number));
         }
-        writeln!(lines, "{}", Value::Object(line)).and_then(|()| lines.flush()).map_err(ReportError::write(&self.path))
+        lines.append(format!("{}\n", Value::Object(line)).as_bytes()).map_err(ReportError::write(&self.path))
     }
 }
 
 impl Observer for MetricsLog {
     fn started(&mut self, run: &RunInfo) -> Result<(), BoxError> {
-        Ok(self.open(run.first)?)
+        Ok(self.open(run.first, run.validated)?)
     }
 
     fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
@@ -113,7 +115,7 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Value>, ReportError> {
 }
 
 fn read(path: &Path) -> Result<String, ReportError> {
-    std::fs::read_to_string(path).map_err(ReportError::read(path))
+    vmamba_files::read_text(path).map_err(ReportError::read(path))
 }
 
 fn parse<'a>(text: &'a str, path: &Path) -> Result<Vec<Line<'a>>, ReportError> {
@@ -136,7 +138,7 @@ mod tests {
 
     fn log(path: &Path, done: u64) -> Result<MetricsLog, ReportError> {
         let mut log = MetricsLog::new(path);
-        log.open(done)?;
+        log.open(done, Some(done))?;
         Ok(log)
     }
 
@@ -172,6 +174,26 @@ mod tests {
         let kept: Vec<u64> = read_metrics(&path).unwrap().iter().map(|line| line["iteration"].as_u64().unwrap()).collect();
         assert_eq!(kept, [1, 2, 2]);
         assert!(read_metrics(&path).unwrap()[2]["loss"].is_null());
+    }
+
+    #[test]
+    fn a_validation_that_is_repeated_is_logged_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        let mut first = log(&path, 0).unwrap();
+        for iteration in 1..=4 {
+            first.record(Kind::Train, iteration, &Vec::new()).unwrap();
+        }
+        for iteration in [2, 4] {
+            first.record(Kind::Val, iteration, &Vec::new()).unwrap();
+        }
+        drop(first);
+        let kinds = || read_metrics(&path).unwrap().iter().map(|line| line["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        // Killed after the second validation was logged and before a checkpoint had it.
+        MetricsLog::new(&path).open(4, Some(2)).unwrap();
+        assert_eq!(kinds(), ["train", "train", "train", "train", "val"]);
+        MetricsLog::new(&path).open(4, None).unwrap();
+        assert_eq!(kinds(), ["train", "train", "train", "train"]);
     }
 
     #[test]

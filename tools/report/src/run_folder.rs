@@ -1,13 +1,15 @@
 //! The folder of a run: checkpoints and configuration, with the log, TensorBoard events and curves of the other observers.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use vmamba_files::{FolderLock, Refusal};
 use vmamba_train::{BoxError, CheckpointKind, Incident, Observer, Outcome, RunInfo, Snapshot, StepReport, ValidationReport};
 
-use crate::curves::Curves;
+use crate::curves::{Curves, curve_files};
 use crate::error::ReportError;
 use crate::files::{create_folder, write_json, write_whole};
-use crate::metrics::{METRICS_FILE, MetricsLog};
+use crate::metrics::{Kind, METRICS_FILE, MetricsLog, read_metrics};
 use crate::tensorboard::TensorBoard;
 
 /// The checkpoint of the newest step, to resume from.
@@ -20,6 +22,8 @@ pub const CONFIG: &str = "config.toml";
 pub const NON_FINITE: &str = "non_finite.json";
 /// The folder of the TensorBoard events.
 const TENSORBOARD: &str = "tensorboard";
+/// The folder of the pictures of predictions.
+const PICTURES: &str = "pictures";
 
 /// Observer that keeps a whole run in one folder.
 ///
@@ -31,11 +35,16 @@ const TENSORBOARD: &str = "tensorboard";
 /// | `metrics.jsonl` | figures of every step and validation | [`MetricsLog`] |
 /// | `tensorboard/` | the same figures as TensorBoard events | [`TensorBoard`] |
 /// | `loss.png`, `<metric>.png`, `.svg` | curves | [`Curves`] |
+/// | `pictures/` | pictures of predictions | whoever draws into [`RunFolder::pictures`] |
+/// | `.lock` | nothing; it is there and locked as long as this value lives | `RunFolder` |
+///
+/// A second run in the folder, of this program or another one, is refused.
 pub struct RunFolder {
     path: PathBuf,
     metrics: MetricsLog,
     events: TensorBoard,
     curves: Curves,
+    _lock: FolderLock,
     /// Whether the files of an earlier run are deleted when this run begins.
     overwrite: bool,
 }
@@ -44,20 +53,20 @@ impl RunFolder {
     /// The folder of a new run, which is created where it is missing.
     ///
     /// # Errors
-    /// When the folder holds a run, or cannot be written to.
+    /// When the folder holds a run, is in use, or cannot be written to.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
-        let path = path.into();
-        if holds_run(&path) {
-            return Err(ReportError::HoldsRun { path });
+        let folder = Self::open(path.into())?;
+        if holds_run(&folder.path) != Holds::Nothing {
+            return Err(ReportError::HoldsRun { path: folder.path });
         }
-        Self::open(path)
+        Ok(folder)
     }
 
     /// The folder of a new run. If it holds a run, the files of that run are deleted when the new run begins: with its first step, or when its
-    /// configuration is written. Other files stay.
+    /// configuration is written, its curves and pictures too. Other files stay.
     ///
     /// # Errors
-    /// When the folder cannot be written to.
+    /// When the folder is in use, or cannot be written to.
     pub fn overwrite(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
         Ok(Self { overwrite: true, ..Self::open(path.into())? })
     }
@@ -67,8 +76,12 @@ impl RunFolder {
         if !std::mem::take(&mut self.overwrite) {
             return Ok(());
         }
-        let files = [LAST, BEST, CONFIG, METRICS_FILE, NON_FINITE].into_iter().map(|name| self.path.join(name));
-        for file in files.chain(TensorBoard::event_files(&self.path.join(TENSORBOARD))?) {
+        let mut files = curve_files(&self.path, self.metrics_of_log());
+        files.extend(drawn(&self.pictures())?);
+        files.extend(TensorBoard::event_files(&self.path.join(TENSORBOARD))?);
+        // The checkpoints come last: killed before, the folder still holds a run that can be resumed.
+        files.extend([NON_FINITE, METRICS_FILE, CONFIG, BEST, LAST].map(|name| self.path.join(name)));
+        for file in files {
             match std::fs::remove_file(&file) {
                 Err(reason) if reason.kind() != std::io::ErrorKind::NotFound => return Err(ReportError::Delete { path: file, reason }),
                 _ => (),
@@ -77,29 +90,40 @@ impl RunFolder {
         Ok(())
     }
 
-    /// The folder of a run to resume from [`RunFolder::last`].
+    /// The names of the figures that the validations of an earlier run maximised. A damaged log has none to tell.
+    fn metrics_of_log(&self) -> BTreeSet<String> {
+        let lines = read_metrics(&self.path.join(METRICS_FILE)).unwrap_or_default();
+        let validations = lines.iter().filter(|line| line["kind"] == Kind::Val.name()).filter_map(serde_json::Value::as_object);
+        validations.filter_map(|line| line.keys().find(|key| !["kind", "iteration"].contains(&key.as_str())).cloned()).collect()
+    }
+
+    /// The folder of a run to resume from [`RunFolder::last`]. No file of the run changes before the run starts.
     ///
     /// # Errors
-    /// When the folder has no newest checkpoint, or cannot be written to.
+    /// When the folder has no newest checkpoint, is in use, or cannot be written to.
     pub fn resume(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
         let path = path.into();
         let checkpoint = path.join(LAST);
-        if !checkpoint.exists() {
-            return Err(ReportError::NothingToResume { checkpoint });
+        match holds_run(&path) {
+            Holds::Nothing => Err(ReportError::NothingToResume { checkpoint }),
+            Holds::Beginning => Err(ReportError::EndedTooEarly { path }),
+            Holds::Checkpoint => Self::open(path),
         }
-        Self::open(path)
     }
 
     fn open(path: PathBuf) -> Result<Self, ReportError> {
         create_folder(&path)?;
-        // A folder that cannot be written to is an error now, not after the first hour.
-        tempfile::tempfile_in(&path).map_err(ReportError::write(&path))?;
+        let lock = FolderLock::acquire(&path).map_err(|reason| {
+            let locked = reason.get_ref().and_then(|inner| inner.downcast_ref()) == Some(&Refusal::Locked);
+            if locked { ReportError::InUse { path: path.clone() } } else { ReportError::Write { path: path.clone(), reason } }
+        })?;
         let log = path.join(METRICS_FILE);
         Ok(Self {
             metrics: MetricsLog::new(&log),
             events: TensorBoard::new(path.join(TENSORBOARD)),
             curves: Curves::new(&path).with_history(log),
             path,
+            _lock: lock,
             overwrite: false,
         })
     }
@@ -124,7 +148,12 @@ impl RunFolder {
         self.path.join(CONFIG)
     }
 
-    /// Writes the configuration of the run.
+    /// The folder of the pictures of predictions, which `RunFolder` does not create.
+    pub fn pictures(&self) -> PathBuf {
+        self.path.join(PICTURES)
+    }
+
+    /// Writes the configuration of the run. A resumed run writes it after its checkpoint has been loaded.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -139,9 +168,37 @@ impl RunFolder {
     }
 }
 
-/// Whether a folder holds a run.
-pub fn holds_run(path: &Path) -> bool {
-    [LAST, CONFIG].iter().any(|name| path.join(name).exists())
+/// What a folder holds of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// No run.
+    Nothing,
+    /// A run that ended before its first checkpoint: there is nothing to resume from, and nothing of it can be used.
+    Beginning,
+    /// A run that can be resumed.
+    Checkpoint,
+}
+
+/// What a folder holds of a run.
+pub fn holds_run(path: &Path) -> Holds {
+    let has = |name: &str| path.join(name).exists();
+    if has(LAST) {
+        Holds::Checkpoint
+    } else if [CONFIG, METRICS_FILE, BEST].into_iter().any(has) {
+        Holds::Beginning
+    } else {
+        Holds::Nothing
+    }
+}
+
+/// The pictures in a folder; none where it is missing.
+fn drawn(folder: &Path) -> Result<Vec<PathBuf>, ReportError> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(reason) if reason.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(Iterator::collect::<std::io::Result<Vec<_>>>).map_err(ReportError::read(folder))?,
+    };
+    let paths = entries.into_iter().map(|entry| entry.path());
+    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "png")).collect())
 }
 
 impl Observer for RunFolder {
@@ -196,7 +253,8 @@ mod tests {
         for file in [LAST, BEST, METRICS_FILE, "loss.png", "closeness.svg"] {
             assert!(path.join(file).is_file(), "{file}");
         }
-        assert!(holds_run(&path) && matches!(RunFolder::create(&path), Err(ReportError::HoldsRun { .. })));
+        assert_eq!(holds_run(&path), Holds::Checkpoint);
+        assert!(matches!(RunFolder::create(&path), Err(ReportError::HoldsRun { .. })));
 
         let folder = RunFolder::resume(&path).unwrap();
         let last = folder.last();
@@ -218,7 +276,43 @@ mod tests {
         assert!(matches!(trainer.run(), Err(TrainError::NonFinite(_))));
         let report: serde_json::Value = serde_json::from_slice(&std::fs::read(root.path().join(NON_FINITE)).unwrap()).unwrap();
         assert_eq!((report["iteration"].as_u64(), report["first_in"].as_str()), (Some(1), Some("slope")));
-        assert!(!root.path().join(LAST).exists());
+        assert_eq!(holds_run(root.path()), Holds::Beginning);
+        let (new, resumed) = (RunFolder::create(root.path()).err().unwrap(), RunFolder::resume(root.path()).err().unwrap());
+        assert!(matches!((&new, &resumed), (ReportError::HoldsRun { .. }, ReportError::EndedTooEarly { .. })), "{new} {resumed}");
+    }
+
+    #[test]
+    fn a_second_run_in_a_folder_is_refused_until_the_first_one_ends() {
+        let root = tempfile::tempdir().unwrap();
+        let first = RunFolder::create(root.path()).unwrap();
+        for second in [RunFolder::create(root.path()), RunFolder::overwrite(root.path())] {
+            assert!(matches!(second, Err(ReportError::InUse { .. })));
+        }
+        drop(first);
+        RunFolder::create(root.path()).unwrap();
+    }
+
+    #[test]
+    fn temporary_files_of_a_killed_run_are_removed_by_the_next_one() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join(".saving-abc"), "half a checkpoint").unwrap();
+        drop(RunFolder::create(root.path()).unwrap());
+        assert!(!root.path().join(".saving-abc").exists());
+    }
+
+    #[test]
+    fn overwriting_deletes_the_pictures_and_curves_of_the_old_run() {
+        let root = tempfile::tempdir().unwrap();
+        tiny::run(RunFolder::create(root.path()).unwrap());
+        std::fs::create_dir(root.path().join(PICTURES)).unwrap();
+        let old = ["pictures/a.png", "loss.png", "loss.svg", "closeness.png", "closeness.svg", "pr_bbox.svg", "pr_segm.png"];
+        let of_user = ["pictures/notes.txt", "notes.png", "lr.png"];
+        for file in old.iter().chain(&of_user) {
+            std::fs::write(root.path().join(file), "x").unwrap();
+        }
+        RunFolder::overwrite(root.path()).unwrap().write_config("x").unwrap();
+        let left = |files: &[&str]| files.iter().filter(|file| root.path().join(file).exists()).count();
+        assert_eq!((left(&old), left(&of_user)), (0, of_user.len()));
     }
 
     #[test]
@@ -238,6 +332,7 @@ mod tests {
         let mut folder = RunFolder::overwrite(&marked).unwrap();
         assert!(marked.join(LAST).exists(), "nothing is deleted before the new run begins");
         folder.write_config("x").unwrap();
+        drop(folder);
         std::fs::remove_file(marked.join(CONFIG)).unwrap();
         for (file, kept) in [(LAST, false), (CONFIG, false), ("tensorboard/events.out.tfevents.1", false), ("notes.txt", true)] {
             assert_eq!(marked.join(file).exists(), kept, "{file}");

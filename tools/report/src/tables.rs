@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
+use vmamba_files::printable;
 
 /// One cell. Numbers keep their value: JSON is exact, text is rounded.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +40,8 @@ impl Cell {
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) => f.write_str(text),
+            // Class names come from files of users.
+            Self::Text(text) => f.write_str(&printable(text)),
             Self::Integer(n) => write!(f, "{n}"),
             Self::Number(n, _) | Self::Scientific(n) if !n.is_finite() => f.write_str("n/a"),
             Self::Number(n, decimals) => write!(f, "{n:.decimals$}"),

@@ -11,17 +11,17 @@
 //! (tensorflow/core/util/event.proto, framework/summary.proto):
 //!
 //! ```text
-//! Event   { double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5; }
-//! Summary { repeated Value value = 1; }
-//! Value   { string tag = 1; float simple_value = 2; }
+//! Event      { double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5; SessionLog session_log = 7; }
+//! Summary    { repeated Value value = 1; }
+//! Value      { string tag = 1; float simple_value = 2; }
+//! SessionLog { enum SessionStatus { START = 1; } status = 1; }
 //! ```
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use vmamba_files::AppendLog;
 use vmamba_train::{BoxError, Observer, RunInfo, Scalars, StepReport, ValidationReport};
 
 use crate::error::ReportError;
@@ -69,15 +69,19 @@ impl TensorBoard {
     fn record(&mut self, kind: Kind, iteration: u64, scalars: &Scalars) -> Result<(), ReportError> {
         let Some(events) = &mut self.events else { return Ok(()) };
         for (name, value) in scalars.iter().filter(|(_, value)| value.is_finite()) {
-            events.scalar(&format!("{}/{name}", kind.name()), iteration, *value as f32)?;
+            events.scalar(&format!("{}/{name}", kind.name()), iteration, *value as f32);
         }
         events.flush()
     }
 }
 
 impl Observer for TensorBoard {
-    fn started(&mut self, _run: &RunInfo) -> Result<(), BoxError> {
-        self.events = Some(EventWriter::create(&self.folder)?);
+    fn started(&mut self, run: &RunInfo) -> Result<(), BoxError> {
+        let mut events = EventWriter::create(&self.folder)?;
+        if run.first > 0 {
+            events.restart(run.first + 1)?;
+        }
+        self.events = Some(events);
         Ok(())
     }
 
@@ -92,8 +96,9 @@ impl Observer for TensorBoard {
 
 /// Appends scalars to one event file.
 pub struct EventWriter {
-    out: BufWriter<File>,
-    path: PathBuf,
+    log: AppendLog,
+    /// Records that are not written yet.
+    buffer: Vec<u8>,
 }
 
 impl EventWriter {
@@ -108,26 +113,40 @@ impl EventWriter {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let seconds = now().as_secs();
         let path = folder.join(format!("{EVENTS}{seconds:010}.local.{}.{number}", std::process::id()));
-        let file = File::create_new(&path).map_err(ReportError::write(&path))?;
-        let mut writer = Self { out: BufWriter::new(file), path };
+        let log = AppendLog::create_new(&path).map_err(ReportError::write(&path))?;
+        let mut writer = Self { log, buffer: Vec::new() };
         let mut event = wall_time();
         field(&mut event, 3, BYTES);
         bytes(&mut event, b"brain.Event:2");
-        writer.record(&event)?;
+        writer.record(&event);
         writer.flush()?;
         Ok(writer)
     }
 
     /// The event file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.log.path()
     }
 
-    /// Writes `value` of the curve `tag` (`train/loss`; TensorBoard groups curves by the part before the slash) at iteration `step`.
+    /// Tells TensorBoard that a run goes on from `step`: it hides scalars of this step and later ones in earlier files, which a killed run
+    /// wrote after its newest checkpoint.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn scalar(&mut self, tag: &str, step: u64, value: f32) -> Result<(), ReportError> {
+    pub fn restart(&mut self, step: u64) -> Result<(), ReportError> {
+        let mut event = wall_time();
+        field(&mut event, 2, VARINT);
+        varint(&mut event, step);
+        field(&mut event, 7, BYTES);
+        // SessionLog { status: START }
+        bytes(&mut event, &[1 << 3 | VARINT, 1]);
+        self.record(&event);
+        self.flush()
+    }
+
+    /// Adds `value` of the curve `tag` (`train/loss`; TensorBoard groups curves by the part before the slash) at iteration `step`, to be
+    /// written by the next [`EventWriter::flush`].
+    pub fn scalar(&mut self, tag: &str, step: u64, value: f32) {
         let mut entry = Vec::with_capacity(tag.len() + 8);
         field(&mut entry, 1, BYTES);
         bytes(&mut entry, tag.as_bytes());
@@ -143,21 +162,24 @@ impl EventWriter {
         varint(&mut event, step);
         field(&mut event, 5, BYTES);
         bytes(&mut event, &summary);
-        self.record(&event)
+        self.record(&event);
     }
 
-    /// Flushes the buffer, so that a running TensorBoard sees the newest scalars.
+    /// Writes the buffer, so that a running TensorBoard sees the newest scalars.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn flush(&mut self) -> Result<(), ReportError> {
-        self.out.flush().map_err(ReportError::write(&self.path))
+        let written = self.log.append(&self.buffer);
+        self.buffer.clear();
+        written.map_err(ReportError::write(self.log.path()))
     }
 
-    fn record(&mut self, data: &[u8]) -> Result<(), ReportError> {
+    fn record(&mut self, data: &[u8]) {
         let length = (data.len() as u64).to_le_bytes();
-        let parts: [&[u8]; 4] = [&length, &masked_crc(&length).to_le_bytes(), data, &masked_crc(data).to_le_bytes()];
-        parts.into_iter().try_for_each(|part| self.out.write_all(part)).map_err(ReportError::write(&self.path))
+        for part in [&length[..], &masked_crc(&length).to_le_bytes(), data, &masked_crc(data).to_le_bytes()] {
+            self.buffer.extend_from_slice(part);
+        }
     }
 }
 
@@ -224,13 +246,23 @@ mod tests {
     fn a_scalar_becomes_the_documented_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(dir.path()).unwrap();
-        writer.scalar("a", 300, 1.5).unwrap();
+        writer.scalar("a", 300, 1.5);
         writer.flush().unwrap();
         let records = records(&std::fs::read(writer.path()).unwrap());
         assert_eq!(records.len(), 2);
         assert!(records[0].ends_with(b"brain.Event:2"));
         let expected = [&[0x10, 0xAC, 0x02, 0x2A, 10, 0x0A, 8, 0x0A, 1, b'a', 0x15][..], &1.5f32.to_le_bytes()].concat();
         assert_eq!(records[1][9..], expected);
+    }
+
+    #[test]
+    fn a_resumed_run_hides_the_steps_that_it_takes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(dir.path()).unwrap();
+        writer.restart(300).unwrap();
+        let records = records(&std::fs::read(writer.path()).unwrap());
+        // Event { step: 300, session_log: { status: START } }, as TensorBoard's event_accumulator.py purges on.
+        assert_eq!(records[1][9..], [0x10, 0xAC, 0x02, 0x3A, 2, 0x08, 1]);
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anstream::{eprintln, println};
 use anyhow::Result;
 use clap::Parser;
 use vmamba_cli::measuring_options::MeasuringOptions;
 use vmamba_cli::options::ComputeOptions;
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, BatchOption, OutOption, one_of};
+use vmamba_report::{eprintln, println};
 use vmamba_study::ablation::{AblationConfig, Speed, check_file_names, write};
 use vmamba_study::measure::allocator::CountingAllocator;
 use vmamba_study::published::Ablation;
@@ -61,7 +61,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         tables.push(AblationConfig::read(path)?);
     }
     check_file_names(&tables)?;
-    arguments.out.create()?;
+    let _lock = arguments.out.create()?;
     let (measuring, out) = (&arguments.measuring, &arguments.out.out);
     let mut speed = None;
     if arguments.measure_speed {

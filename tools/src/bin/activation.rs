@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anstream::println;
 use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -15,6 +14,7 @@ use vmamba_cli::options::{DeviceOption, MemoryOption, PhotoOptions};
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, OutOption, SeedOption, SizeOption};
 use vmamba_report::files::write_whole;
+use vmamba_report::println;
 use vmamba_study::activation::{Figure, Layer, Query, Viewer, photo, scene, write_figure};
 
 /// Draw the contribution of each patch of a photo to a query patch: by the unrolled scan of VMamba, for each route and all together, or by
@@ -121,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         range: if arguments.range_of_all_queries { MapRange::AllQueries } else { MapRange::Query },
     };
     let out = &arguments.out.out;
-    arguments.out.create()?;
+    let _lock = arguments.out.create()?;
     let mut written = Vec::new();
     let maps = viewer.maps(&view, &queries, options)?;
     for (number, (given, maps)) in arguments.query.iter().zip(&maps).enumerate() {

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use anstream::{eprintln, print, println};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use vmamba_cli::arguments::{batch, count, pixels, threads};
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, MeasureOption, OutOption, PresetsOption, PythonOption, RoundsOption, SidesOption};
+use vmamba_report::{eprintln, print, println};
 use vmamba_study::measure::{Peers, Task, Work};
 use vmamba_study::peers::{self, Results};
 use vmamba_train::Precision;
@@ -81,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let (models, out) = (&arguments.models.models, &arguments.out.out);
     let (tasks, memory_tasks) = (tasks(arguments)?, memory_tasks(arguments));
     tasks.iter().map(|(task, _)| task).chain(&memory_tasks).try_for_each(Task::check)?;
-    arguments.out.create()?;
+    let _lock = arguments.out.create()?;
     let mut peers = start(&arguments.python);
     let mut results = Results::default();
     for (index, (task, rounds)) in tasks.iter().enumerate() {

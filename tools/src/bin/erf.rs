@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anstream::{eprintln, print, println};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use vmamba_cli::arguments::{count, positive};
@@ -11,6 +10,7 @@ use vmamba_cli::options::{DeviceOption, MemoryOption, PhotoOptions};
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, CheckpointsOption, OutOption, SeedOption, SizeOption};
 use vmamba_report::heatmap::ColourMap;
+use vmamba_report::{eprintln, print, println};
 use vmamba_study::ablation::AblationConfig;
 use vmamba_study::erf::{self, Field, Images, Look, Settings, State};
 
@@ -119,7 +119,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let look = Look { title, power: arguments.power, colours, squares: arguments.squares, panel: arguments.panel };
     let states: &[State] = if arguments.trained_only { &[State::After] } else { &[State::Before, State::After] };
     let out = &arguments.out.out;
-    arguments.out.create()?;
+    let _lock = arguments.out.create()?;
     let mut fields = Vec::new();
     let outcome = erf::run(&subjects, states, &mut images, &settings, &process::interrupted(), |field| {
         let path = erf::write_field(out, &field, settings.size)?;

@@ -4,24 +4,27 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anstream::println;
 use anyhow::{Result, bail};
 use clap::Parser;
 use vmamba::checkpoint::{Checkpoint, StateDict, export_safetensors};
 use vmamba_cli::options::WeightSet;
 use vmamba_cli::process;
+use vmamba_report::println;
 
 /// Write the weights of a checkpoint, and nothing else, as .safetensors with the official keys.
 ///
 /// Reads checkpoints of the training programs and official .pth files. The official code loads the result with
-/// model.load_state_dict(safetensors.torch.load_file(FILE)).
+/// model.load_state_dict(safetensors.torch.load_file(FILE)). The checkpoint itself is never overwritten.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     /// Checkpoint: of a training program, .pth or .safetensors.
     checkpoint: PathBuf,
-    /// File to write.
+    /// File to write; its name ends with .safetensors.
     output: PathBuf,
+    /// Replace the output file if it exists.
+    #[arg(long)]
+    overwrite: bool,
     /// Which weights of the checkpoint.
     #[arg(long, value_enum, default_value_t)]
     weights: WeightSet,
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    check_output(arguments)?;
     let all = Checkpoint::read(&arguments.checkpoint)?.state_dict(arguments.weights.into())?;
     let mut chosen = StateDict::new();
     for (key, tensor) in all.iter() {
@@ -49,5 +53,20 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     export_safetensors(&arguments.output, &chosen)?;
     println!("{}: {} tensors", arguments.output.display(), chosen.len());
+    Ok(())
+}
+
+/// Refuses an output that would destroy a file or have a misleading name.
+fn check_output(arguments: &Arguments) -> Result<()> {
+    let (input, output) = (&arguments.checkpoint, &arguments.output);
+    if output.extension().is_none_or(|extension| extension != "safetensors") {
+        bail!("{}: the weights are written in the format .safetensors, so the name must end with .safetensors", output.display());
+    }
+    if vmamba_files::same_file(input, output) {
+        bail!("{} is the checkpoint to read; name another file to write", output.display());
+    }
+    if output.exists() && !arguments.overwrite {
+        bail!("{} exists; --overwrite replaces it", output.display());
+    }
     Ok(())
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstream::{print, println};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -14,6 +13,7 @@ use vmamba_cli::process;
 use vmamba_cli::study_options::{
     self, BatchesOption, MeasureOption, OutOption, PrecisionsOption, PresetsOption, PythonOption, RunsOptions, SidesOption, one_of,
 };
+use vmamba_report::{print, println};
 use vmamba_study::gpu_check::{self, Environment, FixtureSet, Operation, Part, PeerSource, Session, Setup, checked_operations};
 
 /// Check a device against the CPU and the official implementations, and measure its speed, memory and bandwidth, beside PyTorch where

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anstream::{eprintln, println};
 use anyhow::{Result, bail};
 use burn::prelude::Device;
 use clap::Parser;
@@ -12,12 +11,14 @@ use vision_datasets::image_io::read_rgb;
 use vmamba::checkpoint::{Checkpoint, Weights};
 use vmamba_cli::arguments::share;
 use vmamba_cli::options::{ComputeOptions, ModelOptions, PhotoOptions};
-use vmamba_cli::photos::{find_photos, result_names};
+use vmamba_cli::photos::{ResultNames, find_photos};
 use vmamba_cli::segmentation::{InferenceOptions, OPACITY};
 use vmamba_cli::{detection, process, segmentation};
+use vmamba_files::printable;
 use vmamba_recipes::detection::{LoadedDetector, TASK, has_detector_keys, load_detector};
 use vmamba_recipes::segmentation::{LoadedSegmentor, load_segmentor};
 use vmamba_report::files::create_folder;
+use vmamba_report::{eprintln, println};
 
 /// Predict photos with a trained model.
 ///
@@ -102,12 +103,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let model = Model::load(arguments, &device)?;
     create_folder(&arguments.out)?;
     let mut failed = 0;
-    for (photo, name) in photos.iter().zip(result_names(&photos)) {
+    let mut names = ResultNames::default();
+    for photo in &photos {
+        let name = names.of_file(photo);
         // A damaged photo must not cost the others.
         match read_rgb(photo) {
             Ok(image) => {
                 model.predict(arguments, &device, &image, &arguments.out.join(&name))?;
-                println!("{}", photo.display());
+                println!("{}", printable(&photo.display().to_string()));
             }
             Err(error) => {
                 eprintln!("error: {error}");

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use anstream::println;
 use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
@@ -17,6 +16,7 @@ use vmamba_cli::options::PhotoOptions;
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, OutOption};
 use vmamba_report::files::write_whole;
+use vmamba_report::println;
 use vmamba_study::routes::figure::RouteFigure;
 use vmamba_study::routes::{RouteError, pattern_name, place};
 
@@ -109,7 +109,7 @@ fn run(arguments: &Arguments, query: [usize; 2]) -> Result<()> {
     arguments.limit.apply();
     let photo = photo(arguments)?;
     let out = &arguments.out.out;
-    arguments.out.create()?;
+    let _lock = arguments.out.create()?;
     let mut patterns = Map::new();
     for pattern in arguments.pattern.patterns() {
         let figure = RouteFigure::new(pattern, arguments.grid, query, photo.clone())?;

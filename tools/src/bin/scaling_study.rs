@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anstream::{eprintln, print, println};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use vision_datasets::imagenet::ImageFolder;
@@ -14,6 +13,7 @@ use vmamba_cli::measuring_options::MeasuringOptions;
 use vmamba_cli::options::DeviceOption;
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, BatchesOption, CheckpointsOption, ModelsOption, OutOption, PrecisionsOption, SidesOption, one_of};
+use vmamba_report::{eprintln, print, println};
 use vmamba_study::measure::{Purpose, allocator::CountingAllocator};
 use vmamba_study::scaling::{self, AccuracyPlan, Plan, Study};
 
@@ -105,7 +105,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         accuracy.check(&device)?;
     }
     let interrupted = process::interrupted();
-    arguments.out.create()?;
+    let _lock = arguments.out.create()?;
     let out = &arguments.out.out;
     let mut study = Study::open(out)?;
     if arguments.measuring.retry {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anstream::{print, println};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use vmamba_cli::process;
 use vmamba_cli::study_options::{self, OutOption};
 use vmamba_report::files::write_whole;
+use vmamba_report::{print, println};
 use vmamba_study::tables::run::{Run, read_checkpoint, read_folder};
 use vmamba_study::tables::{Benchmark, assemble, layout};
 
@@ -73,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
 
     let out = &arguments.out.out;
-    arguments.out.create()?;
+    let _lock = arguments.out.create()?;
     write_whole(&out.join("tables.md"), layout::markdown(&sections).as_bytes())?;
     write_whole(&out.join("tables.json"), format!("{:#}\n", layout::to_json(&sections)).as_bytes())?;
     for &benchmark in benchmarks {

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anstream::println;
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use clap::Parser;
@@ -19,6 +18,7 @@ use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
 use vmamba_recipes::classification::{ClassificationReport, Feed, check_classes, evaluate_classifier, model_config};
 use vmamba_report::console::{progress_bar, warn_of_skipped};
+use vmamba_report::println;
 
 /// Evaluate an image classifier on folders of images, one folder a class, at any input size; optionally tune its last layer for that size.
 #[derive(Parser)]

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use anstream::eprintln;
 use anyhow::Result;
 use image::RgbImage;
 use vision_datasets::check::{CheckOptions, CheckReport, Severity, check_datasets, check_folder};
 use vision_datasets::class_list::{Found, find_class_list};
 use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::scenes::{SceneConfig, SceneDataset, scene_classes};
+use vmamba_report::eprintln;
 use vmamba_report::tables::{Cell, Table};
 use vmamba_types::ClassList;
 

@@ -8,8 +8,8 @@ mod sheet;
 
 use std::io::Write;
 
-use anstream::eprintln;
 use anyhow::{Context, Result};
+use vmamba_report::eprintln;
 use vmamba_report::pictures;
 
 pub use options::DataCheckOptions;

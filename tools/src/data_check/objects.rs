@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anstream::eprintln;
 use anyhow::Result;
 use image::RgbImage;
 use vision_datasets::check::{Finding, FindingKind, ObjectCheckOptions, ObjectReport, Severity, check_coco};
@@ -10,6 +9,7 @@ use vision_datasets::coco::{CocoDataset, CocoOptions};
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::transforms::fit_size;
 use vmamba_detection::AnchorConfig;
+use vmamba_report::eprintln;
 use vmamba_report::tables::{Cell, Table};
 use vmamba_report::{objects, pictures};
 

@@ -25,7 +25,7 @@ pub enum TrainError {
         /// The mistake, beginning with its separator: ` or train.epochs must be set` or `: no parameter's name contains "stem"`.
         message: String,
     },
-    /// The data or the validation failed.
+    /// The data or the validation failed. The steps so far have been saved, if any observer saves checkpoints.
     #[error(transparent)]
     Recipe(BoxError),
     /// The iterator of the training batches ended.
@@ -34,9 +34,20 @@ pub enum TrainError {
         /// Steps done.
         iteration: u64,
     },
-    /// An observer failed, for instance because the disk is full.
+    /// An observer failed, for instance because the disk is full. The steps so far have been saved, if any observer saves checkpoints.
     #[error(transparent)]
     Observer(BoxError),
+    /// A checkpoint could not be saved.
+    #[error(transparent)]
+    Save(BoxError),
+    /// A run failed, and the steps since its newest checkpoint could not be saved either.
+    #[error("{reason}; the steps since the newest checkpoint are lost: {save}")]
+    Lost {
+        /// Why the run failed.
+        reason: Box<TrainError>,
+        /// Why the checkpoint could not be saved.
+        save: Box<TrainError>,
+    },
     /// A device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),

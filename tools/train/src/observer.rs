@@ -19,6 +19,8 @@ pub struct RunInfo {
     pub name: String,
     /// Steps of earlier sessions; 0 for a new run.
     pub first: u64,
+    /// The steps after which earlier sessions last validated the model, as the checkpoint knows it. Later validations are repeated.
+    pub validated: Option<u64>,
     /// How long the run is.
     pub length: Length,
     /// Images in a step on all devices together.

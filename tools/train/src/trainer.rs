@@ -156,13 +156,16 @@ impl<R: Recipe> Trainer<R> {
     /// Trains to the end, or until the stop flag is set.
     ///
     /// # Errors
-    /// When data cannot be read, a loss is not finite, an observer fails, or a device fails. Checkpoints saved before stay as they are.
+    /// When data cannot be read, a loss is not finite, an observer fails, or a device fails. If data or an observer fail, the steps so far are
+    /// saved first. Checkpoints saved before stay as they are after other failures.
     pub fn run(&mut self) -> Result<Outcome, TrainError> {
         let (recipe, config, group) = (Arc::clone(&self.recipe), Arc::clone(&self.config), Arc::clone(&self.group));
+        let first = self.iteration;
         let outcome = std::thread::scope(|scope| {
             let others = Others::start(scope, &group, &self.first);
             self.run_on(&recipe, &config, &group, &others)
-        })?;
+        });
+        let outcome = outcome.map_err(|error| if self.iteration > first { self.save_after(error) } else { error })?;
         let iteration = self.iteration;
         self.notify(|observer| observer.finished(outcome, iteration))?;
         Ok(outcome)
@@ -182,6 +185,7 @@ impl<R: Recipe> Trainer<R> {
         let info = RunInfo {
             name: recipe.name(),
             first: self.iteration,
+            validated: self.validated,
             length: self.length,
             step_size: config.step_size() * devices,
             metric: recipe.metric(),
@@ -243,6 +247,17 @@ impl<R: Recipe> Trainer<R> {
         self.observers.iter_mut().try_for_each(|observer| tell(observer.as_mut())).map_err(TrainError::Observer)
     }
 
+    /// Saves the steps before a failure of the data or of an observer, which leaves the model as it is.
+    fn save_after(&mut self, error: TrainError) -> TrainError {
+        if !matches!(error, TrainError::Observer(_) | TrainError::Recipe(_) | TrainError::DataEnded { .. }) {
+            return error;
+        }
+        match self.save(CheckpointKind::Latest) {
+            Ok(()) => error,
+            Err(save) => TrainError::Lost { reason: Box::new(error), save: Box::new(save) },
+        }
+    }
+
     fn tell(&mut self, text: &str) {
         for observer in &mut self.observers {
             observer.message(text);
@@ -258,7 +273,7 @@ impl<R: Recipe> Trainer<R> {
     fn validate(&mut self) -> Result<(), TrainError> {
         let model = self.evaluated_model()?;
         let scalars = self.recipe.validate(&model, &self.first.device.clone().inner()).map_err(TrainError::Recipe)?;
-        self.validated = Some(self.iteration);
+        let before = self.validated.replace(self.iteration);
         let Some(value) = scalars.first().map(|(_, value)| *value) else { return Ok(()) };
         // A NaN is no figure: it is never the best, not even as the first. A run of an older version may have stored one.
         let best = !value.is_nan() && self.best.is_none_or(|(_, best)| value > best || best.is_nan());
@@ -268,7 +283,12 @@ impl<R: Recipe> Trainer<R> {
             self.save(CheckpointKind::Best)?;
         }
         let report = ValidationReport { iteration: self.iteration, scalars, best };
-        self.notify(|observer| observer.validated(&report))
+        let told = self.notify(|observer| observer.validated(&report));
+        if told.is_err() {
+            // The log may lack it: a resumed run validates again.
+            self.validated = before;
+        }
+        told
     }
 
     fn save(&mut self, kind: CheckpointKind) -> Result<(), TrainError> {
@@ -297,6 +317,6 @@ impl<R: Recipe> Trainer<R> {
             // Only the newest checkpoint is resumed from; the best one is smaller without the optimiser.
             optimizer: if kind == CheckpointKind::Latest { self.first.optimizer.to_blobs() } else { BTreeMap::new() },
         };
-        self.notify(|observer| observer.save(&snapshot))
+        self.observers.iter_mut().try_for_each(|observer| observer.save(&snapshot)).map_err(TrainError::Save)
     }
 }

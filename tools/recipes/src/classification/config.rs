@@ -14,6 +14,6 @@ pub fn model_config(model: &str) -> Result<BackboneConfig> {
     if Path::new(model).extension().is_none_or(|ending| ending != "toml") {
         return Ok(BackboneConfig::named(model)?);
     }
-    let text = std::fs::read_to_string(model).with_context(|| format!("cannot read {model}"))?;
+    let text = vmamba_files::read_text(Path::new(model)).with_context(|| format!("cannot read {model}"))?;
     toml::from_str(&text).map_err(|error| anyhow::anyhow!("{model}: {}", error.message()))
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anstream::eprintln;
 use image::RgbImage;
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::imagenet::find_images;
 use vision_datasets::loader::shuffled;
 use vision_datasets::scenes::{SceneConfig, SceneDataset};
 use vision_datasets::transforms::{Window, resize_bicubic, shorter_side_size};
+use vmamba_report::eprintln;
 
 use crate::error::{Result, invalid};
 

@@ -13,7 +13,6 @@ mod subjects;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anstream::eprintln;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use indicatif::ProgressBar;
@@ -21,6 +20,7 @@ use serde::Serialize;
 use vision_datasets::transforms::Normalize;
 use vmamba::analysis::{ReceptiveField, central_gradient, covering_square};
 use vmamba_report::console::progress_bar;
+use vmamba_report::eprintln;
 
 use crate::error::{Place, Result, StudyError, invalid};
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anstream::eprintln;
 use burn::module::Module;
 use burn::prelude::*;
 use serde::Deserialize;
@@ -14,6 +13,7 @@ use vmamba::checkpoint::{Checkpoint, StateDict, Weights, load_into};
 use vmamba::zoo::{Backbone, BackboneConfig, Classifier};
 use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::classification::model_config;
+use vmamba_report::eprintln;
 use vmamba_report::run_folder::{BEST, LAST};
 
 use super::State;

@@ -1,10 +1,10 @@
 //! Bytes per second of the four-route scan, beside a copy of as many bytes in the same rounds: memory bandwidth bounds the scan.
 
-use anstream::eprintln;
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use vision_ops::{Route, selective_scan_2d};
 use vmamba_panics::catch;
+use vmamba_report::eprintln;
 use vmamba_report::tables::Cell;
 use vmamba_train::Precision;
 

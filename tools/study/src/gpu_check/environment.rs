@@ -59,14 +59,14 @@ impl Environment {
 
 /// The path of a library that this process has loaded; it contains the version.
 fn loaded_library(name: &str) -> Option<String> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let maps = vmamba_files::read_text(Path::new("/proc/self/maps")).ok()?;
     maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains(name)).map(str::to_owned)
 }
 
 /// The version of the CUDA toolkit that provides the headers.
 fn toolkit_version() -> Option<String> {
     let folder = std::env::var("CUDA_PATH").unwrap_or_else(|_| "/usr/local/cuda".to_owned());
-    let text = std::fs::read_to_string(Path::new(&folder).join("version.json")).ok()?;
+    let text = vmamba_files::read_text(&Path::new(&folder).join("version.json")).ok()?;
     let versions: Value = serde_json::from_str(&text).ok()?;
     versions["cuda"]["version"].as_str().map(|version| format!("toolkit {version}"))
 }

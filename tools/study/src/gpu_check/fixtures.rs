@@ -63,7 +63,7 @@ impl FixtureSet {
     /// The manifest of a case.
     pub(super) fn manifest(&self, folder: &str, name: &str) -> Result<Value> {
         let path = self.root.join(folder).join(format!("{name}.json"));
-        let bytes = std::fs::read(&path).map_err(StudyError::read(&path))?;
+        let bytes = vmamba_files::read(&path).map_err(StudyError::read(&path))?;
         serde_json::from_slice(&bytes).map_err(StudyError::json(path.display()))
     }
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anstream::eprintln;
 use serde_json::{Value, json};
+use vmamba_report::eprintln;
 use vmamba_report::files::write_whole;
 use vmamba_report::tables::{Cell, Table};
 

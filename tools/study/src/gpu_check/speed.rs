@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 
-use anstream::eprintln;
 use vmamba::Preset;
 use vmamba_panics::catch;
+use vmamba_report::eprintln;
 use vmamba_report::tables::Cell;
 use vmamba_train::Precision;
 

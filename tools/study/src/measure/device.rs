@@ -65,7 +65,7 @@ impl Drop for Finish<'_> {
 /// The model name of the processor or the GPU; `None` where it is unknown.
 pub fn device_name(choice: DeviceChoice, device: &Device) -> Option<String> {
     if choice == DeviceChoice::Cpu {
-        let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+        let text = vmamba_files::read_text(std::path::Path::new("/proc/cpuinfo")).ok()?;
         let name = text.lines().find(|line| line.starts_with("model name"))?;
         return name.split_once(':').map(|(_, name)| name.trim().to_owned());
     }

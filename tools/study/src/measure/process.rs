@@ -25,7 +25,7 @@ pub struct Resident {
 
 /// Resident memory of this process; `None` on systems other than Linux.
 pub fn resident() -> Option<Resident> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = vmamba_files::read_text(std::path::Path::new("/proc/self/status")).ok()?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)

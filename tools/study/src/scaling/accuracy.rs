@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anstream::eprintln;
 use burn::module::Module;
 use burn::prelude::Device;
 use serde::{Deserialize, Serialize};
@@ -16,6 +15,7 @@ use vmamba::zoo::{BackboneConfig, Classifier, LoadedClassifier, load_classifier}
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, extract_features, published_lr, tune_head};
 use vmamba_recipes::classification::{Feed, Interrupted, check_classes, evaluate_classifier};
 use vmamba_report::console::{progress_bar, warn_of_skipped};
+use vmamba_report::eprintln;
 use vmamba_train::Precision;
 
 use super::{Progress, Study, checksum, flops};
@@ -36,7 +36,7 @@ impl Source {
     /// # Errors
     /// When it cannot be read.
     pub fn file(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(StudyError::read(path))?;
+        let bytes = vmamba_files::read(path).map_err(StudyError::read(path))?;
         Ok(Self { path: path.to_owned(), checksum: checksum(&bytes) })
     }
 

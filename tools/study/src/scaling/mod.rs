@@ -12,10 +12,10 @@ mod report;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anstream::eprintln;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use vmamba::zoo::BackboneConfig;
+use vmamba_report::eprintln;
 use vmamba_report::files::write_whole;
 use vmamba_train::Precision;
 
@@ -111,7 +111,7 @@ impl Study {
     /// [`StudyError::Content`] when the file is not a study.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
-        match std::fs::read(&path) {
+        match vmamba_files::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(StudyError::json(path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(StudyError::read(&path)(error)),

@@ -1,8 +1,7 @@
 //! Progress of a study: what runs, and the remaining time.
 
 use std::time::Instant;
-
-use anstream::eprintln;
+use vmamba_report::eprintln;
 
 /// Steps of known relative length.
 pub(super) struct Progress {

@@ -251,7 +251,7 @@ impl Stored {
 
 /// The best validation of a training run; `None` without a validation.
 fn validation(folder: &Path, metrics: &Path, config: RunConfig, stored: &Stored) -> Result<Option<Run>> {
-    let text = std::fs::read_to_string(metrics).map_err(StudyError::read(metrics))?;
+    let text = vmamba_files::read_text(metrics).map_err(StudyError::read(metrics))?;
     let benchmark = config.benchmark();
     let keys = benchmark.logged();
     let mut done = None;
@@ -356,7 +356,7 @@ fn evaluations(folder: &Path, config: Option<&RunConfig>, stored: &Stored) -> Re
         if !name.ends_with(".json") || name == NON_FINITE || name.starts_with("results.") {
             continue;
         }
-        let text = std::fs::read_to_string(&path).map_err(StudyError::read(&path))?;
+        let text = vmamba_files::read_text(&path).map_err(StudyError::read(&path))?;
         let value: Value = serde_json::from_str(&text).map_err(StudyError::json(path.display()))?;
         if value.get("checkpoint").is_none() || value.get("config").is_none() {
             continue;
