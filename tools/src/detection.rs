@@ -172,6 +172,7 @@ fn choose_source(source: &mut DetectionSource, root: Option<&Path>, options: &De
                 val_annotations: annotations.to_owned(),
                 val_images: images.to_owned(),
                 drop_root_category: false,
+                ignore_exif: false,
             });
         }
         (_, None) if root.is_some() => {

@@ -96,6 +96,7 @@ pub enum FindingKind {
     InvalidField,
     UnknownSegmentation,
     RootCategory,
+    TurnedPhoto,
     DuplicateId,
     UnknownImage,
     UnknownCategory,

@@ -8,7 +8,7 @@ use vmamba_types::{ClassList, Instance, InstanceMask};
 use super::usage::{Usage, useless};
 use crate::error::{AnnotationProblem, DataError};
 use crate::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
-use crate::image_io::read_rgb;
+use crate::image_io::{ExifOrientation, PhotoHeader, read_photo};
 use crate::sample::{DetectionDataset, DetectionSample};
 
 /// How annotations become samples. The default, which is for evaluation, keeps every image.
@@ -24,6 +24,9 @@ pub struct CocoOptions {
     pub unlabelled: bool,
     /// Whether to leave out the root category that Roboflow puts before the classes: id 0, supercategory `none`, no annotations.
     pub drop_root_category: bool,
+    /// What to do with the EXIF orientation of the photos. mmdetection applies it; annotations that were made without it need
+    /// [`ExifOrientation::Ignored`].
+    pub exif: ExifOrientation,
 }
 
 impl CocoOptions {
@@ -73,6 +76,7 @@ pub struct CocoDataset {
     /// Indices into `truth.annotations` for every image of `truth.images`.
     of_image: Vec<Vec<usize>>,
     class_of: BTreeMap<i64, usize>,
+    exif: ExifOrientation,
     dropped: Dropped,
     /// Id of Roboflow's root category, if it is a class.
     root: Option<i64>,
@@ -135,7 +139,7 @@ impl CocoDataset {
         let classes = ClassList::named(truth.categories.iter().map(|category| category.name.as_str()))
             .with_ids(truth.categories.iter().map(|category| category.id));
         let root = root.filter(|root| class_of.contains_key(root));
-        Ok(Self { truth, file: file.to_owned(), folder: folder.to_owned(), classes, kept, of_image, class_of, dropped, root })
+        Ok(Self { truth, file: file.to_owned(), folder: folder.to_owned(), classes, kept, of_image, class_of, exif: options.exif, dropped, root })
     }
 
     /// Counts of the annotations and images that were left out; [`DetectionDataset::notes`] puts them in words.
@@ -205,11 +209,15 @@ impl DetectionDataset for CocoDataset {
     fn get(&self, index: usize) -> Result<DetectionSample, DataError> {
         let (place, entry) = self.image(index)?;
         let path = self.folder.join(&entry.file_name);
-        let image = read_rgb(&path)?;
+        let image = read_photo(&path, self.exif)?;
         let size = [image.height() as usize, image.width() as usize];
         if size != entry.size {
             let ([height, width], file) = (entry.size, self.file.display());
-            let message = format!("the image is {}x{} pixels, but {file} says {width}x{height} (width x height)", size[1], size[0]);
+            let mut message = format!("the image is {}x{} pixels, but {file} says {width}x{height} (width x height)", size[1], size[0]);
+            if PhotoHeader::read(&path).is_ok_and(|header| header.fits_other_reading(self.exif, entry.size)) {
+                message += "; ";
+                message += self.exif.remedy();
+            }
             return Err(DataError::Image { path, message });
         }
         let annotations = self.of_image[place].iter().map(|annotation| &self.truth.annotations[*annotation]);
@@ -333,5 +341,43 @@ mod tests {
         assert!(error.contains("good.png") && error.contains("30x40") && error.contains("truth.json says 64x40"), "{error}");
         assert!(matches!(data.get(4), Err(DataError::NoSuchSample { index: 4, len: 4 })));
         assert!(data.size(4).is_err());
+    }
+
+    #[test]
+    fn photos_that_are_annotated_without_their_exif_orientation_are_named_and_read_with_the_switch() {
+        use crate::check::{FindingKind, ObjectCheckOptions, check_coco};
+        use crate::image_io::tests::write_turned;
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("truth.json");
+        // A photo of 64x40 stored pixels that is turned by a quarter, and one that is turned by half a circle.
+        for (name, orientation) in [("quarter.jpg", 6), ("half.jpg", 3)] {
+            write_turned(&folder.path().join(name), 64, 40, orientation);
+        }
+        let image = |id, name: &str| ImageEntry { id, file_name: name.into(), size: [40, 64] };
+        let bbox = [2.0, 3.0, 10.0, 8.0];
+        let object = |id| AnnotationEntry { id, image_id: id, category_id: 1, bbox, area: 80.0, crowd: false, segmentation: None };
+        let images = vec![image(1, "quarter.jpg"), image(2, "half.jpg")];
+        let truth = GroundTruth { images, categories: vec![CategoryEntry::new(1, "cat")], annotations: vec![object(1), object(2)] };
+        truth.write(&file).unwrap();
+
+        let read = |exif, index| {
+            let data = CocoDataset::open(&file, folder.path(), &CocoOptions { exif, ..CocoOptions::train() }).unwrap();
+            data.get(index).map(|sample| sample.original_size).map_err(|error| error.to_string())
+        };
+        let found = |exif, kind| {
+            let report = check_coco(&file, folder.path(), &ObjectCheckOptions { exif, ..ObjectCheckOptions::default() }).unwrap();
+            report.findings.iter().filter(|finding| finding.kind == kind).map(|finding| finding.examples.clone()).collect::<Vec<_>>()
+        };
+        let error = read(ExifOrientation::Applied, 0).unwrap_err();
+        assert!(error.contains("quarter.jpg") && error.contains("data.source.ignore_exif = true"), "{error}");
+        let mismatch = found(ExifOrientation::Applied, FindingKind::SizeMismatch);
+        assert!(matches!(&mismatch[..], [examples] if examples[0].starts_with("quarter.jpg")), "{mismatch:?}");
+
+        assert_eq!(read(ExifOrientation::Ignored, 0), Ok([40, 64]));
+        assert!(found(ExifOrientation::Ignored, FindingKind::SizeMismatch).is_empty());
+        // The size of the second photo fits either way.
+        assert_eq!(read(ExifOrientation::Applied, 1), Ok([40, 64]));
+        assert_eq!(found(ExifOrientation::Applied, FindingKind::TurnedPhoto), [["half.jpg"]]);
     }
 }

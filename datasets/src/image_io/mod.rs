@@ -43,6 +43,25 @@ pub enum ExifOrientation {
     Ignored,
 }
 
+impl ExifOrientation {
+    /// [`ExifOrientation::Ignored`] for true.
+    pub fn ignored_if(ignore: bool) -> Self {
+        if ignore { Self::Ignored } else { Self::Applied }
+    }
+
+    /// What to do about annotations that fit the other reading.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Applied => {
+                "the annotations fit the photo without its EXIF orientation: set data.source.ignore_exif = true (check_data: --ignore-exif)"
+            }
+            Self::Ignored => {
+                "the annotations fit the photo with its EXIF orientation: set data.source.ignore_exif = false (check_data: no --ignore-exif)"
+            }
+        }
+    }
+}
+
 /// Reads a photo as 8-bit RGB and applies its EXIF orientation. Transparency is dropped, grey becomes three equal channels.
 ///
 /// # Errors
@@ -84,6 +103,22 @@ impl PhotoHeader {
     pub fn read(path: &Path) -> Result<Self, DataError> {
         let bytes = read(path)?;
         guarded(path, || if is_jpeg(&bytes) { jpeg::header(&bytes) } else { raster::header(&bytes) })
+    }
+
+    /// Whether annotations for images of `annotated`, `[height, width]`, do not fit the photo as it is read with `exif`, but would fit if it
+    /// were read the other way.
+    pub fn fits_other_reading(&self, exif: ExifOrientation, annotated: [usize; 2]) -> bool {
+        let (read, other) = match exif {
+            ExifOrientation::Applied => (self.upright_size(), self.size),
+            ExifOrientation::Ignored => (self.size, self.upright_size()),
+        };
+        read != annotated && other == annotated
+    }
+
+    /// Whether the photo is turned or mirrored, but has the same size afterwards, so that a size does not say for which of the two photos
+    /// annotations were made.
+    pub fn is_turned_unseen(&self) -> bool {
+        self.orientation != Orientation::NoTransforms && self.size == self.upright_size()
     }
 
     /// `[height, width]` of the upright photo.
@@ -143,4 +178,4 @@ fn guarded<T>(path: &Path, decode: impl FnOnce() -> Result<T, Problem>) -> Resul
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

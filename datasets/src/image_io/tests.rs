@@ -24,20 +24,30 @@ fn a_truncated_jpeg_is_an_error_at_every_length() {
     }
 }
 
-#[test]
-fn the_exif_orientation_of_a_photo_is_applied() {
-    let folder = folder();
-    let path = folder.path().join("turned.jpg");
-    RgbImage::from_pixel(32, 16, image::Rgb([200, 10, 10])).save(&path).unwrap();
-    let plain = std::fs::read(&path).unwrap();
-    // An EXIF segment with orientation 6: the camera was rotated by 90 degrees.
-    let tiff: &[u8] = &[b'I', b'I', 42, 0, 8, 0, 0, 0, 1, 0, 0x12, 0x01, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
+/// Writes a red JPEG whose EXIF data name an orientation, 1 to 8; 6 means that the camera was rotated by 90 degrees.
+pub(crate) fn write_turned(path: &Path, width: u32, height: u32, orientation: u8) {
+    RgbImage::from_pixel(width, height, image::Rgb([200, 10, 10])).save(path).unwrap();
+    let plain = std::fs::read(path).unwrap();
+    let tiff: &[u8] = &[b'I', b'I', 42, 0, 8, 0, 0, 0, 1, 0, 0x12, 0x01, 3, 0, 1, 0, 0, 0, orientation, 0, 0, 0, 0, 0, 0, 0];
     let mut exif = vec![0xff, 0xe1, 0, (2 + 6 + tiff.len()) as u8];
     exif.extend(b"Exif\0\0");
     exif.extend(tiff);
     let turned: Vec<u8> = plain[..2].iter().chain(&exif).chain(&plain[2..]).copied().collect();
-    std::fs::write(&path, turned).unwrap();
+    std::fs::write(path, turned).unwrap();
+}
+
+#[test]
+fn the_exif_orientation_of_a_photo_is_applied_unless_it_is_ignored() {
+    let folder = folder();
+    let path = folder.path().join("turned.jpg");
+    write_turned(&path, 32, 16, 6);
     assert_eq!(read_rgb(&path).unwrap().dimensions(), (16, 32));
+    assert_eq!(read_photo(&path, ExifOrientation::Ignored).unwrap().dimensions(), (32, 16));
+    let header = PhotoHeader::read(&path).unwrap();
+    assert!(header.fits_other_reading(ExifOrientation::Applied, [16, 32]) && !header.is_turned_unseen());
+    assert!(!header.fits_other_reading(ExifOrientation::Ignored, [16, 32]));
+    write_turned(&path, 32, 16, 3);
+    assert!(PhotoHeader::read(&path).unwrap().is_turned_unseen());
 }
 
 fn write_png(path: &Path, width: u32, height: u32, colour: png::ColorType, depth: png::BitDepth, data: &[u8]) {

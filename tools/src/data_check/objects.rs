@@ -6,6 +6,7 @@ use anyhow::Result;
 use image::RgbImage;
 use vision_datasets::check::{Finding, FindingKind, ObjectCheckOptions, ObjectReport, Severity, check_coco};
 use vision_datasets::coco::{CocoDataset, CocoOptions};
+use vision_datasets::image_io::ExifOrientation;
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::transforms::fit_size;
 use vmamba_detection::AnchorConfig;
@@ -22,8 +23,9 @@ use crate::present::spread;
 /// # Errors
 /// When the annotations cannot be read.
 pub(super) fn check(file: &Path, images: &Path, options: &DataCheckOptions) -> Result<Checked> {
-    let mut report =
-        check_coco(file, images, &ObjectCheckOptions { num_classes: options.num_classes, drop_root_category: options.drop_root_category })?;
+    let exif = ExifOrientation::ignored_if(options.ignore_exif);
+    let against = ObjectCheckOptions { num_classes: options.num_classes, drop_root_category: options.drop_root_category, exif };
+    let mut report = check_coco(file, images, &against)?;
     let coverage = anchor_coverage(&report, options);
     if let Some([matched, _]) = coverage.filter(|[matched, _]| *matched < ENOUGH_COVERED) {
         let missed = ((1.0 - matched) * report.boxes.len() as f64).round() as usize;
@@ -37,7 +39,7 @@ pub(super) fn check(file: &Path, images: &Path, options: &DataCheckOptions) -> R
             examples: Vec::new(),
         });
     }
-    let sheet = options.sheet.as_ref().and_then(|_| object_sheet(file, images, options.sheet_images));
+    let sheet = options.sheet.as_ref().and_then(|_| object_sheet(file, images, exif, options.sheet_images));
     let text = report_text(file, &report, coverage, options);
     Ok(Checked { text, report: serde_json::to_value(&report)?, sheet, passes: report.passes(options.strict) })
 }
@@ -108,10 +110,11 @@ fn report_text(file: &Path, report: &ObjectReport, coverage: Option<[f64; 2]>, o
 }
 
 /// Images with their boxes and masks; none when the annotations cannot be opened for training.
-fn object_sheet(file: &Path, images: &Path, count: usize) -> Option<RgbImage> {
+fn object_sheet(file: &Path, images: &Path, exif: ExifOrientation, count: usize) -> Option<RgbImage> {
     const COLUMNS: usize = 3;
     const CELL: u32 = 420;
-    let data = CocoDataset::open(file, images, &CocoOptions::default()).map_err(|error| eprintln!("no contact sheet: {error}")).ok()?;
+    let options = CocoOptions { exif, ..CocoOptions::default() };
+    let data = CocoDataset::open(file, images, &options).map_err(|error| eprintln!("no contact sheet: {error}")).ok()?;
     let cells: Vec<(String, RgbImage)> = spread(count, data.len())
         .filter_map(|index| {
             let sample = data.get(index).ok()?;

@@ -29,6 +29,9 @@ pub struct DataCheckOptions {
     /// Leave Roboflow's root category out of the classes, as `data.source.drop_root_category` does in training.
     #[arg(long, requires = "coco")]
     pub drop_root_category: bool,
+    /// Read photos without their EXIF orientation, as `data.source.ignore_exif` does in training.
+    #[arg(long, requires = "coco")]
+    pub ignore_exif: bool,
     /// Limits of the long and the short side after the resize of training, for the anchors.
     #[arg(long, value_name = "PIXELS", num_args = 2, default_values_t = [1333, 800], value_parser = pixels, requires = "coco")]
     pub scale: Vec<usize>,

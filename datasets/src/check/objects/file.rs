@@ -10,7 +10,7 @@ use vmamba_types::Segmentation;
 use super::super::TINY;
 use super::super::scan::fingerprint;
 use super::rules::{
-    FILE_SIZE, INVALID_FIELD, MISSING_FILE, Problems, ROOT_CATEGORY, Rule, SAME_CONTENT, SAME_NAME, TINY_IMAGE, UNREADABLE,
+    FILE_SIZE, INVALID_FIELD, MISSING_FILE, OTHER_READING, Problems, ROOT_CATEGORY, Rule, SAME_CONTENT, SAME_NAME, TINY_IMAGE, TURNED, UNREADABLE,
 };
 use super::scan::{Extent, Object, Scan};
 use super::{CategoryCount, ObjectCheckOptions, ObjectReport, report};
@@ -18,7 +18,7 @@ use crate::coco::scan::{Place, Seen, scan};
 use crate::coco::{Judged, extent, root_category};
 use crate::error::{AnnotationProblem, DataError};
 use crate::ground_truth::{CategoryEntry, ImageEntry};
-use crate::image_io;
+use crate::image_io::{ExifOrientation, PhotoHeader, read_photo};
 
 /// Checks an annotation file and its images in `folder`. The file is read entry by entry.
 ///
@@ -50,7 +50,7 @@ pub fn check_coco(file: &Path, folder: &Path, options: &ObjectCheckOptions) -> R
     seen.sort_unstable();
     seen.dedup();
     let categories = count_categories(categories, &seen, options, &mut scan.problems);
-    check_files(folder, &images, &mut scan.problems);
+    check_files(folder, &images, options.exif, &mut scan.problems);
     let objects = images.iter().map(|image| image.objects).collect();
     Ok(report(Some(file), scan, categories, objects, annotations, options))
 }
@@ -161,12 +161,12 @@ fn count_categories(
 enum FileFacts {
     Missing,
     Unreadable(String),
-    /// `[height, width]` and the fingerprint of the pixels.
-    Read([usize; 2], u64),
+    /// `[height, width]` as training reads it, the header and the fingerprint of the pixels.
+    Read([usize; 2], PhotoHeader, u64),
 }
 
 /// Reads every image file once, in parallel.
-fn check_files(folder: &Path, images: &[Image], problems: &mut Problems) {
+fn check_files(folder: &Path, images: &[Image], exif: ExifOrientation, problems: &mut Problems) {
     let named: Vec<&ImageEntry> = images.iter().map(|image| &image.entry).filter(|image| !image.file_name.is_empty()).collect();
     let read: Vec<FileFacts> = named
         .par_iter()
@@ -175,13 +175,12 @@ fn check_files(folder: &Path, images: &[Image], problems: &mut Problems) {
             if !path.is_file() {
                 return FileFacts::Missing;
             }
-            match image_io::read_rgb(&path) {
-                Err(error) => FileFacts::Unreadable(error.to_string()),
-                Ok(picture) => {
-                    let (width, height) = picture.dimensions();
-                    FileFacts::Read([height as usize, width as usize], fingerprint(width, height, picture.as_raw()))
-                }
-            }
+            let read = || -> Result<FileFacts, DataError> {
+                let (picture, header) = (read_photo(&path, exif)?, PhotoHeader::read(&path)?);
+                let (width, height) = picture.dimensions();
+                Ok(FileFacts::Read([height as usize, width as usize], header, fingerprint(width, height, picture.as_raw())))
+            };
+            read().unwrap_or_else(|error| FileFacts::Unreadable(error.to_string()))
         })
         .collect();
     let mut contents: HashMap<u64, &str> = HashMap::new();
@@ -189,10 +188,13 @@ fn check_files(folder: &Path, images: &[Image], problems: &mut Problems) {
         match read {
             FileFacts::Missing => problems.add(MISSING_FILE, &image.file_name),
             FileFacts::Unreadable(error) => problems.add(UNREADABLE, error),
-            FileFacts::Read(size, content) => {
+            FileFacts::Read(size, header, content) => {
                 if size != image.size && !image.size.contains(&0) {
                     let ([h, w], [height, width]) = (size, image.size);
-                    problems.add(FILE_SIZE, format!("{}: {w}x{h}, annotated as {width}x{height}", image.file_name));
+                    let rule = if header.fits_other_reading(exif, image.size) { OTHER_READING } else { FILE_SIZE };
+                    problems.add(rule, format!("{}: {w}x{h}, annotated as {width}x{height}", image.file_name));
+                } else if header.is_turned_unseen() {
+                    problems.add(TURNED, &image.file_name);
                 }
                 if let Some(first) = contents.get(&content) {
                     problems.add(SAME_CONTENT, format!("{} and {first}", image.file_name));

@@ -21,6 +21,7 @@ use self::rules::UNUSED;
 use self::scan::Scan;
 use super::{Finding, FindingKind, Severity, count, passes};
 use crate::error::AnnotationProblem;
+use crate::image_io::ExifOrientation;
 
 /// What the annotations are checked against.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct ObjectCheckOptions {
     pub num_classes: Option<usize>,
     /// Whether training leaves out Roboflow's root category, see [`CocoOptions`](crate::coco::CocoOptions).
     pub drop_root_category: bool,
+    /// What training does with the EXIF orientation of photos.
+    pub exif: ExifOrientation,
 }
 
 /// How often a category occurs.

@@ -64,6 +64,10 @@ rules! {
         "rename or merge the categories; until then they are told apart by id";
     ROOT_CATEGORY = 25 Warning RootCategory "categories are no class but the root that Roboflow puts before the classes"
         "set data.source.drop_root_category = true (check_data: --drop-root-category), or remove the category";
+    OTHER_READING = 26 Error SizeMismatch "photos have the size of their annotations only when their EXIF orientation is read the other way"
+        "annotations for stored pixels need data.source.ignore_exif = true (check_data: --ignore-exif), those for upright photos false";
+    TURNED = 27 Warning TurnedPhoto "photos are turned by half a circle, mirrored or square by their EXIF orientation, which no size reveals"
+        "compare some with their objects (--sheet); annotations for stored pixels need data.source.ignore_exif = true";
 }
 
 impl Rule {

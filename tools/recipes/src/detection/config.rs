@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use vision_datasets::coco::{CocoDataset, CocoOptions};
+use vision_datasets::image_io::ExifOrientation;
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::scenes::SceneObjects;
 use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline};
@@ -91,6 +92,9 @@ pub struct CocoSource {
     /// Whether to leave the root category that Roboflow puts before the classes out of the classes: id 0, supercategory `none`, no annotations.
     #[serde(default)]
     pub drop_root_category: bool,
+    /// Whether to read photos as they are stored, without the EXIF orientation that mmdetection applies, because the annotations were made so.
+    #[serde(default)]
+    pub ignore_exif: bool,
 }
 
 impl DetectionSource {
@@ -122,7 +126,8 @@ impl CocoSource {
             Split::Train => (&self.train_annotations, &self.train_images, CocoOptions::train()),
             Split::Val => (&self.val_annotations, &self.val_images, CocoOptions::default()),
         };
-        let options = CocoOptions { classes: classes.cloned(), drop_root_category: self.drop_root_category, ..options };
+        let exif = ExifOrientation::ignored_if(self.ignore_exif);
+        let options = CocoOptions { classes: classes.cloned(), drop_root_category: self.drop_root_category, exif, ..options };
         Ok(Arc::new(CocoDataset::open(&self.root.join(annotations), &self.root.join(images), &options)?))
     }
 }
