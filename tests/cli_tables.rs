@@ -344,7 +344,7 @@ fn a_checkpoint_has_at_least_its_cost_or_the_error_says_why_not() {
 
     let plain = place.path("plain.safetensors");
     let checkpoint = vmamba::checkpoint::Checkpoint::read(place.path("run/best.safetensors")).expect("a checkpoint");
-    let state = checkpoint.state_dict(vmamba::checkpoint::Weights::Auto).expect("weights");
+    let state = checkpoint.state_dict(vmamba::checkpoint::Weights::Start).expect("weights");
     vmamba::checkpoint::export_safetensors(&plain, &state).expect("writable");
     tables(&out, &["--checkpoints", &plain]).failed(&["plain.safetensors", "does not name its model", "--json"]);
     tables(&out, &["--checkpoints", &place.path("tiny.toml")]).failed(&["tiny.toml", "not a checkpoint"]);

@@ -335,7 +335,7 @@ fn a_detector_in_bf16_is_close_to_float32() {
     assert_rounded("boxes", &boxes[0].deltas, &boxes[1].deltas);
     assert_eq!(masks[0].dtype(), DType::F32);
     assert_rounded("masks", &masks[0], &masks[1]);
-    let found = model.predict(images(&device).cast(DType::BF16), &infos);
+    let found = model.predict(images(&device).cast(DType::BF16), &infos).unwrap();
     assert!(found.iter().flatten().all(|detection| detection.bbox.iter().chain([&detection.score]).all(|value| value.is_finite())));
 }
 

@@ -36,6 +36,7 @@ pub mod checkpoint;
 pub mod complexity;
 pub mod family;
 mod feature_pyramid;
+mod finite;
 mod last_map;
 pub mod layers;
 mod limits;
@@ -45,6 +46,7 @@ pub mod zoo;
 
 pub use family::Family;
 pub use feature_pyramid::FeaturePyramid;
+pub use finite::{NotFinite, is_finite, require_finite};
 pub use last_map::{Chain, LastMap};
 pub use parameter_groups::{DecayExceptions, DecayRule, LayerGrouping, ParameterGroups, Place, SWIN_EXCEPTIONS, VIT_EXCEPTIONS};
 pub use vmamba::{

@@ -273,7 +273,7 @@ fn every_stage_of_prediction_equals_mmdetections() {
             }
         }
 
-        let found = model.detect_boxes(&levels, &proposals, &infos);
+        let found = model.detect_boxes(&levels, &proposals, &infos).unwrap();
         let rois = rois_of(found.iter().map(|own| own.iter().map(|found| found.bbox)));
         let classes: Vec<usize> = found.iter().flatten().map(|found| found.category).collect();
         let probabilities = model.roi_head.mask_probabilities(&levels, &rois, &classes);
@@ -287,7 +287,7 @@ fn every_stage_of_prediction_equals_mmdetections() {
             begin += own.len();
         }
 
-        for (image, own) in model.predict(case.images(&device), &infos).iter().enumerate() {
+        for (image, own) in model.predict(case.images(&device), &infos).unwrap().iter().enumerate() {
             let tensor = |part: &str| case.fixture.tensor(&format!("test.{part}{image}"));
             let boxes: Vec<[f32; 4]> = own.iter().map(|found| found.bbox).collect();
             case.check_boxes(&mut comparison, &format!("test.boxes{image}"), &boxes);

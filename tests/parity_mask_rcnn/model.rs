@@ -96,7 +96,7 @@ fn model(device: &Device) -> MaskRcnn<Backbone> {
 }
 
 fn checkpoint() -> StateDict {
-    Checkpoint::read(fixtures_root().join("pth/maskrcnn_mmdet.pth")).and_then(|file| file.state_dict(Weights::Auto)).unwrap()
+    Checkpoint::read(fixtures_root().join("pth/maskrcnn_mmdet.pth")).and_then(|file| file.state_dict(Weights::Start)).unwrap()
 }
 
 fn infos(model: &MaskRcnn<Backbone>, document: &Value) -> Vec<ImageInfo> {
@@ -195,7 +195,7 @@ fn detections_equal_the_official_ones() {
     let infos = infos(&model, &manifest("maskrcnn", "stages"));
     let levels = model.pyramid(batch.tensor("batch_input").to_tensor(&device));
     let rpn = model.rpn_head.forward(&levels);
-    let found = model.detect_boxes(&levels, &model.test_proposals(&rpn, &infos), &infos);
+    let found = model.detect_boxes(&levels, &model.test_proposals(&rpn, &infos), &infos).unwrap();
     let mut comparison = Comparison::new("maskrcnn/detections");
 
     // RoIs of the masks are in pixels of the network's input.
@@ -212,7 +212,7 @@ fn detections_equal_the_official_ones() {
     };
     comparison.check("det_mask_logits", logits, &joined, FORWARD_TOLERANCE);
 
-    for (image, own) in model.predict(batch.tensor("batch_input").to_tensor(&device), &infos).into_iter().enumerate() {
+    for (image, own) in model.predict(batch.tensor("batch_input").to_tensor(&device), &infos).unwrap().into_iter().enumerate() {
         let tensor = |name: &str| case.tensor(&format!("{name}{image}"));
         let boxes: Vec<[f32; 4]> = own.iter().map(|found| found.bbox).collect();
         comparison.check_values(&format!("det_boxes{image}"), &[boxes.len(), 4], &flat(&boxes), tensor("det_boxes"), FORWARD_TOLERANCE);

@@ -8,6 +8,7 @@ use burn::prelude::*;
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::scenes::{SceneConfig, SceneObjects};
+use vmamba::checkpoint::Weights;
 use vmamba_recipes::detection::{LoadedDetector, Predictor, load_detector};
 use vmamba_report::{objects, pictures};
 use vmamba_train::Precision;
@@ -21,9 +22,9 @@ fn main() -> anyhow::Result<()> {
     };
 
     let device = Device::flex();
-    let LoadedDetector { model, config, classes, .. } = load_detector(&checkpoint, None, &device)?;
+    let LoadedDetector { model, config, classes, .. } = load_detector(&checkpoint, None, Weights::Validated, &device)?;
     let predictor = Predictor { model: &model, device: &device, pipeline: &config.data.test, precision: Precision::Float32 };
-    let found = predictor.predict(&photo);
+    let found = predictor.predict(&photo)?;
     for object in found.iter().filter(|object| object.score >= 0.3) {
         let [x0, y0, x1, y1] = object.bbox;
         let pixels = object.mask.as_ref().map_or(0, vmamba_types::Rle::area);

@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     trainer.run()?;
 
     let best = trainer.best_model()?;
-    let found = trainer.recipe().predictor(&best, &device).predict(&photo);
+    let found = trainer.recipe().predictor(&best, &device).predict(&photo)?;
     for object in found.iter().take(5) {
         println!("{:.2} {} {:?}", object.score, classes.names[object.category], object.bbox);
     }

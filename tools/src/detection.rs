@@ -10,6 +10,8 @@ use image::RgbImage;
 use serde_json::{Map, Value, json};
 use vision_datasets::coco::{EvalReport, IouType, write_results};
 use vision_datasets::sample::DetectionDataset;
+use vmamba::checkpoint::{LoadReport, Weights};
+use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::detection::config::{CocoSource, DetectionSource};
 use vmamba_recipes::detection::{
     AnyDetector, Detection, DetectionConfig, DetectionEvaluation, LoadedDetector, Predictor, Reports, load_detector,
@@ -43,7 +45,7 @@ impl Present for Training {
         let mut names = ResultNames::default();
         for index in indices {
             let sample = data.get(index)?;
-            let found = predictor.predict(&sample.image);
+            let found = predictor.predict(&sample.image)?;
             let picture = objects::comparison(&sample.image, Some(&sample.instances), &found, data.classes(), DRAWN_SCORE);
             pictures::save(&place(folder, &format!("{}.png", names.next(&sample.name)))?, &picture)?;
         }
@@ -79,8 +81,16 @@ impl Evaluate for LoadedDetector {
     type Data = Arc<dyn DetectionDataset>;
     type Figures = DetectionEvaluation;
 
-    fn load(checkpoint: &Path, config: Option<DetectionConfig>, _root: Option<&Path>, device: &Device) -> Result<Self> {
-        load_detector(checkpoint, config, device)
+    fn load(checkpoint: &Path, config: Option<DetectionConfig>, _root: Option<&Path>, weights: Weights, device: &Device) -> Result<Self> {
+        load_detector(checkpoint, config, weights, device)
+    }
+
+    fn memory(&self) -> MemoryEstimate {
+        LoadedDetector::memory(self)
+    }
+
+    fn report(&self) -> &LoadReport {
+        &self.report
     }
 
     fn open_data(&mut self, root: Option<&Path>, options: &DetectionOptions) -> Result<Self::Data> {
@@ -195,7 +205,7 @@ pub fn predict_photo(
     prefix: &Path,
 ) -> Result<()> {
     let LoadedDetector { model, config, classes, .. } = detector;
-    let mut found = Predictor { model, device, pipeline: &config.data.test, precision }.predict(photo);
+    let mut found = Predictor { model, device, pipeline: &config.data.test, precision }.predict(photo)?;
     found.retain(|detection| detection.score >= score);
     pictures::save(&with_suffix(prefix, OVERLAY), &objects::overlay(photo, &found, classes, score))?;
     let objects: Vec<_> = found.iter().map(|detection| described(detection, &classes.names)).collect();

@@ -7,6 +7,8 @@ use burn::prelude::Device;
 use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
+use vmamba::checkpoint::{LoadReport, Weights};
+use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::config::Configuration;
 use vmamba_report::console::progress_bar;
 use vmamba_report::files::create_folder;
@@ -14,7 +16,7 @@ use vmamba_report::tables::Table;
 use vmamba_report::{print, println};
 use vmamba_train::Precision;
 
-use crate::options::{ComputeOptions, JsonOption, ModelOptions, PhotoOptions};
+use crate::options::{ComputeOptions, JsonOption, MemoryOption, ModelOptions, PhotoOptions};
 
 /// Options of a program that evaluates a trained model.
 #[derive(Args, Clone, Debug)]
@@ -34,6 +36,8 @@ pub struct EvaluationOptions {
     limit: PhotoOptions,
     #[command(flatten)]
     compute: ComputeOptions,
+    #[command(flatten)]
+    memory: MemoryOption,
 }
 
 /// How a data set is predicted.
@@ -76,13 +80,19 @@ pub trait Evaluate: Sized {
     ///
     /// # Errors
     /// When the checkpoint is of another task or model, or needs a configuration.
-    fn load(checkpoint: &Path, config: Option<Self::Config>, root: Option<&Path>, device: &Device) -> Result<Self>;
+    fn load(checkpoint: &Path, config: Option<Self::Config>, root: Option<&Path>, weights: Weights, device: &Device) -> Result<Self>;
 
     /// Opens the data of the configuration, or those in the folder `root` and of the options.
     ///
     /// # Errors
     /// When the data are missing, or have other classes than the model.
     fn open_data(&mut self, root: Option<&Path>, options: &Self::Options) -> Result<Self::Data>;
+
+    /// Which set and which keys of the checkpoint were loaded.
+    fn report(&self) -> &LoadReport;
+
+    /// The memory for the prediction of an image.
+    fn memory(&self) -> MemoryEstimate;
 
     /// The number of images.
     fn images(data: &Self::Data) -> usize;
@@ -120,6 +130,11 @@ pub trait Evaluate: Sized {
     fn json(&self, data: &Self::Data, figures: &Self::Figures, options: &Self::Options) -> Result<Value>;
 }
 
+/// Which weights of a file are used, in words.
+pub fn describe_origin(report: &LoadReport) -> String {
+    report.origin.as_ref().map_or_else(|| "weights".to_owned(), ToString::to_string)
+}
+
 /// Runs a program that evaluates a trained model.
 ///
 /// # Errors
@@ -128,8 +143,11 @@ pub fn run<E: Evaluate>(options: &EvaluationOptions, task: &E::Options) -> Resul
     let (checkpoint, precision) = (&options.model.checkpoint, options.compute.precision);
     options.limit.apply();
     let device = options.compute.open()?;
-    let mut model = E::load(checkpoint, options.model.config()?, options.data.as_deref(), &device)?;
+    let weights = options.model.weights.chosen();
+    let mut model = E::load(checkpoint, options.model.config()?, options.data.as_deref(), weights, &device)?;
+    println!("{}: {}", checkpoint.display(), describe_origin(model.report()));
     let data = model.open_data(options.data.as_deref(), task)?;
+    options.memory.check(model.memory(), options.compute.on_cpu())?;
     let bar = progress_bar(E::images(&data) as u64);
     let how = Prediction { device: &device, precision, out: options.out.as_deref(), bar: &bar };
     let figures = model.evaluate(&data, &how, task)?;
@@ -146,7 +164,8 @@ pub fn run<E: Evaluate>(options: &EvaluationOptions, task: &E::Options) -> Resul
     }
     let figures = model.json(&data, &figures, task)?;
     options.json.write(|| {
-        let mut document = json!({"checkpoint": checkpoint, "precision": precision});
+        let set = model.report().origin.as_ref().map(|origin| origin.set.clone());
+        let mut document = json!({"checkpoint": checkpoint, "weights": set, "precision": precision});
         if let (Value::Object(document), Value::Object(figures)) = (&mut document, figures) {
             document.extend(figures);
         }

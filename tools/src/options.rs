@@ -93,6 +93,9 @@ pub struct ModelOptions {
     /// Change a value of the configuration given by --config: key.path=value (repeatable).
     #[arg(long, value_name = "KEY=VALUE", requires = "config")]
     set: Vec<String>,
+    /// Which weights to predict with.
+    #[command(flatten)]
+    pub weights: WeightsOptions,
 }
 
 impl ModelOptions {
@@ -166,28 +169,38 @@ impl JsonOption {
 }
 
 /// Which weights of a checkpoint to use.
+#[derive(Args, Clone, Debug)]
+pub struct WeightsOptions {
+    /// Which weights of the checkpoint.
+    #[arg(long, value_enum, default_value_t)]
+    weights: WeightSet,
+    /// Name of the set of weights in a file of another program, such as `teacher`.
+    #[arg(long, value_name = "NAME", conflicts_with = "weights")]
+    weights_key: Option<String>,
+}
+
+impl WeightsOptions {
+    /// The choice.
+    pub fn chosen(&self) -> Weights<'_> {
+        match (&self.weights_key, self.weights) {
+            (Some(name), _) => Weights::Key(name),
+            (None, WeightSet::Validated) => Weights::Validated,
+            (None, WeightSet::Model) => Weights::Model,
+            (None, WeightSet::Ema) => Weights::Ema,
+        }
+    }
+}
+
+/// Which weights of a checkpoint to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum WeightSet {
-    /// The trained weights, or the averaged ones where the file has no others.
+enum WeightSet {
+    /// The weights that were validated: the exponential moving average where the file has one, else the trained weights.
     #[default]
-    Auto,
-    /// The trained weights.
+    Validated,
+    /// The trained weights, not averaged.
     Model,
     /// The exponential moving average of the weights.
     Ema,
-    /// The exponential moving average where the file has one, else the trained weights.
-    Averaged,
-}
-
-impl From<WeightSet> for Weights {
-    fn from(choice: WeightSet) -> Self {
-        match choice {
-            WeightSet::Auto => Self::Auto,
-            WeightSet::Model => Self::Model,
-            WeightSet::Ema => Self::Ema,
-            WeightSet::Averaged => Self::Averaged,
-        }
-    }
 }
 
 /// Sets `target` to the value of an option, if given.

@@ -12,7 +12,9 @@ use upernet::UperNet;
 use upernet::inference::{InferenceMode, SlidingWindows};
 use vision_datasets::relabelled::{ClassOrder, Relabelled};
 use vision_datasets::sample::SegmentationDataset;
+use vmamba::checkpoint::{LoadReport, Weights};
 use vmamba::zoo::Backbone;
+use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::Split;
 use vmamba_recipes::segmentation::config::{FolderSource, SegmentationSource};
 use vmamba_recipes::segmentation::{LoadedSegmentor, Predictor, Segmentation, SegmentationConfig, SegmentationEvaluation, load_segmentor};
@@ -144,11 +146,25 @@ impl Evaluate for LoadedSegmentor {
     type Data = TestData;
     type Figures = SegmentationEvaluation;
 
-    fn load(checkpoint: &Path, mut config: Option<SegmentationConfig>, root: Option<&Path>, device: &Device) -> Result<Self> {
+    fn load(
+        checkpoint: &Path,
+        mut config: Option<SegmentationConfig>,
+        root: Option<&Path>,
+        weights: Weights,
+        device: &Device,
+    ) -> Result<Self> {
         if let Some(SegmentationSource::Folder(source)) = config.as_mut().map(|config| &mut config.data.source) {
             replace(&mut source.root, root);
         }
-        load_segmentor(checkpoint, config, device)
+        load_segmentor(checkpoint, config, weights, device)
+    }
+
+    fn memory(&self) -> MemoryEstimate {
+        LoadedSegmentor::memory(self)
+    }
+
+    fn report(&self) -> &LoadReport {
+        &self.report
     }
 
     fn open_data(&mut self, root: Option<&Path>, options: &SegmentationOptions) -> Result<Self::Data> {

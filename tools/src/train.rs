@@ -108,7 +108,11 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
         println!("training on {devices} devices, {} images a step", devices as u64 * train.step_size());
     }
     if arguments.resume {
-        println!("resumed after iteration {}", trainer.iteration());
+        let (done, iterations) = (trainer.iteration(), trainer.length().iterations);
+        println!("resumed after iteration {done}");
+        if done >= iterations {
+            println!("nothing is left to train: the run has done {done} iterations, and the configuration asks for {iterations}");
+        }
     }
     let begin = std::time::Instant::now();
     if trainer.run().map_err(|error| with_places(error, &folder))? == Outcome::Interrupted {

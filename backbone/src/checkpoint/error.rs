@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Weights;
 use super::pickle::PickleError;
 
 /// Why a checkpoint file could not be read or written.
@@ -35,10 +34,10 @@ pub enum Fault {
     #[error("unsupported: {0}")]
     Unsupported(String),
     /// The file has no such set of weights.
-    #[error("it has no {} weights; {found}", match wanted { Weights::Ema => "EMA (`model_ema`)", Weights::Model => "`model` or `state_dict`", Weights::Auto | Weights::Averaged => "model" })]
+    #[error("it has no {wanted} weights; {found}")]
     NoSuchWeights {
-        /// The set that was asked for.
-        wanted: Weights,
+        /// The set that was asked for, in words.
+        wanted: String,
         /// The sets that exist, in words.
         found: String,
     },

@@ -28,6 +28,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ pub use save::{export_safetensors, save_checkpoint};
 pub use state_dict::{StateDict, StateTensor};
 
 use safetensors::SafetensorsFile;
-use state_dict::without_module_prefix;
+use state_dict::{unwrapped, without_module_prefix};
 use torch_file::TorchFile;
 
 /// Which weights of a file.
@@ -65,17 +66,61 @@ use torch_file::TorchFile;
 /// | other trainers | `model`, `state_dict`, or the file itself | `model_ema`, `state_dict_ema`, `ema_state_dict` |
 /// | [`save_checkpoint`] | `model` | `model_ema` |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Weights {
-    /// The set that other programs load from the file: `model`, `state_dict`, or the file itself when it is a bare state dict; the averaged
-    /// weights when the file has no others.
+pub enum Weights<'a> {
+    /// The weights that were validated: the exponential moving average if the file has one, else the trained weights. Published figures are
+    /// measured with these.
     #[default]
-    Auto,
+    Validated,
+    /// The weights that another training starts from. Of a file of [`save_checkpoint`], they are the validated ones. Of any other file, they
+    /// are those that the published detectors and segmentors start from: `model`, `state_dict`, or the file itself when it is a bare state
+    /// dict; the averaged weights when the file has no others.
+    Start,
     /// The trained weights, not averaged.
     Model,
     /// The exponential moving average.
     Ema,
-    /// The exponential moving average if the file has one, else the trained weights. Published figures are measured with these.
-    Averaged,
+    /// The set of this name.
+    Key(&'a str),
+}
+
+impl fmt::Display for Weights<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Validated | Self::Start => f.write_str("model"),
+            Self::Model => f.write_str("`model` or `state_dict`"),
+            Self::Ema => f.write_str("EMA (`model_ema`)"),
+            Self::Key(name) => write!(f, "`{name}`"),
+        }
+    }
+}
+
+/// Where the weights of a model come from in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The name of the set, see [`Checkpoint::weight_sets`]; empty for a file that is one set.
+    pub set: String,
+    /// Whether the set is an exponential moving average.
+    pub averaged: bool,
+    /// The prefix that was removed from all keys; empty for none.
+    pub prefix: String,
+    /// Keys that were left out because they lack the prefix.
+    pub left_out: Vec<String>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.averaged { "averaged weights" } else { "weights" })?;
+        if !self.set.is_empty() {
+            write!(f, " (`{}`)", self.set.escape_debug())?;
+        }
+        if !self.prefix.is_empty() {
+            write!(f, " without the prefix `{}`", self.prefix)?;
+        }
+        match self.left_out.len() {
+            0 => Ok(()),
+            count => write!(f, " and the {count} keys that lack it"),
+        }
+    }
 }
 
 /// Names of trained weights, best first; the empty name is a bare state dict.
@@ -135,10 +180,11 @@ impl Checkpoint {
             (first(&MODEL), first(&EMA))
         };
         match weights {
-            Weights::Auto => first(&MODEL).or(averaged),
+            Weights::Start if !self.is_ours() => first(&MODEL).or(averaged),
+            Weights::Validated | Weights::Start => averaged.or(trained),
             Weights::Model => trained,
             Weights::Ema => averaged,
-            Weights::Averaged => averaged.or(trained),
+            Weights::Key(name) => first(&[name]),
         }
     }
 
@@ -154,10 +200,27 @@ impl Checkpoint {
     /// [`Fault::NoSuchWeights`] with the sets that exist.
     pub fn shapes(&self, weights: Weights) -> Result<BTreeMap<String, Vec<usize>>, CheckpointError> {
         let name = self.require_set(weights)?;
-        Ok(without_module_prefix(match &self.contents {
+        Ok(without_module_prefix(self.shapes_of(name)))
+    }
+
+    fn shapes_of(&self, name: &str) -> BTreeMap<String, Vec<usize>> {
+        match &self.contents {
             Contents::Torch(file) => file.shapes(name),
             Contents::Safetensors(file) => file.shapes(name),
-        }))
+        }
+    }
+
+    fn read_set(&self, name: &str) -> Result<StateDict, CheckpointError> {
+        let state = match &self.contents {
+            Contents::Torch(file) => file.state_dict(name),
+            Contents::Safetensors(file) => file.state_dict(name),
+        };
+        state.map_err(|fault| fault.of(&self.path))
+    }
+
+    fn origin(&self, name: &str) -> Origin {
+        let averaged = self.weight_set(Weights::Ema) == Some(name);
+        Origin { set: name.to_owned(), averaged, ..Origin::default() }
     }
 
     /// The sorted names of the tensors that [`Checkpoint::state_dict`] would read, without reading them.
@@ -168,6 +231,31 @@ impl Checkpoint {
         Ok(self.shapes(weights)?.into_keys().collect())
     }
 
+    /// Reads a set of weights of a model of the zoo, converted to float32. Prefixes that wrappers put before every key are removed: `module.`
+    /// (data-parallel training), `_orig_mod.` (`torch.compile`), `model.` (a module around the model), and `encoder.`, for which the keys of
+    /// the decoder of a pretraining are left out.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::state_dict`].
+    pub fn model_state(&self, weights: Weights) -> Result<(StateDict, Origin), CheckpointError> {
+        let name = self.require_set(weights)?;
+        let state = self.read_set(name)?;
+        let skipped = state.skipped().to_vec();
+        let (tensors, origin) = unwrapped(state, self.origin(name));
+        let mut state: StateDict = tensors.into_iter().collect();
+        skipped.into_iter().for_each(|entry| state.skip(entry));
+        Ok((state, origin))
+    }
+
+    /// Names and shapes of the tensors that [`Checkpoint::model_state`] would read, without reading them.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::shapes`].
+    pub fn model_shapes(&self, weights: Weights) -> Result<BTreeMap<String, Vec<usize>>, CheckpointError> {
+        let name = self.require_set(weights)?;
+        Ok(unwrapped(self.shapes_of(name), self.origin(name)).0)
+    }
+
     /// Reads a set of weights, converted to float32, with the keys of the file; the prefix `module.` of data-parallel training is
     /// removed.
     ///
@@ -176,15 +264,11 @@ impl Checkpoint {
     /// complex), or any error of [`Checkpoint::read`].
     pub fn state_dict(&self, weights: Weights) -> Result<StateDict, CheckpointError> {
         let name = self.require_set(weights)?;
-        let state = match &self.contents {
-            Contents::Torch(file) => file.state_dict(name),
-            Contents::Safetensors(file) => file.state_dict(name),
-        };
-        state.map(StateDict::without_module_prefix).map_err(|fault| fault.of(&self.path))
+        Ok(self.read_set(name)?.without_module_prefix())
     }
 
     fn require_set(&self, weights: Weights) -> Result<&str, CheckpointError> {
-        let missing = || Fault::NoSuchWeights { wanted: weights, found: self.describe_sets() }.of(&self.path);
+        let missing = || Fault::NoSuchWeights { wanted: weights.to_string(), found: self.describe_sets() }.of(&self.path);
         self.weight_set(weights).ok_or_else(missing)
     }
 

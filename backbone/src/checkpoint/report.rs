@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Origin;
+
 /// A tensor whose shapes in the file and in the model differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShapeMismatch {
@@ -16,6 +18,8 @@ pub struct ShapeMismatch {
 /// What became of every key. Keys of the model are official ones; keys of the file are written as in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
+    /// Which set of the file was loaded; none where the weights do not come from a file.
+    pub origin: Option<Origin>,
     /// Keys of the model whose values were loaded from the file.
     pub loaded: Vec<String>,
     /// Keys of the model that the file lacks. An error.
@@ -35,6 +39,13 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
+    /// Says which set of the file was loaded.
+    #[must_use]
+    pub fn from(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
     /// Whether there is no error and at least one tensor was loaded.
     pub fn is_ok(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.wrong_shape.is_empty() && !self.loaded.is_empty()
@@ -50,6 +61,9 @@ impl fmt::Display for LoadReport {
             entries.iter().map(|m| format!("{}: model {:?}, file {:?}", m.key, m.model, m.file)).collect()
         };
         write!(f, "loaded {} tensors", self.loaded.len())?;
+        if let Some(origin) = &self.origin {
+            write!(f, " of the {origin}")?;
+        }
         section(f, "missing in the file", &self.missing)?;
         section(f, "unexpected in the file", &self.unexpected)?;
         section(f, "of another shape", &shapes(&self.wrong_shape))?;

@@ -3,13 +3,16 @@
 //! The layout: the length of the header (u64, little-endian), the header as JSON (name → type, shape, byte range), the data. Our own
 //! checkpoints are such files with [`FORMAT_KEY`] in the metadata; names of averaged weights and attachments have reserved prefixes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Mutex, PoisonError};
 
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::element::ElementType;
 use super::error::Fault;
@@ -30,6 +33,10 @@ pub(super) const BLOB_PREFIX: &str = "__blob__.";
 
 /// The limit that the safetensors format sets.
 const MAX_HEADER: u64 = 100_000_000;
+
+/// Limit for the tensors of a file. Large language models have some thousands, a checkpoint of this toolkit with the state of the optimiser
+/// has five for every parameter.
+const MAX_TENSORS: usize = 200_000;
 
 /// An open `.safetensors` file.
 pub(crate) struct SafetensorsFile {
@@ -59,7 +66,8 @@ impl SafetensorsFile {
         }
         let mut header = Vec::new();
         file.by_ref().take(size).read_to_end(&mut header)?;
-        let header: Metadata = serde_json::from_slice(&header).map_err(|error| Fault::Corrupt(format!("header: {error}")))?;
+        let header = serde_json::from_slice(&header).map_err(|error| Fault::Corrupt(format!("header: {error}")))?;
+        let header = checked(header)?;
         let data = 8 + size;
         let end = data.saturating_add(header.data_len() as u64);
         if end != length {
@@ -137,6 +145,52 @@ impl SafetensorsFile {
         file.by_ref().take(entry.bytes).read_to_end(&mut raw)?;
         if raw.len() as u64 == entry.bytes { Ok(raw) } else { Err(Fault::Corrupt("the file became shorter while it was read".to_owned())) }
     }
+}
+
+/// The entries of a header, in the order of the file.
+struct Header {
+    metadata: Option<HashMap<String, String>>,
+    tensors: Vec<(String, TensorInfo)>,
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut header = Header { metadata: None, tensors: Vec::new() };
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        header.metadata = map.next_value()?;
+                    } else if header.tensors.len() < MAX_TENSORS {
+                        header.tensors.push((name, map.next_value()?));
+                    } else {
+                        return Err(A::Error::custom(format!("more than {MAX_TENSORS} tensors")));
+                    }
+                }
+                Ok(header)
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// Checks types, shapes and positions: the tensors fill the data without gaps, and no name stands twice.
+fn checked(Header { metadata, mut tensors }: Header) -> Result<Metadata, Fault> {
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    let mut names = HashSet::with_capacity(tensors.len());
+    if let Some((name, _)) = tensors.iter().find(|(name, _)| !names.insert(name.as_str())) {
+        return Err(Fault::Corrupt(format!("header: two tensors are called `{}`", name.escape_debug())));
+    }
+    Metadata::new(metadata, tensors).map_err(|error| Fault::Corrupt(format!("header: {error}")))
 }
 
 fn check_version(version: Option<&String>) -> Result<(), Fault> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Origin;
+
 /// A tensor of a state dict, float32, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateTensor {
@@ -97,6 +99,40 @@ pub(super) fn without_module_prefix<T>(entries: BTreeMap<String, T>) -> BTreeMap
     entries.into_iter().filter_map(|(key, entry)| Some((key.strip_prefix(PREFIX)?.to_owned(), entry))).collect()
 }
 
+/// Prefixes of wrappers around a whole model: data-parallel training, `torch.compile`, a module that holds the model.
+const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
+
+/// The prefix of the pretrained network in the files of masked image modelling, beside its decoder.
+const ENCODER: &str = "encoder.";
+
+/// Prefix of the decoder, which no other training needs.
+const DECODER: &str = "decoder.";
+
+/// Removes the prefixes of wrappers, as far as all keys have them. What is removed or left out is added to `origin`.
+pub(super) fn unwrapped<T>(entries: impl IntoIterator<Item = (String, T)>, mut origin: Origin) -> (BTreeMap<String, T>, Origin) {
+    let mut entries: BTreeMap<String, T> = entries.into_iter().collect();
+    // Wrappers nest: `module._orig_mod.`.
+    loop {
+        let counted = |key: &str| matches!(key, "steps" | "n_averaged");
+        let all = |prefix: &&str| {
+            entries.keys().any(|key| key.starts_with(*prefix)) && entries.keys().all(|key| key.starts_with(*prefix) || counted(key))
+        };
+        let encoder = entries.keys().any(|key| key.starts_with(ENCODER))
+            && entries.keys().all(|key| key.starts_with(ENCODER) || key.starts_with(DECODER));
+        let Some(prefix) = WRAPPERS.into_iter().find(all).or(encoder.then_some(ENCODER)) else { return (entries, origin) };
+        origin.prefix.push_str(prefix);
+        let mut kept = BTreeMap::new();
+        for (key, entry) in entries {
+            match key.strip_prefix(prefix) {
+                Some(rest) => drop(kept.insert(rest.to_owned(), entry)),
+                None if counted(&key) => {}
+                None => origin.left_out.push(key),
+            }
+        }
+        entries = kept;
+    }
+}
+
 impl FromIterator<(String, StateTensor)> for StateDict {
     fn from_iter<I: IntoIterator<Item = (String, StateTensor)>>(iter: I) -> Self {
         Self { tensors: iter.into_iter().collect(), skipped: Vec::new() }
@@ -115,6 +151,31 @@ impl IntoIterator for StateDict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefixes_of_wrappers_are_removed_when_all_keys_have_them_and_named() {
+        let keys = |keys: &[&str]| {
+            let (entries, origin) = unwrapped(keys.iter().map(|key| ((*key).to_owned(), ())), Origin::default());
+            (entries.into_keys().collect::<Vec<_>>(), origin)
+        };
+        for (prefix, wrapped) in [
+            ("_orig_mod.", ["_orig_mod.a.w", "_orig_mod.b"]),
+            ("model.", ["model.a.w", "model.b"]),
+            ("module.", ["module.a.w", "module.b"]),
+            ("encoder.", ["encoder.a.w", "encoder.b"]),
+            ("module._orig_mod.", ["module._orig_mod.a.w", "module._orig_mod.b"]),
+        ] {
+            let (found, origin) = keys(&wrapped);
+            assert_eq!(found, ["a.w", "b"], "{prefix}");
+            assert_eq!(origin.to_string(), format!("weights without the prefix `{prefix}`"));
+        }
+        let (found, origin) = keys(&["decoder.0.weight", "encoder.a", "encoder.b"]);
+        assert_eq!((found, origin.left_out), (vec!["a".to_owned(), "b".to_owned()], vec!["decoder.0.weight".to_owned()]));
+        for whole in [["backbone.a", "model.b"], ["a", "module.b"], ["encoder.a", "head.b"]] {
+            let (found, origin) = keys(&whole);
+            assert_eq!((found, origin), (whole.map(str::to_owned).to_vec(), Origin::default()));
+        }
+    }
 
     #[test]
     fn the_prefix_of_wrapped_models_is_removed_only_when_all_have_it() {

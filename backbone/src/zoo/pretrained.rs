@@ -39,7 +39,7 @@ pub enum PretrainedError {
 ///
 /// The head of the file is ignored. Parameters that only backbones have, such as the norms on the levels of the pyramid, keep their values
 /// where the file lacks them. Position tables are resized to the image size of `config`. Of several sets of weights in the file,
-/// [`Weights::Auto`] is loaded, as the published detectors and segmentors do.
+/// [`Weights::Start`] is loaded.
 ///
 /// ```no_run
 /// use burn::prelude::*;
@@ -63,9 +63,10 @@ pub fn load_pretrained(
     path: impl AsRef<Path>,
 ) -> Result<(Backbone, LoadReport), PretrainedError> {
     let path = path.as_ref();
-    let state = Checkpoint::read(path)?.state_dict(Weights::Auto)?;
+    let (state, origin) = Checkpoint::read(path)?.model_state(Weights::Start)?;
     let state = config.backbone_state(config.official_state(state));
-    load_into(backbone, &key, &state, &config.classifier_file_options()).map_err(|error| failed(path, error))
+    let loaded = load_into(backbone, &key, &state, &config.classifier_file_options()).map_err(|error| failed(path, error))?;
+    Ok((loaded.0, loaded.1.from(origin)))
 }
 
 /// A classifier from a file.
@@ -75,10 +76,8 @@ pub struct LoadedClassifier {
     pub model: Classifier,
     /// Classes of its head.
     pub num_classes: usize,
-    /// Which keys were loaded.
+    /// Which set and which keys were loaded.
     pub report: LoadReport,
-    /// The set of weights that was read, as [`Checkpoint::weight_sets`] calls it; empty for a file that is one set.
-    pub weights: String,
 }
 
 /// Loads a classifier of the model `config` on `device`. The head of the file tells the number of classes.
@@ -93,12 +92,13 @@ pub fn load_classifier(
 ) -> Result<LoadedClassifier, PretrainedError> {
     let path = path.as_ref();
     let checkpoint = Checkpoint::read(path)?;
-    let state = config.official_state(checkpoint.state_dict(weights)?);
+    let (state, origin) = checkpoint.model_state(weights)?;
+    let state = config.official_state(state);
     let no_head = || PretrainedError::NoHead { path: path.to_owned(), head: config.head_key() };
     let num_classes = config.num_classes(&state).ok_or_else(no_head)?;
     let model = config.try_init_classifier(num_classes, device)?;
     let (model, report) = load_into(model, &key, &state, &config.load_options()).map_err(|error| failed(path, error))?;
-    Ok(LoadedClassifier { model, num_classes, report, weights: checkpoint.weight_set(weights).unwrap_or_default().to_owned() })
+    Ok(LoadedClassifier { model, num_classes, report: report.from(origin) })
 }
 
 fn failed(path: &Path, error: LoadError) -> PretrainedError {

@@ -103,18 +103,19 @@ fn a_file_gives_a_pretrained_backbone_and_a_classifier() {
 
     let (backbone, report) = load_pretrained(config.try_init(&device).unwrap(), &config, &path).unwrap();
     let loaded = state_dict_of(&backbone, &key);
-    assert_eq!(loaded.get("patch_embed.proj.weight"), trained.get("patch_embed.proj.weight"), "not the averages");
+    assert_eq!(loaded.get("patch_embed.proj.weight"), averaged.get("patch_embed.proj.weight"), "what was validated");
+    assert!(report.to_string().contains("of the averaged weights (`model_ema`)"), "{report}");
     assert_eq!(report.ignored, ["head.bias", "head.weight", "norm.bias", "norm.weight"]);
 
-    let classifier = load_classifier(&config, &path, Weights::Averaged, &device).unwrap();
-    assert_eq!((classifier.num_classes, classifier.weights.as_str()), (5, "model_ema"));
+    let classifier = load_classifier(&config, &path, Weights::Validated, &device).unwrap();
+    assert_eq!((classifier.num_classes, classifier.report.origin.unwrap().set.as_str()), (5, "model_ema"));
     assert!(state_dict_of(&classifier.model, &key) == averaged);
 
     let other = BackboneConfig::named("resnet50").unwrap();
     let error = load_pretrained(other.try_init(&device).unwrap(), &other, &path).unwrap_err();
     assert!(matches!(error, PretrainedError::Load { .. }) && error.to_string().contains("swin.safetensors"), "{error}");
-    let error = load_classifier(&other, &path, Weights::Auto, &device).unwrap_err();
+    let error = load_classifier(&other, &path, Weights::Start, &device).unwrap_err();
     assert!(matches!(error, PretrainedError::NoHead { .. }) && error.to_string().contains("fc.weight"), "{error}");
-    let missing = load_classifier(&config, folder.path().join("none.pth"), Weights::Auto, &device).unwrap_err().to_string();
+    let missing = load_classifier(&config, folder.path().join("none.pth"), Weights::Start, &device).unwrap_err().to_string();
     assert!(missing.contains("none.pth"), "{missing}");
 }

@@ -35,7 +35,7 @@
 //! let (model, report) = config.load("cascade_mask_rcnn_swin_tiny_patch4_window7.pth", &device)?;
 //! println!("{report}");
 //! let infos = [ImageInfo::new([480, 640], [800, 1067])];
-//! for object in model.predict(Tensor::zeros([1, 3, 800, 1088], &device), &infos).concat() {
+//! for object in model.predict(Tensor::zeros([1, 3, 800, 1088], &device), &infos)?.concat() {
 //!     println!("class {} at {:?}, {:.2}", object.category, object.bbox, object.score);
 //! }
 //! # Ok(())

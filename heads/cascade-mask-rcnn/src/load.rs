@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::prelude::*;
-use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadReport, StateDict};
+use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadReport, StateDict, Weights};
 use vmamba::zoo::Backbone;
 use vmamba_detection::{DetectorKeys, DetectorLoadError, ZooDetector};
 
@@ -38,8 +38,8 @@ pub fn is_checkpoint<K: AsRef<str>>(names: impl IntoIterator<Item = K>) -> bool 
 ///
 /// # Errors
 /// [`CheckpointError`] when the file cannot be read.
-pub fn num_classes(checkpoint: &Checkpoint) -> Result<Option<usize>, CheckpointError> {
-    keys(1).num_classes(checkpoint)
+pub fn num_classes(checkpoint: &Checkpoint, weights: Weights) -> Result<Option<usize>, CheckpointError> {
+    keys(1).num_classes(checkpoint, weights)
 }
 
 impl CascadeMaskRcnnConfig {
@@ -55,20 +55,21 @@ impl CascadeMaskRcnnConfig {
     /// # Errors
     /// [`DetectorLoadError`] when the configuration is invalid, the file cannot be read, or its weights do not fit. Nothing is loaded in part.
     pub fn init_from(&self, path: impl AsRef<Path>, device: &Device) -> Result<(CascadeMaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
-        self.start_from(self.try_init(device)?, path)
+        self.start_from(self.try_init(device)?, &Checkpoint::read(path)?, Weights::Start)
     }
 
-    /// As [`CascadeMaskRcnnConfig::init_from`], with a model that was built from this configuration.
+    /// As [`CascadeMaskRcnnConfig::init_from`], with a model that was built from this configuration and a set of weights of an open file.
     ///
     /// # Errors
     /// See [`CascadeMaskRcnnConfig::init_from`].
     pub fn start_from(
         &self,
         model: CascadeMaskRcnn<Backbone>,
-        path: impl AsRef<Path>,
+        checkpoint: &Checkpoint,
+        weights: Weights,
     ) -> Result<(CascadeMaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
         let keys = keys(self.heads.stages.len());
-        keys.start_from(model, &self.backbone, path.as_ref(), |state| self.without_copies(state))
+        keys.start_from(model, &self.backbone, checkpoint, weights, |state| self.without_copies(state))
     }
 
     /// Builds the model on `device` with all weights of a Cascade Mask R-CNN's file, for prediction. If the file has averaged weights
@@ -78,20 +79,21 @@ impl CascadeMaskRcnnConfig {
     /// [`DetectorLoadError`] when the configuration is invalid, the file cannot be read, or any weight is missing, unexpected or of another
     /// shape.
     pub fn load(&self, path: impl AsRef<Path>, device: &Device) -> Result<(CascadeMaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
-        self.load_checkpoint(&Checkpoint::read(path)?, device)
+        self.load_checkpoint(&Checkpoint::read(path)?, Weights::Validated, device)
     }
 
-    /// As [`CascadeMaskRcnnConfig::load`], from an open file.
+    /// As [`CascadeMaskRcnnConfig::load`], with a set of weights of an open file.
     ///
     /// # Errors
     /// See [`CascadeMaskRcnnConfig::load`].
     pub fn load_checkpoint(
         &self,
         checkpoint: &Checkpoint,
+        weights: Weights,
         device: &Device,
     ) -> Result<(CascadeMaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
         let keys = keys(self.heads.stages.len());
-        keys.load(self.try_init(device)?, &self.backbone, checkpoint, |state| self.without_copies(state))
+        keys.load(self.try_init(device)?, &self.backbone, checkpoint, weights, |state| self.without_copies(state))
     }
 
     /// For a shared mask head, removes the tensors of the later mask heads that equal those of the first: PyTorch saves a module that a list

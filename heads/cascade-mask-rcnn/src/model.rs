@@ -1,8 +1,8 @@
 //! Cascade Mask R-CNN: backbone, pyramid, proposals, stages of heads (mmdetection's `CascadeRCNN`).
 
 use burn::prelude::*;
-use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
+use vmamba::{FeaturePyramid, NotFinite, require_finite};
 use vmamba_detection::{
     BoxHead, Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RpnHead, RpnOutput, ScoredBox,
     observe_proposals, paste_masks, rois_of,
@@ -87,22 +87,40 @@ impl<P: FeaturePyramid> CascadeMaskRcnn<P> {
     }
 
     /// Boxes with classes of every image by descending score, in pixels of the network's input.
-    pub fn detect_boxes(&self, levels: &[Tensor<4>], proposals: &[Proposals], infos: &[ImageInfo]) -> Vec<Vec<ScoredBox>> {
-        match self.roi_head.cascade(levels, proposals, &sizes(infos)) {
-            Some((boxes, output)) => self.roi_head.detect(&output, &boxes, &sizes(infos), &self.config.test),
-            None => vec![Vec::new(); infos.len()],
-        }
+    ///
+    /// # Errors
+    /// When an output of the box heads is not finite.
+    pub fn detect_boxes(
+        &self,
+        levels: &[Tensor<4>],
+        proposals: &[Proposals],
+        infos: &[ImageInfo],
+    ) -> Result<Vec<Vec<ScoredBox>>, NotFinite> {
+        let Some((boxes, output)) = self.roi_head.cascade(levels, proposals, &sizes(infos)) else {
+            return Ok(vec![Vec::new(); infos.len()]);
+        };
+        output.require_finite()?;
+        Ok(self.roi_head.detect(&output, &boxes, &sizes(infos), &self.config.test))
     }
 
     /// Adds masks to boxes, and scales both to pixels of the files.
-    pub fn detect_masks(&self, levels: &[Tensor<4>], boxes: &[Vec<ScoredBox>], infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
+    ///
+    /// # Errors
+    /// When an output of the mask heads is not finite.
+    pub fn detect_masks(
+        &self,
+        levels: &[Tensor<4>],
+        boxes: &[Vec<ScoredBox>],
+        infos: &[ImageInfo],
+    ) -> Result<Vec<Vec<Detection>>, NotFinite> {
         let rois = rois_of(boxes.iter().map(|own| own.iter().map(|found| found.bbox)));
         if rois.is_empty() {
-            return vec![Vec::new(); infos.len()];
+            return Ok(vec![Vec::new(); infos.len()]);
         }
         let classes: Vec<usize> = boxes.iter().flatten().map(|found| found.category).collect();
         let probabilities = self.roi_head.mask_probabilities(levels, &rois, &classes);
-        paste_masks(probabilities, boxes, infos, self.config.test.mask_threshold)
+        require_finite("the masks", &probabilities)?;
+        Ok(paste_masks(probabilities, boxes, infos, self.config.test.mask_threshold))
     }
 }
 
@@ -144,10 +162,12 @@ impl<P: FeaturePyramid> Detector for CascadeMaskRcnn<P> {
         DetectionLoss::new(parts, accuracies)
     }
 
-    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
+    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Result<Vec<Vec<Detection>>, NotFinite> {
         let levels = self.pyramid(images);
-        let proposals = self.test_proposals(&self.rpn_head.forward(&levels), infos);
-        let boxes = self.detect_boxes(&levels, &proposals, infos);
+        let rpn = self.rpn_head.forward(&levels);
+        rpn.require_finite()?;
+        let proposals = self.test_proposals(&rpn, infos);
+        let boxes = self.detect_boxes(&levels, &proposals, infos)?;
         self.detect_masks(&levels, &boxes, infos)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::prelude::*;
 use burn::tensor::{Distribution, TensorData};
 use proptest::prelude::*;
-use vmamba::checkpoint::{Checkpoint, StateDict, save_checkpoint, state_dict_of};
+use vmamba::checkpoint::{Checkpoint, StateDict, Weights, save_checkpoint, state_dict_of};
 use vmamba::zoo::{self, Backbone, BackboneConfig};
 use vmamba::{Dims, VmambaConfig};
 use vmamba_detection::{
@@ -190,10 +190,10 @@ fn images_without_proposals_have_no_detections_and_a_finite_loss() {
     let sizes = infos().map(|info| info.size);
     let none = vec![Proposals::default(); 2];
     assert!(model.roi_head.cascade(&levels, &none, &sizes).is_none());
-    assert_eq!(model.detect_boxes(&levels, &none, &infos()), vec![Vec::new(); 2]);
-    assert_eq!(model.detect_masks(&levels, &vec![Vec::new(); 2], &infos()), vec![Vec::new(); 2]);
+    assert_eq!(model.detect_boxes(&levels, &none, &infos()).unwrap(), vec![Vec::new(); 2]);
+    assert_eq!(model.detect_masks(&levels, &vec![Vec::new(); 2], &infos()).unwrap(), vec![Vec::new(); 2]);
     let one = vec![Proposals { boxes: vec![[1.0, 2.0, 30.0, 40.0]], scores: vec![0.5] }, Proposals::default()];
-    let found = model.detect_boxes(&levels, &one, &infos());
+    let found = model.detect_boxes(&levels, &one, &infos()).unwrap();
     assert!(found.len() == 2 && found[1].is_empty());
     for loss in model.roi_head.loss(&levels, &none, &truth(0), SIZE, &mut RandomChoice::new(0)) {
         assert_eq!((loss.cls + loss.bbox + loss.mask).into_scalar::<f32>(), 0.0);
@@ -307,7 +307,7 @@ fn a_cascade_for_other_classes_gives_everything_but_the_last_layers() {
     let other = config(HeadsConfig::published(), 5);
     let state = state_dict_of(&other.init(&device), &official_key);
     let (_folder, path) = file(&state);
-    assert_eq!(num_classes(&Checkpoint::read(&path).unwrap()).unwrap(), Some(5));
+    assert_eq!(num_classes(&Checkpoint::read(&path).unwrap(), Weights::Start).unwrap(), Some(5));
     let (model, report) = small().init_from(&path, &device).unwrap();
     assert_eq!(report.allowed_shape.len(), 18, "weight and bias of three layers in three stages: {report}");
     let own = state_dict_of(&model, &official_key);

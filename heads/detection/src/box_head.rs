@@ -8,6 +8,7 @@ use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
 use vision_ops::{Fused, Pointwise};
 use vmamba::layers::{BatchNorm2d, Conv, ConvConfig, Dense};
+use vmamba::{NotFinite, require_finite};
 
 use crate::box_coder::BoxCoder;
 use crate::losses::{DeltaLoss, argmax, cross_entropy, giou_loss, pick};
@@ -305,6 +306,15 @@ fn host(values: Tensor<2>) -> Vec<f32> {
 }
 
 impl BoxOutput {
+    /// Checks that logits and deltas are finite.
+    ///
+    /// # Errors
+    /// Names the output that is not.
+    pub fn require_finite(&self) -> Result<(), NotFinite> {
+        require_finite("the class scores of the box head", &self.logits)?;
+        require_finite("the boxes of the box head", &self.deltas)
+    }
+
     /// The outputs of the RoIs in `range`, such as those of one image.
     #[must_use]
     pub fn rows(&self, range: std::ops::Range<usize>) -> Self {

@@ -1,6 +1,7 @@
 //! The contract between a detector and whoever trains it or predicts with it.
 
 use burn::prelude::*;
+use vmamba::NotFinite;
 use vmamba_types::{Detection, Instance};
 
 use crate::sampler::Choose;
@@ -92,7 +93,10 @@ pub trait Detector {
     fn loss(&self, images: Tensor<4>, truth: &[ImageTruth], choose: &mut dyn Choose) -> DetectionLoss;
 
     /// The objects of each image by descending score. Boxes and masks are in pixels of the files.
-    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Vec<Vec<Detection>>;
+    ///
+    /// # Errors
+    /// When an output of the network is not finite. NaN scores would look like an image without objects.
+    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Result<Vec<Vec<Detection>>, NotFinite>;
 
     /// Runs the modules that work on whole images, in the order of the forward pass, and calls `observe` with the official name of each
     /// module, the index of an output and that output, `[batch, channels, height, width]`. A trainer looks for the first module whose

@@ -1,6 +1,6 @@
 //! Detectors on a backbone of the zoo from checkpoints.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::prelude::*;
 use vmamba::ConfigError;
@@ -84,12 +84,12 @@ impl DetectorKeys {
         classifier && mask_predictor
     }
 
-    /// The number of classes of the detector in a file; `None` when the file is not of this detector.
+    /// The number of classes of the detector in a set of weights of a file; `None` when the file is not of this detector.
     ///
     /// # Errors
     /// [`CheckpointError`] when the file cannot be read.
-    pub fn num_classes(&self, checkpoint: &Checkpoint) -> Result<Option<usize>, CheckpointError> {
-        let shapes = checkpoint.shapes(Weights::Auto)?;
+    pub fn num_classes(&self, checkpoint: &Checkpoint, weights: Weights) -> Result<Option<usize>, CheckpointError> {
+        let shapes = checkpoint.model_shapes(weights)?;
         if !self.is_checkpoint(shapes.keys()) {
             return Ok(None);
         }
@@ -112,10 +112,12 @@ impl DetectorKeys {
         &self,
         model: D,
         backbone: &BackboneConfig,
-        path: &Path,
+        checkpoint: &Checkpoint,
+        weights: Weights,
         edit: impl FnOnce(StateDict) -> StateDict,
     ) -> Result<(D, LoadReport), DetectorLoadError> {
-        let state = backbone.official_state(Checkpoint::read(path)?.state_dict(Weights::Auto)?);
+        let (state, origin) = checkpoint.model_state(weights)?;
+        let state = backbone.official_state(state);
         let options = backbone.load_options();
         let loaded = if self.is_checkpoint(state.keys()) {
             load_into(model, &official_key, &edit(state), &self.class_layers.iter().fold(options, LoadOptions::may_be_missing))
@@ -126,10 +128,11 @@ impl DetectorKeys {
             let (state, options) = (backbone.backbone_state(state), backbone.classifier_file_options());
             model.load_backbone(|own| load_into(own, &zoo::key, &state, &options))
         };
-        loaded.map_err(|error| DetectorLoadError::Fit { path: path.to_owned(), error })
+        let fit = |error| DetectorLoadError::Fit { path: checkpoint.path().to_owned(), error };
+        loaded.map(|(model, report)| (model, report.from(origin))).map_err(fit)
     }
 
-    /// Loads all weights of a file of this detector, for prediction. If the file has averaged weights (EMA), those are loaded.
+    /// Loads all weights of a set of a file of this detector, for prediction.
     /// `edit` may change the tensors of the file first.
     ///
     /// # Errors
@@ -139,11 +142,13 @@ impl DetectorKeys {
         model: D,
         backbone: &BackboneConfig,
         checkpoint: &Checkpoint,
+        weights: Weights,
         edit: impl FnOnce(StateDict) -> StateDict,
     ) -> Result<(D, LoadReport), DetectorLoadError> {
-        let state = checkpoint.state_dict(Weights::Averaged)?;
-        load_into(model, &official_key, &edit(backbone.official_state(state)), &backbone.load_options())
-            .map_err(|error| DetectorLoadError::Fit { path: checkpoint.path().to_owned(), error })
+        let (state, origin) = checkpoint.model_state(weights)?;
+        let loaded = load_into(model, &official_key, &edit(backbone.official_state(state)), &backbone.load_options());
+        let fit = |error| DetectorLoadError::Fit { path: checkpoint.path().to_owned(), error };
+        loaded.map(|(model, report)| (model, report.from(origin))).map_err(fit)
     }
 }
 

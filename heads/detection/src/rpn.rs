@@ -6,8 +6,8 @@ use burn::tensor::DType;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use vision_ops::{Fused, Pointwise, batched_nms_on};
-use vmamba::FeaturePyramid;
 use vmamba::layers::Conv;
+use vmamba::{FeaturePyramid, NotFinite, require_finite};
 
 use crate::anchor_generator::AnchorGenerator;
 use crate::assigner::{Assignment, MaxIouAssigner};
@@ -301,6 +301,15 @@ pub fn observe_proposals(
 }
 
 impl RpnOutput {
+    /// Checks that scores and deltas are finite.
+    ///
+    /// # Errors
+    /// Names the output that is not.
+    pub fn require_finite(&self) -> Result<(), NotFinite> {
+        self.objectness.iter().try_for_each(|level| require_finite("the scores of the region proposal network", level))?;
+        self.deltas.iter().try_for_each(|level| require_finite("the boxes of the region proposal network", level))
+    }
+
     /// `[height, width]` of the maps of every level, in cells.
     pub fn sizes(&self) -> Vec<[usize; 2]> {
         self.objectness.iter().map(|map| [map.dims()[2], map.dims()[3]]).collect()

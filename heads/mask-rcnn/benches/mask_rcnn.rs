@@ -32,7 +32,7 @@ fn predict(bencher: Bencher) {
     let device = Device::flex();
     let (model, image) = (model(&device), image(&device));
     let infos = [ImageInfo::new([480, 640], [800, 1066])];
-    bencher.bench_local(|| model.predict(image.clone(), &infos));
+    bencher.bench_local(|| model.predict(image.clone(), &infos).expect("finite"));
 }
 
 #[divan::bench(sample_count = 3, sample_size = 1)]

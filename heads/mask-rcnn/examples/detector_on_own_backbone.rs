@@ -45,7 +45,7 @@ impl FeaturePyramid for Strided {
     }
 }
 
-fn main() {
+fn main() -> Result<(), vmamba::NotFinite> {
     let device = Device::flex().autodiff();
     device.seed(0);
     let mut heads = HeadsConfig::default();
@@ -69,7 +69,8 @@ fn main() {
     // Prediction for a photo of 240x320 pixels that was resized to 120x160 for the network.
     let model = model.valid();
     let infos = [ImageInfo::new([240, 320], [120, 160])];
-    for object in model.predict(images.inner(), &infos).concat() {
+    for object in model.predict(images.inner(), &infos)?.concat() {
         println!("class {} at {:?}, {:.2}", object.category, object.bbox, object.score);
     }
+    Ok(())
 }

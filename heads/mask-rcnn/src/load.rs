@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::prelude::*;
-use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadReport};
+use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadReport, Weights};
 use vmamba::zoo::Backbone;
 use vmamba_detection::{DetectorKeys, DetectorLoadError, ZooDetector};
 
@@ -35,8 +35,8 @@ pub fn is_checkpoint<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> bool {
 ///
 /// # Errors
 /// [`CheckpointError`] when the file cannot be read.
-pub fn num_classes(checkpoint: &Checkpoint) -> Result<Option<usize>, CheckpointError> {
-    keys().num_classes(checkpoint)
+pub fn num_classes(checkpoint: &Checkpoint, weights: Weights) -> Result<Option<usize>, CheckpointError> {
+    keys().num_classes(checkpoint, weights)
 }
 
 impl MaskRcnnConfig {
@@ -51,19 +51,20 @@ impl MaskRcnnConfig {
     /// # Errors
     /// [`DetectorLoadError`] when the configuration is invalid, the file cannot be read, or its weights do not fit. Nothing is loaded in part.
     pub fn init_from(&self, path: impl AsRef<Path>, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
-        self.start_from(self.try_init(device)?, path)
+        self.start_from(self.try_init(device)?, &Checkpoint::read(path)?, Weights::Start)
     }
 
-    /// As [`MaskRcnnConfig::init_from`], with a model that was built from this configuration.
+    /// As [`MaskRcnnConfig::init_from`], with a model that was built from this configuration and a set of weights of an open file.
     ///
     /// # Errors
     /// See [`MaskRcnnConfig::init_from`].
     pub fn start_from(
         &self,
         model: MaskRcnn<Backbone>,
-        path: impl AsRef<Path>,
+        checkpoint: &Checkpoint,
+        weights: Weights,
     ) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
-        keys().start_from(model, &self.backbone, path.as_ref(), |state| state)
+        keys().start_from(model, &self.backbone, checkpoint, weights, |state| state)
     }
 
     /// Builds the model on `device` with all weights of a Mask R-CNN's file, for prediction. If the file has averaged weights (EMA), those are
@@ -73,15 +74,20 @@ impl MaskRcnnConfig {
     /// [`DetectorLoadError`] when the configuration is invalid, the file cannot be read, or any weight is missing, unexpected or of another
     /// shape.
     pub fn load(&self, path: impl AsRef<Path>, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
-        self.load_checkpoint(&Checkpoint::read(path)?, device)
+        self.load_checkpoint(&Checkpoint::read(path)?, Weights::Validated, device)
     }
 
-    /// As [`MaskRcnnConfig::load`], from an open file.
+    /// As [`MaskRcnnConfig::load`], with a set of weights of an open file.
     ///
     /// # Errors
     /// See [`MaskRcnnConfig::load`].
-    pub fn load_checkpoint(&self, checkpoint: &Checkpoint, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
-        keys().load(self.try_init(device)?, &self.backbone, checkpoint, |state| state)
+    pub fn load_checkpoint(
+        &self,
+        checkpoint: &Checkpoint,
+        weights: Weights,
+        device: &Device,
+    ) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
+        keys().load(self.try_init(device)?, &self.backbone, checkpoint, weights, |state| state)
     }
 }
 
@@ -157,7 +163,7 @@ mod tests {
         let device = Device::flex();
         let state = state_dict_of(&config(5).init(&device), &official_key);
         let (_folder, path) = file(&state, None);
-        assert_eq!(num_classes(&Checkpoint::read(&path).unwrap()).unwrap(), Some(5));
+        assert_eq!(num_classes(&Checkpoint::read(&path).unwrap(), Weights::Start).unwrap(), Some(5));
         let (model, report) = config(3).init_from(&path, &device).unwrap();
         for prefix in ["backbone.", "neck.", "rpn_head.", "roi_head.bbox_head.shared_fcs.", "roi_head.mask_head.convs."] {
             assert_equal_under(prefix, &model, &state);
@@ -196,7 +202,7 @@ mod tests {
             .collect();
         assert!(!is_checkpoint(faster.keys()));
         let (_folder, path) = file(&faster, None);
-        assert_eq!(num_classes(&Checkpoint::read(&path).unwrap()).unwrap(), None);
+        assert_eq!(num_classes(&Checkpoint::read(&path).unwrap(), Weights::Start).unwrap(), None);
         let (model, report) = config.init_from(&path, &device).unwrap();
         assert_equal_under("backbone.", &model, &faster);
         assert!(report.ignored.iter().any(|key| key == "roi_head.bbox_head.fc_cls.weight"), "{report}");

@@ -2,8 +2,8 @@
 
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
-use vmamba::FeaturePyramid;
 use vmamba::zoo::Backbone;
+use vmamba::{FeaturePyramid, NotFinite, require_finite};
 use vmamba_detection::{
     AnchorGenerator, BoxOutput, Choose, DetectionLoss, Detector, DetectorConfigError, Fpn, ImageInfo, ImageTruth, Proposals, RoiSample,
     RpnHead, RpnOutput, RpnTargets, ScoredBox, observe_proposals, paste_masks, rois_of,
@@ -104,29 +104,47 @@ impl<P: FeaturePyramid> MaskRcnn<P> {
     }
 
     /// Boxes with classes of every image by descending score, in pixels of the network's input.
-    pub fn detect_boxes(&self, levels: &[Tensor<4>], proposals: &[Proposals], infos: &[ImageInfo]) -> Vec<Vec<ScoredBox>> {
+    ///
+    /// # Errors
+    /// When an output of the box head is not finite.
+    pub fn detect_boxes(
+        &self,
+        levels: &[Tensor<4>],
+        proposals: &[Proposals],
+        infos: &[ImageInfo],
+    ) -> Result<Vec<Vec<ScoredBox>>, NotFinite> {
         let rois = rois_of(proposals.iter().map(|own| own.boxes.iter().copied()));
         if rois.is_empty() {
-            return vec![Vec::new(); infos.len()];
+            return Ok(vec![Vec::new(); infos.len()]);
         }
         let output = self.roi_head.boxes(levels, &rois);
+        output.require_finite()?;
         let outputs = output.split(proposals.iter().map(|own| own.boxes.len()));
         let detect = |((output, own), info): ((Option<BoxOutput>, &Proposals), &ImageInfo)| match output {
             Some(output) => self.roi_head.bbox_head.detect(&output, &own.boxes, info.size, &self.config.test),
             None => Vec::new(),
         };
-        outputs.zip(proposals).zip(infos).map(detect).collect()
+        Ok(outputs.zip(proposals).zip(infos).map(detect).collect())
     }
 
     /// Adds masks to boxes, and scales both to pixels of the files.
-    pub fn detect_masks(&self, levels: &[Tensor<4>], boxes: &[Vec<ScoredBox>], infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
+    ///
+    /// # Errors
+    /// When an output of the mask head is not finite.
+    pub fn detect_masks(
+        &self,
+        levels: &[Tensor<4>],
+        boxes: &[Vec<ScoredBox>],
+        infos: &[ImageInfo],
+    ) -> Result<Vec<Vec<Detection>>, NotFinite> {
         let rois = rois_of(boxes.iter().map(|own| own.iter().map(|found| found.bbox)));
         if rois.is_empty() {
-            return vec![Vec::new(); infos.len()];
+            return Ok(vec![Vec::new(); infos.len()]);
         }
         let classes: Vec<usize> = boxes.iter().flatten().map(|found| found.category).collect();
-        let probabilities = sigmoid(self.roi_head.masks(levels, &rois, &classes));
-        paste_masks(probabilities, boxes, infos, self.config.test.mask_threshold)
+        let masks = self.roi_head.masks(levels, &rois, &classes);
+        require_finite("the masks", &masks)?;
+        Ok(paste_masks(sigmoid(masks), boxes, infos, self.config.test.mask_threshold))
     }
 }
 
@@ -157,11 +175,12 @@ impl<P: FeaturePyramid> Detector for MaskRcnn<P> {
         DetectionLoss::new(parts.collect(), vec![("acc".to_owned(), roi_loss.accuracy)])
     }
 
-    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
+    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Result<Vec<Vec<Detection>>, NotFinite> {
         let levels = self.pyramid(images);
         let rpn = self.rpn_head.forward(&levels);
+        rpn.require_finite()?;
         let proposals = self.test_proposals(&rpn, infos);
-        let boxes = self.detect_boxes(&levels, &proposals, infos);
+        let boxes = self.detect_boxes(&levels, &proposals, infos)?;
         self.detect_masks(&levels, &boxes, infos)
     }
 

@@ -47,7 +47,7 @@ impl Segmentor for TwoConvs {
     }
 }
 
-fn main() {
+fn main() -> Result<(), vmamba::NotFinite> {
     let device = Device::flex().autodiff();
     device.seed(0);
     let model = TwoConvs::new(5, &device);
@@ -63,6 +63,7 @@ fn main() {
     let model = model.valid();
     let view = View { input: images.inner(), flipped: false };
     let windows = SlidingWindows::overlapping([32, 32]);
-    let labels = predict_labels(&model, view, InferenceMode::Slide(windows), [128, 192]);
+    let labels = predict_labels(&model, view, InferenceMode::Slide(windows), [128, 192])?;
     println!("{} labels, the first is {}", labels.len(), labels[0]);
+    Ok(())
 }

@@ -8,6 +8,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 use vision_ops::{argmax_resized, resize_bilinear, softmax_channels};
+use vmamba::{NotFinite, require_finite};
 use vmamba_types::setting::{self, SettingError};
 
 use crate::segmentor::Segmentor;
@@ -112,39 +113,54 @@ pub fn logits<S: Segmentor + ?Sized>(model: &S, input: Tensor<4>, mode: Inferenc
 ///
 /// # Panics
 /// When there is not exactly one image.
-pub fn predict_labels<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode, original: [usize; 2]) -> Vec<u32> {
-    argmax_resized(view_logits(model, view, mode), original)
+///
+/// # Errors
+/// When a logit is not finite. NaN would look like class 0.
+pub fn predict_labels<S: Segmentor + ?Sized>(
+    model: &S,
+    view: View,
+    mode: InferenceMode,
+    original: [usize; 2],
+) -> Result<Vec<u32>, NotFinite> {
+    Ok(argmax_resized(view_logits(model, view, mode)?, original))
 }
 
 /// Logits `[batch, classes, height, width]` at the size `original: [height, width]` that the image had before it was resized for the
 /// network.
-pub fn predict<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode, original: [usize; 2]) -> Tensor<4> {
-    resize_bilinear(view_logits(model, view, mode), original, false)
+///
+/// # Errors
+/// When a logit is not finite.
+pub fn predict<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode, original: [usize; 2]) -> Result<Tensor<4>, NotFinite> {
+    Ok(resize_bilinear(view_logits(model, view, mode)?, original, false))
 }
 
 /// Logits at the size of the view, flipped back.
-fn view_logits<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode) -> Tensor<4> {
+fn view_logits<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode) -> Result<Tensor<4>, NotFinite> {
     let logits = logits(model, view.input, mode);
-    if view.flipped { logits.flip([3]) } else { logits }
+    require_finite("the logits", &logits)?;
+    Ok(if view.flipped { logits.flip([3]) } else { logits })
 }
 
 /// The softmax of the logits at the original size, averaged over the views, `[batch, classes, height, width]`; `None` without views.
+///
+/// # Errors
+/// When a logit is not finite.
 pub fn predict_augmented<S: Segmentor + ?Sized>(
     model: &S,
     views: impl IntoIterator<Item = View>,
     mode: InferenceMode,
     original: [usize; 2],
-) -> Option<Tensor<4>> {
-    let mut count = 0;
-    let sum = views.into_iter().fold(None, |sum: Option<Tensor<4>>, view| {
+) -> Result<Option<Tensor<4>>, NotFinite> {
+    let (mut count, mut sum) = (0, None::<Tensor<4>>);
+    for view in views {
         count += 1;
-        let probabilities = softmax_channels(predict(model, view, mode, original));
-        Some(match sum {
+        let probabilities = softmax_channels(predict(model, view, mode, original)?);
+        sum = Some(match sum {
             Some(sum) => sum + probabilities,
             None => probabilities,
-        })
-    })?;
-    Some(sum / count as f64)
+        });
+    }
+    Ok(sum.map(|sum| sum / count as f64))
 }
 
 fn slide<S: Segmentor + ?Sized>(model: &S, input: Tensor<4>, windows: SlidingWindows) -> Tensor<4> {
@@ -230,16 +246,16 @@ mod tests {
         let view = |flipped: bool| View { input: if flipped { input.clone().flip([3]) } else { input.clone() }, flipped };
         // Behind the trait object, as for a segmentor that is chosen at run time.
         let model: &dyn Segmentor = &ByColour;
-        let whole = predict(model, view(false), InferenceMode::Whole, [20, 30]);
+        let whole = predict(model, view(false), InferenceMode::Whole, [20, 30]).unwrap();
         assert_equal(whole.clone(), input.clone());
-        assert_equal(predict(model, view(true), InferenceMode::Whole, [20, 30]), input.clone());
+        assert_equal(predict(model, view(true), InferenceMode::Whole, [20, 30]).unwrap(), input.clone());
         // Every pixel is judged alone, so that windows change nothing.
         let slide = InferenceMode::Slide(SlidingWindows::new([8, 12], [5, 7]).unwrap());
-        assert_equal(predict(model, view(false), slide, [20, 30]), input.clone());
-        assert_eq!(predict_labels(model, view(true), slide, [20, 30]), label_map(whole));
-        let mean = predict_augmented(model, [view(false), view(true)], slide, [20, 30]).unwrap();
+        assert_equal(predict(model, view(false), slide, [20, 30]).unwrap(), input.clone());
+        assert_eq!(predict_labels(model, view(true), slide, [20, 30]).unwrap(), label_map(whole));
+        let mean = predict_augmented(model, [view(false), view(true)], slide, [20, 30]).unwrap().unwrap();
         assert_equal(mean, softmax(input.clone(), 1));
-        assert!(predict_augmented(model, [], slide, [20, 30]).is_none());
+        assert!(predict_augmented(model, [], slide, [20, 30]).unwrap().is_none());
     }
 
     #[test]

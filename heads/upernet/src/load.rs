@@ -64,20 +64,21 @@ impl UperNetConfig {
     /// # Errors
     /// [`UperNetLoadError`] when the configuration is invalid, the file cannot be read, or its weights do not fit. Nothing is loaded in part.
     pub fn init_from(&self, path: impl AsRef<Path>, device: &Device) -> Result<(UperNet<Backbone>, LoadReport), UperNetLoadError> {
-        self.start_from(self.try_init(device)?, path)
+        self.start_from(self.try_init(device)?, &Checkpoint::read(path)?, Weights::Start)
     }
 
-    /// As [`UperNetConfig::init_from`], with a model that was built from this configuration.
+    /// As [`UperNetConfig::init_from`], with a model that was built from this configuration and a set of weights of an open file.
     ///
     /// # Errors
     /// See [`UperNetConfig::init_from`].
     pub fn start_from(
         &self,
         model: UperNet<Backbone>,
-        path: impl AsRef<Path>,
+        checkpoint: &Checkpoint,
+        weights: Weights,
     ) -> Result<(UperNet<Backbone>, LoadReport), UperNetLoadError> {
-        let path = path.as_ref();
-        let state = self.backbone.official_state(Checkpoint::read(path)?.state_dict(Weights::Auto)?);
+        let (state, origin) = checkpoint.model_state(weights)?;
+        let state = self.backbone.official_state(state);
         let options = self.backbone.load_options();
         let loaded = if is_checkpoint(state.keys()) {
             let options = CLASS_LAYERS.into_iter().fold(options, LoadOptions::may_be_missing).ignore_unexpected(AUXILIARY_HEAD);
@@ -88,7 +89,8 @@ impl UperNetConfig {
         } else {
             load_backbone(model, &self.backbone.backbone_state(state), &self.backbone.classifier_file_options())
         };
-        loaded.map_err(|error| UperNetLoadError::Fit { path: path.to_owned(), error })
+        let fit = |error| UperNetLoadError::Fit { path: checkpoint.path().to_owned(), error };
+        loaded.map(|(model, report)| (model, report.from(origin))).map_err(fit)
     }
 
     /// Builds the model on `device` with all weights of an UperNet's file, for prediction. If the file has averaged weights (EMA), those are
@@ -98,19 +100,25 @@ impl UperNetConfig {
     /// [`UperNetLoadError`] when the configuration is invalid, the file cannot be read, or any other weight is missing, unexpected or of
     /// another shape.
     pub fn load(&self, path: impl AsRef<Path>, device: &Device) -> Result<(UperNet<Backbone>, LoadReport), UperNetLoadError> {
-        self.load_checkpoint(&Checkpoint::read(path)?, device)
+        self.load_checkpoint(&Checkpoint::read(path)?, Weights::Validated, device)
     }
 
-    /// As [`UperNetConfig::load`], from an open file.
+    /// As [`UperNetConfig::load`], with a set of weights of an open file.
     ///
     /// # Errors
     /// See [`UperNetConfig::load`].
-    pub fn load_checkpoint(&self, checkpoint: &Checkpoint, device: &Device) -> Result<(UperNet<Backbone>, LoadReport), UperNetLoadError> {
+    pub fn load_checkpoint(
+        &self,
+        checkpoint: &Checkpoint,
+        weights: Weights,
+        device: &Device,
+    ) -> Result<(UperNet<Backbone>, LoadReport), UperNetLoadError> {
         let model = self.try_init(device)?;
-        let state = checkpoint.state_dict(Weights::Averaged)?;
+        let (state, origin) = checkpoint.model_state(weights)?;
         let options = self.backbone.load_options().may_be_missing(AUXILIARY_HEAD).ignore_unexpected(AUXILIARY_HEAD);
-        load_into(model, &official_key, &self.backbone.official_state(state), &options)
-            .map_err(|error| UperNetLoadError::Fit { path: checkpoint.path().to_owned(), error })
+        let loaded = load_into(model, &official_key, &self.backbone.official_state(state), &options);
+        let fit = |error| UperNetLoadError::Fit { path: checkpoint.path().to_owned(), error };
+        loaded.map(|(model, report)| (model, report.from(origin))).map_err(fit)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod config;
 pub mod configuration;
 mod configured;
 pub mod detection;
+mod finite;
 mod init;
 pub mod memory;
 pub mod run_config;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use vmamba::ConfigError;
-use vmamba::checkpoint::Checkpoint;
+use vmamba::checkpoint::{Checkpoint, Weights};
 use vmamba::zoo::BackboneConfig;
 use vmamba_train::{BoxError, TrainConfig};
 use vmamba_types::ClassList;
@@ -55,6 +55,9 @@ pub struct RunConfig<T: TaskConfig> {
     pub name: String,
     /// Where training starts from: `"random"`, or a checkpoint (a classifier for the backbone, or a whole model). It has no default.
     pub init: Init,
+    /// Name of the set of weights in the file of `init`, for a file of another program that has several; absent for the usual names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_weights: Option<String>,
     /// The model.
     pub model: T::Model,
     /// The data.
@@ -97,7 +100,16 @@ impl<T: TaskConfig> RunConfig<T> {
     /// A configuration from its parts: random weights to start from, default training settings.
     pub fn new(name: impl Into<String>, model: T::Model, data: T::Data) -> Self {
         let task = Some(T::TASK.to_owned());
-        Self { task, name: name.into(), init: Init::Random, model, data, train: TrainConfig::default(), test: T::Test::default() }
+        Self {
+            task,
+            name: name.into(),
+            init: Init::Random,
+            init_weights: None,
+            model,
+            data,
+            train: TrainConfig::default(),
+            test: T::Test::default(),
+        }
     }
 
     /// Validates value ranges, and refuses the configuration of another task.
@@ -127,6 +139,11 @@ impl<T: TaskConfig> RunConfig<T> {
     /// When the checkpoint cannot be read, is for another task, or has no configuration.
     pub fn of_checkpoint(path: &Path) -> Result<Self> {
         Ok(Header::read(&Checkpoint::read(path)?, None)?.config)
+    }
+
+    /// The set of weights that training starts from.
+    pub(crate) fn init_set(&self) -> Weights<'_> {
+        self.init_weights.as_deref().map_or(Weights::Start, Weights::Key)
     }
 
     /// Writes the task into a configuration that leaves it out.

@@ -100,6 +100,8 @@ pub struct Supervised<T: Task, M> {
     pub(crate) name: String,
     /// Where a configured run starts from.
     init: Init,
+    /// The set of weights in that file.
+    init_weights: Option<String>,
     pub(crate) data: T::Data,
     pub(crate) test: T::Test,
     /// The configuration of the model, which the checkpoints hold so that they can be loaded without other files.
@@ -117,6 +119,7 @@ impl<T: Task, M> Supervised<T, M> {
         Self {
             name: T::TASK.to_owned(),
             init: Init::Random,
+            init_weights: None,
             data,
             test: T::Test::default(),
             model: None,
@@ -131,7 +134,7 @@ impl<T: Task, M> Supervised<T, M> {
     /// As a configuration describes it, on the data that it names.
     pub(crate) fn configured(train: Arc<T::Dataset>, val: Arc<T::Dataset>, config: &RunConfig<T>) -> Self {
         let recipe = Self::on(train, val, config.data.clone()).name(&config.name).model(config.model.clone()).test(config.test.clone());
-        Self { init: config.init.clone(), ..recipe }
+        Self { init: config.init.clone(), init_weights: config.init_weights.clone(), ..recipe }
     }
 
     /// Sets the name of the run, the title of its plots.
@@ -204,6 +207,7 @@ impl<T: Task, M> Supervised<T, M> {
     ) -> Result<BTreeMap<String, String>, BoxError> {
         let config = self.model.as_ref().map(|model| RunConfig {
             init: self.init.clone(),
+            init_weights: self.init_weights.clone(),
             train: train.clone(),
             test: self.test.clone(),
             ..RunConfig::<T>::new(&self.name, model.clone(), self.data.clone())

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Parser;
 use vmamba::checkpoint::{Checkpoint, StateDict, export_safetensors};
-use vmamba_cli::options::WeightSet;
+use vmamba_cli::options::WeightsOptions;
 use vmamba_cli::process;
 use vmamba_report::println;
 
@@ -25,9 +25,8 @@ struct Arguments {
     /// Replace the output file if it exists.
     #[arg(long)]
     overwrite: bool,
-    /// Which weights of the checkpoint.
-    #[arg(long, value_enum, default_value_t)]
-    weights: WeightSet,
+    #[command(flatten)]
+    weights: WeightsOptions,
     /// Write only the keys with this prefix, and remove it from them: `backbone.` gives the backbone of a segmentor.
     #[arg(long, value_name = "PREFIX", default_value = "")]
     prefix: String,
@@ -40,7 +39,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     check_output(arguments)?;
-    let all = Checkpoint::read(&arguments.checkpoint)?.state_dict(arguments.weights.into())?;
+    let (all, origin) = Checkpoint::read(&arguments.checkpoint)?.model_state(arguments.weights.chosen())?;
     let mut chosen = StateDict::new();
     for (key, tensor) in all.iter() {
         if let Some(key) = key.strip_prefix(arguments.prefix.as_str()) {
@@ -52,7 +51,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         bail!("{path}: no key begins with `{}`; the first key is `{first}`", arguments.prefix);
     }
     export_safetensors(&arguments.output, &chosen)?;
-    println!("{}: {} tensors", arguments.output.display(), chosen.len());
+    println!("{}: {} tensors of the {origin}", arguments.output.display(), chosen.len());
     Ok(())
 }
 

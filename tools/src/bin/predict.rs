@@ -8,13 +8,15 @@ use burn::prelude::Device;
 use clap::Parser;
 use image::RgbImage;
 use vision_datasets::image_io::read_rgb;
-use vmamba::checkpoint::{Checkpoint, Weights};
+use vmamba::checkpoint::{Checkpoint, LoadReport, Weights};
 use vmamba_cli::arguments::share;
-use vmamba_cli::options::{ComputeOptions, ModelOptions, PhotoOptions};
+use vmamba_cli::evaluation::describe_origin;
+use vmamba_cli::options::{ComputeOptions, MemoryOption, ModelOptions, PhotoOptions};
 use vmamba_cli::photos::{ResultNames, find_photos};
 use vmamba_cli::segmentation::{InferenceOptions, OPACITY};
 use vmamba_cli::{detection, process, segmentation};
 use vmamba_files::printable;
+use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::detection::{LoadedDetector, TASK, has_detector_keys, load_detector};
 use vmamba_recipes::segmentation::{LoadedSegmentor, load_segmentor};
 use vmamba_report::files::create_folder;
@@ -47,6 +49,8 @@ struct Arguments {
     limit: PhotoOptions,
     #[command(flatten)]
     compute: ComputeOptions,
+    #[command(flatten)]
+    memory: MemoryOption,
 }
 
 fn main() -> ExitCode {
@@ -62,16 +66,30 @@ enum Model {
 
 impl Model {
     fn load(arguments: &Arguments, device: &Device) -> Result<Self> {
-        let path = &arguments.model.checkpoint;
-        if is_detector(path)? {
+        let (path, weights) = (&arguments.model.checkpoint, arguments.model.weights.chosen());
+        if is_detector(path, weights)? {
             if arguments.inference.tta || arguments.inference.slide {
                 bail!("--tta and --slide are for segmentors; {} is a detector", path.display());
             }
-            return Ok(Self::Detector(Box::new(load_detector(path, arguments.model.config()?, device)?)));
+            return Ok(Self::Detector(Box::new(load_detector(path, arguments.model.config()?, weights, device)?)));
         }
-        let mut segmentor = load_segmentor(path, arguments.model.config()?, device)?;
+        let mut segmentor = load_segmentor(path, arguments.model.config()?, weights, device)?;
         arguments.inference.apply(&mut segmentor);
         Ok(Self::Segmentor(Box::new(segmentor)))
+    }
+
+    fn memory(&self) -> MemoryEstimate {
+        match self {
+            Self::Segmentor(model) => model.memory(),
+            Self::Detector(model) => model.memory(),
+        }
+    }
+
+    fn report(&self) -> &LoadReport {
+        match self {
+            Self::Segmentor(model) => &model.report,
+            Self::Detector(model) => &model.report,
+        }
     }
 
     /// Predicts a photo and writes the results to files whose paths begin with `prefix`.
@@ -87,12 +105,12 @@ impl Model {
 }
 
 /// Whether a checkpoint is a detector's: by the task it names, or by the keys of its weights.
-fn is_detector(path: &Path) -> Result<bool> {
+fn is_detector(path: &Path, weights: Weights) -> Result<bool> {
     let checkpoint = Checkpoint::read(path)?;
     if let Some(task) = checkpoint.metadata().get("task").filter(|_| checkpoint.is_ours()) {
         return Ok(task == TASK);
     }
-    Ok(has_detector_keys(checkpoint.keys(Weights::Auto)?))
+    Ok(has_detector_keys(checkpoint.model_shapes(weights)?.keys()))
 }
 
 /// Predicts all photos; returns whether none failed.
@@ -101,6 +119,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let photos = find_photos(&arguments.inputs)?;
     let device = arguments.compute.open()?;
     let model = Model::load(arguments, &device)?;
+    arguments.memory.check(model.memory(), arguments.compute.on_cpu())?;
+    println!("{}: {}", arguments.model.checkpoint.display(), describe_origin(model.report()));
     create_folder(&arguments.out)?;
     let mut failed = 0;
     let mut names = ResultNames::default();

@@ -12,7 +12,7 @@ use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::transforms::ClassificationPipeline;
 use vmamba::zoo::{LoadedClassifier, load_classifier};
 use vmamba_cli::arguments::{batch, count, pixels, positive, threads};
-use vmamba_cli::options::{ComputeOptions, JsonOption, MemoryOption, PhotoOptions, WeightSet};
+use vmamba_cli::options::{ComputeOptions, JsonOption, MemoryOption, PhotoOptions, WeightsOptions};
 use vmamba_cli::process;
 use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, TuningReport, extract_features, published_lr, tune_head};
@@ -30,9 +30,8 @@ struct Arguments {
     /// Checkpoint, .pth or .safetensors; its head gives the number of classes.
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
-    /// Which weights of the checkpoint.
-    #[arg(long, value_enum, default_value_t)]
-    weights: WeightSet,
+    #[command(flatten)]
+    weights: WeightsOptions,
     /// Folder with a folder of images for each class, or with a folder `val` of that kind.
     #[arg(long, value_name = "ROOT")]
     data: PathBuf,
@@ -111,7 +110,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         None => None,
     };
     let device = arguments.compute.open()?;
-    let mut classifier = load_classifier(&config, &arguments.checkpoint, arguments.weights.into(), &device)?;
+    let mut classifier = load_classifier(&config, &arguments.checkpoint, arguments.weights.chosen(), &device)?;
     classifier.model = classifier.model.valid();
     check_classes(&data, classifier.num_classes).context("--data")?;
     if let Some(train) = &train {
@@ -198,7 +197,7 @@ fn tune(
 /// The figures as JSON.
 fn figures(arguments: &Arguments, classifier: &LoadedClassifier, report: &ClassificationReport, tuned: Option<&TuningReport>) -> Value {
     json!({
-        "model": arguments.model, "checkpoint": arguments.checkpoint, "weights": classifier.weights, "data": arguments.data,
+        "model": arguments.model, "checkpoint": arguments.checkpoint, "weights": classifier.report.origin.as_ref().map(|origin| &origin.set), "data": arguments.data,
         "size": arguments.size, "resized_side": ClassificationPipeline::new(arguments.size).resized_side(),
         "batch_size": arguments.batch_size, "precision": arguments.compute.precision, "device": arguments.compute.device_name(),
         "metrics": report, "linear_tuning": tuned,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
+pub use vmamba::is_finite;
 
 use crate::parameters::{KeyMap, Walk};
 use crate::recipe::Scalars;
@@ -44,12 +45,6 @@ impl Incident {
             "iteration": self.iteration, "what": self.what, "first_in": self.place, "loss_parts": parts, "images": self.images,
         })
     }
-}
-
-/// Whether every value of a tensor is a finite number.
-pub fn is_finite<const D: usize>(values: &Tensor<D>) -> bool {
-    // NaN and infinity survive in a sum of magnitudes. A sum of finite magnitudes that overflows is reported too.
-    values.clone().abs().sum().into_scalar::<f32>().is_finite()
 }
 
 /// The first parameter of the model with a value that is not finite.

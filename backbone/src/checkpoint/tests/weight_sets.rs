@@ -59,13 +59,13 @@ const AVERAGED: f32 = 2.0;
 const PLAIN: &[&str] = &["weight", "bias"];
 const WRAPPED: &[&str] = &["module.weight", "module.bias", "steps"];
 
-/// The values under `Auto`, `Model`, `Ema` and `Averaged`; none where the file has no such set.
+/// The values under `Start`, `Model`, `Ema` and `Validated`; none where the file has no such set.
 fn values(entries: &[(&str, Entry)]) -> [Option<f32>; 4] {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.pth");
     write_pth(&path, entries);
     let checkpoint = Checkpoint::read(&path).unwrap();
-    [Weights::Auto, Weights::Model, Weights::Ema, Weights::Averaged].map(|weights| {
+    [Weights::Start, Weights::Model, Weights::Ema, Weights::Validated].map(|weights| {
         let state = checkpoint.state_dict(weights).ok()?;
         assert_eq!(checkpoint.keys(weights).unwrap(), ["bias", "weight"], "{weights:?}");
         assert_eq!(checkpoint.shapes(weights).unwrap()["bias"], [2]);
@@ -73,6 +73,12 @@ fn values(entries: &[(&str, Entry)]) -> [Option<f32>; 4] {
     })
 }
 
+/// The three families of files:
+///
+/// * VMamba's `classification/utils/utils.py` saves `{'model': model.state_dict(), …, 'model_ema': model_ema.ema.state_dict(), …}`.
+/// * timm's `utils/checkpoint_saver.py` saves `save_state['state_dict']` and, with averages, `save_state['state_dict_ema']`.
+/// * mmengine's `hooks/ema_hook.py` swaps in `before_save_checkpoint`: "The ema model's state_dict is saved as `state_dict`, and the
+///   original as `ema_state_dict`", see `the_ema_hook_of_openmmlab_stores_the_averages_as_the_state_dict`.
 #[test]
 fn every_trainers_averaged_weights_are_found() {
     let both = [Some(TRAINED), Some(TRAINED), Some(AVERAGED), Some(AVERAGED)];
@@ -100,6 +106,21 @@ fn the_ema_hook_of_openmmlab_stores_the_averages_as_the_state_dict() {
 }
 
 #[test]
+fn a_set_of_a_foreign_file_is_chosen_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("distilled.pth");
+    write_pth(&path, &[("student", Entry::Weights(PLAIN, TRAINED)), ("teacher", Entry::Weights(WRAPPED, AVERAGED))]);
+    let checkpoint = Checkpoint::read(&path).unwrap();
+    let error = checkpoint.state_dict(Weights::Validated).unwrap_err().to_string();
+    assert!(error.contains("`student`, `teacher`"), "{error}");
+    let (state, origin) = checkpoint.model_state(Weights::Key("teacher")).unwrap();
+    assert_eq!(state.get("weight").unwrap().data[0], AVERAGED);
+    assert_eq!(origin.to_string(), "weights (`teacher`) without the prefix `module.`");
+    let error = checkpoint.state_dict(Weights::Key("net")).unwrap_err().to_string();
+    assert!(error.contains("no `net` weights") && error.contains("`student`"), "{error}");
+}
+
+#[test]
 fn a_file_of_averages_alone_has_no_trained_weights() {
     assert_eq!(values(&[("model_ema", Entry::Weights(PLAIN, AVERAGED))]), [Some(AVERAGED), None, Some(AVERAGED), Some(AVERAGED)]);
 }
@@ -110,13 +131,15 @@ fn our_own_files_give_their_averages_and_the_keys_of_each_set() {
     let path = folder.path().join("last.safetensors");
     save(&path, &state(&[("weight", &[2, 3])]), Some(&state(&[("weight", &[2, 3]), ("average.only", &[1])]))).unwrap();
     let checkpoint = Checkpoint::read(&path).unwrap();
-    assert_eq!(checkpoint.weight_set(Weights::Averaged), Some("model_ema"));
-    assert_eq!(checkpoint.keys(Weights::Averaged).unwrap(), ["average.only", "weight"]);
+    assert_eq!(checkpoint.weight_set(Weights::Validated), Some("model_ema"));
+    assert_eq!(checkpoint.keys(Weights::Validated).unwrap(), ["average.only", "weight"]);
     assert_eq!(checkpoint.keys(Weights::Model).unwrap(), ["weight"], "neither averages nor attachments");
+    assert_eq!(checkpoint.weight_set(Weights::Start), Some("model_ema"), "training starts from what was validated");
+    assert_eq!(checkpoint.model_state(Weights::Validated).unwrap().1.to_string(), "averaged weights (`model_ema`)");
     save(&path, &state(&[("weight", &[2, 3])]), None).unwrap();
     let checkpoint = Checkpoint::read(&path).unwrap();
-    assert_eq!(checkpoint.weight_set(Weights::Averaged), Some("model"));
-    assert_eq!(checkpoint.shapes(Weights::Averaged).unwrap()["weight"], [2, 3]);
+    assert_eq!(checkpoint.weight_set(Weights::Validated), Some("model"));
+    assert_eq!(checkpoint.shapes(Weights::Validated).unwrap()["weight"], [2, 3]);
     assert!(checkpoint.keys(Weights::Ema).unwrap_err().to_string().contains("no EMA"));
 }
 
@@ -128,6 +151,6 @@ fn keys_are_listed_without_reading_tensors() {
     export_safetensors(&path, &state(&[("weight", &[2, 3])])).unwrap();
     let checkpoint = Checkpoint::read(&path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(std::fs::metadata(&path).unwrap().len() - 12).unwrap();
-    assert_eq!(checkpoint.keys(Weights::Auto).unwrap(), ["weight"]);
-    assert!(checkpoint.state_dict(Weights::Auto).unwrap_err().to_string().contains("shorter"));
+    assert_eq!(checkpoint.keys(Weights::Start).unwrap(), ["weight"]);
+    assert!(checkpoint.state_dict(Weights::Start).unwrap_err().to_string().contains("shorter"));
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
@@ -14,6 +15,8 @@ use vision_datasets::transforms::DetectionTestPipeline;
 use vmamba_detection::{Detector, ImageInfo};
 use vmamba_train::Precision;
 use vmamba_types::Detection;
+
+use crate::finite::explained;
 
 /// A detector with everything its predictions depend on.
 pub struct Predictor<'a, M> {
@@ -43,14 +46,20 @@ pub struct DetectionEvaluation {
     pub images: usize,
 }
 
-impl<M: Detector> Predictor<'_, M> {
+impl<M: Detector + Module> Predictor<'_, M> {
     /// The objects of an image in descending order of their scores, in pixels of the image.
-    pub fn predict(&self, image: &RgbImage) -> Vec<Detection> {
+    ///
+    /// # Errors
+    /// When an output of the network is not finite; names the first bad tensor of the weights, or the image.
+    pub fn predict(&self, image: &RgbImage) -> Result<Vec<Detection>> {
         let (input, size) = self.pipeline.apply(image);
         let [height, width] = input.size;
         let info = ImageInfo::new([image.height() as usize, image.width() as usize], size);
-        let images = Tensor::<4>::from_data(TensorData::new(input.values, [1, 3, height, width]), self.device);
-        self.model.predict(self.precision.input(images), &[info]).into_iter().next().unwrap_or_default()
+        let images = self.precision.input(Tensor::<4>::from_data(TensorData::new(input.values, [1, 3, height, width]), self.device));
+        match self.model.predict(images.clone(), &[info]) {
+            Ok(found) => Ok(found.into_iter().next().unwrap_or_default()),
+            Err(error) => Err(explained(&error, self.model, M::official_key, &images)),
+        }
     }
 
     /// Evaluates a data set. `workers` threads prefetch its images; `each` is called with every sample and its detections, in order.
@@ -67,7 +76,7 @@ impl<M: Detector> Predictor<'_, M> {
         let mut found = Vec::with_capacity(data.len());
         for (index, sample) in detection_samples(Arc::clone(data), workers).enumerate() {
             let sample = sample?;
-            let detections = self.predict(&sample.image);
+            let detections = self.predict(&sample.image).with_context(|| sample.name.clone())?;
             each(index, &sample, &detections)?;
             found.push((sample.image_id, detections));
         }

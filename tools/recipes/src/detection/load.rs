@@ -7,11 +7,13 @@ use anyhow::{Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
 use vision_datasets::sample::DetectionDataset;
-use vmamba::checkpoint::Checkpoint;
+use vision_datasets::transforms::padded_size;
+use vmamba::checkpoint::{Checkpoint, LoadReport, Weights};
 use vmamba_types::ClassList;
 
 use super::config::DetectionConfig;
 use super::model::{AnyDetector, official_classes};
+use crate::memory::MemoryEstimate;
 use crate::run_config::Header;
 use crate::split::Split;
 
@@ -27,6 +29,8 @@ pub struct LoadedDetector {
     pub names_known: bool,
     /// The iteration of the checkpoint, if it gives one.
     pub iteration: Option<u64>,
+    /// Which set and which keys were loaded.
+    pub report: LoadReport,
 }
 
 /// Loads a detector. A checkpoint of this project holds its configuration and classes. For an official one, `config` describes the model and
@@ -34,18 +38,25 @@ pub struct LoadedDetector {
 ///
 /// # Errors
 /// When the file is no detection checkpoint, does not fit, or needs a configuration.
-pub fn load_detector(path: &Path, config: Option<DetectionConfig>, device: &Device) -> Result<LoadedDetector> {
+pub fn load_detector(path: &Path, config: Option<DetectionConfig>, weights: Weights, device: &Device) -> Result<LoadedDetector> {
     let checkpoint = Checkpoint::read(path)?;
     let Header { config, classes, iteration } = Header::read(&checkpoint, config)?;
     let (classes, names_known) = match classes {
         Some(classes) => (classes, true),
-        None => official_classes(&config.model, &checkpoint)?,
+        None => official_classes(&config.model, &checkpoint, weights)?,
     };
-    let model = config.model.load(classes.len(), &checkpoint, device)?.valid();
-    Ok(LoadedDetector { model, config, classes, names_known, iteration })
+    let (model, report) = config.model.load(classes.len(), &checkpoint, weights, device)?;
+    Ok(LoadedDetector { model: model.valid(), config, classes, names_known, iteration, report })
 }
 
 impl LoadedDetector {
+    /// The memory for the prediction of an image. Without limits for the size of test images, that of training images counts.
+    pub fn memory(&self) -> MemoryEstimate {
+        let data = &self.config.data;
+        let image = padded_size(data.test.scale.map_or_else(|| data.train.largest_input(), |[a, b]| [a.min(b), a.max(b)]));
+        MemoryEstimate::prediction(&self.config.model.complexity(self.classes.len(), image), image, 1)
+    }
+
     /// Opens the validation data of its configuration for its classes. Where their names are not known, they become those of the data, in the
     /// order of the annotations.
     ///

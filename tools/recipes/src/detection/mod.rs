@@ -16,7 +16,7 @@ use vision_datasets::coco::EvalReport;
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline, SIZE_DIVISOR, padded_size};
-use vmamba::checkpoint::LoadReport;
+use vmamba::checkpoint::{Checkpoint, LoadReport};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::BackboneConfig;
 use vmamba_detection::{DetectionLoss, Detector, ImageTruth, RandomChoice};
@@ -220,7 +220,7 @@ impl Configured for Detection<AnyDetector> {
 
     fn pretrained_model(&self, config: &DetectionConfig, path: &Path, device: &Device) -> Result<(AnyDetector, LoadReport)> {
         device.seed(config.train.seed);
-        config.model.init_from(self.train.classes().len(), path, device)
+        config.model.init_from(self.train.classes().len(), &Checkpoint::read(path)?, config.init_set(), device)
     }
 
     fn complexity(&self, config: &DetectionConfig) -> (Complexity, [usize; 2]) {

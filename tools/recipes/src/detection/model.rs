@@ -5,7 +5,8 @@ use burn::prelude::*;
 use mask_rcnn::{HeadsConfig, MaskRcnn, MaskRcnnConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use vmamba::checkpoint::{Checkpoint, LoadReport};
+use vmamba::NotFinite;
+use vmamba::checkpoint::{Checkpoint, LoadReport, Weights};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::{Backbone, BackboneConfig};
 use vmamba_cascade::{CascadeMaskRcnn, CascadeMaskRcnnConfig};
@@ -127,40 +128,58 @@ impl DetectionModelConfig {
     ///
     /// # Errors
     /// When the file cannot be read or does not fit.
-    pub fn init_from(&self, num_classes: usize, path: &std::path::Path, device: &Device) -> Result<(AnyDetector, LoadReport)> {
+    pub fn init_from(
+        &self,
+        num_classes: usize,
+        checkpoint: &Checkpoint,
+        weights: Weights,
+        device: &Device,
+    ) -> Result<(AnyDetector, LoadReport)> {
         match self {
             Self::MaskRcnn(model) => {
-                let (model, report) = model.for_classes(num_classes).init_from(path, device)?;
+                let config = model.for_classes(num_classes);
+                let (model, report) = config.start_from(config.try_init(device)?, checkpoint, weights)?;
                 Ok((AnyDetector::MaskRcnn(model), report))
             }
             Self::CascadeMaskRcnn(model) => {
-                let (model, report) = model.for_classes(num_classes).init_from(path, device)?;
+                let config = model.for_classes(num_classes);
+                let (model, report) = config.start_from(config.try_init(device)?, checkpoint, weights)?;
                 Ok((AnyDetector::CascadeMaskRcnn(model), report))
             }
         }
     }
 
-    /// The model on `device` with all weights of a checkpoint, to predict; averaged weights where the file has them.
+    /// The model on `device` with all weights of a set of a checkpoint, to predict.
     ///
     /// # Errors
     /// When the file cannot be read or does not fit.
-    pub fn load(&self, num_classes: usize, checkpoint: &Checkpoint, device: &Device) -> Result<AnyDetector> {
+    pub fn load(
+        &self,
+        num_classes: usize,
+        checkpoint: &Checkpoint,
+        weights: Weights,
+        device: &Device,
+    ) -> Result<(AnyDetector, LoadReport)> {
         match self {
-            Self::MaskRcnn(model) => Ok(AnyDetector::MaskRcnn(model.for_classes(num_classes).load_checkpoint(checkpoint, device)?.0)),
+            Self::MaskRcnn(model) => {
+                let (model, report) = model.for_classes(num_classes).load_checkpoint(checkpoint, weights, device)?;
+                Ok((AnyDetector::MaskRcnn(model), report))
+            }
             Self::CascadeMaskRcnn(model) => {
-                Ok(AnyDetector::CascadeMaskRcnn(model.for_classes(num_classes).load_checkpoint(checkpoint, device)?.0))
+                let (model, report) = model.for_classes(num_classes).load_checkpoint(checkpoint, weights, device)?;
+                Ok((AnyDetector::CascadeMaskRcnn(model), report))
             }
         }
     }
 
-    /// The number of classes of the weights in a checkpoint; `None` when they are not this detector's.
+    /// The number of classes of a set of weights in a checkpoint; `None` when they are not this detector's.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn num_classes(&self, checkpoint: &Checkpoint) -> Result<Option<usize>> {
+    pub fn num_classes(&self, checkpoint: &Checkpoint, weights: Weights) -> Result<Option<usize>> {
         match self {
-            Self::MaskRcnn(_) => Ok(mask_rcnn::num_classes(checkpoint)?),
-            Self::CascadeMaskRcnn(_) => Ok(vmamba_cascade::num_classes(checkpoint)?),
+            Self::MaskRcnn(_) => Ok(mask_rcnn::num_classes(checkpoint, weights)?),
+            Self::CascadeMaskRcnn(_) => Ok(vmamba_cascade::num_classes(checkpoint, weights)?),
         }
     }
 }
@@ -260,7 +279,7 @@ impl Detector for AnyDetector {
         }
     }
 
-    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Vec<Vec<Detection>> {
+    fn predict(&self, images: Tensor<4>, infos: &[ImageInfo]) -> Result<Vec<Vec<Detection>>, NotFinite> {
         match self {
             Self::MaskRcnn(model) => model.predict(images, infos),
             Self::CascadeMaskRcnn(model) => model.predict(images, infos),
@@ -289,8 +308,12 @@ pub fn has_detector_keys<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> bo
 }
 
 /// The names of the classes of an official checkpoint, which has only their number: COCO's, if there are 80.
-pub(super) fn official_classes(config: &DetectionModelConfig, checkpoint: &Checkpoint) -> Result<(vmamba_types::ClassList, bool)> {
-    match config.num_classes(checkpoint)? {
+pub(super) fn official_classes(
+    config: &DetectionModelConfig,
+    checkpoint: &Checkpoint,
+    weights: Weights,
+) -> Result<(vmamba_types::ClassList, bool)> {
+    match config.num_classes(checkpoint, weights)? {
         Some(80) => Ok((vision_datasets::coco::classes(), true)),
         Some(count) => Ok((vmamba_types::ClassList::numbered(count), false)),
         None => None.with_context(|| format!("{} holds no weights of a {}", checkpoint.path().display(), config.kind())),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
+use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
@@ -13,9 +14,11 @@ use vision_datasets::ade20k::{IouMetric, IouReport};
 use vision_datasets::loader::segmentation_samples;
 use vision_datasets::sample::{SegmentationDataset, SegmentationSample};
 use vision_datasets::transforms::{NetworkInput, TestPipeline};
+use vmamba::NotFinite;
 use vmamba_train::Precision;
 
 use super::config::TestConfig;
+use crate::finite::explained;
 
 /// A segmentor with everything its predictions depend on.
 pub struct Predictor<'a, M> {
@@ -43,11 +46,12 @@ pub struct SegmentationEvaluation {
     pub images: usize,
 }
 
-impl<M: Segmentor> Predictor<'_, M> {
+impl<M: Segmentor + Module> Predictor<'_, M> {
     /// The predicted class of every pixel of an image, row by row.
     ///
     /// # Errors
-    /// When test-time augmentation has no view, or a class does not fit the 8 bits of a label map.
+    /// When test-time augmentation has no view, or a class does not fit the 8 bits of a label map. When a logit is not finite; names the first
+    /// bad tensor of the weights, or the image.
     pub fn predict(&self, image: &RgbImage) -> Result<Vec<u8>> {
         let original = [image.height() as usize, image.width() as usize];
         let view = |input: NetworkInput, flipped: bool| View { input: self.to_tensor(input), flipped };
@@ -57,10 +61,11 @@ impl<M: Segmentor> Predictor<'_, M> {
                 let mirrored = View { input: plain.input.clone().flip([3]), flipped: true };
                 [plain, mirrored]
             });
-            let scores = predict_augmented(self.model, views, self.test.mode, original);
+            let scores = predict_augmented(self.model, views, self.test.mode, original).map_err(|error| self.explained(&error, image))?;
             label_map(scores.context("test-time augmentation without a view")?)
         } else {
-            predict_labels(self.model, view(self.pipeline.apply(image), false), self.test.mode, original)
+            let view = view(self.pipeline.apply(image), false);
+            predict_labels(self.model, view, self.test.mode, original).map_err(|error| self.explained(&error, image))?
         };
         let label = |class| u8::try_from(class).with_context(|| format!("class {class} does not fit the 8 bits of a label map"));
         labels.into_iter().map(label).collect()
@@ -80,7 +85,7 @@ impl<M: Segmentor> Predictor<'_, M> {
         let mut metric = IouMetric::new(data.classes().len());
         for (index, sample) in segmentation_samples(Arc::clone(data), workers).enumerate() {
             let sample = sample?;
-            let labels = self.predict(&sample.image)?;
+            let labels = self.predict(&sample.image).with_context(|| sample.name.clone())?;
             metric.add(sample.labels.as_slice(), &labels);
             each(index, &sample, &labels)?;
         }
@@ -89,6 +94,10 @@ impl<M: Segmentor> Predictor<'_, M> {
             bail!("the data have no labelled pixel, so that there is no mIoU: every pixel of every label map is ignored");
         }
         Ok(SegmentationEvaluation { report, images_per_second: images as f64 / begin.elapsed().as_secs_f64(), images })
+    }
+
+    fn explained(&self, error: &NotFinite, image: &RgbImage) -> Error {
+        explained(error, self.model, M::official_key, &self.to_tensor(self.pipeline.apply(image)))
     }
 
     fn to_tensor(&self, input: NetworkInput) -> Tensor<4> {

@@ -6,11 +6,13 @@ use anyhow::Result;
 use burn::module::Module;
 use burn::prelude::*;
 use upernet::UperNet;
-use vmamba::checkpoint::Checkpoint;
+use upernet::inference::InferenceMode;
+use vmamba::checkpoint::{Checkpoint, LoadReport, Weights};
 use vmamba::zoo::Backbone;
 use vmamba_types::ClassList;
 
 use super::config::SegmentationConfig;
+use crate::memory::MemoryEstimate;
 use crate::run_config::Header;
 
 /// A segmentor from a checkpoint, ready to predict.
@@ -23,6 +25,8 @@ pub struct LoadedSegmentor {
     pub classes: ClassList,
     /// The iteration of the checkpoint, if it gives one.
     pub iteration: Option<u64>,
+    /// Which set and which keys were loaded.
+    pub report: LoadReport,
 }
 
 /// Loads a segmentor. A checkpoint of this project holds its configuration and classes. For an official one, `config` describes the model and
@@ -30,13 +34,25 @@ pub struct LoadedSegmentor {
 ///
 /// # Errors
 /// When the file is no segmentation checkpoint, does not fit, or needs a configuration.
-pub fn load_segmentor(path: &Path, config: Option<SegmentationConfig>, device: &Device) -> Result<LoadedSegmentor> {
+pub fn load_segmentor(path: &Path, config: Option<SegmentationConfig>, weights: Weights, device: &Device) -> Result<LoadedSegmentor> {
     let checkpoint = Checkpoint::read(path)?;
     let Header { config, classes, iteration } = Header::read(&checkpoint, config)?;
     let classes: ClassList = match classes {
         Some(classes) => classes,
         None => config.data.source.read_classes()?,
     };
-    let model = config.model.for_classes(classes.len()).load_checkpoint(&checkpoint, device)?.0.valid();
-    Ok(LoadedSegmentor { model, config, classes, iteration })
+    let (model, report) = config.model.for_classes(classes.len()).load_checkpoint(&checkpoint, weights, device)?;
+    Ok(LoadedSegmentor { model: model.valid(), config, classes, iteration, report })
+}
+
+impl LoadedSegmentor {
+    /// The memory for the prediction of an image. Without limits for the size of test images, that of training images counts.
+    pub fn memory(&self) -> MemoryEstimate {
+        let config = &self.config;
+        let image = match config.test.mode {
+            InferenceMode::Slide(windows) => windows.crop(),
+            InferenceMode::Whole => config.data.test.resize.map_or(config.data.train.crop.size, |[a, b]| [a.min(b), a.max(b)]),
+        };
+        MemoryEstimate::prediction(&config.model.for_classes(self.classes.len()).complexity(image), image, 1)
+    }
 }

@@ -18,7 +18,7 @@ use vision_datasets::check::label_fault;
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
 use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::transforms::{TestPipeline, TrainPipeline};
-use vmamba::checkpoint::LoadReport;
+use vmamba::checkpoint::{Checkpoint, LoadReport};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::{Backbone, BackboneConfig};
 use vmamba_train::optimizer::Groups;
@@ -167,7 +167,8 @@ impl Configured for Segmentation<UperNet<Backbone>> {
 
     fn pretrained_model(&self, config: &SegmentationConfig, path: &Path, device: &Device) -> Result<(UperNet<Backbone>, LoadReport)> {
         device.seed(config.train.seed);
-        Ok(config.model.for_classes(self.train.classes().len()).init_from(path, device)?)
+        let model = config.model.for_classes(self.train.classes().len());
+        Ok(model.start_from(model.try_init(device)?, &Checkpoint::read(path)?, config.init_set())?)
     }
 
     fn complexity(&self, config: &SegmentationConfig) -> (Complexity, [usize; 2]) {

@@ -250,7 +250,7 @@ impl Subject {
         let context = || format!("{} is not a checkpoint of {}", path.display(), self.name);
         let checkpoint = Checkpoint::read(path)?;
         // The published figures use the averaged weights.
-        let state = self.config.official_state(checkpoint.state_dict(Weights::Averaged)?);
+        let state = self.config.official_state(checkpoint.model_state(Weights::Validated)?.0);
         let (config, options) = (&self.config, self.config.load_options());
         if let Some(classes) = config.num_classes(&state) {
             let model = config.try_init_classifier(classes, device).at_with(|| self.name.clone())?;

@@ -114,7 +114,7 @@ impl AccuracyPlan {
     fn load(&self, model: &str, checkpoint: &Path, device: &Device) -> Result<LoadedClassifier> {
         let config = BackboneConfig::named(model)?;
         // The published accuracies are those of the averaged weights.
-        let loaded = load_classifier(&config, checkpoint, Weights::Averaged, device).at_with(|| format!("--checkpoint {model}"))?;
+        let loaded = load_classifier(&config, checkpoint, Weights::Validated, device).at_with(|| format!("--checkpoint {model}"))?;
         let classifier = LoadedClassifier { model: loaded.model.valid(), ..loaded };
         check_classes(&self.data, classifier.num_classes).at("--data")?;
         if let Some(train) = &self.train {

@@ -1,0 +1,47 @@
+//! Files made to take long or much memory.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// A safetensors file of `count` empty tensors.
+fn many_tensors(path: &Path, count: usize) {
+    let entries: Vec<String> =
+        (0..count).map(|index| format!("\"t{index}\":{{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}")).collect();
+    let header = format!("{{{}}}", entries.join(","));
+    std::fs::write(path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+}
+
+#[test]
+fn a_header_of_a_million_and_a_half_tensors_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("many.safetensors");
+    many_tensors(&path, 1_500_000);
+    let begin = Instant::now();
+    let error = Checkpoint::read(&path).err().unwrap().to_string();
+    assert!(error.contains("many.safetensors") && error.contains("more than 200000 tensors"), "{error}");
+    // 27 seconds before there was a limit.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn as_many_tensors_as_the_limit_allows_are_read_in_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("many.safetensors");
+    many_tensors(&path, 100_000);
+    let begin = Instant::now();
+    let checkpoint = Checkpoint::read(&path).unwrap();
+    assert_eq!(checkpoint.state_dict(Weights::Model).unwrap().len(), 100_000);
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_tensor_that_stands_twice_in_a_header_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("twice.safetensors");
+    let entry = "\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}";
+    let header = format!("{{{entry},{entry}}}");
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+    let error = Checkpoint::read(&path).err().unwrap().to_string();
+    assert!(error.contains("two tensors are called `a`"), "{error}");
+}
