@@ -43,6 +43,7 @@ pub mod image_io;
 pub mod imagenet;
 pub mod json;
 pub mod loader;
+pub mod memory;
 pub mod relabelled;
 pub mod sample;
 pub mod scenes;

@@ -188,7 +188,12 @@ fn roboflows_root_category_is_named_and_can_be_dropped() {
     let data = CocoDataset::open(&file, folder.path(), &options).unwrap();
     assert_eq!((&data.classes().names[..], &data.classes().ids[..]), (&["cat".to_owned()][..], &[1][..]));
     assert_eq!((data.get(0).unwrap().instances[0].category, data.notes()), (0, vec![]));
-    let report = check_coco(&file, folder.path(), &ObjectCheckOptions { num_classes: Some(1), drop_root_category: true, ..ObjectCheckOptions::default() }).unwrap();
+    let report = check_coco(
+        &file,
+        folder.path(),
+        &ObjectCheckOptions { num_classes: Some(1), drop_root_category: true, ..ObjectCheckOptions::default() },
+    )
+    .unwrap();
     assert!(report.passes(true), "{:?}", report.findings);
     // A switch without effect is a mistake.
     let error = CocoDataset::open(&folder.path().join("a.json"), folder.path(), &options.clone().with_classes(data.classes()));

@@ -139,7 +139,18 @@ impl CocoDataset {
         let classes = ClassList::named(truth.categories.iter().map(|category| category.name.as_str()))
             .with_ids(truth.categories.iter().map(|category| category.id));
         let root = root.filter(|root| class_of.contains_key(root));
-        Ok(Self { truth, file: file.to_owned(), folder: folder.to_owned(), classes, kept, of_image, class_of, exif: options.exif, dropped, root })
+        Ok(Self {
+            truth,
+            file: file.to_owned(),
+            folder: folder.to_owned(),
+            classes,
+            kept,
+            of_image,
+            class_of,
+            exif: options.exif,
+            dropped,
+            root,
+        })
     }
 
     /// Counts of the annotations and images that were left out; [`DetectionDataset::notes`] puts them in words.

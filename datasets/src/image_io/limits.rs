@@ -1,10 +1,10 @@
 //! The largest image that is read, in pixels.
 
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Problem;
+use crate::memory::free_memory;
 
 /// The limit that a program has set; 0 for none.
 static CHOSEN: AtomicU64 = AtomicU64::new(0);
@@ -38,17 +38,6 @@ fn by_memory(free: Option<u64>) -> u64 {
     free.map_or(MOST / 4, |bytes| bytes / BYTES_PER_PIXEL).clamp(LEAST, MOST)
 }
 
-/// Bytes of memory that the system can give without swapping, on Linux; the limit of a container counts.
-fn free_memory() -> Option<u64> {
-    let number = |path: &str| vmamba_files::read_text(Path::new(path)).ok()?.trim().parse::<u64>().ok();
-    let system = vmamba_files::read_text(Path::new("/proc/meminfo")).ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
-    });
-    let container = || Some(number("/sys/fs/cgroup/memory.max")?.saturating_sub(number("/sys/fs/cgroup/memory.current")?));
-    [system, container()].into_iter().flatten().min()
-}
-
 /// Refuses a claimed size beyond the limit.
 pub(super) fn check([height, width]: [usize; 2]) -> Result<(), Problem> {
     if (height as u64).saturating_mul(width as u64) > max_pixels() { Err(Problem::TooLarge([height, width])) } else { Ok(()) }
@@ -70,11 +59,5 @@ mod tests {
         assert_eq!(by_memory(Some(16 << 30)), (16 << 30) / 64);
         assert_eq!(by_memory(Some(1 << 50)), MOST);
         assert!((LEAST..=MOST).contains(&by_memory(None)));
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn free_memory_is_known() {
-        assert!(free_memory().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

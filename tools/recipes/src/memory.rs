@@ -18,7 +18,7 @@
 
 use std::fmt;
 
-use sysinfo::System;
+use vision_datasets::memory::free_memory;
 use vmamba::complexity::Complexity;
 use vmamba_train::{Precision, TrainConfig};
 
@@ -172,20 +172,6 @@ fn pixels([height, width]: [usize; 2]) -> u64 {
 pub fn bytes(bytes: u64) -> String {
     let mebibytes = bytes as f64 / f64::from(1 << 20);
     if mebibytes < 1024.0 { format!("{mebibytes:.0} MiB") } else { format!("{:.1} GiB", mebibytes / 1024.0) }
-}
-
-/// The memory that this process can still take, in bytes: what the system has available, and what the control group of a container leaves.
-/// `None` where the system does not tell.
-pub fn free_memory() -> Option<u64> {
-    let mut system = System::new();
-    system.refresh_memory();
-    let available = Some(system.available_memory()).filter(|bytes| *bytes > 0);
-    // Files in the page cache count for the group, but they are given up.
-    let group = system.cgroup_limits().map(|limits| limits.total_memory.saturating_sub(limits.rss));
-    match (available, group) {
-        (Some(available), Some(group)) => Some(available.min(group)),
-        (available, group) => available.or(group),
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use vmamba_types::Segmentation;
 use super::super::TINY;
 use super::super::scan::fingerprint;
 use super::rules::{
-    FILE_SIZE, INVALID_FIELD, MISSING_FILE, OTHER_READING, Problems, ROOT_CATEGORY, Rule, SAME_CONTENT, SAME_NAME, TINY_IMAGE, TURNED, UNREADABLE,
+    FILE_SIZE, INVALID_FIELD, MISSING_FILE, OTHER_READING, Problems, ROOT_CATEGORY, Rule, SAME_CONTENT, SAME_NAME, TINY_IMAGE, TURNED,
+    UNREADABLE,
 };
 use super::scan::{Extent, Object, Scan};
 use super::{CategoryCount, ObjectCheckOptions, ObjectReport, report};
