@@ -52,12 +52,18 @@ fn a_checkpoint_and_the_data_suffice_for_an_evaluation() {
     // The same weights on the same images as the validation of the run.
     let logged: Value = serde_json::from_str(place.trace("run").last().expect("a validation")).expect("JSON");
     for (kind, name) in [("bbox", "AP"), ("bbox", "AP50"), ("segm", "AP"), ("segm", "AP75")] {
-        let figure = figures[kind][name].as_f64().expect("a figure").max(0.0);
+        let figure = figures[kind][name].as_f64().unwrap_or(0.0);
         assert_eq!(Some(figure), logged[format!("{kind}_{name}")].as_f64(), "{kind} {name}");
     }
     for name in ["classes_bbox", "classes_segm"] {
         let rows = figures[name].as_array().expect("a row for each class");
-        assert!(!rows.is_empty() && rows.iter().all(|row| row.get("AP").is_some() && row.get("AP50").is_some()), "{name}: {rows:?}");
+        assert!(!rows.is_empty(), "{name}");
+        let shares: Vec<f64> = rows.iter().filter_map(|row| row["AP"].as_f64()).collect();
+        assert!(rows.iter().all(|row| row.get("AP75").is_some() && row["id"].is_i64()), "{name}: {rows:?}");
+        // One unit in a file: the mean of the classes is the figure of the whole.
+        let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+        let whole = figures[name.trim_start_matches("classes_")]["AP"].as_f64().expect("an AP");
+        assert!((0.0..=1.0).contains(&whole) && (mean - whole).abs() < 0.05, "{name}: {mean}, {whole}");
     }
     assert_eq!(fs::read_dir(place.path("out/pictures")).expect("pictures").count(), 4);
     // The written results evaluate to the same figures.
@@ -70,6 +76,94 @@ fn a_checkpoint_and_the_data_suffice_for_an_evaluation() {
     // Annotations chosen on the command line.
     let ran = run(TEST, &[checkpoint.as_str(), "--annotations", "annotations/instances_train.json", "--images", "train"]);
     assert!(ran.succeeded().contains("(6 images"), "{ran:?}");
+}
+
+/// A run, and its checkpoint.
+fn trained() -> (Place, String) {
+    let place = Place::detection(1);
+    train(&place, "run", &[]).succeeded();
+    let checkpoint = place.path("run/last.safetensors");
+    (place, checkpoint)
+}
+
+/// Changes the validation annotations.
+fn change(place: &Place, edit: impl FnOnce(&mut Value)) {
+    let path = place.path("data/annotations/instances_val.json");
+    let mut document: Value = serde_json::from_slice(&fs::read(&path).expect("annotations")).expect("JSON");
+    edit(&mut document);
+    fs::write(&path, document.to_string()).expect("annotations");
+}
+
+#[test]
+fn a_test_set_without_annotations_gives_results_and_no_ap() {
+    let (place, checkpoint) = trained();
+    change(&place, |document| drop(document.as_object_mut().expect("an object").remove("annotations")));
+    run(TEST, &[&checkpoint]).failed(&["the annotations have no object, so there is no AP", "--out"]);
+    let (out, json) = (place.path("out"), place.path("figures.json"));
+    let ran = run(TEST, &[&checkpoint, "--out", &out, "--json", &json]);
+    assert!(ran.succeeded().contains("\nnote: the annotations have no object, so there is no AP"), "{ran:?}");
+    let figures: Value = serde_json::from_slice(&fs::read(&json).expect("figures")).expect("JSON");
+    assert!(figures["bbox"].is_null() && figures["segm"].is_null() && figures["images"] == 4, "{figures:#}");
+    for kind in ["bbox", "segm"] {
+        let results = fs::read(place.path(&format!("out/results.{kind}.json"))).expect("results");
+        assert!(serde_json::from_slice::<Value>(&results).expect("JSON").is_array());
+    }
+    // There is nothing to choose the best weights by.
+    train(&place, "other", &[]).failed(&["instances_val.json", "no image has an object"]);
+}
+
+#[test]
+fn masks_have_no_ap_where_an_annotation_has_no_mask() {
+    let (place, checkpoint) = trained();
+    change(&place, |document| document["annotations"][0]["segmentation"] = serde_json::json!([]));
+    let json = place.path("figures.json");
+    let ran = run(TEST, &[&checkpoint, "--json", &json]);
+    let text = ran.succeeded();
+    assert!(text.contains("\nnote: no segm AP: 1 of ") && text.contains("first annotation 1\n"), "{text}");
+    assert!(!text.contains("segm AP5") && text.contains("bbox AP50"), "{text}");
+    let figures: Value = serde_json::from_slice(&fs::read(&json).expect("figures")).expect("JSON");
+    assert!(figures["segm"].is_null() && figures["classes_segm"].is_null() && figures["bbox"]["AP"].is_number(), "{figures:#}");
+}
+
+#[test]
+fn an_annotation_of_id_0_is_named_with_the_figure_of_pycocotools() {
+    let (place, checkpoint) = trained();
+    change(&place, |document| document["annotations"][0]["id"] = serde_json::json!(0));
+    let ran = run(TEST, &[&checkpoint]);
+    assert!(
+        ran.succeeded().contains("note: annotation 0: pycocotools takes a match with id 0 as no match and would give bbox AP"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn figures_into_a_missing_folder_fail_before_the_evaluation() {
+    let (place, checkpoint) = trained();
+    let json = place.path("none/figures.json");
+    // No image is read: they are gone.
+    fs::remove_dir_all(place.path("data")).expect("the data");
+    run(TEST, &[&checkpoint, "--json", &json]).failed(&["--json", "figures.json", "none is not there"]);
+    run(program::CHECK_DATA, &["--json", &json]).failed(&["--json", "none is not there"]);
+    run(program::CHECK_DATA, &["--sheet", &json]).failed(&["--sheet", "none is not there"]);
+}
+
+#[test]
+fn training_on_boxes_alone_says_that_masks_are_not_learned() {
+    let place = Place::detection(1);
+    for split in ["train", "val"] {
+        let path = place.path(&format!("data/annotations/instances_{split}.json"));
+        let mut document: Value = serde_json::from_slice(&fs::read(&path).expect("annotations")).expect("JSON");
+        for annotation in document["annotations"].as_array_mut().expect("a list") {
+            annotation.as_object_mut().expect("an object").remove("segmentation");
+        }
+        fs::write(&path, document.to_string()).expect("annotations");
+    }
+    let ran = train(&place, "run", &[]);
+    let text = ran.succeeded();
+    assert!(text.contains("annotations have no mask") && text.contains("only boxes are learned"), "{text}");
+    assert!(text.contains("no segm AP"), "{text}");
+    let logged: Value = serde_json::from_str(place.trace("run").last().expect("a validation")).expect("JSON");
+    assert!(logged["bbox_AP"].is_number() && logged.get("segm_AP").is_none(), "{logged}");
 }
 
 #[test]

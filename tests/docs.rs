@@ -385,3 +385,40 @@ fn programs_print_with_macros_that_do_not_panic() {
     }
     assert!(found.is_empty(), "the standard macros panic on a full disk; use those of vmamba_report:\n{}", found.join("\n"));
 }
+
+#[test]
+fn json_is_read_to_its_end_in_one_place() {
+    // serde_json's stream readers ignore what follows the document.
+    let own = [root().join("datasets/src/json.rs"), root().join("tests/docs.rs")];
+    for folder in FOLDERS.iter().filter(|folder| !folder.starts_with('.')) {
+        for path in files(&root().join(folder), "rs").iter().filter(|path| !own.contains(path)) {
+            assert!(!read(path).contains("from_reader("), "{}: use vision_datasets::json", path.display());
+        }
+    }
+}
+
+#[test]
+fn advice_of_the_checks_names_keys_that_exist() {
+    let keys = read(&root().join("docs/configuration.md"));
+    let advised =
+        ["datasets/src/check", "datasets/src/coco", "tools/src/data_check"].iter().flat_map(|folder| files(&root().join(folder), "rs"));
+    let mut found = 0;
+    for path in advised {
+        for line in code_lines(&path) {
+            let words = line.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'));
+            for word in words.filter(|word| ["model.", "data.", "train.", "test.", "heads."].iter().any(|head| word.starts_with(head))) {
+                // Only what stands in the text of a message.
+                let quoted =
+                    line.split('"').skip(1).step_by(2).any(|text| text.contains(word)) || line.trim_start().starts_with("out of the");
+                let key = word.trim_end_matches('.');
+                if quoted && !key.ends_with(".rs") {
+                    assert!(key.split('.').count() > 2, "{}: `{key}` is no whole key", path.display());
+                    let (_, name) = key.rsplit_once('.').expect("a dot");
+                    assert!(keys.contains(&format!("`{name}`")), "{}: `{key}` is not in docs/configuration.md", path.display());
+                    found += 1;
+                }
+            }
+        }
+    }
+    assert!(found > 1, "the search finds no advice");
+}

@@ -1,5 +1,7 @@
 //! The ground truth of a detection data set, in COCO's terms: what the evaluator compares detections with.
 
+use std::collections::BTreeSet;
+
 use vmamba_types::{ClassList, Instance, Segmentation};
 
 /// An image.
@@ -50,6 +52,18 @@ pub struct AnnotationEntry {
     pub segmentation: Option<Segmentation>,
 }
 
+/// The annotations that have no mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{count} of {all} annotations have no mask, first annotation {first}")]
+pub struct WithoutMasks {
+    /// How many there are.
+    pub count: usize,
+    /// How many annotations there are in all.
+    pub all: usize,
+    /// Id of the first.
+    pub first: i64,
+}
+
 /// Images, categories and annotations. The class index of a category is its place in `categories`.
 ///
 /// [`GroundTruth::read`] and [`GroundTruth::write`] convert from and to COCO's JSON.
@@ -68,6 +82,20 @@ impl GroundTruth {
     pub fn new(classes: &ClassList) -> Self {
         let categories = classes.names.iter().zip(1..).map(|(name, id)| CategoryEntry::new(id, name)).collect();
         Self { categories, ..Self::default() }
+    }
+
+    /// The annotations of [`GroundTruth::categories`] that have no mask; `None` when all have one.
+    pub fn without_masks(&self) -> Option<WithoutMasks> {
+        let categories: BTreeSet<i64> = self.categories.iter().map(|category| category.id).collect();
+        let own = || self.annotations.iter().filter(|annotation| categories.contains(&annotation.category_id));
+        let mut without = own().filter(|annotation| annotation.segmentation.is_none());
+        let first = without.next()?.id;
+        Some(WithoutMasks { count: 1 + without.count(), all: own().count(), first })
+    }
+
+    /// Whether there is anything to compare detections with: an object that is no crowd region.
+    pub fn has_objects(&self) -> bool {
+        self.annotations.iter().any(|annotation| !annotation.crowd)
     }
 
     /// Adds an image with its objects to a ground truth that [`GroundTruth::new`] began. The area of an object is that of its mask, or

@@ -17,7 +17,7 @@ use vmamba_recipes::detection::{
     AnyDetector, Detection, DetectionConfig, DetectionEvaluation, LoadedDetector, Predictor, Reports, load_detector,
 };
 use vmamba_report::curves::precision_recall;
-use vmamba_report::detection::{STATISTICS, category_rows, category_table, statistics_table, summary};
+use vmamba_report::detection::{ClassFigures, STATISTICS, class_figures, class_table, known, statistics_table, summary};
 use vmamba_report::files::write_json;
 use vmamba_report::tables::Table;
 use vmamba_report::{objects, pictures};
@@ -53,11 +53,9 @@ impl Present for Training {
     }
 
     fn results(&self, folder: &Path) -> Result<String> {
-        let Some(Reports { boxes, masks }) = self.newest_report() else { return Ok(String::new()) };
-        write_curves(folder, &boxes, &masks)?;
-        Ok(tables(&boxes, &masks, self.validation().classes(), &category_ids(self.validation().as_ref())?)
-            + &summary(&boxes, &masks)
-            + "\n")
+        let Some(reports) = self.newest_report() else { return Ok(String::new()) };
+        write_curves(folder, &reports)?;
+        Ok(tables(&reports, self.validation().classes()) + &summary(&reports.named()) + "\n")
     }
 }
 
@@ -117,51 +115,77 @@ impl Evaluate for LoadedDetector {
         })
     }
 
-    fn tables(&self, data: &Self::Data, figures: &DetectionEvaluation) -> Result<String> {
-        let DetectionEvaluation { boxes, masks, images, images_per_second: rate, evaluation_seconds: seconds, .. } = figures;
-        let tables = tables(boxes, masks, &self.classes, &category_ids(data.as_ref())?);
-        Ok(format!("{tables}{}  ({images} images, {rate:.2} images/s, evaluation {seconds:.1} s)\n", summary(boxes, masks)))
+    fn check(&self, data: &Self::Data, out: Option<&Path>) -> Result<()> {
+        if out.is_none() && !data.truth()?.has_objects() {
+            bail!("the annotations have no object, so there is no AP; name a folder for the results with --out");
+        }
+        Ok(())
+    }
+
+    fn tables(&self, _data: &Self::Data, figures: &DetectionEvaluation) -> Result<String> {
+        let DetectionEvaluation { reports, images, images_per_second: rate, evaluation_seconds: seconds, .. } = figures;
+        let summary = summary(&reports.named());
+        Ok(format!("{}{summary}  ({images} images, {rate:.2} images/s, evaluation {seconds:.1} s)\n", tables(reports, &self.classes)))
     }
 
     fn published(&self, figures: &DetectionEvaluation, _options: &DetectionOptions) -> Result<Option<(Table, String)>> {
+        let Some((boxes, masks)) = figures.reports.boxes.as_ref().zip(figures.reports.masks.as_ref()) else { return Ok(None) };
         let percent = |report: &EvalReport| [0, 1, 2].map(|index| report.stats[index] * 100.0);
         let row = detection_row(&self.config.name)?;
-        Ok(row.map(|row| (row.compare(percent(&figures.boxes), percent(&figures.masks)), row.source.clone())))
+        Ok(row.map(|row| (row.compare(percent(boxes), percent(masks)), row.source.clone())))
     }
 
     fn write_results(&self, figures: &DetectionEvaluation, out: &Path) -> Result<()> {
         for kind in [IouType::Bbox, IouType::Segm] {
             write_results(&out.join(format!("results.{}.json", kind.name())), &figures.results, kind)?;
         }
-        write_curves(out, &figures.boxes, &figures.masks)
+        write_curves(out, &figures.reports)
     }
 
-    fn json(&self, data: &Self::Data, figures: &DetectionEvaluation, _options: &DetectionOptions) -> Result<Value> {
-        let ids = category_ids(data.as_ref())?;
-        let statistics = |report: &EvalReport| -> Map<String, Value> {
-            STATISTICS.iter().zip(report.stats).map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
-        };
-        let classes = |report: &EvalReport| category_rows(report, &self.classes, &ids).json_rows();
-        Ok(json!({
+    fn json(&self, _data: &Self::Data, figures: &DetectionEvaluation, _options: &DetectionOptions) -> Result<Value> {
+        let reports = &figures.reports;
+        let mut document = json!({
             "config": self.config.name, "iteration": self.iteration, "images": figures.images, "max_detections": [100, 300, 1000],
-            "classes": self.classes.names, "bbox": statistics(&figures.boxes), "segm": statistics(&figures.masks),
-            "classes_bbox": classes(&figures.boxes), "classes_segm": classes(&figures.masks), "configuration": self.config,
-        }))
+            "classes": self.classes.names, "notes": reports.notes, "configuration": self.config,
+        });
+        for (kind, report) in [(IouType::Bbox, &reports.boxes), (IouType::Segm, &reports.masks)] {
+            let report = report.as_ref();
+            document[kind.name()] = report.map_or(Value::Null, statistics_json);
+            document[format!("classes_{}", kind.name())] =
+                report.map_or(Value::Null, |report| classes_json(report, &self.classes, &reports.category_ids));
+        }
+        Ok(document)
     }
 }
 
-/// The tables of the classes and of the twelve COCO statistics.
-fn tables(boxes: &EvalReport, masks: &EvalReport, classes: &ClassList, ids: &[i64]) -> String {
-    category_table(boxes, masks, classes, ids).text() + &statistics_table(boxes, masks).text()
+/// The twelve statistics as shares of 1.
+fn statistics_json(report: &EvalReport) -> Value {
+    STATISTICS.iter().zip(report.stats).map(|(name, share)| ((*name).to_owned(), json!(known(share)))).collect::<Map<_, _>>().into()
 }
 
-fn category_ids(data: &dyn DetectionDataset) -> Result<Vec<i64>> {
-    Ok(data.truth()?.categories.iter().map(|category| category.id).collect())
+/// The figures of each class as shares of 1.
+fn classes_json(report: &EvalReport, classes: &ClassList, ids: &[i64]) -> Value {
+    let row = |figures: ClassFigures| {
+        let [ap, ap50, ap75] = figures.ap;
+        json!({"class": classes.names.get(figures.class), "id": figures.id, "AP": ap, "AP50": ap50, "AP75": ap75})
+    };
+    class_figures(report, ids).into_iter().map(row).collect()
 }
 
-fn write_curves(folder: &Path, boxes: &EvalReport, masks: &EvalReport) -> Result<()> {
-    precision_recall(folder, boxes, IouType::Bbox.name())?;
-    precision_recall(folder, masks, IouType::Segm.name())?;
+/// The notes, and the tables of the classes and of the twelve COCO statistics.
+fn tables(reports: &Reports, classes: &ClassList) -> String {
+    let notes: String = reports.notes.iter().map(|note| format!("note: {note}\n")).collect();
+    let named = reports.named();
+    if named.is_empty() {
+        return notes;
+    }
+    notes + &class_table(&named, classes, &reports.category_ids).text() + &statistics_table(&named).text()
+}
+
+fn write_curves(folder: &Path, reports: &Reports) -> Result<()> {
+    for (kind, report) in reports.named() {
+        precision_recall(folder, report, kind)?;
+    }
     Ok(())
 }
 
@@ -208,16 +232,17 @@ pub fn predict_photo(
     let mut found = Predictor { model, device, pipeline: &config.data.test, precision }.predict(photo)?;
     found.retain(|detection| detection.score >= score);
     pictures::save(&with_suffix(prefix, OVERLAY), &objects::overlay(photo, &found, classes, score))?;
-    let objects: Vec<_> = found.iter().map(|detection| described(detection, &classes.names)).collect();
+    let objects: Vec<_> = found.iter().map(|detection| described(detection, classes)).collect();
     let document = json!({"width": photo.width(), "height": photo.height(), "objects": objects});
     Ok(write_json(&with_suffix(prefix, "_objects.json"), &document)?)
 }
 
-/// An object in COCO's format, with the name of its class.
-fn described(detection: &vmamba_types::Detection, names: &[String]) -> Value {
+/// An object in COCO's format, with the name of its class, and its category id where the annotations of the training gave one.
+fn described(detection: &vmamba_types::Detection, classes: &ClassList) -> Value {
     let [x0, y0, x1, y1] = detection.bbox;
     json!({
-        "class": names.get(detection.category),
+        "class": classes.names.get(detection.category),
+        "category_id": classes.ids.get(detection.category),
         "score": detection.score,
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "segmentation": detection.mask.as_ref().map(|mask| json!({"size": mask.size, "counts": mask.to_compressed()})),

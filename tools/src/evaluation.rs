@@ -97,6 +97,14 @@ pub trait Evaluate: Sized {
     /// The number of images.
     fn images(data: &Self::Data) -> usize;
 
+    /// Checks, before any image is predicted, that there will be a result: figures, or files in the folder `out`.
+    ///
+    /// # Errors
+    /// When there would be none.
+    fn check(&self, _data: &Self::Data, _out: Option<&Path>) -> Result<()> {
+        Ok(())
+    }
+
     /// Predicts all images, draws them where a folder is given, and evaluates the predictions.
     ///
     /// # Errors
@@ -142,11 +150,13 @@ pub fn describe_origin(report: &LoadReport) -> String {
 pub fn run<E: Evaluate>(options: &EvaluationOptions, task: &E::Options) -> Result<()> {
     let (checkpoint, precision) = (&options.model.checkpoint, options.compute.precision);
     options.limit.apply();
+    options.json.check()?;
     let device = options.compute.open()?;
     let weights = options.model.weights.chosen();
     let mut model = E::load(checkpoint, options.model.config()?, options.data.as_deref(), weights, &device)?;
     println!("{}: {}", checkpoint.display(), describe_origin(model.report()));
     let data = model.open_data(options.data.as_deref(), task)?;
+    model.check(&data, options.out.as_deref())?;
     options.memory.check(model.memory(), options.compute.on_cpu())?;
     let bar = progress_bar(E::images(&data) as u64);
     let how = Prediction { device: &device, precision, out: options.out.as_deref(), bar: &bar };

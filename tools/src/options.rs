@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use burn::prelude::Device;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -156,6 +156,14 @@ pub struct JsonOption {
 }
 
 impl JsonOption {
+    /// Checks that the file can be written, before the work whose figures it takes.
+    ///
+    /// # Errors
+    /// When its folder is missing, or the path is a folder.
+    pub fn check(&self) -> Result<()> {
+        self.json.as_deref().map_or(Ok(()), |path| check_output("--json", path))
+    }
+
     /// Writes `figures` where `--json` is given.
     ///
     /// # Errors
@@ -166,6 +174,21 @@ impl JsonOption {
         }
         Ok(())
     }
+}
+
+/// Checks that the file of an option can be written, before the work whose result it takes.
+///
+/// # Errors
+/// When its folder is missing, or the path is a folder.
+pub fn check_output(option: &str, path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        bail!("{option} {}: the folder {} is not there", path.display(), folder.display());
+    }
+    if path.is_dir() {
+        bail!("{option} {}: it is a folder, not a file", path.display());
+    }
+    Ok(())
 }
 
 /// Which weights of a checkpoint to use.

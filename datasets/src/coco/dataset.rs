@@ -7,7 +7,7 @@ use vmamba_types::{ClassList, Instance, InstanceMask};
 
 use super::usage::{Usage, useless};
 use crate::error::{AnnotationProblem, DataError};
-use crate::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry};
+use crate::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry, WithoutMasks};
 use crate::image_io::{ExifOrientation, PhotoHeader, read_photo};
 use crate::sample::{DetectionDataset, DetectionSample};
 
@@ -80,6 +80,8 @@ pub struct CocoDataset {
     dropped: Dropped,
     /// Id of Roboflow's root category, if it is a class.
     root: Option<i64>,
+    /// Training annotations without a mask.
+    without_masks: Option<WithoutMasks>,
 }
 
 impl CocoDataset {
@@ -139,6 +141,7 @@ impl CocoDataset {
         let classes = ClassList::named(truth.categories.iter().map(|category| category.name.as_str()))
             .with_ids(truth.categories.iter().map(|category| category.id));
         let root = root.filter(|root| class_of.contains_key(root));
+        let without_masks = truth.without_masks().filter(|_| options.filter);
         Ok(Self {
             truth,
             file: file.to_owned(),
@@ -150,6 +153,7 @@ impl CocoDataset {
             exif: options.exif,
             dropped,
             root,
+            without_masks,
         })
     }
 
@@ -259,6 +263,15 @@ impl DetectionDataset for CocoDataset {
         if empty_images + small_images > 0 {
             notes.push(format!("{file}: {empty_images} images without annotation and {small_images} tiny ones are left out of training"));
         }
+        // mmdetection stops here, with `KeyError: 'mask'`; but boxes alone are worth learning too.
+        if let Some(without) = self.without_masks {
+            let effect = if without.count == without.all {
+                "only boxes are learned, and masks that the model predicts mean nothing"
+            } else {
+                "masks are learned from the others only"
+            };
+            notes.push(format!("{file}: {without}; {effect}"));
+        }
         if let Some(root) = self.root {
             let name = self.class_of.get(&root).map(|class| self.classes.label(*class)).unwrap_or_default();
             notes.push(format!(
@@ -316,7 +329,8 @@ mod tests {
         let (_folder, data) = open(&CocoOptions::train());
         let data = data.unwrap();
         assert_eq!(data.dropped(), Dropped { empty_images: 1, small_images: 1, annotations: 1, first_annotation: Some(2) });
-        assert_eq!((data.len(), data.get(0).unwrap().instances.len(), data.notes().len()), (2, 1, 2));
+        assert_eq!((data.len(), data.get(0).unwrap().instances.len(), data.notes().len()), (2, 1, 3));
+        assert!(data.notes()[2].contains("4 of 4 annotations have no mask, first annotation 1; only boxes are learned"));
         let (_folder, data) = open(&CocoOptions::evaluation());
         assert_eq!(data.unwrap().len(), 4);
     }

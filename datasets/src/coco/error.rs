@@ -2,6 +2,8 @@
 
 use vmamba_types::MaskError;
 
+use crate::ground_truth::WithoutMasks;
+
 /// Why results cannot be evaluated. Results are counted from 0 in the order of the list.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EvalError {
@@ -53,6 +55,9 @@ pub enum EvalError {
         /// Its image id.
         image_id: i64,
     },
+    /// Masks are compared, but annotations have none.
+    #[error("{0}, so that masks cannot be compared")]
+    NoMasks(WithoutMasks),
     /// A mask of the ground truth is invalid.
     #[error("annotation {annotation} of the ground truth: `segmentation`: {problem}")]
     Mask {

@@ -7,6 +7,7 @@ use hotcoco::types as coco;
 use hotcoco::{COCO, COCOeval};
 use vmamba_types::Rle;
 
+use super::annotation_zero;
 use super::config::{EvalConfig, IouType};
 use super::error::EvalError;
 use super::report::EvalReport;
@@ -16,10 +17,16 @@ use crate::ground_truth::GroundTruth;
 /// Evaluates results against the ground truth.
 ///
 /// # Errors
-/// When a result lacks the box or mask that is compared, its image or category is not in the ground truth, or its score is not finite.
+/// When a result lacks the box or mask that is compared, its image or category is not in the ground truth, or its score is not finite; for
+/// masks, when an annotation has none. pycocotools stops there too, with `KeyError: 'segmentation'`, or with an `IndexError` for an empty list.
 pub fn evaluate(truth: &GroundTruth, results: &[ResultEntry], config: &EvalConfig) -> Result<EvalReport, EvalError> {
     let input = Input::new(truth, config.iou_type)?;
     input.check(results)?;
+    if config.iou_type == IouType::Segm
+        && let Some(without) = truth.without_masks()
+    {
+        return Err(EvalError::NoMasks(without));
+    }
     let kind = match config.iou_type {
         IouType::Bbox => hotcoco::params::IouType::Bbox,
         IouType::Segm => hotcoco::params::IouType::Segm,
@@ -47,7 +54,18 @@ pub fn evaluate(truth: &GroundTruth, results: &[ResultEntry], config: &EvalConfi
     engine.evaluate().map_err(|error| EvalError::Engine(error.to_string()))?;
     engine.accumulate();
     let arrays = engine.accumulated().cloned().ok_or_else(|| EvalError::Engine("it accumulated no result".to_owned()))?;
-    Ok(EvalReport::new(config.clone(), arrays, limits))
+    let zero = truth.annotations.iter().position(|annotation| annotation.id == 0).filter(|_| config.use_categories);
+    let unmatched = zero.map(|index| -> Result<_, EvalError> {
+        let mut arrays = arrays.clone();
+        let zero = (Input::id(index), unsigned(truth.annotations[index].category_id)?);
+        annotation_zero::count_as_unmatched(&engine, &mut arrays, zero, config, &limits);
+        Ok(arrays)
+    });
+    let mut report = EvalReport::new(config.clone(), arrays, limits);
+    if let Some(arrays) = unmatched.transpose()? {
+        report.set_id_0_unmatched(arrays);
+    }
+    Ok(report)
 }
 
 /// hotcoco's ids are unsigned.
@@ -98,28 +116,30 @@ impl Input {
         Ok(())
     }
 
+    /// Ids start at 1, because pycocotools treats a match with annotation 0 as no match.
+    fn id(index: usize) -> u64 {
+        index as u64 + 1
+    }
+
     fn annotation(index: usize, image_id: i64, category_id: i64) -> Result<coco::Annotation, EvalError> {
         Ok(coco::Annotation {
-            // Ids start at 1, because pycocotools treats a match with annotation 0 as no match.
-            id: index as u64 + 1,
+            id: Self::id(index),
             image_id: unsigned(image_id)?,
             category_id: unsigned(category_id)?,
             ..coco::Annotation::default()
         })
     }
 
-    /// The ground truth. For masks, an annotation without one gets its filled box.
+    /// The ground truth.
     fn expected(&self, truth: &GroundTruth) -> Result<coco::Dataset, EvalError> {
         let mut expected = self.base.clone();
         for (index, entry) in truth.annotations.iter().enumerate() {
             let (annotation, image_id) = (entry.id, entry.image_id);
             let segmentation = if self.kind == IouType::Segm {
                 let size = *self.images.get(&image_id).ok_or(EvalError::UnknownAnnotationImage { annotation, image_id })?;
-                let rle = match &entry.segmentation {
-                    Some(segmentation) => segmentation.to_rle(size),
-                    None => Rle::from_box(entry.bbox, size),
-                };
-                Some(runs(&rle.map_err(|problem| EvalError::Mask { annotation, problem })?))
+                // An annotation of a category that is not evaluated may lack its mask.
+                let rle = entry.segmentation.as_ref().map(|segmentation| segmentation.to_rle(size)).transpose();
+                rle.map_err(|problem| EvalError::Mask { annotation, problem })?.as_ref().map(runs)
             } else {
                 None
             };
@@ -194,9 +214,11 @@ mod tests {
     #[test]
     fn a_result_that_cannot_be_evaluated_is_named_with_its_field() {
         let refused = |change: fn(&mut ResultEntry), kind| {
-            let mut second = result();
+            let (mut truth, mut second) = (truth(), result());
             change(&mut second);
-            evaluate(&truth(), &[result(), second], &EvalConfig::new(kind)).unwrap_err().to_string()
+            let mask = vmamba_types::Segmentation::Polygons(vec![vec![1.0, 1.0, 5.0, 1.0, 5.0, 5.0]]);
+            truth.annotations[0].segmentation = Some(mask);
+            evaluate(&truth, &[result(), second], &EvalConfig::new(kind)).unwrap_err().to_string()
         };
         let boxes = IouType::Bbox;
         assert_eq!(refused(|r| r.image_id = 7, boxes), "result 1: image_id 7 is not among the images of the ground truth");
@@ -207,14 +229,63 @@ mod tests {
     }
 
     #[test]
+    fn masks_are_not_compared_where_an_annotation_has_none() {
+        let error = evaluate(&truth(), &[], &EvalConfig::new(IouType::Segm)).unwrap_err().to_string();
+        assert_eq!(error, "1 of 1 annotations have no mask, first annotation 4, so that masks cannot be compared");
+    }
+
+    #[test]
+    fn a_match_with_annotation_0_counts_and_the_figure_of_pycocotools_is_given() {
+        let object = |id, index: i64| AnnotationEntry {
+            id,
+            image_id: 1 + index / 2,
+            category_id: 1,
+            bbox: [10.0 + 30.0 * (index % 2) as f64, 10.0, 20.0, 20.0],
+            area: 400.0,
+            crowd: false,
+            segmentation: None,
+        };
+        let image = |id| ImageEntry { id, file_name: format!("{id}.png"), size: [64, 96] };
+        let results: Vec<ResultEntry> = [(1, [10.0, 10.0], 0.9), (1, [41.0, 10.0], 0.8), (2, [10.0, 12.0], 0.7), (2, [40.0, 10.0], 0.6)]
+            .map(|(image_id, [x, y], score)| ResultEntry { image_id, category_id: 1, bbox: Some([x, y, 20.0, 20.0]), score, mask: None })
+            .to_vec();
+        // pycocotools 2.0.10 gives the figures of the last column, and of the first row's without an annotation 0.
+        for (ids, expected) in [
+            ([1, 2, 3, 4], None),
+            ([0, 1, 2, 3], Some([0.451_980_198_019_802, 0.564_356_435_643_564_4, 0.564_356_435_643_564_4])),
+            ([1, 0, 2, 3], Some([0.554_455_445_544_554_5, 0.628_712_871_287_128_7, 0.628_712_871_287_128_7])),
+            ([1, 2, 0, 3], Some([0.659_653_465_346_534_7, 0.690_594_059_405_940_6, 0.690_594_059_405_940_6])),
+            ([1, 2, 3, 0], Some([0.653_465_346_534_653_5, 0.752_475_247_524_752_5, 0.752_475_247_524_752_5])),
+        ] {
+            let truth = GroundTruth {
+                images: vec![image(1), image(2)],
+                categories: vec![CategoryEntry::new(1, "a")],
+                annotations: ids.iter().zip(0..).map(|(id, index)| object(*id, index)).collect(),
+            };
+            let report = evaluate(&truth, &results, &EvalConfig::new(IouType::Bbox)).unwrap();
+            assert!((report.stats[0] - 0.876_237_623_762_376_2).abs() < 1e-12, "{ids:?}: {:?}", report.stats);
+            let close = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
+            match (report.with_id_0_unmatched, expected) {
+                (Some(own), Some(expected)) => assert!(close(own, expected), "{ids:?}: {own:?}"),
+                (own, expected) => assert_eq!(own, expected),
+            }
+        }
+    }
+
+    #[test]
     fn an_invalid_ground_truth_names_the_annotation() {
         let refused = |change: fn(&mut GroundTruth)| {
             let mut truth = truth();
             change(&mut truth);
-            evaluate(&truth, &[], &EvalConfig::new(IouType::Segm)).unwrap_err().to_string()
+            evaluate(&truth, &[], &EvalConfig::new(IouType::Bbox)).unwrap_err().to_string()
         };
         let polygon = vmamba_types::Segmentation::Polygons(vec![vec![1.0; 5]]);
-        assert!(refused(|t| t.annotations[0].image_id = 3).contains("annotation 4 of the ground truth: image_id 3"));
+        let mask = vmamba_types::Segmentation::Polygons(vec![vec![1.0, 1.0, 5.0, 1.0, 5.0, 5.0]]);
+        let masked = |mut truth: GroundTruth, image_id| {
+            (truth.annotations[0].segmentation, truth.annotations[0].image_id) = (Some(mask.clone()), image_id);
+            evaluate(&truth, &[], &EvalConfig::new(IouType::Segm)).unwrap_err().to_string()
+        };
+        assert!(masked(truth(), 3).contains("annotation 4 of the ground truth: image_id 3"));
         assert!(refused(|t| t.images[0].id = -2).contains("id -2 is negative"));
         let mut truth = truth();
         truth.annotations[0].segmentation = Some(polygon);

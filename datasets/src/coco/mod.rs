@@ -13,6 +13,7 @@
 //! hotcoco matches detections with the ground truth. This module checks its input, and computes the summary from its precision and
 //! recall arrays, so that pycocotools' conventions and mmdetection's limits of detections are in one place.
 
+mod annotation_zero;
 mod annotations;
 mod classes;
 mod config;

@@ -20,6 +20,8 @@ pub struct Curve {
 pub struct EvalReport {
     /// The twelve statistics in the order of [`STAT_NAMES`].
     pub stats: [f64; 12],
+    /// AP, AP50 and AP75 of pycocotools where the ground truth has an annotation of id 0: pycocotools takes a match with it as no match.
+    pub with_id_0_unmatched: Option<[f64; 3]>,
     config: EvalConfig,
     arrays: AccumulatedEval,
     limits: Vec<usize>,
@@ -31,9 +33,17 @@ const ALL: usize = 0;
 impl EvalReport {
     /// Summarises the arrays; `limits` are the limits of [`EvalConfig::max_dets`], sorted.
     pub(super) fn new(config: EvalConfig, arrays: AccumulatedEval, limits: Vec<usize>) -> Self {
-        let mut report = Self { stats: [-1.0; 12], config, arrays, limits };
+        let mut report = Self { stats: [-1.0; 12], with_id_0_unmatched: None, config, arrays, limits };
         report.stats = report.summarize();
         report
+    }
+
+    /// Adds AP, AP50 and AP75 of pycocotools, from the arrays that it computes.
+    pub(super) fn set_id_0_unmatched(&mut self, arrays: AccumulatedEval) {
+        let own = std::mem::replace(&mut self.arrays, arrays);
+        let [ap, ap50, ap75, ..] = self.summarize();
+        self.arrays = own;
+        self.with_id_0_unmatched = Some([ap, ap50, ap75]);
     }
 
     /// Precision, `[IoU threshold, recall, category, area, limit]`, flat; -1 where the ground truth has no object.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use include_dir::{Dir, include_dir};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
+use vision_datasets::json::sentence;
 
 /// Deserialises a table inside of another one. The error begins with the path in the table, so that [`load`] can name the whole path.
 ///
@@ -17,8 +18,8 @@ use toml::{Table, Value};
 pub fn at_path<T: DeserializeOwned>(table: serde_json::Map<String, serde_json::Value>) -> Result<T, String> {
     serde_path_to_error::deserialize(serde_json::Value::Object(table)).map_err(|error| {
         let path = error.path().to_string();
-        let message = error.into_inner();
-        if path == "." { message.to_string() } else { format!("{AT}{path}: {message}") }
+        let message = sentence(&error.into_inner().to_string());
+        if path == "." { message } else { format!("{AT}{path}: {message}") }
     })
 }
 
@@ -79,7 +80,7 @@ pub fn from_table<C: Configuration>(table: Table, name: &str) -> Result<C> {
         let (inner, message) = message.strip_prefix(AT).and_then(|rest| rest.split_once(": ")).unwrap_or(("", &message));
         let place = [path.as_str(), inner].into_iter().filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join(".");
         let separator = if place.is_empty() { "" } else { ": " };
-        anyhow!("{name}: {place}{separator}{}", explain(message))
+        anyhow!("{name}: {place}{separator}{}", explain(&sentence(message)))
     })?;
     config.check().map_err(|error| anyhow!("{name}: {error:#}"))?;
     Ok(config)

@@ -89,9 +89,16 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table with these columns.
+    /// An empty table with these columns. A name that was there before gets a number, because two columns of one name would be one in JSON.
     pub fn new<S: Into<String>>(columns: impl IntoIterator<Item = S>) -> Self {
-        Self { columns: columns.into_iter().map(Into::into).collect(), rows: Vec::new() }
+        let mut distinct: Vec<String> = Vec::new();
+        for name in columns {
+            let name = name.into();
+            let numbered = (2..).map(|number| format!("{name} ({number})"));
+            let free = std::iter::once(name.clone()).chain(numbered).find(|name| !distinct.contains(name));
+            distinct.extend(free);
+        }
+        Self { columns: distinct, rows: Vec::new() }
     }
 
     /// Adds a row. A short row is padded with [`Cell::Missing`]; cells beyond the columns are dropped.
@@ -205,6 +212,14 @@ mod tests {
         table.push(["sky".into(), Cell::percent(0.912_34), 120_usize.into()]);
         table.push(["a|b".into(), Cell::percent(f64::NAN), Cell::Missing]);
         table
+    }
+
+    #[test]
+    fn columns_have_distinct_names() {
+        let mut table = Table::new(["AP", "AP", "AP (2)", "AP"]);
+        table.push([1_usize, 2, 3, 4].map(Cell::from));
+        assert_eq!(table.csv(), "AP,AP (2),AP (2) (2),AP (3)\n1,2,3,4\n");
+        assert_eq!(table.json_rows(), serde_json::json!([{"AP": 1, "AP (2)": 2, "AP (2) (2)": 3, "AP (3)": 4}]));
     }
 
     #[test]

@@ -14,12 +14,16 @@ use vmamba_report::pictures;
 
 pub use options::DataCheckOptions;
 
+use crate::options::check_output;
+
 /// Checks a data set, prints the report, and writes the files that the options name. Returns whether the data set passes.
 ///
 /// # Errors
 /// When the data set cannot be read at all, or a file cannot be written.
 pub fn run(options: &DataCheckOptions) -> Result<bool> {
     options.limit.apply();
+    options.json.check()?;
+    options.sheet.as_deref().map_or(Ok(()), |path| check_output("--sheet", path))?;
     let checked = match (&options.coco, &options.images) {
         (Some(annotations), Some(images)) => objects::check(annotations, images, options)?,
         _ => label_maps::check(options)?,

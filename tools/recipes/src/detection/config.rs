@@ -105,8 +105,19 @@ impl DetectionSource {
     pub fn open(&self, split: Split, classes: Option<&ClassList>) -> Result<Arc<dyn DetectionDataset>> {
         match self {
             Self::Scenes(scenes) => Ok(Arc::new(SceneObjects::new(scenes.split(split))?)),
-            Self::Coco(source) => source.open(split, classes),
+            Self::Coco(source) => source.open_with(split, source.options(split, classes)),
             Self::Own => bail!("data.source: the model was trained on a dataset of another program; name the data with a configuration"),
+        }
+    }
+
+    /// Opens the validation data for a test of a trained model, which need no annotations.
+    ///
+    /// # Errors
+    /// As [`DetectionSource::open`].
+    pub fn open_test(&self, classes: Option<&ClassList>) -> Result<Arc<dyn DetectionDataset>> {
+        match self {
+            Self::Coco(source) => source.open_with(Split::Val, CocoOptions { unlabelled: true, ..source.options(Split::Val, classes) }),
+            other => other.open(Split::Val, classes),
         }
     }
 
@@ -121,13 +132,20 @@ impl DetectionSource {
 }
 
 impl CocoSource {
-    fn open(&self, split: Split, classes: Option<&ClassList>) -> Result<Arc<dyn DetectionDataset>> {
-        let (annotations, images, options) = match split {
-            Split::Train => (&self.train_annotations, &self.train_images, CocoOptions::train()),
-            Split::Val => (&self.val_annotations, &self.val_images, CocoOptions::default()),
+    fn options(&self, split: Split, classes: Option<&ClassList>) -> CocoOptions {
+        let options = match split {
+            Split::Train => CocoOptions::train(),
+            Split::Val => CocoOptions::evaluation(),
         };
         let exif = ExifOrientation::ignored_if(self.ignore_exif);
-        let options = CocoOptions { classes: classes.cloned(), drop_root_category: self.drop_root_category, exif, ..options };
+        CocoOptions { classes: classes.cloned(), drop_root_category: self.drop_root_category, exif, ..options }
+    }
+
+    fn open_with(&self, split: Split, options: CocoOptions) -> Result<Arc<dyn DetectionDataset>> {
+        let (annotations, images) = match split {
+            Split::Train => (&self.train_annotations, &self.train_images),
+            Split::Val => (&self.val_annotations, &self.val_images),
+        };
         Ok(Arc::new(CocoDataset::open(&self.root.join(annotations), &self.root.join(images), &options)?))
     }
 }

@@ -8,7 +8,8 @@ use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
-use vision_datasets::coco::{EvalConfig, EvalReport, IouType, ResultEntry, evaluate, to_results};
+use vision_datasets::coco::{EvalConfig, EvalError, EvalReport, IouType, ResultEntry, evaluate, to_results};
+use vision_datasets::ground_truth::GroundTruth;
 use vision_datasets::loader::detection_samples;
 use vision_datasets::sample::{DetectionDataset, DetectionSample};
 use vision_datasets::transforms::DetectionTestPipeline;
@@ -30,12 +31,61 @@ pub struct Predictor<'a, M> {
     pub precision: Precision,
 }
 
+/// Average precision of a detector.
+#[derive(Clone, Debug)]
+pub struct Reports {
+    /// Of boxes; `None` when the annotations have no object.
+    pub boxes: Option<EvalReport>,
+    /// Of masks; `None` when the annotations have no object, or an object has no mask.
+    pub masks: Option<EvalReport>,
+    /// Category ids of the annotations by class index.
+    pub category_ids: Vec<i64>,
+    /// What a reader of the figures must know, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Reports {
+    /// Compares results with the ground truth, as far as its annotations go.
+    ///
+    /// # Errors
+    /// When a result does not fit the ground truth.
+    pub fn new(truth: &GroundTruth, results: &[ResultEntry]) -> Result<Self, EvalError> {
+        let category_ids = truth.categories.iter().map(|category| category.id).collect();
+        let mut reports = Self { boxes: None, masks: None, category_ids, notes: Vec::new() };
+        if !truth.has_objects() {
+            reports.notes.push("the annotations have no object, so there is no AP".to_owned());
+            return Ok(reports);
+        }
+        let report = |kind| evaluate(truth, results, &EvalConfig::mmdetection(kind));
+        reports.boxes = Some(report(IouType::Bbox)?);
+        match truth.without_masks() {
+            Some(without) => reports.notes.push(format!("no segm AP: {without}")),
+            None => reports.masks = Some(report(IouType::Segm)?),
+        }
+        let zero = reports.named().into_iter().filter_map(|(kind, report)| {
+            let [theirs, ..] = report.with_id_0_unmatched?;
+            let [theirs, ours] = [theirs, report.stats[0]].map(|share| share * 100.0);
+            Some(format!(
+                "annotation 0: pycocotools takes a match with id 0 as no match and would give {kind} AP {theirs:.2} instead of {ours:.2}; number \
+                 annotations from 1"
+            ))
+        });
+        let zero: Vec<String> = zero.collect();
+        reports.notes.extend(zero);
+        Ok(reports)
+    }
+
+    /// The reports that are there, with their kinds.
+    pub fn named(&self) -> Vec<(&'static str, &EvalReport)> {
+        let kinds = [(IouType::Bbox, &self.boxes), (IouType::Segm, &self.masks)];
+        kinds.into_iter().filter_map(|(kind, report)| Some((kind.name(), report.as_ref()?))).collect()
+    }
+}
+
 /// The figures of a detector on a data set.
 pub struct DetectionEvaluation {
-    /// Of boxes.
-    pub boxes: EvalReport,
-    /// Of masks.
-    pub masks: EvalReport,
+    /// Of boxes and masks.
+    pub reports: Reports,
     /// All detections as COCO results.
     pub results: Vec<ResultEntry>,
     /// Images a second, reading included, evaluation not.
@@ -85,10 +135,8 @@ impl<M: Detector + Module> Predictor<'_, M> {
         let begin = Instant::now();
         let truth = data.truth()?;
         let results = to_results(&truth, &found).context("the detections do not fit the annotations")?;
-        let report = |kind| evaluate(&truth, &results, &EvalConfig::mmdetection(kind)).context("evaluation");
         Ok(DetectionEvaluation {
-            boxes: report(IouType::Bbox)?,
-            masks: report(IouType::Segm)?,
+            reports: Reports::new(&truth, &results).context("evaluation")?,
             images_per_second,
             evaluation_seconds: begin.elapsed().as_secs_f64(),
             images: data.len(),

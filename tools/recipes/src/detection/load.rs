@@ -15,7 +15,6 @@ use super::config::DetectionConfig;
 use super::model::{AnyDetector, official_classes};
 use crate::memory::MemoryEstimate;
 use crate::run_config::Header;
-use crate::split::Split;
 
 /// A detector from a checkpoint, ready to predict.
 pub struct LoadedDetector {
@@ -57,14 +56,14 @@ impl LoadedDetector {
         MemoryEstimate::prediction(&self.config.model.complexity(self.classes.len(), image), image, 1)
     }
 
-    /// Opens the validation data of its configuration for its classes. Where their names are not known, they become those of the data, in the
-    /// order of the annotations.
+    /// Opens the validation data of its configuration for its classes; they may lack annotations. Where their names are not known, they become
+    /// those of the data, in the order of the annotations.
     ///
     /// # Errors
     /// When the data are missing or wrong, or have other classes.
     pub fn open_data(&mut self) -> Result<Arc<dyn DetectionDataset>> {
         let names = self.names_known.then_some(&self.classes);
-        let data = self.config.data.source.open(Split::Val, names)?;
+        let data = self.config.data.source.open_test(names)?;
         if data.classes().len() != self.classes.len() {
             bail!("the model knows {} classes, the data have {}", self.classes.len(), data.classes().len());
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use burn::module::Module;
 use burn::prelude::*;
-use vision_datasets::coco::EvalReport;
+use vision_datasets::coco::STAT_NAMES;
 use vision_datasets::loader::{DetectionBatch, DetectionLoader, LoaderConfig};
 use vision_datasets::sample::DetectionDataset;
 use vision_datasets::transforms::{DetectionTestPipeline, DetectionTrainPipeline, SIZE_DIVISOR, padded_size};
@@ -25,7 +25,7 @@ use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Sca
 use vmamba_types::Instance;
 
 pub use config::{DetectionConfig, DetectionDataConfig, DetectionSource, DetectionTask, TASK};
-pub use evaluate::{DetectionEvaluation, Predictor};
+pub use evaluate::{DetectionEvaluation, Predictor, Reports};
 pub use load::{LoadedDetector, load_detector};
 pub use model::{AnyDetector, DetectionModelConfig, has_detector_keys};
 
@@ -34,15 +34,6 @@ use crate::memory::MemoryEstimate;
 use crate::run_config::DataConfig;
 use crate::split::Split;
 use crate::supervised::{Supervised, Task, check_classes, check_norms, first_non_finite, images, step_loss};
-
-/// The figures of the newest validation.
-#[derive(Clone, Debug)]
-pub struct Reports {
-    /// Of boxes.
-    pub boxes: EvalReport,
-    /// Of masks.
-    pub masks: EvalReport,
-}
 
 /// Training of a detector `M` on any dataset.
 pub type Detection<M> = Supervised<DetectionTask, M>;
@@ -134,17 +125,18 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
 
     fn validate(&self, model: &M, device: &Device) -> Result<Scalars, BoxError> {
         let found = self.predictor(model, device).evaluate(&self.val, self.data.workers, |_, _, _| Ok(()))?;
-        let (boxes, masks) = (found.boxes, found.masks);
-        let figures = [
-            ("bbox_AP", boxes.stats[0]),
-            ("bbox_AP50", boxes.stats[1]),
-            ("bbox_AP75", boxes.stats[2]),
-            ("segm_AP", masks.stats[0]),
-            ("segm_AP50", masks.stats[1]),
-            ("segm_AP75", masks.stats[2]),
-        ];
-        self.keep_report(Reports { boxes, masks });
-        Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value.max(0.0))).collect())
+        let reports = found.reports;
+        if reports.boxes.is_none() {
+            return Err("the validation data have no object, so there is no AP to choose the best weights by".into());
+        }
+        let mut figures = Scalars::new();
+        for (kind, report) in reports.named() {
+            for (name, value) in STAT_NAMES.iter().zip(report.stats).take(3) {
+                figures.push((format!("{kind}_{name}"), value.max(0.0)));
+            }
+        }
+        self.keep_report(reports);
+        Ok(figures)
     }
 
     fn keys(&self) -> KeyMap {

@@ -391,8 +391,9 @@ fn evaluation(folder: &Path, path: &Path, file: FiguresFile, config: Option<&Run
             let own = metrics.mean_iou.map(|share| share * 100.0);
             (Benchmark::Ade20k, if file.tta { vec![None, own] } else { vec![own, None] })
         }
-        (None, Some(boxes), Some(masks)) => (Benchmark::Coco, [boxes.percent(), masks.percent()].concat()),
-        _ => return Err(StudyError::content(path.display())("expected `metrics` (test_seg), or `bbox` and `segm` (test_det)")),
+        // Without masks in the annotations, there are no figures of masks.
+        (None, Some(boxes), masks) => (Benchmark::Coco, [boxes.percent(), masks.as_ref().map_or([None; 3], ApFigures::percent)].concat()),
+        _ => return Err(StudyError::content(path.display())("expected `metrics` (test_seg), or `bbox` (test_det)")),
     };
     let own = match file.configuration {
         Some(value) => Some(RunConfig::from_json(benchmark, value, &format!("{}: `configuration`", path.display()))?),
