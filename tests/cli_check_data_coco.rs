@@ -134,7 +134,7 @@ fn anchors_that_fit_no_object_are_a_warning() {
 fn files_that_are_not_coco_annotations_are_errors() {
     let place = Place::detection(1);
     let path = place.path("data/annotations/instances_train.json");
-    for (text, part) in [("[", "the document"), ("{\"images\": []}", "the list `categories` is missing")] {
+    for (text, part) in [("[", "expected an object"), ("{", "it is cut off"), ("{\"images\": []}", "the list `categories` is missing")] {
         fs::write(&path, text).expect("annotations");
         check(&place, &[]).0.failed(&["instances_train.json", part]);
     }
