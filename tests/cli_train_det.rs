@@ -220,10 +220,11 @@ fn frozen_parameters_keep_their_values_and_the_others_move() {
     let init = format!("init={}", place.path("start/last.safetensors"));
     let freeze = ["--set", &init, "--set", "train.freeze=[\"backbone.patch_embed\"]", "--set", "train.freeze_norms=true"];
     train(&place, "run", &freeze).succeeded();
-    let weights = |out: &str| {
-        Checkpoint::read(place.path(&format!("{out}/last.safetensors"))).and_then(|c| c.state_dict(Weights::Model)).expect("a checkpoint")
+    let weights = |out: &str, weights| {
+        Checkpoint::read(place.path(&format!("{out}/last.safetensors"))).and_then(|c| c.state_dict(weights)).expect("a checkpoint")
     };
-    let (before, after) = (weights("start"), weights("run"));
+    // `init` starts from the validated weights, here the averaged ones.
+    let (before, after) = (weights("start", Weights::Validated), weights("run", Weights::Model));
     let moved = |key: &str| before.get(key).expect(key) != after.get(key).expect(key);
     for key in ["backbone.patch_embed.0.weight", "backbone.outnorm0.weight", "backbone.layers.0.downsample.3.weight"] {
         assert!(!moved(key), "{key} is frozen");

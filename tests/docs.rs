@@ -227,6 +227,21 @@ fn links_and_named_files_exist() {
     assert!(missing.is_empty(), "these files do not exist:\n{}", missing.join("\n"));
 }
 
+/// The page promises behaviour, and a promise counts as much as its test.
+#[test]
+fn tests_that_the_page_on_reliability_names_exist() {
+    let sources: Vec<String> = FOLDERS.iter().flat_map(|folder| files(&root().join(folder), "rs")).map(|path| read(&path)).collect();
+    let page = Page::read(&root().join("docs/reliability.md"));
+    let is_test = |word: &&str| {
+        word.matches('_').count() >= 3 && word.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    let named: BTreeSet<&str> = page.prose.iter().flat_map(|(_, text)| code_spans(text)).filter(is_test).collect();
+    assert!(named.len() > 50, "{named:?}");
+    let exists = |name: &&&str| sources.iter().any(|source| source.contains(&format!("fn {name}()")));
+    let missing: Vec<&&str> = named.iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "docs/reliability.md names tests that do not exist: {missing:?}");
+}
+
 #[test]
 fn the_readme_is_short() {
     let lines = read(&root().join("README.md")).lines().count();

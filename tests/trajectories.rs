@@ -112,7 +112,7 @@ fn follows_the_reference(case: &str, program: &str) {
     ];
     run(program, &arguments).succeeded();
 
-    let mut comparison = Comparison { case, compared: 0, failures: Vec::new() };
+    let mut comparison = Comparison { case, compared: 0, largest: BTreeMap::new(), failures: Vec::new() };
     comparison.steps(&train_lines(&out.join("metrics.jsonl")), &expected.steps);
     let found = read_tensors(&out.join("last.safetensors"));
     comparison.movements(&read_tensors(&initial), &found, &expected.movements);
@@ -215,6 +215,8 @@ fn number(object: &Value, key: &str) -> f64 {
 struct Comparison<'a> {
     case: &'a str,
     compared: usize,
+    /// Largest error of the losses and of the gradient norm, early and late, for the table in `docs/learning.md`.
+    largest: BTreeMap<(&'static str, &'static str), f64>,
     failures: Vec<String>,
 }
 
@@ -236,16 +238,18 @@ impl Comparison<'_> {
             let iteration = number(expected, "iteration");
             assert_eq!(number(found, "iteration"), iteration, "{}: iteration of step {}", self.case, index + 1);
             for key in expected.as_object().expect("an object a step").keys() {
-                let bound = match key.as_str() {
-                    "lr" => LEARNING_RATE,
-                    "gradient_norm" => GRADIENT_NORM,
-                    loss if loss.contains("loss") => LOSS,
+                let (quantity, bound) = match key.as_str() {
+                    "lr" => ("learning rate", LEARNING_RATE),
+                    "gradient_norm" => ("gradient norm", GRADIENT_NORM),
+                    loss if loss.contains("loss") => ("loss", LOSS),
                     // Accuracies jump by one pixel or one box where two logits nearly tie.
                     _ => continue,
                 };
                 let (found, expected) = (number(found, key), number(expected, key));
                 let error = (found - expected).abs() / expected.abs().max(SMALLEST);
-                let bound = if index < EARLY_STEPS { bound.early } else { bound.late };
+                let (steps, bound) = if index < EARLY_STEPS { ("early", bound.early) } else { ("late", bound.late) };
+                let largest = self.largest.entry((quantity, steps)).or_default();
+                *largest = largest.max(error);
                 self.check(&format!("step {iteration}, {key}"), found, expected, error, bound);
             }
         }
@@ -294,6 +298,9 @@ impl Comparison<'_> {
 
     fn finish(self) {
         println!("{}: {} values compared", self.case, self.compared);
+        for ((quantity, steps), error) in &self.largest {
+            println!("{}: largest error of the {quantity}, {steps} steps: {error:.1e}", self.case);
+        }
         let shown = &self.failures[..self.failures.len().min(PRINTED)];
         let count = self.failures.len();
         assert!(count == 0, "{count} of {} values differ, the first of them:\n  {}", self.compared, shown.join("\n  "));

@@ -68,8 +68,8 @@ struct Arguments {
     /// Folder classification/models of the official repository, whose VMamba-T becomes a peer as well.
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
-    /// Seconds after which no row begins; the report names the rows left out.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    /// Seconds after which no row begins, 0 for none at all; the report names the rows left out.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     time_limit: Option<u64>,
     #[command(flatten)]
     out: OutOption,
