@@ -270,7 +270,7 @@ fn an_interrupt_in_the_first_field_leaves_no_report() {
     std::thread::sleep(Duration::from_millis(500));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let ran = Ran::from(child.wait_with_output().unwrap());
-    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(ran.code, Some(130), "{ran:?}");
     assert!(ran.stderr.contains("interrupted"), "{ran:?}");
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
 }

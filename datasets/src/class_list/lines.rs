@@ -15,21 +15,11 @@ pub(super) struct Line<'a> {
 
 /// Reads a file as UTF-8 or, with a byte order mark, as UTF-16. Line ends of all systems become `\n`.
 pub(super) fn read_text(path: &Path) -> Result<String, DataError> {
-    let bytes = vmamba_files::read(path).map_err(|reason| DataError::io(path, reason))?;
-    let text = match bytes.as_slice() {
-        [0xef, 0xbb, 0xbf, rest @ ..] => std::str::from_utf8(rest).ok().map(str::to_owned),
-        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
-        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
-        all => std::str::from_utf8(all).ok().map(str::to_owned),
-    };
-    let text = text.ok_or_else(|| DataError::layout(path, "the class list is not UTF-8 text"))?;
+    let text = vmamba_files::read_text(path).map_err(|reason| match reason.kind() {
+        std::io::ErrorKind::InvalidData => DataError::layout(path, "the class list is not UTF-8 text"),
+        _ => DataError::io(path, reason),
+    })?;
     Ok(text.replace("\r\n", "\n").replace('\r', "\n"))
-}
-
-fn utf16(bytes: &[u8], value: fn([u8; 2]) -> u16) -> Option<String> {
-    let (pairs, rest) = bytes.as_chunks::<2>();
-    let units: Vec<u16> = pairs.iter().map(|pair| value(*pair)).collect();
-    if rest.is_empty() { String::from_utf16(&units).ok() } else { None }
 }
 
 /// The comment before all other lines, if there is one, without its `#`; and the lines that are neither empty nor comments.

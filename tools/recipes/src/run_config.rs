@@ -78,16 +78,10 @@ fn check_task<T: TaskConfig>(task: Option<&str>) -> Result<(), String> {
 }
 
 /// Refuses a name that is not the name of a folder: a run without `--out` is in `runs/NAME`.
-fn check_name(name: &str) -> Result<(), String> {
+fn check_name(name: &str) -> Result<(), SettingError> {
     let plain = !name.contains(['/', '\\', ':']) && !name.contains(char::is_control) && !name.starts_with('.');
-    if plain && !name.trim().is_empty() {
-        return Ok(());
-    }
-    Err(format!(
-        "\"{}\" is not a plain name; it names the folder of the run, so it has no /, \\, : or control character and does not begin \
-         with a dot",
-        name.escape_debug()
-    ))
+    let allowed = "a plain name for the folder of a run: without /, \\, : and control characters, and without a dot in front";
+    setting::require(plain && !name.trim().is_empty(), "name", allowed, name)
 }
 
 fn own_task<'de, T: TaskConfig, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -118,7 +112,7 @@ impl<T: TaskConfig> RunConfig<T> {
     /// Names the first invalid field.
     pub fn validate(&self) -> Result<()> {
         check_task::<T>(self.task.as_deref()).map_err(|reason| anyhow!("task: {reason}"))?;
-        check_name(&self.name).map_err(|reason| anyhow!("name: {reason}"))?;
+        check_name(&self.name)?;
         self.train.validate()?;
         Ok(self.validate_prediction()?)
     }
@@ -263,7 +257,8 @@ mod tests {
             assert_eq!(check_name(name), Ok(()), "{name}");
         }
         for name in ["", " ", ".", "..", "../../x", "/etc", "a/b", "a\\b", "C:x", ".hidden", "a\nb", "\u{1b}[31m"] {
-            assert!(check_name(name).is_err_and(|reason| reason.contains("plain name") && !reason.contains('\u{1b}')), "{name}");
+            let reason = check_name(name).unwrap_err().to_string();
+            assert!(reason.starts_with("name must be a plain name") && !reason.contains('\u{1b}'), "{reason}");
         }
     }
 }

@@ -166,6 +166,11 @@ impl RunFolder {
     fn parts(&mut self) -> [&mut dyn Observer; 3] {
         [&mut self.metrics, &mut self.events, &mut self.curves]
     }
+
+    /// Tells all parts, also those after one that fails.
+    fn tell(&mut self, tell: impl Fn(&mut dyn Observer) -> Result<(), BoxError>) -> Result<(), BoxError> {
+        self.parts().map(tell).into_iter().collect()
+    }
 }
 
 /// What a folder holds of a run.
@@ -208,11 +213,11 @@ impl Observer for RunFolder {
     }
 
     fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
-        self.parts().into_iter().try_for_each(|part| part.step(step))
+        self.tell(|part| part.step(step))
     }
 
     fn validated(&mut self, validation: &ValidationReport) -> Result<(), BoxError> {
-        self.parts().into_iter().try_for_each(|part| part.validated(validation))
+        self.tell(|part| part.validated(validation))
     }
 
     fn wants_checkpoints(&self) -> bool {
@@ -232,7 +237,7 @@ impl Observer for RunFolder {
     }
 
     fn finished(&mut self, outcome: Outcome, iteration: u64) -> Result<(), BoxError> {
-        self.parts().into_iter().try_for_each(|part| part.finished(outcome, iteration))
+        self.tell(|part| part.finished(outcome, iteration))
     }
 }
 
@@ -277,8 +282,36 @@ mod tests {
         let report: serde_json::Value = serde_json::from_slice(&std::fs::read(root.path().join(NON_FINITE)).unwrap()).unwrap();
         assert_eq!((report["iteration"].as_u64(), report["first_in"].as_str()), (Some(1), Some("slope")));
         assert_eq!(holds_run(root.path()), Holds::Beginning);
+        drop(trainer);
         let (new, resumed) = (RunFolder::create(root.path()).err().unwrap(), RunFolder::resume(root.path()).err().unwrap());
         assert!(matches!((&new, &resumed), (ReportError::HoldsRun { .. }, ReportError::EndedTooEarly { .. })), "{new} {resumed}");
+    }
+
+    /// Fails with the third step, as a log on a full disk does.
+    struct Full;
+
+    impl Observer for Full {
+        fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
+            if step.iteration == 3 { Err("the disk is full".into()) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn an_observer_that_fails_costs_neither_a_step_nor_a_line_of_the_log() {
+        let root = tempfile::tempdir().unwrap();
+        let builder = tiny::builder(0.0).observe(Full).observe(RunFolder::create(root.path()).unwrap());
+        let mut trainer = builder.checkpoint_interval(100).build(&Device::flex()).unwrap();
+        let error = trainer.run().unwrap_err();
+        assert!(matches!(error, TrainError::Observer(_)) && error.to_string() == "the disk is full", "{error}");
+        drop(trainer);
+        let folder = RunFolder::resume(root.path()).unwrap();
+        let last = folder.last();
+        let mut trainer = tiny::builder(0.0).observe(folder).build(&Device::flex()).unwrap();
+        trainer.resume(&last).unwrap();
+        assert_eq!(trainer.iteration(), 3);
+        trainer.run().unwrap();
+        let lines = read_metrics(&root.path().join(METRICS_FILE)).unwrap();
+        assert_eq!(lines.iter().filter(|line| line["kind"] == "train").count(), 4);
     }
 
     #[test]

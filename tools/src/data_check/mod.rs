@@ -6,11 +6,8 @@ mod options;
 mod report;
 mod sheet;
 
-use std::io::Write;
-
-use anyhow::{Context, Result};
-use vmamba_report::eprintln;
-use vmamba_report::pictures;
+use anyhow::Result;
+use vmamba_report::{eprintln, pictures, print};
 
 pub use options::DataCheckOptions;
 
@@ -28,11 +25,7 @@ pub fn run(options: &DataCheckOptions) -> Result<bool> {
         (Some(annotations), Some(images)) => objects::check(annotations, images, options)?,
         _ => label_maps::check(options)?,
     };
-    // A closed pipe, as behind `head`, is no reason to stop.
-    match std::io::stdout().write_all(checked.text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("cannot print the report"),
-        _ => (),
-    }
+    print!("{}", checked.text);
     options.json.write(|| checked.report)?;
     if let Some(path) = &options.sheet {
         match &checked.sheet {

@@ -100,7 +100,7 @@ impl Snapshot {
     }
 }
 
-/// Observes a run. Every method does nothing by default. An error ends the run.
+/// Observes a run. Every method does nothing by default. An error ends the run, after all observers have been told.
 pub trait Observer: Send {
     /// Before the first step.
     ///

@@ -191,7 +191,7 @@ impl<R: Recipe> Trainer<R> {
             metric: recipe.metric(),
             plotted_losses: recipe.plotted_losses(),
         };
-        self.notify(|observer| observer.started(&info))?;
+        self.observers.iter_mut().try_for_each(|observer| observer.started(&info)).map_err(TrainError::Observer)?;
         let first = self.iteration * config.accumulation * devices;
         let mut batches = recipe.batches(BatchOrder { first, batch_size: config.batch_size, seed: config.seed });
         let mut times = Times::default();
@@ -244,7 +244,9 @@ impl<R: Recipe> Trainer<R> {
     }
 
     fn notify(&mut self, mut tell: impl FnMut(&mut dyn Observer) -> Result<(), BoxError>) -> Result<(), TrainError> {
-        self.observers.iter_mut().try_for_each(|observer| tell(observer.as_mut())).map_err(TrainError::Observer)
+        // All are told: a console that cannot print must not cost the log a line.
+        let told: Vec<_> = self.observers.iter_mut().map(|observer| tell(observer.as_mut())).collect();
+        told.into_iter().collect::<Result<(), BoxError>>().map_err(TrainError::Observer)
     }
 
     /// Saves the steps before a failure of the data or of an observer, which leaves the model as it is.
