@@ -357,3 +357,17 @@ fn two_images_of_one_stem_are_refused_by_training_and_check() {
     let checked = run(program::CHECK_DATA, &["--data", &place.path("data"), "--reduce-zero-label"]);
     assert!(checked.code == Some(1) && checked.stdout.contains("scene_000001.jpg and scene_000001.png"), "{}", checked.stdout);
 }
+
+#[test]
+fn a_run_is_not_resumed_on_data_with_its_classes_in_another_order() {
+    let place = Place::new(2);
+    train(&place, &[]).succeeded();
+    let list = place.path("data/objectInfo.csv");
+    let text = fs::read_to_string(&list).expect("the class list");
+    // The numbers of the first two classes change places.
+    let swapped = text.replace("\n1,", "\n0,").replace("\n2,", "\n1,").replace("\n0,", "\n2,");
+    fs::write(&list, swapped).expect("the class list");
+    train(&place, &["--resume", "--set", "train.iterations=4"]).failed(&["last.safetensors", "class 0 was"]);
+    fs::write(&list, text).expect("the class list");
+    train(&place, &["--resume", "--set", "train.iterations=4"]).succeeded();
+}

@@ -23,7 +23,7 @@ pub enum InferenceMode {
     /// The whole image at once.
     #[default]
     Whole,
-    /// Overlapping windows whose logits are averaged.
+    /// Overlapping windows whose logits are averaged. Sizes are `[height, width]` in pixels of the network's input.
     Slide(SlidingWindows),
 }
 

@@ -324,7 +324,7 @@ impl Page {
             form.label = match (&*tags, &*form.properties) {
                 // A variant that the only key of a table names.
                 ([], [(key, inner)]) => {
-                    let label = match inner.get("properties").and_then(Value::as_object) {
+                    let label = match self.resolve(inner).get("properties").and_then(Value::as_object) {
                         Some(keys) => format!("{{ {} }}", keys.keys().cloned().collect::<Vec<_>>().join(", ")),
                         None => self.type_text(inner),
                     };

@@ -50,6 +50,22 @@ pub(crate) fn check_classes(model: usize, train: &ClassList, val: &ClassList) ->
     }
 }
 
+/// Refuses to resume a run on data with other classes, or with its classes in another order.
+pub(crate) fn check_resumed(metadata: &BTreeMap<String, String>, now: &ClassList) -> Result<(), BoxError> {
+    let Some(text) = metadata.get("classes") else { return Ok(()) };
+    let then: ClassList = serde_json::from_str(text).map_err(|error| format!("its classes cannot be read: {error}"))?;
+    match then.names.iter().zip(&now.names).position(|(then, now)| then != now) {
+        Some(index) => {
+            let (then, now) = (&then.names[index], &now.names[index]);
+            Err(format!("class {index} was \"{then}\" when the run began and is \"{now}\" in the data now").into())
+        }
+        None if then.len() != now.len() => {
+            Err(format!("the run began with {} classes, the data have {} now", then.len(), now.len()).into())
+        }
+        None => Ok(()),
+    }
+}
+
 /// Refuses batches in which a batch norm would see a single value a channel: its output is 0 whatever the images, and its running variance
 /// shrinks towards 0, which ruins the predictions. PyTorch refuses them too ("Expected more than 1 value per channel when training").
 /// `batch` is the size of the smallest batch of a device, `values` what a batch norm takes from one image.

@@ -69,6 +69,14 @@ pub trait Recipe: Send + Sync {
         Ok(())
     }
 
+    /// Checks that the data are those of the run whose checkpoint has this metadata, before it is resumed.
+    ///
+    /// # Errors
+    /// When they are not, for instance because their classes have another order, which the shapes of the weights do not show.
+    fn check_resumed(&self, _metadata: &BTreeMap<String, String>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     /// Loss of a batch.
     fn loss(&self, model: &Self::Model, batch: &Self::Batch, context: &StepContext) -> StepLoss;
 

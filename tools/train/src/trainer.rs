@@ -73,6 +73,7 @@ impl<R: Recipe> Trainer<R> {
             .map_err(|source| TrainError::OtherModel { path: path.to_owned(), source })?;
         let metadata = checkpoint.metadata();
         let number = |name: &str| metadata.get(name).and_then(|text| text.parse::<f64>().ok());
+        self.recipe.check_resumed(metadata).map_err(|error| damaged(error.to_string()))?;
         let iteration = number("iteration").ok_or_else(|| damaged("it does not say its iteration".to_owned()))? as u64;
         let plain = self.first.device.clone().inner();
         let mut optimizer = self.first.optimizer.copy_to(&plain);

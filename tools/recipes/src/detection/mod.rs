@@ -33,7 +33,7 @@ use crate::configured::{Configured, describe};
 use crate::memory::MemoryEstimate;
 use crate::run_config::DataConfig;
 use crate::split::Split;
-use crate::supervised::{Supervised, Task, check_classes, check_norms, first_non_finite, images, step_loss};
+use crate::supervised::{Supervised, Task, check_classes, check_norms, check_resumed, first_non_finite, images, step_loss};
 
 /// Training of a detector `M` on any dataset.
 pub type Detection<M> = Supervised<DetectionTask, M>;
@@ -115,6 +115,10 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
             );
         }
         Ok(())
+    }
+
+    fn check_resumed(&self, metadata: &BTreeMap<String, String>) -> Result<(), BoxError> {
+        check_resumed(metadata, self.train.classes())
     }
 
     fn loss(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> StepLoss {

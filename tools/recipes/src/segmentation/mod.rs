@@ -34,7 +34,7 @@ use crate::configured::{Configured, describe};
 use crate::memory::MemoryEstimate;
 use crate::run_config::DataConfig;
 use crate::split::Split;
-use crate::supervised::{Supervised, Task, check_classes, check_norms, first_non_finite, images, step_loss};
+use crate::supervised::{Supervised, Task, check_classes, check_norms, check_resumed, first_non_finite, images, step_loss};
 
 /// Training of a segmentor `M` on any dataset.
 pub type Segmentation<M> = Supervised<SegmentationTask, M>;
@@ -98,6 +98,10 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
             }
         }
         Ok(())
+    }
+
+    fn check_resumed(&self, metadata: &BTreeMap<String, String>) -> Result<(), BoxError> {
+        check_resumed(metadata, self.train.classes())
     }
 
     fn loss(&self, model: &M, batch: &Batch, context: &StepContext) -> StepLoss {
