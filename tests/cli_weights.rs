@@ -109,13 +109,13 @@ fn a_stored_configuration_is_compared_with_the_tensors_before_memory_is_taken() 
     let state = read(&checkpoint, Weights::Model);
     // A decode head of 60,000 channels has weights of 130 GB.
     save_like(&checkpoint, &liar, &state, |config| {
-        *config = config.replacen("\"head\":{\"channels\":8", "\"head\":{\"channels\":60000", 1)
+        *config = config.replacen("\"head\":{\"channels\":8", "\"head\":{\"channels\":60000", 1);
     });
     let begin = Instant::now();
     run(program::TEST_SEG, &[&liar]).failed(&["liar.safetensors", "decode_head", "60000"]);
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     save_like(&checkpoint, &liar, &state, |config| {
-        *config = config.replacen("\"head\":{\"channels\":8", "\"head\":{\"channels\":100000000000", 1)
+        *config = config.replacen("\"head\":{\"channels\":8", "\"head\":{\"channels\":100000000000", 1);
     });
     run(program::TEST_SEG, &[&liar]).failed(&["liar.safetensors", "model.head.channels", "65536"]);
 }

@@ -162,7 +162,7 @@ fn find(file: &[&str], first: usize, piece: &[&str]) -> Option<usize> {
 
 #[test]
 fn quoted_code_is_in_the_file_that_it_names() {
-    let mut count = 0;
+    let (mut count, mut wrong) = (0, Vec::new());
     for page in pages() {
         for block in &page.blocks {
             let Some(from) = &block.from else { continue };
@@ -170,13 +170,16 @@ fn quoted_code_is_in_the_file_that_it_names() {
             let lines: Vec<&str> = text.lines().collect();
             let mut next = 0;
             for piece in pieces(&block.code) {
-                next = find(&lines, next, &piece)
-                    .unwrap_or_else(|| panic!("{}: {from} does not have, in this order:\n{}", page.place(block.line), piece.join("\n")));
+                match find(&lines, next, &piece) {
+                    Some(end) => next = end,
+                    None => wrong.push(format!("{}: {from} does not have, in this order:\n{}", page.place(block.line), piece.join("\n"))),
+                }
             }
-            assert!(next > 0, "{}: the quotation is empty", page.place(block.line));
+            assert!(!block.code.is_empty(), "{}: the quotation is empty", page.place(block.line));
             count += 1;
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     assert!(count > 10, "only {count} quotations were found");
 }
 

@@ -90,7 +90,7 @@ fn duplicate_ids_are_an_error() {
     train(&place, &[]).failed(&["instances_train.json", "id 1 occurs twice"]);
     let place = Place::detection(1);
     change(&place, |document| document["images"][1]["id"] = json!(1));
-    train(&place, &[]).failed(&["images[1]", "id 1 occurs twice"]);
+    train(&place, &[]).failed(&["instances_train.json", "image 1: id 1 occurs twice"]);
 }
 
 #[test]

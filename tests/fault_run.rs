@@ -157,13 +157,19 @@ fn the_name_of_a_configuration_does_not_lead_out_of_the_folder_of_runs() {
 
 #[test]
 fn an_interrupted_run_ends_with_the_exit_code_of_its_signal_and_goes_on_later() {
-    for (signals, code) in
-        [(&["INT"][..], 130), (&["TERM"], 143), (&["TERM", "TERM"], 143), (&["INT", "INT"], 130), (&["TERM", "INT"], 143)]
-    {
+    for (signals, codes) in [
+        (&["INT"][..], &[130][..]),
+        (&["TERM"], &[143]),
+        (&["TERM", "TERM"], &[143]),
+        (&["INT", "INT"], &[130]),
+        // Of two signals that wait at the same time, the system may deliver either first.
+        (&["TERM", "INT"], &[143, 130]),
+    ] {
         let place = Place::new(40);
         // `timeout` sends its signal to the child and to the group: the second one must not end the run before it has saved.
         let ran = place.interrupt(TRAIN, "run", signals);
-        assert!(ran.ended_with(code).contains("continue it with --resume"), "{signals:?}: {ran:?}");
+        assert!(codes.iter().any(|code| ran.code == Some(*code)), "{signals:?}: {ran:?}");
+        assert!(ran.stdout.contains("continue it with --resume"), "{signals:?}: {ran:?}");
         let resumed = train(&place, &["--resume", "--set", "train.iterations=41"]);
         assert!(resumed.succeeded().contains("resumed after iteration"), "{resumed:?}");
     }

@@ -3,7 +3,7 @@
 //! | task | function |
 //! |---|---|
 //! | read input: images, annotations, configurations, checkpoints | [`open`], [`read`], [`read_text`] |
-//! | write a file that is complete or absent | [`write`], [`write_with`] |
+//! | write a file that is complete or absent | [`write()`], [`write_with`] |
 //! | keep an input from being overwritten | [`same_file`] |
 //! | append lines to a log | [`AppendLog`] |
 //! | keep a second program out of a folder | [`FolderLock`] |

@@ -127,8 +127,11 @@ impl Problem {
     }
 }
 
+/// How the lines of a list without a header are read.
+type Plain<'a> = dyn Fn(&[Line]) -> Result<Vec<Row>, Problem> + 'a;
+
 /// Reads a table by its header, or else all lines with `plain`.
-fn read_rows(path: &Path, plain: &dyn Fn(&[Line]) -> Result<Vec<Row>, Problem>) -> Result<Rows, DataError> {
+fn read_rows(path: &Path, plain: &Plain) -> Result<Rows, DataError> {
     let text = lines::read_text(path)?;
     let (comment, lines) = lines(&text);
     let problem = |Problem { line, message }| at_line(path, line, &message);

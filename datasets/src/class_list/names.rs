@@ -53,8 +53,11 @@ fn folder_and_name(text: &str, is_folder: &dyn Fn(&str) -> bool) -> (String, Str
 
 const UNNUMBERED: &str = "other lines begin with the number of their class, this one does not";
 
+/// The number of a line, the number of its class if it has one, and the rest of its text.
+type Numbered<'a> = (usize, Option<usize>, &'a str);
+
 /// The lines with their class numbers, if they have them: `0: ground`, `0,ground`, `0 ground`.
-fn numbered<'a>(lines: &[Line<'a>]) -> Result<Vec<(usize, Option<usize>, &'a str)>, Problem> {
+fn numbered<'a>(lines: &[Line<'a>]) -> Result<Vec<Numbered<'a>>, Problem> {
     if lines.iter().any(|line| hard_number(line.text).is_some()) {
         return lines
             .iter()

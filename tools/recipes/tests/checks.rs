@@ -88,7 +88,7 @@ fn a_checkpoint_says_where_its_run_started_from() {
 fn a_stride_beyond_the_crop_is_refused() {
     let overrides = ["test.mode.slide.crop=[64, 64]", "test.mode.slide.stride=[64, 65]"].map(str::to_owned);
     let error = config::load_text::<RunConfig<<Uper as Configured>::Task>>(Uper::DEMO, &overrides, "the demo").unwrap_err().to_string();
-    assert!(error.contains("test.mode.slide.stride") && error.contains("65"), "{error}");
+    assert!(error.contains("test.mode.slide: stride") && error.contains("65"), "{error}");
 }
 
 #[test]

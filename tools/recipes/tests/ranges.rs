@@ -320,8 +320,8 @@ fn settings_without_sense_are_refused_by_key_value_and_range() {
     refused("seg", &["data.train.crop.size=[1000000, 1000000]"], &["data.train.crop.size", "65536"]);
     refused("seg", &["model.head.channels=100000000000"], &["model.head.channels", "65536"]);
     refused("seg", &["data.workers=1000000"], &["data.workers", "1024"]);
-    refused("seg", &["test.mode.slide={ crop = [64, 64], stride = [64, 65] }"], &["test.mode.slide.stride", "[64, 65]"]);
-    refused("seg", &["test.mode.slide={ crop = [0, 64], stride = [0, 64] }"], &["test.mode.slide.crop"]);
+    refused("seg", &["test.mode.slide={ crop = [64, 64], stride = [64, 65] }"], &["test.mode.slide", "stride", "[64, 65]"]);
+    refused("seg", &["test.mode.slide={ crop = [0, 64], stride = [0, 64] }"], &["test.mode.slide", "crop", "[0, 64]"]);
     refused("seg", &["test.tta_ratios=[0.0]"], &["test.tta_ratios"]);
     refused("det", &["data.train.scales=[[1000000, 1000000]]"], &["data.train.scales", "65536"]);
     refused("det", &["model.heads.box_head.roi_size=1000000"], &["model.heads.box_head.roi_size", "256"]);

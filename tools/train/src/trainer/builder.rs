@@ -320,7 +320,7 @@ mod tests {
     fn a_nan_is_never_the_best_validation_and_the_first_number_is() {
         let device = Device::flex();
         let best = |figures: &[f64]| {
-            let recipe = Figures(Mutex::new(figures.to_vec().into_iter()));
+            let recipe = Figures(Mutex::new(Vec::from(figures).into_iter()));
             let builder = TrainerBuilder::new(recipe, two(&Order::default(), &device)).iterations(figures.len() as u64).val_interval(1);
             let mut trainer = builder.build(&device).unwrap();
             trainer.run().unwrap();
