@@ -288,7 +288,7 @@ fn invalid_runs_are_errors_that_name_file_and_field() {
     write("begun/metrics.jsonl", "{\"kind\":\"val\",\"iteration\":1,\"mAcc\":1.0}\n");
     refused("begun", &["metrics.jsonl, line 1", "`mIoU`"]);
     write("begun/metrics.jsonl", "{\"kind\":\"val\"\n{\"kind\":\"val\",\"iteration\":1,\"mIoU\":1.0}\n");
-    refused("begun", &["metrics.jsonl, line 1", "invalid JSON"]);
+    refused("begun", &["metrics.jsonl: line 1 is not a JSON object", "delete the line"]);
     write("begun/metrics.jsonl", "{\"kind\":\"val\",\"iteration\":1,\"mIoU\":0.5}\n{\"kind\":\"tr");
     assert!(tables(&out, &["--runs", &place.path("begun")]).succeeded().contains("50.00"), "an incomplete last line is ignored");
     write("begun/last.safetensors", "not weights");

@@ -1,12 +1,12 @@
 //! Files and folders of runs, signals, full disks and special files: nothing is lost or destroyed, and every refusal is one line with exit
 //! code 1. The kinds of faults are tried with the segmentor; the programs for detectors share the code.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use tests::tool::{Place, Ran, executable, program, run};
+use tests::tool::{Place, Ran, contents, executable, program, run};
 use vmamba::checkpoint::{StateDict, StateTensor, export_safetensors};
 use vmamba_files::FolderLock;
 
@@ -27,27 +27,13 @@ fn in_shell(setting: &str, program: &str, arguments: &[&str], after: &str) -> Ra
     Command::new("bash").args(["-c", &script]).output().expect("bash").into()
 }
 
-/// The contents of all files below a folder but the lock.
-fn contents(folder: &str) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(contents(&path.to_string_lossy()));
-        } else if !path.ends_with(FolderLock::FILE) {
-            found.insert(path.clone(), fs::read(&path).expect("a file"));
-        }
-    }
-    found
-}
-
 // ---- Resuming ----
 
 #[test]
 fn a_resume_that_is_refused_changes_no_file_of_the_run() {
     let place = Place::new(2);
     train(&place, &[]).succeeded();
-    let before = contents(&place.path("run"));
+    let before = contents(Path::new(&place.path("run")));
     for (setting, parts) in [
         ("model.backbone.dims=16", ["last.safetensors", "[8"]),
         ("train.batch_size=0", ["train.batch_size", "from 1 to"]),
@@ -55,7 +41,7 @@ fn a_resume_that_is_refused_changes_no_file_of_the_run() {
     ] {
         train(&place, &["--resume", "--set", setting]).failed(&parts);
         run(TRAIN, &["--out", &place.path("run"), "--resume", "--set", setting]).failed(&parts);
-        assert!(contents(&place.path("run")) == before, "{setting}");
+        assert!(contents(Path::new(&place.path("run"))) == before, "{setting}");
     }
     assert!(train(&place, &["--resume", "--set", "train.iterations=3"]).succeeded().contains("resumed after iteration 2"));
 }
@@ -93,7 +79,7 @@ fn a_run_whose_first_checkpoint_failed_is_started_again_with_overwrite() {
     #[cfg(target_os = "linux")]
     {
         let (config, out) = (place.config.to_string_lossy().into_owned(), place.path("run"));
-        let limit = "trap '' XFSZ; ulimit -f 16; exec";
+        let limit = "ulimit -f 16; exec";
         let failed = in_shell(limit, TRAIN, &["--config", &config, "--out", &out], "");
         failed.failed(&["last.safetensors", "no checkpoint has been saved yet", "--overwrite"]);
         // Neither message may send the user to the other option.
@@ -101,8 +87,44 @@ fn a_run_whose_first_checkpoint_failed_is_started_again_with_overwrite() {
         again.failed(&["ended before its first checkpoint", "--overwrite"]);
         assert!(!again.stderr.contains("--resume"), "{}", again.stderr);
         train(&place, &["--resume"]).failed(&["ended before its first checkpoint", "--overwrite"]);
+        // The limit sends a signal, which would end the process before it could clean up.
+        for name in fs::read_dir(place.path("run")).expect("the run").map(|entry| entry.expect("an entry").file_name()) {
+            assert!(!name.to_string_lossy().starts_with('.'), "{name:?} stays");
+        }
     }
     train(&place, &["--overwrite"]).succeeded();
+}
+
+#[test]
+fn the_error_of_a_damaged_checkpoint_is_said_once() {
+    let place = Place::new(2);
+    train(&place, &[]).succeeded();
+    let (last, config) = (place.path("run/last.safetensors"), place.path("run/config.toml"));
+    let whole = fs::read(&last).expect("a checkpoint");
+    fs::write(&last, &whole[..whole.len() / 2]).expect("half a checkpoint");
+    // `failed` looks for repetitions.
+    train(&place, &["--resume"]).failed(&["cannot resume", "last.safetensors"]);
+    fs::remove_file(config).expect("the configuration");
+    run(TRAIN, &["--out", &place.path("run"), "--resume"]).failed(&["config.toml", "last.safetensors", "the checkpoint does not help"]);
+}
+
+#[test]
+fn damaged_lines_of_the_log_are_set_aside_by_a_resume() {
+    let place = Place::new(4);
+    train(&place, &[]).succeeded();
+    let log = place.path("run/metrics.jsonl");
+    let text = fs::read_to_string(&log).expect("the log");
+    let lines: Vec<&str> = text.lines().collect();
+    let damaged = [&lines[..1], &["{\"kind\": \"tr", "\0\0\0"], &lines[1..], &[""]].concat().join("\n");
+    fs::write(&log, &damaged).expect("the log");
+    let ran = train(&place, &["--resume", "--set", "train.iterations=5"]);
+    let said = ran.succeeded();
+    assert!(said.contains("metrics.jsonl: 2 damaged lines are left out; the file as it was is"), "{said}");
+    assert_eq!(fs::read_to_string(place.path("run/metrics.damaged.jsonl")).expect("the copy"), damaged, "nothing is lost");
+    let now = fs::read_to_string(&log).expect("the log");
+    assert!(now.starts_with(&text) && now.len() > text.len() && !now.contains('\0'), "{now}");
+    let again = train(&place, &["--resume", "--set", "train.iterations=6"]);
+    assert!(!again.succeeded().contains("damaged"), "{again:?}");
 }
 
 // ---- Two runs, and overwriting ----
@@ -111,14 +133,49 @@ fn a_run_whose_first_checkpoint_failed_is_started_again_with_overwrite() {
 fn a_second_run_in_a_folder_is_refused_while_the_first_one_works() {
     let place = Place::new(2);
     train(&place, &[]).succeeded();
-    let before = contents(&place.path("run"));
+    let before = contents(Path::new(&place.path("run")));
     let lock = FolderLock::acquire(Path::new(&place.path("run"))).expect("the folder is free");
     for more in [&["--resume"][..], &["--overwrite"], &[]] {
         train(&place, more).failed(&["in use by another run"]);
     }
-    assert!(contents(&place.path("run")) == before);
+    assert!(contents(Path::new(&place.path("run"))) == before);
     drop(lock);
     train(&place, &["--overwrite"]).succeeded();
+
+    // A run that works and has no checkpoint yet has not ended too early.
+    fs::remove_file(place.path("run/last.safetensors")).expect("a checkpoint");
+    let lock = FolderLock::acquire(Path::new(&place.path("run"))).expect("the folder is free");
+    let resumed = train(&place, &["--resume"]);
+    resumed.failed(&["in use by another run"]);
+    assert!(!resumed.stderr.contains("--overwrite"), "{resumed:?}");
+    drop(lock);
+}
+
+#[test]
+fn no_program_writes_into_the_folder_of_a_run_that_works() {
+    let place = Place::new(1);
+    train(&place, &[]).succeeded();
+    let (run_folder, checkpoint, photo) =
+        (place.path("run"), place.path("run/last.safetensors"), place.path("data/images/validation/scene_000006.png"));
+    let lock = FolderLock::acquire(Path::new(&run_folder)).expect("the folder is free");
+    let before = contents(Path::new(&run_folder));
+    let (figures, weights) = (place.path("run/figures.json"), place.path("run/best.safetensors"));
+    for (program, arguments) in [
+        (TEST, &[checkpoint.as_str(), "--out", &run_folder][..]),
+        (TEST, &[&checkpoint, "--json", &figures]),
+        (PREDICT, &[&checkpoint, &photo, "--out", &run_folder]),
+        (EXPORT, &[&checkpoint, &weights, "--overwrite"]),
+        (program::CHECK_DATA, &["--json", &figures]),
+        (program::ROUTES, &["--out", &run_folder]),
+        (program::TABLES, &["--out", &run_folder]),
+    ] {
+        run(program, arguments).failed(&["the folder is in use by another run"]);
+    }
+    assert!(contents(Path::new(&run_folder)) == before);
+    // Below it is room for results.
+    run(TEST, &[&checkpoint, "--out", &place.path("run/test")]).succeeded();
+    drop(lock);
+    run(TEST, &[&checkpoint, "--json", &figures]).succeeded();
 }
 
 #[test]
@@ -128,17 +185,38 @@ fn overwriting_leaves_nothing_of_the_old_run_and_everything_of_its_neighbours_an
     for name in ["run1", "run[1]"] {
         place.train_with(TRAIN, name, &[]).succeeded();
     }
-    let neighbour = contents(&place.path("run1"));
-    for (name, text) in [("run[1]/pictures/old.png", "a picture"), ("run[1]/notes.txt", "of the user"), ("run[1]/.saving-x", "half a file")]
+    let neighbour = contents(Path::new(&place.path("run1")));
+    for (name, text) in [("run[1]/pictures/own.png", "a picture"), ("run[1]/notes.txt", "of the user"), ("run[1]/.saving-x", "half a file")]
     {
         fs::write(place.path(name), text).expect("a file");
     }
+    assert_eq!(
+        fs::read_dir(place.path("run[1]/pictures")).expect("the folder").count(),
+        4,
+        "two of the run, their list and one of the user"
+    );
     place.train_with(TRAIN, "run[1]", &["--overwrite", "--set", "train.iterations=1", "--set", "train.pictures=0"]).succeeded();
-    assert!(contents(&place.path("run1")) == neighbour, "the neighbour is as it was");
-    assert_eq!(fs::read_dir(place.path("run[1]/pictures")).expect("the folder").count(), 0, "no picture of the old run");
+    assert!(contents(Path::new(&place.path("run1"))) == neighbour, "the neighbour is as it was");
+    let left = contents(Path::new(&place.path("run[1]/pictures"))).into_keys().map(|path| path.file_name().map(std::ffi::OsStr::to_owned));
+    assert_eq!(left.flatten().collect::<Vec<_>>(), [".drawn", "own.png"], "no picture of the old run, and that of the user");
     assert_eq!(fs::read_dir(place.path("run[1]/tensorboard")).expect("the folder").count(), 1);
     assert_eq!(fs::read_to_string(place.path("run[1]/notes.txt")).expect("the notes"), "of the user");
     assert!(!Path::new(&place.path("run[1]/.saving-x")).exists(), "the half-written file of a killed run is gone");
+}
+
+#[test]
+fn an_input_of_a_run_is_not_deleted_with_the_run_that_it_overwrites() {
+    let place = Place::new(1);
+    train(&place, &[]).succeeded();
+    let run_folder = place.path("run");
+    let before = contents(Path::new(&run_folder));
+    let last = place.path("run/last.safetensors");
+    train(&place, &["--overwrite", "--set", &format!("init={last}")]).failed(&["last.safetensors is an input of the new run"]);
+    let config = place.path("run/config.toml");
+    run(TRAIN, &["--config", &config, "--out", &run_folder, "--overwrite"]).failed(&["config.toml is an input of the new run"]);
+    assert!(contents(Path::new(&run_folder)) == before);
+    // A resumed run keeps its configuration, so it may be named.
+    run(TRAIN, &["--config", &config, "--out", &run_folder, "--resume", "--set", "train.iterations=2"]).succeeded();
 }
 
 #[test]
@@ -173,6 +251,17 @@ fn an_interrupted_run_ends_with_the_exit_code_of_its_signal_and_goes_on_later() 
         let resumed = train(&place, &["--resume", "--set", "train.iterations=41"]);
         assert!(resumed.succeeded().contains("resumed after iteration"), "{resumed:?}");
     }
+}
+
+#[test]
+fn a_second_ctrl_c_a_second_later_ends_a_run_at_once() {
+    let place = Place::new(9);
+    // A step of minutes.
+    let child = place.started(TRAIN, "run", &["--set", "train.accumulation=60000"], "config.toml");
+    let begin = Instant::now();
+    let ran = Place::signalled(child, "kill -INT PID; sleep 1.2; kill -INT PID");
+    assert!(ran.code == Some(130) && begin.elapsed() < Duration::from_secs(20), "{ran:?} after {:?}", begin.elapsed());
+    assert!(ran.stderr.contains("Ctrl-C once more") && !ran.stdout.contains("continue it with --resume"), "{ran:?}");
 }
 
 // ---- Full disks ----
@@ -219,7 +308,7 @@ fn a_prediction_that_does_not_fit_on_the_disk_is_an_error_and_leaves_no_file() {
     train(&place, &[]).succeeded();
     let (checkpoint, photo, out) =
         (place.path("run/last.safetensors"), place.path("data/images/validation/scene_000006.png"), place.path("out"));
-    let ran = in_shell("trap '' XFSZ; ulimit -f 0; exec", PREDICT, &[&checkpoint, &photo, "--out", &out], "");
+    let ran = in_shell("ulimit -f 0; exec", PREDICT, &[&checkpoint, &photo, "--out", &out], "");
     ran.failed(&["scene_000006_overlay.png"]);
     assert_eq!(fs::read_dir(&out).expect("the folder").count(), 0, "neither an empty file nor a temporary one");
     run(PREDICT, &[&checkpoint, &photo, "--out", &out]).succeeded();
@@ -243,7 +332,7 @@ fn weights_are_not_exported_over_their_checkpoint_nor_unasked_over_another_file(
     }
     for output in &same {
         for more in [&[][..], &["--overwrite"]] {
-            run(EXPORT, &[&[checkpoint.as_str(), output.as_str()], more].concat()).failed(&["is the checkpoint to read"]);
+            run(EXPORT, &[&[checkpoint.as_str(), output.as_str()], more].concat()).failed(&["OUTPUT would overwrite this input"]);
         }
     }
     assert!(fs::read(&checkpoint).expect("a checkpoint") == before);

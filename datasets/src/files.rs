@@ -1,4 +1,4 @@
-//! Exported data: every file is complete or absent, never half written.
+//! Files of data sets: exported ones are complete or absent, and none that is read is an output.
 
 use std::io::{self, Cursor, Write};
 use std::path::Path;
@@ -13,6 +13,11 @@ use crate::error::DataError;
 /// Nothing is synced to the disk, which would slow down the export of thousands of images: after a power failure, write the files again.
 pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), DataError> {
     vmamba_files::write_with(path, Durability::Cached, write).map_err(|reason| DataError::io(path, reason))
+}
+
+/// Checks, before any of these files is read, that none is an output of this process, see [`vmamba_files::check_inputs`].
+pub(crate) fn check_inputs<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<(), DataError> {
+    vmamba_files::check_inputs(paths).map_err(|(path, refusal)| DataError::io(&path, refusal.into()))
 }
 
 /// Encodes an image as PNG and writes it atomically.

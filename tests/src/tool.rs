@@ -1,8 +1,9 @@
 //! Support for the tests of the programs: their names, running them, small data and a small model.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -93,15 +94,16 @@ impl Ran {
         &self.stdout
     }
 
-    /// Asserts that the program failed with exit code 1, without a panic and with one error line that contains all of `parts` and repeats
-    /// nothing.
+    /// Asserts that the program failed with exit code 1, without a panic and with one error line that contains all of `parts` and says
+    /// nothing twice.
     #[track_caller]
     pub fn failed(&self, parts: &[&str]) {
         assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);
         let errors: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(errors.len(), 1, "one error, got: {}", self.stderr);
         let links: Vec<&str> = errors[0].split(": ").collect();
-        assert!(links.windows(2).all(|pair| pair[0] != pair[1]), "repeated: {}", errors[0]);
+        let different: BTreeSet<&str> = links.iter().copied().collect();
+        assert_eq!(links.len(), different.len(), "said twice: {}", errors[0]);
         for part in parts {
             assert!(self.stderr.contains(part), "the error does not name `{part}`: {}", self.stderr);
         }
@@ -115,6 +117,26 @@ impl Ran {
 /// When it cannot be started.
 pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Ran {
     Command::new(executable(program)).args(arguments).stdin(Stdio::null()).output().expect("the program can be started").into()
+}
+
+/// The contents of all files below a folder, except for the empty file of its lock. A link is its target's path.
+///
+/// # Panics
+/// When one cannot be read.
+pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let kind = path.symlink_metadata().expect("a file").file_type();
+        if kind.is_symlink() {
+            found.insert(path.clone(), std::fs::read_link(&path).expect("a link").to_string_lossy().into_owned().into_bytes());
+        } else if kind.is_dir() {
+            found.extend(contents(&path));
+        } else if kind.is_file() && !path.ends_with(".lock") {
+            found.insert(path.clone(), std::fs::read(&path).expect("a file"));
+        }
+    }
+    found
 }
 
 /// Data and the configuration of a tiny run in a temporary folder.
@@ -188,21 +210,39 @@ impl Place {
     /// # Panics
     /// When it does not start, or takes no step within a minute.
     pub fn interrupt(&self, program: &str, out: &str, signals: &[&str]) -> Ran {
+        let child = self.started(program, out, &[], "metrics.jsonl");
+        // One shell, so that the signals follow each other closely.
+        let kills: Vec<String> = signals.iter().map(|signal| format!("kill -{signal} PID")).collect();
+        Self::signalled(child, &kills.join(" && "))
+    }
+
+    /// Starts a run and waits until it has written a line into the file `sign` of its folder.
+    ///
+    /// # Panics
+    /// When it does not start, or does not write it within a minute.
+    pub fn started(&self, program: &str, out: &str, more: &[&str], sign: &str) -> Child {
         let folder = self.path(out);
         let child = Command::new(executable(program))
             .args(["--config", &self.config.to_string_lossy(), "--out", &folder])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program can be started");
         let begin = Instant::now();
-        while std::fs::read_to_string(Path::new(&folder).join("metrics.jsonl")).map_or(true, |text| text.lines().count() < 1) {
-            assert!(begin.elapsed() < Duration::from_secs(60), "no step within a minute");
+        while std::fs::read_to_string(Path::new(&folder).join(sign)).map_or(true, |text| text.lines().count() < 1) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "no {sign} within a minute");
             std::thread::sleep(Duration::from_millis(1));
         }
-        // One shell, so that the signals follow each other closely.
-        let kills: Vec<String> = signals.iter().map(|signal| format!("kill -{signal} {}", child.id())).collect();
-        let status = Command::new("sh").args(["-c", &kills.join(" && ")]).status().expect("a shell");
+        child
+    }
+
+    /// Runs a script that sends signals to a program, which is `PID` in it, and waits for the end of the program.
+    ///
+    /// # Panics
+    /// When the script fails.
+    pub fn signalled(child: Child, script: &str) -> Ran {
+        let status = Command::new("sh").args(["-c", &script.replace("PID", &child.id().to_string())]).status().expect("a shell");
         assert!(status.success());
         child.wait_with_output().expect("it ends").into()
     }

@@ -20,15 +20,15 @@ use vmamba_report::curves::precision_recall;
 use vmamba_report::detection::{ClassFigures, STATISTICS, class_figures, class_table, known, statistics_table, summary};
 use vmamba_report::files::write_json;
 use vmamba_report::tables::Table;
-use vmamba_report::{objects, pictures};
+use vmamba_report::{RunPictures, objects, pictures};
 use vmamba_study::published::detection_row;
 use vmamba_train::Precision;
 use vmamba_types::ClassList;
 
 use crate::arguments::share;
-use crate::evaluation::{Evaluate, Prediction};
+use crate::evaluation::{Evaluate, PICTURES, Prediction};
 use crate::options::replace;
-use crate::photos::{OVERLAY, ResultNames, place, with_suffix};
+use crate::photos::{OBJECTS, OVERLAY, ResultNames, place, with_suffix};
 use crate::present::{Present, spread};
 
 /// Score from which on objects are drawn at the end of a training run.
@@ -38,7 +38,7 @@ const DRAWN_SCORE: f32 = 0.3;
 pub type Training = Detection<AnyDetector>;
 
 impl Present for Training {
-    fn draw(&self, model: &Self::Model, device: &Device, folder: &Path, count: usize) -> Result<usize> {
+    fn draw(&self, model: &Self::Model, device: &Device, pictures: &mut RunPictures, count: usize) -> Result<usize> {
         let (data, predictor) = (self.validation(), self.predictor(model, device));
         let indices = spread(count, data.len());
         let drawn = indices.len();
@@ -47,7 +47,7 @@ impl Present for Training {
             let sample = data.get(index)?;
             let found = predictor.predict(&sample.image)?;
             let picture = objects::comparison(&sample.image, Some(&sample.instances), &found, data.classes(), DRAWN_SCORE);
-            pictures::save(&place(folder, &format!("{}.png", names.next(&sample.name)))?, &picture)?;
+            pictures.save(&format!("{}.png", names.next(&sample.name)), &picture)?;
         }
         Ok(drawn)
     }
@@ -101,7 +101,7 @@ impl Evaluate for LoadedDetector {
     }
 
     fn evaluate(&self, data: &Self::Data, how: &Prediction, options: &DetectionOptions) -> Result<DetectionEvaluation> {
-        let folder = how.folder("pictures")?;
+        let folder = how.folder(PICTURES)?;
         let (pipeline, workers) = (&self.config.data.test, self.config.data.workers);
         let mut names = ResultNames::default();
         let predictor = Predictor { model: &self.model, device: how.device, pipeline, precision: how.precision };
@@ -234,7 +234,7 @@ pub fn predict_photo(
     pictures::save(&with_suffix(prefix, OVERLAY), &objects::overlay(photo, &found, classes, score))?;
     let objects: Vec<_> = found.iter().map(|detection| described(detection, classes)).collect();
     let document = json!({"width": photo.width(), "height": photo.height(), "objects": objects});
-    Ok(write_json(&with_suffix(prefix, "_objects.json"), &document)?)
+    Ok(write_json(&with_suffix(prefix, OBJECTS), &document)?)
 }
 
 /// An object in COCO's format, with the name of its class, and its category id where the annotations of the training gave one.

@@ -16,7 +16,12 @@ use vmamba_report::tables::Table;
 use vmamba_report::{print, println};
 use vmamba_train::Precision;
 
-use crate::options::{ComputeOptions, JsonOption, MemoryOption, ModelOptions, PhotoOptions};
+use crate::options::{ComputeOptions, JsonOption, MemoryOption, ModelOptions, PhotoOptions, check_out};
+
+/// Folder of the pictures below that of the results.
+pub const PICTURES: &str = "pictures";
+/// Folder of the label maps below that of the results.
+pub const LABEL_MAPS: &str = "labels";
 
 /// Options of a program that evaluates a trained model.
 #[derive(Args, Clone, Debug)]
@@ -150,7 +155,12 @@ pub fn describe_origin(report: &LoadReport) -> String {
 pub fn run<E: Evaluate>(options: &EvaluationOptions, task: &E::Options) -> Result<()> {
     let (checkpoint, precision) = (&options.model.checkpoint, options.compute.precision);
     options.limit.apply();
-    options.json.check()?;
+    options.json.reserve()?;
+    if let Some(out) = &options.out {
+        check_out(out)?;
+        // Results have the names of the images, so nothing in these folders is safe.
+        [PICTURES, LABEL_MAPS].iter().for_each(|inner| vmamba_files::reserve_all_in("--out", &out.join(inner)));
+    }
     let device = options.compute.open()?;
     let weights = options.model.weights.chosen();
     let mut model = E::load(checkpoint, options.model.config()?, options.data.as_deref(), weights, &device)?;

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use burn::prelude::Device;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -156,12 +156,12 @@ pub struct JsonOption {
 }
 
 impl JsonOption {
-    /// Checks that the file can be written, before the work whose figures it takes.
+    /// Reserves the file, before the program reads anything; see [`reserve`].
     ///
     /// # Errors
-    /// When its folder is missing, or the path is a folder.
-    pub fn check(&self) -> Result<()> {
-        self.json.as_deref().map_or(Ok(()), |path| check_output("--json", path))
+    /// As [`reserve`].
+    pub fn reserve(&self) -> Result<()> {
+        self.json.as_deref().map_or(Ok(()), |path| reserve("--json", path))
     }
 
     /// Writes `figures` where `--json` is given.
@@ -176,19 +176,29 @@ impl JsonOption {
     }
 }
 
-/// Checks that the file of an option can be written, before the work whose result it takes.
+/// Reserves the output file of an option, before the program reads anything: no input may be the same file.
 ///
 /// # Errors
-/// When its folder is missing, or the path is a folder.
-pub fn check_output(option: &str, path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        bail!("{option} {}: the folder {} is not there", path.display(), folder.display());
-    }
-    if path.is_dir() {
-        bail!("{option} {}: it is a folder, not a file", path.display());
-    }
-    Ok(())
+/// When the file could not be written later: its folder is missing or not writable, or a run works in it, or the path is a folder, a pipe, a
+/// device, or the file that the program prints into.
+pub fn reserve(option: &'static str, path: &Path) -> Result<()> {
+    vmamba_files::reserve(option, path).with_context(|| format!("{option} {}", path.display()))
+}
+
+/// Reserves those of the results in the folder of `--out` that exist already: an input may be one of them.
+///
+/// # Errors
+/// As [`reserve`].
+pub fn reserve_results(results: impl IntoIterator<Item = PathBuf>) -> Result<()> {
+    results.into_iter().filter(|path| path.exists()).try_for_each(|path| reserve("--out", &path))
+}
+
+/// Checks that results can be written into the folder of `--out`, before the program reads anything. The folder need not exist.
+///
+/// # Errors
+/// When it is a file or not writable, or a run works in it.
+pub fn check_out(path: &Path) -> Result<()> {
+    vmamba_files::reserve_folder(path).with_context(|| format!("--out {}", path.display()))
 }
 
 /// Which weights of a checkpoint to use.

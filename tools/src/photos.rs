@@ -11,6 +11,8 @@ use vmamba_report::files::create_folder;
 pub const OVERLAY: &str = "_overlay.png";
 /// What follows the name of a photo in the label maps that `predict` writes.
 pub const LABELS: &str = "_labels.png";
+/// What follows the name of a photo in the lists of objects that `predict` writes.
+pub const OBJECTS: &str = "_objects.json";
 
 /// The photos that files, folders and patterns name, sorted and without duplicates. In folders, hidden files and the results of an earlier
 /// prediction are skipped, and so are hidden files that a pattern finds.

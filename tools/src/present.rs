@@ -5,14 +5,15 @@ use std::path::Path;
 use anyhow::Result;
 use burn::prelude::Device;
 use vmamba_recipes::Configured;
+use vmamba_report::RunPictures;
 
 /// A recipe whose results a training program shows.
 pub trait Present: Configured {
-    /// Draws predictions of `count` validation images into `folder`; returns their number.
+    /// Draws predictions of `count` validation images; returns their number.
     ///
     /// # Errors
     /// When a sample cannot be read or a picture cannot be written.
-    fn draw(&self, model: &Self::Model, device: &Device, folder: &Path, count: usize) -> Result<usize>;
+    fn draw(&self, model: &Self::Model, device: &Device, pictures: &mut RunPictures, count: usize) -> Result<usize>;
 
     /// The tables of the newest validation as text, and its curves as files in `folder`. Empty before the first validation.
     ///

@@ -25,15 +25,24 @@ static SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// that `train && test` does not go on. clap has ended the process with 2 before, if the usage was wrong.
 pub fn run_tool(run: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {
     keep_large_blocks();
+    ignore_file_size_signal();
+    vmamba_files::protect_inputs();
     let outcome = check_threads().and_then(|()| run());
     match (outcome, terminal::failure(), SIGNAL.load(Ordering::SeqCst)) {
-        (Err(error), ..) => eprintln!("error: {}", one_line(&format!("{error:#}"))),
+        (Err(error), ..) => eprintln!("error: {}", one_line(&described(&error))),
         (Ok(_), Some(failure), _) => eprintln!("error: {failure}"),
         (Ok(true), None, 0) => return ExitCode::SUCCESS,
         (Ok(false), None, 0) => (),
         (Ok(_), None, signal) => return ExitCode::from(u8::try_from(BY_SIGNAL + signal).unwrap_or(u8::MAX)),
     }
     ExitCode::FAILURE
+}
+
+/// An error with its causes. A cause that the message before it contains is not said again: some libraries put a cause into their message,
+/// others leave it to the chain.
+pub fn described(error: &anyhow::Error) -> String {
+    let said_once = |text: String, cause: String| if text.contains(&cause) { text } else { format!("{text}: {cause}") };
+    error.chain().map(ToString::to_string).reduce(said_once).unwrap_or_default()
 }
 
 /// A message on one line: some parsers draw diagrams, and names in files may have line breaks.
@@ -62,6 +71,16 @@ fn keep_large_blocks() {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);
+    }
+}
+
+/// Makes a write beyond `ulimit -f` fail as on a full disk, which saves the run, instead of ending the process without a word. CPython does
+/// the same.
+fn ignore_file_size_signal() {
+    #[cfg(unix)]
+    // SAFETY: `SIG_IGN` is a valid action for this signal, and no handler runs.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 
@@ -147,6 +166,15 @@ mod tests {
         for signal in [term, hangup] {
             assert!(!ends_at_once(signal, Duration::from_secs(60)));
         }
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = anyhow::anyhow!("a.json: line 3 is damaged");
+        let repeating = cause.context("cannot resume: a.json: line 3 is damaged");
+        assert_eq!(described(&repeating), "cannot resume: a.json: line 3 is damaged");
+        assert_eq!(described(&repeating.context("run 7")), "run 7: cannot resume: a.json: line 3 is damaged");
+        assert_eq!(described(&anyhow::anyhow!("no such file").context("a.json")), "a.json: no such file");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::Split;
 use vmamba_recipes::segmentation::config::{FolderSource, SegmentationSource};
 use vmamba_recipes::segmentation::{LoadedSegmentor, Predictor, Segmentation, SegmentationConfig, SegmentationEvaluation, load_segmentor};
+use vmamba_report::RunPictures;
 use vmamba_report::label_maps::{self, Classes};
 use vmamba_report::pictures;
 use vmamba_report::println;
@@ -27,7 +28,7 @@ use vmamba_study::published::{Measured, segmentation_row};
 use vmamba_train::Precision;
 use vmamba_types::{ClassList, LabelMap};
 
-use crate::evaluation::{Evaluate, Prediction};
+use crate::evaluation::{Evaluate, LABEL_MAPS, PICTURES, Prediction};
 use crate::options::replace;
 use crate::photos::{LABELS, OVERLAY, ResultNames, place, with_suffix};
 use crate::present::{Present, spread};
@@ -44,7 +45,7 @@ fn named(classes: &ClassList) -> Classes<'_> {
 }
 
 impl Present for Training {
-    fn draw(&self, model: &Self::Model, device: &Device, folder: &Path, count: usize) -> Result<usize> {
+    fn draw(&self, model: &Self::Model, device: &Device, pictures: &mut RunPictures, count: usize) -> Result<usize> {
         let (data, predictor) = (self.validation(), self.predictor(model, device));
         let indices = spread(count, data.len());
         let drawn = indices.len();
@@ -54,7 +55,7 @@ impl Present for Training {
             let labels = predictor.predict(&sample.image)?;
             let truth = Some(sample.labels.as_slice());
             let picture = label_maps::comparison(&sample.image, truth, &labels, named(data.classes()), OPACITY)?;
-            pictures::save(&place(folder, &format!("{}.png", names.next(&sample.name)))?, &picture)?;
+            pictures.save(&format!("{}.png", names.next(&sample.name)), &picture)?;
         }
         Ok(drawn)
     }
@@ -186,7 +187,7 @@ impl Evaluate for LoadedSegmentor {
     }
 
     fn evaluate(&self, data: &Self::Data, how: &Prediction, options: &SegmentationOptions) -> Result<SegmentationEvaluation> {
-        let folders = how.folder("pictures")?.zip(how.folder("labels")?);
+        let folders = how.folder(PICTURES)?.zip(how.folder(LABEL_MAPS)?);
         let (predictor, workers) = (predictor(self, how.device, how.precision, options.inference.tta), self.config.data.workers);
         let mut names = ResultNames::default();
         predictor.evaluate(&data.samples, workers, |_, sample, labels| {

@@ -14,6 +14,7 @@ use vmamba_study::measure::Protocol;
 use vmamba_train::Precision;
 
 use crate::arguments::{batch, count, model_and_file, pixels};
+use crate::options::{check_out, reserve_results};
 
 /// Parses the command line. `defaults` are the defaults of shared options by name, such as `("out", "runs/erf")`.
 pub fn parse<A: Parser>(defaults: &[(&'static str, &'static str)]) -> A {
@@ -180,6 +181,16 @@ pub struct OutOption {
 }
 
 impl OutOption {
+    /// Checks that results can be written into the folder, before the program reads anything. `results` are the names of results that an input
+    /// might be: pictures, where the program reads pictures.
+    ///
+    /// # Errors
+    /// When the folder is a file or not writable, or another program works in it.
+    pub fn check(&self, results: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
+        check_out(&self.out)?;
+        reserve_results(results.into_iter().map(|name| self.out.join(name)))
+    }
+
     /// Creates the folder, and locks it until the result is dropped.
     ///
     /// # Errors

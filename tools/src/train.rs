@@ -9,14 +9,13 @@ use vmamba::checkpoint::LoadReport;
 use vmamba_recipes::memory::bytes;
 use vmamba_recipes::{Configured, Init, RunConfig, config};
 use vmamba_report::console::human;
-use vmamba_report::files::create_folder;
 use vmamba_report::run_folder::{BEST, Holds, LAST, NON_FINITE, holds_run};
-use vmamba_report::{Console, ReportError, RunFolder, print, println};
+use vmamba_report::{Console, ReportError, RunFolder, RunPictures, print, println};
 use vmamba_train::{DeviceChoice, DeviceGroup, Outcome, TrainError, Trainer};
 
-use crate::options::{ConfigOptions, DeviceOption, MemoryOption, PhotoOptions};
+use crate::options::{ConfigOptions, DeviceOption, MemoryOption, PhotoOptions, check_out};
 use crate::present::Present;
-use crate::process::interrupted;
+use crate::process::{described, interrupted};
 
 /// The options of a training program.
 #[derive(Args)]
@@ -84,8 +83,11 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     let text = toml::to_string(&config).context("the configuration cannot be written as TOML")?;
     let mut trainer = builder.build_on(group)?;
     let mut run = match resumed {
-        Some(Resumed { run, recorded }) => {
+        Some(Resumed { mut run, recorded }) => {
             trainer.resume(&run.last())?;
+            if let Some(repair) = run.repair_log()? {
+                println!("{repair}");
+            }
             for difference in config::differences(&recorded, &text)? {
                 println!("changed since the run began: {difference}");
             }
@@ -125,9 +127,8 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
 
 /// Draws predictions and prints the tables of the last validation.
 fn finish<R: Present>(trainer: &Trainer<R>, device: &Device, folder: &Path, drawn: &Path, pictures: usize) -> Result<()> {
-    create_folder(drawn)?;
     let recipe = trainer.recipe();
-    let count = recipe.draw(&trainer.evaluated_model()?, &device.clone().inner(), drawn, pictures)?;
+    let count = recipe.draw(&trainer.evaluated_model()?, &device.clone().inner(), &mut RunPictures::open(drawn)?, pictures)?;
     print!("{}", recipe.results(folder)?);
     if let Some((iteration, best)) = trainer.best() {
         let path = folder.join(BEST);
@@ -176,8 +177,19 @@ struct Resumed {
     recorded: String,
 }
 
-/// Reads the configuration. A resumed run is locked, and without --config it keeps its own configuration.
+/// Reads the configuration. A resumed run is locked, and without --config it keeps its own configuration. The folder is checked before
+/// the data are opened.
 fn start<R: Configured>(arguments: &TrainArguments) -> Result<Start<R>> {
+    let start = find::<R>(arguments)?;
+    if start.resumed.is_none() && !arguments.show_groups {
+        check_out(&start.folder)?;
+    }
+    vmamba_files::reserve_all_in("--out", &RunFolder::pictures_in(&start.folder));
+    Ok(start)
+}
+
+/// Reads the configuration and finds the folder.
+fn find<R: Configured>(arguments: &TrainArguments) -> Result<Start<R>> {
     let overrides = arguments.config.overrides();
     let demo = || config::load_text(R::DEMO, &overrides, "the built-in demo configuration");
     let given: Option<RunConfig<R::Task>> = arguments.config.config.as_ref().map(|path| config::load(path, &overrides)).transpose()?;
@@ -210,7 +222,7 @@ fn recorded_config<R: Configured>(run: &RunFolder) -> Result<String> {
         Err(reason) => reason,
     };
     let stored = RunConfig::<R::Task>::of_checkpoint(&last).with_context(|| format!("{reason:#}, and the checkpoint does not help"))?;
-    let reason = format!("{reason:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let reason = described(&reason).lines().map(str::trim).collect::<Vec<_>>().join(" ");
     println!("the run keeps the configuration in {}: {reason}", last.display());
     toml::to_string(&stored).context("the configuration cannot be written as TOML")
 }

@@ -42,8 +42,13 @@ pub enum Fault {
         found: String,
     },
     /// The file cannot be written. A previous file of this name is unchanged.
-    #[error("could not be saved: {0} (a previous file of that name is unchanged)")]
-    Save(io::Error),
+    #[error("could not be saved: {reason}{}", if *previous { " (the previous file is unchanged)" } else { "" })]
+    Save {
+        /// The error of the operating system.
+        reason: io::Error,
+        /// Whether there is a previous file of this name.
+        previous: bool,
+    },
 }
 
 impl Fault {

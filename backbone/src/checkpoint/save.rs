@@ -99,5 +99,5 @@ fn write_safetensors(writer: &mut dyn Write, entries: &[Entry], metadata: &BTree
 }
 
 fn write_atomically(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CheckpointError> {
-    vmamba_files::write_with(path, Durability::Synced, content).map_err(|error| Fault::Save(error).of(path))
+    vmamba_files::write_with(path, Durability::Synced, content).map_err(|reason| Fault::Save { reason, previous: path.is_file() }.of(path))
 }

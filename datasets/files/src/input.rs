@@ -8,6 +8,7 @@ use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::ledger::record_open;
 use crate::text::decode;
 
 /// What a path leads to, if not to a regular file.
@@ -70,15 +71,35 @@ pub enum Refusal {
     #[error("it begins as UTF-16 text, but is none")]
     NotUtf16,
     /// Another process works in the folder.
-    #[error("another run is working in this folder; wait for its end or name another folder")]
+    #[error("the folder is in use by another run; wait for its end, or name another folder")]
     Locked,
+    /// This process writes the file, which the option names, later.
+    #[error("{0} would overwrite this input: both are the same file; name another output")]
+    IsOutput(&'static str),
+    /// This process writes into the folder of the file, which the option names, later.
+    #[error("{0} would write its results into the folder of this input; name another folder")]
+    InOutputFolder(&'static str),
+    /// This process writes the file already, for the option.
+    #[error("it is also the file of {0}; name another file")]
+    OutputTwice(&'static str),
+    /// This process has read the file.
+    #[error("it is an input of this command, so it is not overwritten; name another output")]
+    IsInput,
+    /// This process prints into the file.
+    #[error("it is standard output or standard error, where this program prints; name another file")]
+    Stream,
 }
 
 impl From<Refusal> for io::Error {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
             Refusal::NotAFile(FileKind::Folder) => io::ErrorKind::IsADirectory,
-            Refusal::NotAFile(_) => io::ErrorKind::InvalidInput,
+            Refusal::NotAFile(_)
+            | Refusal::IsOutput(_)
+            | Refusal::InOutputFolder(_)
+            | Refusal::OutputTwice(_)
+            | Refusal::IsInput
+            | Refusal::Stream => io::ErrorKind::InvalidInput,
             Refusal::NotText(_) | Refusal::NotUtf16 => io::ErrorKind::InvalidData,
             Refusal::Locked => io::ErrorKind::WouldBlock,
         };
@@ -89,7 +110,8 @@ impl From<Refusal> for io::Error {
 /// Opens a regular file for reading. Symbolic links are followed.
 ///
 /// # Errors
-/// Those of the operating system, and [`Refusal::NotAFile`] for folders, pipes, sockets and devices, without waiting for them.
+/// Those of the operating system, [`Refusal::NotAFile`] for folders, pipes, sockets and devices, without waiting for them, and
+/// [`Refusal::IsOutput`] for a file that this process has [reserved](crate::reserve).
 pub fn open(path: &Path) -> io::Result<File> {
     let refuse = |kind: FileType| if kind.is_file() { Ok(()) } else { Err(Refusal::NotAFile(FileKind::of(kind))) };
     // Opening a device may have effects, for instance rewind a tape.
@@ -103,7 +125,9 @@ pub fn open(path: &Path) -> io::Result<File> {
         options.custom_flags(libc::O_NONBLOCK);
     }
     let file = options.open(path)?;
-    refuse(file.metadata()?.file_type())?;
+    let data = file.metadata()?;
+    refuse(data.file_type())?;
+    record_open(path, &data)?;
     Ok(file)
 }
 

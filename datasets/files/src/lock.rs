@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::input::Refusal;
-use crate::output::{remove_stale, temporary_file};
+use crate::output::{check_kind, remove_stale, temporary_file};
 
 /// Holds a folder for one program until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ impl FolderLock {
     /// [`Refusal::Locked`] where another program has the folder, and those of the operating system; also when no file can be created in it.
     pub fn acquire(folder: &Path) -> io::Result<Self> {
         let path = folder.join(Self::FILE);
+        check_kind(&path)?;
         let lock = loop {
             let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
             match file.try_lock() {
@@ -45,6 +46,13 @@ impl FolderLock {
         // The lock file may have been there: a folder that cannot be written to is an error now, not after the first hour.
         drop(temporary_file(folder)?);
         Ok(lock)
+    }
+
+    /// Whether another program has locked a folder. Nothing is created in it.
+    pub fn is_held(folder: &Path) -> bool {
+        let path = folder.join(Self::FILE);
+        let file = check_kind(&path).ok().and_then(|()| File::open(&path).ok());
+        file.is_some_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// Whether the path still leads to the locked file.
@@ -80,9 +88,11 @@ mod tests {
     fn a_folder_is_locked_until_the_lock_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let lock = FolderLock::acquire(folder.path()).unwrap();
+        assert!(FolderLock::is_held(folder.path()));
         let error = FolderLock::acquire(folder.path()).unwrap_err();
         assert_eq!(error.get_ref().and_then(|inner| inner.downcast_ref()), Some(&Refusal::Locked));
         drop(lock);
+        assert!(!FolderLock::is_held(folder.path()));
         if cfg!(unix) {
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing stays");
         }

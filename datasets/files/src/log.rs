@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::output::check_kind;
+
 /// A file that grows by records. Its writes are not buffered, so that a reader sees every record and a kill loses none.
 #[derive(Debug)]
 pub struct AppendLog {
@@ -15,8 +17,9 @@ impl AppendLog {
     /// Opens a log, which is created where it is missing.
     ///
     /// # Errors
-    /// When the file cannot be opened for writing.
+    /// When the file cannot be opened for writing, or is a folder, pipe, socket or device.
     pub fn open(path: &Path) -> io::Result<Self> {
+        check_kind(path)?;
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         Ok(Self { path: path.to_owned(), file })
     }
@@ -40,13 +43,9 @@ impl AppendLog {
     /// # Errors
     /// When the record cannot be written whole.
     pub fn append(&mut self, record: &[u8]) -> io::Result<()> {
-        let before = self.file.metadata()?;
-        self.file.write_all(record).inspect_err(|_| {
-            // The first error is the one to report. A pipe or a device has no length.
-            if before.is_file() {
-                drop(self.file.set_len(before.len()));
-            }
-        })
+        let before = self.file.metadata()?.len();
+        // The first error is the one to report.
+        self.file.write_all(record).inspect_err(|_| drop(self.file.set_len(before)))
     }
 }
 
@@ -69,7 +68,9 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_record_that_does_not_fit_on_the_disk_is_an_error() {
-        let error = AppendLog::open(Path::new("/dev/full")).unwrap().append(b"a").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let path = Path::new("/dev/full");
+        let mut log = AppendLog { path: path.to_owned(), file: OpenOptions::new().append(true).open(path).unwrap() };
+        assert_eq!(log.append(b"a").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(AppendLog::open(path).unwrap_err().to_string(), "it is a device, not a file");
     }
 }

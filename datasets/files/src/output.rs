@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use tempfile::NamedTempFile;
 
 use crate::input::{FileKind, Refusal};
+use crate::ledger::is_input;
 
 /// How the names of temporary files begin.
 const TEMPORARY: &str = ".saving-";
@@ -34,33 +35,28 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Writes a file atomically: `content` fills a temporary file in the same folder, which is then renamed to `path`. After an error or a kill
 /// at any moment, `path` is the old file or the whole new one.
 ///
-/// A symbolic link is followed, and stays. A pipe or a device, such as `/dev/stdout`, is written to directly, because renaming a file over
-/// it would destroy it. Temporary files that killed programs have left in the folder are removed.
+/// A symbolic link is followed, and stays. Temporary files that killed programs have left in the folder are removed.
 ///
 /// `content` must not hide errors: an encoder that buffers must be flushed, or must encode into memory first.
 ///
 /// # Errors
-/// Those of the operating system and of `content`, and [`Refusal::NotAFile`] where `path` is a folder or a socket. The old file is unchanged
-/// and no temporary file is left.
+/// Those of the operating system and of `content`, [`Refusal::NotAFile`] where `path` is a folder, pipe, socket or device, without waiting for a
+/// reader, and [`Refusal::IsInput`] where a program has read the file that it would replace. The old file is unchanged and no temporary file is
+/// left.
 pub fn write_with(path: &Path, durability: Durability, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    if let Ok(data) = std::fs::metadata(path)
-        && !data.is_file()
-    {
-        return match FileKind::of(data.file_type()) {
-            FileKind::Fifo | FileKind::Device => {
-                let mut file = BufWriter::new(OpenOptions::new().write(true).open(path)?);
-                content(&mut file).and_then(|()| file.flush())
-            }
-            kind => Err(Refusal::NotAFile(kind).into()),
-        };
+    check_kind(path)?;
+    if is_input(path) {
+        return Err(Refusal::IsInput.into());
     }
-    // The rename must replace the file that a link leads to, not the link.
-    let real = if path.is_symlink() { std::fs::canonicalize(path)? } else { path.to_owned() };
+    let real = target(path)?;
     let folder = folder_of(&real);
     clean_once(folder);
-    let mut file = BufWriter::new(temporary_file(folder)?);
-    content(&mut file)?;
-    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let file = temporary_file(folder)?;
+    // The inner file: errors of `NamedTempFile` name the temporary file, which means nothing to a user.
+    let mut buffered = BufWriter::new(file.as_file());
+    content(&mut buffered)?;
+    buffered.flush()?;
+    drop(buffered);
     if durability == Durability::Synced {
         file.as_file().sync_all()?;
     }
@@ -68,24 +64,21 @@ pub fn write_with(path: &Path, durability: Durability, content: impl FnOnce(&mut
     if durability == Durability::Synced { sync_folder(folder) } else { Ok(()) }
 }
 
-/// Whether two paths lead to one file, by the same name, a symbolic link or a hard link. Files that cannot be examined are different.
-pub fn same_file(a: &Path, b: &Path) -> bool {
-    if let (Ok(a), Ok(b)) = (std::fs::canonicalize(a), std::fs::canonicalize(b))
-        && a == b
-    {
-        return true;
+/// Refuses a path that exists and is no regular file: a rename would destroy a pipe or a device, and a pipe waits for its reader.
+pub(crate) fn check_kind(path: &Path) -> Result<(), Refusal> {
+    match std::fs::metadata(path) {
+        Ok(data) if !data.is_file() => Err(Refusal::NotAFile(FileKind::of(data.file_type()))),
+        _ => Ok(()),
     }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        if let (Ok(a), Ok(b)) = (std::fs::metadata(a), std::fs::metadata(b)) {
-            return (a.dev(), a.ino()) == (b.dev(), b.ino());
-        }
-    }
-    false
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The file that a rename replaces: that to which a link leads, not the link.
+pub(crate) fn target(path: &Path) -> io::Result<PathBuf> {
+    if path.is_symlink() { std::fs::canonicalize(path) } else { Ok(path.to_owned()) }
+}
+
+/// The folder of a file.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -210,34 +203,17 @@ mod tests {
     }
 
     #[test]
-    #[cfg(unix)]
-    fn a_file_is_itself_by_every_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let name = |name: &str| folder.path().join(name);
-        std::fs::write(name("a"), "x").unwrap();
-        std::fs::write(name("copy"), "x").unwrap();
-        std::fs::hard_link(name("a"), name("hard")).unwrap();
-        std::os::unix::fs::symlink(name("a"), name("soft")).unwrap();
-        for same in ["a", "hard", "soft", "./a"] {
-            assert!(same_file(&name("a"), &name(same)), "{same}");
-        }
-        for other in ["copy", "none"] {
-            assert!(!same_file(&name("a"), &name(other)), "{other}");
-        }
-        assert!(!same_file(&name("none"), &name("none2")));
-    }
-
-    #[test]
     #[cfg(target_os = "linux")]
-    fn a_device_is_written_to_and_stays_a_device() {
-        // A link, so that a failure of this test does not cost the machine its device.
+    fn pipes_devices_and_folders_are_not_written_to_and_stay() {
         let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        // A link, so that a failure of this test does not cost the machine its device.
         let null = folder.path().join("null");
         std::os::unix::fs::symlink("/dev/null", &null).unwrap();
-        write(&null, b"gone").unwrap();
-        std::fs::remove_file(&null).unwrap();
-        std::os::unix::fs::symlink("/dev/full", &null).unwrap();
-        assert_eq!(write(&null, b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
-        assert!(write(folder.path(), b"x").unwrap_err().to_string().contains("a folder"));
+        for (path, kind) in [(pipe.as_path(), "a named pipe"), (&null, "a device"), (folder.path(), "a folder")] {
+            assert_eq!(write(path, b"x").unwrap_err().to_string(), format!("it is {kind}, not a file"));
+        }
+        assert!(null.is_symlink() && !std::fs::metadata(&pipe).unwrap().is_file());
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
+use crate::files::check_inputs;
 use crate::folders::{files_below, has_ending};
 use crate::image_io::IMAGE_ENDINGS;
 
@@ -42,7 +43,7 @@ pub(crate) struct Pair {
 /// Lists the files below `images` and `annotations`; a folder that does not exist has none.
 ///
 /// # Errors
-/// When a folder cannot be read.
+/// When a folder cannot be read, or an image or label map is an output of this process.
 pub(crate) fn split_files(images: &Path, annotations: &Path) -> Result<SplitFiles, DataError> {
     let mut split = SplitFiles::default();
     let mut image_files: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
@@ -77,6 +78,7 @@ pub(crate) fn split_files(images: &Path, annotations: &Path) -> Result<SplitFile
     }
     split.labels_without_image = label_files.values().flatten().map(|path| below(path, annotations)).collect();
     split.pairs.sort_by(|a, b| a.image.cmp(&b.image));
+    check_inputs(split.pairs.iter().flat_map(|pair| [pair.image.as_path(), &pair.labels]))?;
     Ok(split)
 }
 

@@ -7,6 +7,7 @@ use vmamba_types::{ClassList, Instance, InstanceMask};
 
 use super::usage::{Usage, useless};
 use crate::error::{AnnotationProblem, DataError};
+use crate::files::check_inputs;
 use crate::ground_truth::{AnnotationEntry, CategoryEntry, GroundTruth, ImageEntry, WithoutMasks};
 use crate::image_io::{ExifOrientation, PhotoHeader, read_photo};
 use crate::sample::{DetectionDataset, DetectionSample};
@@ -88,13 +89,16 @@ impl CocoDataset {
     /// Opens the annotations in `file` for the images in `folder`.
     ///
     /// # Errors
-    /// When the annotations are invalid, the folder is missing, a class of [`CocoOptions::classes`] is missing, or no image with an
-    /// object is left.
+    /// When the annotations are invalid, the folder is missing, a class of [`CocoOptions::classes`] is missing, no image with an object is left,
+    /// or an image is an output of this process.
     pub fn open(file: &Path, folder: &Path, options: &CocoOptions) -> Result<Self, DataError> {
         if !folder.is_dir() {
             return Err(DataError::layout(folder, "no such folder; it should hold the images of the annotations"));
         }
-        Self::new(GroundTruth::read(file)?, file, folder, options)
+        let data = Self::new(GroundTruth::read(file)?, file, folder, options)?;
+        let images: Vec<PathBuf> = data.truth.images.iter().map(|image| folder.join(&image.file_name)).collect();
+        check_inputs(images.iter().map(PathBuf::as_path))?;
+        Ok(data)
     }
 
     fn new(mut truth: GroundTruth, file: &Path, folder: &Path, options: &CocoOptions) -> Result<Self, DataError> {

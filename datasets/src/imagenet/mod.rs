@@ -15,6 +15,7 @@ use image::RgbImage;
 
 use crate::class_list::{FolderRow, read_folder_list};
 use crate::error::DataError;
+use crate::files::check_inputs;
 use crate::folders::{entries, file_name, files_below, has_ending};
 use crate::image_io::{self, IMAGE_ENDINGS};
 
@@ -135,9 +136,11 @@ pub fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(images)
 }
 
-/// The images in and below a folder, sorted.
+/// The images in and below a folder, sorted. None may be an output of this process.
 fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    Ok(files_below(folder)?.into_iter().filter(|path| has_ending(path, &IMAGE_ENDINGS)).collect())
+    let images: Vec<PathBuf> = files_below(folder)?.into_iter().filter(|path| has_ending(path, &IMAGE_ENDINGS)).collect();
+    check_inputs(images.iter().map(PathBuf::as_path))?;
+    Ok(images)
 }
 
 /// Reads a class list and compares it with the `folders` in `root`.

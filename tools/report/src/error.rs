@@ -38,15 +38,13 @@ pub enum ReportError {
         /// The error of the encoder.
         reason: image::ImageError,
     },
-    /// A line of a log is not JSON. The last line is exempt, because a crash may have truncated it.
-    #[error("{}: line {line} is damaged: {reason}", path.display())]
+    /// A line of a log is not a JSON object. The last line is exempt, because a crash may have truncated it.
+    #[error("{}: line {line} is not a JSON object; delete the line, or resume the run, which leaves damaged lines out", path.display())]
     DamagedLine {
         /// The log.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// The error of the parser.
-        reason: serde_json::Error,
     },
     /// The log of a new run has lines of another run.
     #[error("{} is the log of another run; delete it or name another file", path.display())]
@@ -70,6 +68,12 @@ pub enum ReportError {
     #[error("nothing to resume: the run in {} ended before its first checkpoint; overwrite it", path.display())]
     EndedTooEarly {
         /// The folder.
+        path: PathBuf,
+    },
+    /// An earlier run that is to be overwritten has an input of the new run.
+    #[error("{} is an input of the new run and belongs to the run that would be overwritten; copy it to another folder", path.display())]
+    HoldsInput {
+        /// The file of the earlier run.
         path: PathBuf,
     },
     /// Another program works in the folder.

@@ -12,10 +12,22 @@ use crate::error::ReportError;
 /// # Errors
 /// When the extension names no picture format, or the file cannot be written.
 pub fn write_picture(path: &Path, picture: &DynamicImage) -> Result<(), ReportError> {
+    write_whole(path, &encode(path, picture)?)
+}
+
+/// Checks, before a picture is drawn, that it can be encoded in the format of the path's extension.
+///
+/// # Errors
+/// When the extension names no picture format.
+pub fn check_picture(path: &Path) -> Result<(), ReportError> {
+    encode(path, &DynamicImage::new_rgb8(1, 1)).map(drop)
+}
+
+fn encode(path: &Path, picture: &DynamicImage) -> Result<Vec<u8>, ReportError> {
     let mut bytes = Cursor::new(Vec::new());
     let encoded = ImageFormat::from_path(path).and_then(|format| picture.write_to(&mut bytes, format));
     encoded.map_err(|reason| ReportError::Picture { path: path.to_owned(), reason })?;
-    write_whole(path, &bytes.into_inner())
+    Ok(bytes.into_inner())
 }
 
 /// Writes a file atomically, see [`vmamba_files::write`].

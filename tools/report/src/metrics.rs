@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one JSON object per line for every training step and every validation.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -35,7 +36,7 @@ impl Kind {
 ///
 /// A line is `{"kind": "train" | "val", "iteration": <steps done>, "<figure>": <number or null>, ...}`; NaN and infinity become null.
 /// A killed run may have logged steps and a validation after its newest checkpoint. A resumed run removes these lines when it starts, because
-/// it takes the steps and validates again.
+/// it takes the steps and validates again. Damaged lines do not stop it, see [`repair`].
 pub struct MetricsLog {
     path: PathBuf,
     lines: Option<AppendLog>,
@@ -52,23 +53,14 @@ impl MetricsLog {
     fn open(&mut self, done: u64, validated: Option<u64>) -> Result<(), ReportError> {
         let path = &self.path;
         if path.exists() {
-            let text = read(path)?;
-            if done == 0 && !text.is_empty() {
+            if done == 0 && !read(path)?.is_empty() {
                 return Err(ReportError::LogExists { path: path.clone() });
             }
-            let lines = parse(&text, path)?;
+            repair(path)?;
+            let bytes = read(path)?;
             let newest = |line: &Line| if line.value["kind"] == Kind::Val.name() { validated.unwrap_or(0) } else { done };
-            let is_kept = |line: &&Line| line.value["iteration"].as_u64().is_none_or(|own| own <= newest(line));
-            let kept: Vec<&Line> = lines.iter().filter(is_kept).collect();
-            let kept_bytes: usize = kept.iter().map(|line| line.text.len() + 1).sum();
-            if kept_bytes != text.len() {
-                let mut whole = String::with_capacity(kept_bytes);
-                for line in kept {
-                    whole.push_str(line.text);
-                    whole.push('\n');
-                }
-                write_whole(path, whole.as_bytes())?;
-            }
+            let is_kept = |line: &Line| line.value["iteration"].as_u64().is_none_or(|own| own <= newest(line));
+            rewrite(path, &bytes, parse(&bytes).lines.into_iter().filter(is_kept))?;
         }
         self.lines = Some(AppendLog::open(path).map_err(ReportError::write(path))?);
         Ok(())
@@ -102,8 +94,34 @@ impl Observer for MetricsLog {
 
 /// A line of the log.
 struct Line<'a> {
-    text: &'a str,
+    bytes: &'a [u8],
     value: Value,
+}
+
+/// The lines of a log. A last line that a crash truncated belongs to neither.
+struct Lines<'a> {
+    lines: Vec<Line<'a>>,
+    /// Numbers of the lines that are no JSON objects, from 1.
+    damaged: Vec<usize>,
+}
+
+fn parse(bytes: &[u8]) -> Lines<'_> {
+    let mut parsed = Lines { lines: Vec::new(), damaged: Vec::new() };
+    let mut rest = bytes.strip_suffix(b"\n").unwrap_or(bytes).split(|byte| *byte == b'\n').enumerate().peekable();
+    while let Some((index, line)) = rest.next() {
+        match serde_json::from_slice(line) {
+            Ok(value @ Value::Object(_)) => parsed.lines.push(Line { bytes: line, value }),
+            _ if rest.peek().is_none() => break,
+            _ => parsed.damaged.push(index + 1),
+        }
+    }
+    parsed
+}
+
+/// Writes the kept lines, unless the file has these only.
+fn rewrite<'a>(path: &Path, before: &[u8], kept: impl Iterator<Item = Line<'a>>) -> Result<(), ReportError> {
+    let kept: Vec<u8> = kept.flat_map(|line| [line.bytes, b"\n"].concat()).collect();
+    if kept == before { Ok(()) } else { write_whole(path, &kept) }
 }
 
 /// The objects of all lines of a log. A last line that a crash truncated is left out.
@@ -111,24 +129,63 @@ struct Line<'a> {
 /// # Errors
 /// When the file cannot be read, or a line before the last one is damaged.
 pub fn read_metrics(path: &Path) -> Result<Vec<Value>, ReportError> {
-    Ok(parse(&read(path)?, path)?.into_iter().map(|line| line.value).collect())
-}
-
-fn read(path: &Path) -> Result<String, ReportError> {
-    vmamba_files::read_text(path).map_err(ReportError::read(path))
-}
-
-fn parse<'a>(text: &'a str, path: &Path) -> Result<Vec<Line<'a>>, ReportError> {
-    let mut lines = Vec::new();
-    let mut rest = text.lines().enumerate().peekable();
-    while let Some((index, line)) = rest.next() {
-        match serde_json::from_str(line) {
-            Ok(value) => lines.push(Line { text: line, value }),
-            Err(_) if rest.peek().is_none() => break,
-            Err(reason) => return Err(ReportError::DamagedLine { path: path.to_owned(), line: index + 1, reason }),
-        }
+    let bytes = read(path)?;
+    let Lines { lines, damaged } = parse(&bytes);
+    match damaged.first() {
+        Some(line) => Err(ReportError::DamagedLine { path: path.to_owned(), line: *line }),
+        None => Ok(lines.into_iter().map(|line| line.value).collect()),
     }
-    Ok(lines)
+}
+
+/// The objects of the lines of a log that are not damaged; none where it cannot be read.
+pub(crate) fn readable_lines(path: &Path) -> Vec<Value> {
+    let bytes = read(path).unwrap_or_default();
+    parse(&bytes).lines.into_iter().map(|line| line.value).collect()
+}
+
+/// What [`repair`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// The log.
+    pub log: PathBuf,
+    /// The number of damaged lines, which are left out.
+    pub lines: usize,
+    /// The log as it was.
+    pub copy: PathBuf,
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let lines = if self.lines == 1 { "1 damaged line is".to_owned() } else { format!("{} damaged lines are", self.lines) };
+        write!(f, "{}: {lines} left out; the file as it was is {}", self.log.display(), self.copy.display())
+    }
+}
+
+/// Removes the damaged lines from a log, so that its run can go on; the file as it was is kept as `metrics.damaged.jsonl` beside it, or with a
+/// number where this name is taken. Returns `None` for a log without damage.
+///
+/// # Errors
+/// When the log cannot be read, or a file cannot be written.
+pub fn repair(path: &Path) -> Result<Option<Repair>, ReportError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = read(path)?;
+    let Lines { lines, damaged } = parse(&bytes);
+    if damaged.is_empty() {
+        return Ok(None);
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let names = (1..).map(|number| if number == 1 { format!("{stem}.damaged.jsonl") } else { format!("{stem}.damaged-{number}.jsonl") });
+    let mut copies = names.map(|name| path.with_file_name(name));
+    let copy = copies.find(|copy| !copy.exists() && !copy.is_symlink()).unwrap_or_default();
+    write_whole(&copy, &bytes)?;
+    rewrite(path, &bytes, lines.into_iter())?;
+    Ok(Some(Repair { log: path.to_owned(), lines: damaged.len(), copy }))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ReportError> {
+    vmamba_files::read(path).map_err(ReportError::read(path))
 }
 
 #[cfg(test)]
@@ -197,17 +254,31 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_last_line_is_left_out_and_a_damaged_line_before_it_is_an_error() {
+    fn a_truncated_last_line_is_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(METRICS_FILE);
         std::fs::write(&path, "{\"iteration\":1}\n{\"iterat").unwrap();
         assert_eq!(read_metrics(&path).unwrap().len(), 1);
         drop(log(&path, 1).unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"iteration\":1}\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "this is no damage");
+    }
 
-        std::fs::write(&path, "{\"iteration\":1}\n{\"iterat\n{\"iteration\":3}\n").unwrap();
-        let error = read_metrics(&path).unwrap_err();
-        assert!(matches!(&error, ReportError::DamagedLine { line: 2, .. }) && error.to_string().contains(METRICS_FILE), "{error}");
-        assert!(log(&path, 3).is_err());
+    #[test]
+    fn damaged_lines_are_set_aside_and_a_resumed_log_keeps_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        for (number, damage) in [&b"{\"iterat"[..], b"\0\0\0", b"\xff\xfe", b"7", b""].into_iter().enumerate() {
+            let before = [b"{\"iteration\":1}\n", damage, b"\n{\"iteration\":3}\n"].concat();
+            std::fs::write(&path, &before).unwrap();
+            let error = read_metrics(&path).unwrap_err();
+            assert!(matches!(&error, ReportError::DamagedLine { line: 2, .. }), "{error}");
+            assert!(error.to_string().contains("metrics.jsonl: line 2 is not a JSON object"), "{error}");
+            drop(log(&path, 3).unwrap());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"iteration\":1}\n{\"iteration\":3}\n");
+            let copy = if number == 0 { "metrics.damaged.jsonl".to_owned() } else { format!("metrics.damaged-{}.jsonl", number + 1) };
+            assert_eq!(std::fs::read(folder.path().join(copy)).unwrap(), before, "nothing is lost");
+            assert_eq!(repair(&path).unwrap(), None);
+        }
     }
 }

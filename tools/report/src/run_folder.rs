@@ -9,7 +9,8 @@ use vmamba_train::{BoxError, CheckpointKind, Incident, Observer, Outcome, RunInf
 use crate::curves::{Curves, curve_files};
 use crate::error::ReportError;
 use crate::files::{create_folder, write_json, write_whole};
-use crate::metrics::{Kind, METRICS_FILE, MetricsLog, read_metrics};
+use crate::metrics::{Kind, METRICS_FILE, MetricsLog, Repair, readable_lines, repair};
+use crate::run_pictures::RunPictures;
 use crate::tensorboard::TensorBoard;
 
 /// The checkpoint of the newest step, to resume from.
@@ -35,7 +36,7 @@ const PICTURES: &str = "pictures";
 /// | `metrics.jsonl` | figures of every step and validation | [`MetricsLog`] |
 /// | `tensorboard/` | the same figures as TensorBoard events | [`TensorBoard`] |
 /// | `loss.png`, `<metric>.png`, `.svg` | curves | [`Curves`] |
-/// | `pictures/` | pictures of predictions | whoever draws into [`RunFolder::pictures`] |
+/// | `pictures/` | pictures of predictions | [`RunPictures`] in [`RunFolder::pictures`] |
 /// | `.lock` | nothing; it is there and locked as long as this value lives | `RunFolder` |
 ///
 /// A second run in the folder, of this program or another one, is refused.
@@ -63,7 +64,9 @@ impl RunFolder {
     }
 
     /// The folder of a new run. If it holds a run, the files of that run are deleted when the new run begins: with its first step, or when its
-    /// configuration is written, its curves and pictures too. Other files stay.
+    /// configuration is written, its curves and pictures too. Other files stay, also pictures that the run has not written, and everything
+    /// behind symbolic links. A program that [protects its inputs](vmamba_files::protect_inputs) gets an error before anything is deleted, where
+    /// one of these files is an input of the new run.
     ///
     /// # Errors
     /// When the folder is in use, or cannot be written to.
@@ -76,23 +79,34 @@ impl RunFolder {
         if !std::mem::take(&mut self.overwrite) {
             return Ok(());
         }
+        let (events, pictures) = (self.path.join(TENSORBOARD), self.pictures());
+        vmamba_files::may_replace(&self.path.join(METRICS_FILE));
         let mut files = curve_files(&self.path, self.metrics_of_log());
-        files.extend(drawn(&self.pictures())?);
-        files.extend(TensorBoard::event_files(&self.path.join(TENSORBOARD))?);
+        files.extend(RunPictures::written(&pictures)?);
+        if !events.is_symlink() {
+            files.extend(TensorBoard::event_files(&events)?);
+        }
         // The checkpoints come last: killed before, the folder still holds a run that can be resumed.
         files.extend([NON_FINITE, METRICS_FILE, CONFIG, BEST, LAST].map(|name| self.path.join(name)));
+        if let Some(input) = files.iter().find(|file| vmamba_files::is_input(file)) {
+            return Err(ReportError::HoldsInput { path: input.clone() });
+        }
         for file in files {
             match std::fs::remove_file(&file) {
                 Err(reason) if reason.kind() != std::io::ErrorKind::NotFound => return Err(ReportError::Delete { path: file, reason }),
                 _ => (),
             }
+            // A subfolder of the pictures that is empty now; another one cannot be removed.
+            if let Some(folder) = file.parent().filter(|folder| folder.starts_with(&pictures)) {
+                drop(std::fs::remove_dir(folder));
+            }
         }
         Ok(())
     }
 
-    /// The names of the figures that the validations of an earlier run maximised. A damaged log has none to tell.
+    /// The names of the figures that the validations of an earlier run maximised. Damaged lines have none to tell.
     fn metrics_of_log(&self) -> BTreeSet<String> {
-        let lines = read_metrics(&self.path.join(METRICS_FILE)).unwrap_or_default();
+        let lines = readable_lines(&self.path.join(METRICS_FILE));
         let validations = lines.iter().filter(|line| line["kind"] == Kind::Val.name()).filter_map(serde_json::Value::as_object);
         validations.filter_map(|line| line.keys().find(|key| !["kind", "iteration"].contains(&key.as_str())).cloned()).collect()
     }
@@ -104,10 +118,19 @@ impl RunFolder {
     pub fn resume(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
         let path = path.into();
         let checkpoint = path.join(LAST);
+        // First: a run that works in the folder has not ended too early, and must not be overwritten.
+        if FolderLock::is_held(&path) {
+            return Err(ReportError::InUse { path });
+        }
         match holds_run(&path) {
             Holds::Nothing => Err(ReportError::NothingToResume { checkpoint }),
             Holds::Beginning => Err(ReportError::EndedTooEarly { path }),
-            Holds::Checkpoint => Self::open(path),
+            Holds::Checkpoint => {
+                let folder = Self::open(path)?;
+                // The state of the run is read, and then replaced.
+                [LAST, BEST, CONFIG, METRICS_FILE].iter().for_each(|name| vmamba_files::may_replace(&folder.path.join(name)));
+                Ok(folder)
+            }
         }
     }
 
@@ -148,9 +171,23 @@ impl RunFolder {
         self.path.join(CONFIG)
     }
 
+    /// Removes damaged lines from the log of a run that is resumed, see [`repair`]; the run would do so when it starts. Tells a program what to
+    /// print.
+    ///
+    /// # Errors
+    /// When the log cannot be read or written.
+    pub fn repair_log(&mut self) -> Result<Option<Repair>, ReportError> {
+        repair(&self.path.join(METRICS_FILE))
+    }
+
     /// The folder of the pictures of predictions, which `RunFolder` does not create.
     pub fn pictures(&self) -> PathBuf {
-        self.path.join(PICTURES)
+        Self::pictures_in(&self.path)
+    }
+
+    /// The folder of the pictures of a run in the folder `path`.
+    pub fn pictures_in(path: &Path) -> PathBuf {
+        path.join(PICTURES)
     }
 
     /// Writes the configuration of the run. A resumed run writes it after its checkpoint has been loaded.
@@ -194,16 +231,6 @@ pub fn holds_run(path: &Path) -> Holds {
     } else {
         Holds::Nothing
     }
-}
-
-/// The pictures in a folder; none where it is missing.
-fn drawn(folder: &Path) -> Result<Vec<PathBuf>, ReportError> {
-    let entries = match std::fs::read_dir(folder) {
-        Err(reason) if reason.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.and_then(Iterator::collect::<std::io::Result<Vec<_>>>).map_err(ReportError::read(folder))?,
-    };
-    let paths = entries.into_iter().map(|entry| entry.path());
-    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "png")).collect())
 }
 
 impl Observer for RunFolder {
@@ -334,18 +361,53 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_in_use_is_named_as_such_before_advice_that_would_destroy_its_run() {
+        let root = tempfile::tempdir().unwrap();
+        let mut first = RunFolder::create(root.path()).unwrap();
+        first.write_config("x").unwrap();
+        assert!(matches!(RunFolder::resume(root.path()), Err(ReportError::InUse { .. })));
+        drop(first);
+        assert!(matches!(RunFolder::resume(root.path()), Err(ReportError::EndedTooEarly { .. })));
+        assert!(matches!(RunFolder::resume(root.path().join("none")), Err(ReportError::NothingToResume { .. })));
+        assert!(!root.path().join("none").exists());
+    }
+
+    #[test]
     fn overwriting_deletes_the_pictures_and_curves_of_the_old_run() {
         let root = tempfile::tempdir().unwrap();
         tiny::run(RunFolder::create(root.path()).unwrap());
-        std::fs::create_dir(root.path().join(PICTURES)).unwrap();
-        let old = ["pictures/a.png", "loss.png", "loss.svg", "closeness.png", "closeness.svg", "pr_bbox.svg", "pr_segm.png"];
-        let of_user = ["pictures/notes.txt", "notes.png", "lr.png"];
+        let mut pictures = RunPictures::open(&root.path().join(PICTURES)).unwrap();
+        for name in ["a.png", "inner/b.png"] {
+            pictures.save(name, &image::RgbImage::new(2, 2)).unwrap();
+        }
+        let old = ["loss.png", "loss.svg", "closeness.png", "closeness.svg", "pr_bbox.svg", "pr_segm.png"];
+        let of_user = ["pictures/notes.txt", "pictures/own.png", "notes.png", "lr.png"];
         for file in old.iter().chain(&of_user) {
             std::fs::write(root.path().join(file), "x").unwrap();
         }
         RunFolder::overwrite(root.path()).unwrap().write_config("x").unwrap();
         let left = |files: &[&str]| files.iter().filter(|file| root.path().join(file).exists()).count();
-        assert_eq!((left(&old), left(&of_user)), (0, of_user.len()));
+        assert_eq!((left(&old), left(&["pictures/a.png", "pictures/inner"]), left(&of_user)), (0, 0, of_user.len()));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn overwriting_leaves_everything_behind_symbolic_links() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let (run, album) = (root.path().join("run"), root.path().join("album"));
+        tiny::run(RunFolder::create(&run).unwrap());
+        RunPictures::open(&run.join(PICTURES)).unwrap().save("a.png", &image::RgbImage::new(2, 2)).unwrap();
+        // The user has moved both folders to another disk.
+        std::fs::create_dir(&album).unwrap();
+        for name in [PICTURES, TENSORBOARD] {
+            std::fs::rename(run.join(name), album.join(name)).unwrap();
+            symlink(album.join(name), run.join(name)).unwrap();
+        }
+        RunFolder::overwrite(&run).unwrap().write_config("x").unwrap();
+        assert!(album.join("pictures/a.png").exists());
+        assert_eq!(TensorBoard::event_files(&album.join(TENSORBOARD)).unwrap().len(), 1);
+        assert!(!run.join(LAST).exists());
     }
 
     #[test]

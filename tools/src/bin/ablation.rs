@@ -52,6 +52,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.measuring.measure.answer()? {
         return Ok(true);
     }
+    arguments.out.check([])?;
     let names = match (arguments.tables.as_slice(), arguments.config.as_slice()) {
         ([], []) => &Ablation::ALL,
         (tables, _) => tables,

@@ -87,6 +87,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     arguments.limit.apply();
+    arguments.out.check((0..arguments.query.len()).map(|number| format!("query_{number}.png")))?;
     let (size, seed) = (arguments.size.size, arguments.seed.seed);
     let device = arguments.device.device.open()?;
     let mut viewer = Viewer::load(arguments.model.as_deref(), arguments.checkpoint.as_deref(), seed, &device)?;

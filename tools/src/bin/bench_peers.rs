@@ -78,6 +78,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.measure.answer()? {
         return Ok(());
     }
+    arguments.out.check([])?;
     let (models, out) = (&arguments.models.models, &arguments.out.out);
     let (tasks, memory_tasks) = (tasks(arguments)?, memory_tasks(arguments));
     tasks.iter().map(|(task, _)| task).chain(&memory_tasks).try_for_each(Task::check)?;

@@ -91,6 +91,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<bool> {
     arguments.limit.apply();
+    arguments.out.check(["erf.png".to_owned()])?;
     let configs = arguments.config.iter().map(|path| AblationConfig::read(path)).collect::<Result<Vec<_>, _>>().context("--config")?;
     let nothing_named = arguments.models.is_empty() && configs.is_empty() && arguments.checkpoints.checkpoint.is_empty();
     let models = if nothing_named { MODELS.map(str::to_owned).into() } else { arguments.models.clone() };

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Parser;
 use vmamba::checkpoint::{Checkpoint, StateDict, export_safetensors};
-use vmamba_cli::options::WeightsOptions;
+use vmamba_cli::options::{WeightsOptions, reserve};
 use vmamba_cli::process;
 use vmamba_report::println;
 
@@ -38,8 +38,16 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    check_output(arguments)?;
-    let (all, origin) = Checkpoint::read(&arguments.checkpoint)?.model_state(arguments.weights.chosen())?;
+    let output = &arguments.output;
+    if output.extension().is_none_or(|extension| extension != "safetensors") {
+        bail!("{}: the weights are written in the format .safetensors, so the name must end with .safetensors", output.display());
+    }
+    reserve("OUTPUT", output)?;
+    let checkpoint = Checkpoint::read(&arguments.checkpoint)?;
+    if output.exists() && !arguments.overwrite {
+        bail!("{} exists; --overwrite replaces it", output.display());
+    }
+    let (all, origin) = checkpoint.model_state(arguments.weights.chosen())?;
     let mut chosen = StateDict::new();
     for (key, tensor) in all.iter() {
         if let Some(key) = key.strip_prefix(arguments.prefix.as_str()) {
@@ -50,22 +58,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         let (path, first) = (arguments.checkpoint.display(), all.keys().next().unwrap_or(""));
         bail!("{path}: no key begins with `{}`; the first key is `{first}`", arguments.prefix);
     }
-    export_safetensors(&arguments.output, &chosen)?;
-    println!("{}: {} tensors of the {origin}", arguments.output.display(), chosen.len());
-    Ok(())
-}
-
-/// Refuses an output that would destroy a file or have a misleading name.
-fn check_output(arguments: &Arguments) -> Result<()> {
-    let (input, output) = (&arguments.checkpoint, &arguments.output);
-    if output.extension().is_none_or(|extension| extension != "safetensors") {
-        bail!("{}: the weights are written in the format .safetensors, so the name must end with .safetensors", output.display());
-    }
-    if vmamba_files::same_file(input, output) {
-        bail!("{} is the checkpoint to read; name another file to write", output.display());
-    }
-    if output.exists() && !arguments.overwrite {
-        bail!("{} exists; --overwrite replaces it", output.display());
-    }
+    export_safetensors(output, &chosen)?;
+    println!("{}: {} tensors of the {origin}", output.display(), chosen.len());
     Ok(())
 }

@@ -104,9 +104,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.measure.answer()? {
         return Ok(true);
     }
+    arguments.out.check([])?;
     let setup = setup(arguments)?;
     let limit = arguments.time_limit.map(Duration::from_secs);
     let out = &arguments.out.out;
+    let _lock = arguments.out.create()?;
     let mut session = Session::new(out, limit, Environment::of(setup.choice, &setup.device))?;
     let facts = gpu_check::run(&setup, &arguments.parts, &mut session)?;
     print!("{}", session.text());

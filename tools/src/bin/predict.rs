@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use burn::prelude::Device;
 use clap::Parser;
 use image::RgbImage;
@@ -11,8 +11,8 @@ use vision_datasets::image_io::read_rgb;
 use vmamba::checkpoint::{Checkpoint, LoadReport, Weights};
 use vmamba_cli::arguments::share;
 use vmamba_cli::evaluation::describe_origin;
-use vmamba_cli::options::{ComputeOptions, MemoryOption, ModelOptions, PhotoOptions};
-use vmamba_cli::photos::{ResultNames, find_photos};
+use vmamba_cli::options::{ComputeOptions, MemoryOption, ModelOptions, PhotoOptions, check_out, reserve_results};
+use vmamba_cli::photos::{LABELS, OBJECTS, OVERLAY, ResultNames, find_photos, with_suffix};
 use vmamba_cli::segmentation::{InferenceOptions, OPACITY};
 use vmamba_cli::{detection, process, segmentation};
 use vmamba_files::printable;
@@ -92,6 +92,14 @@ impl Model {
         }
     }
 
+    /// What follows the name of a photo in the names of its results.
+    fn suffixes(&self) -> [&'static str; 2] {
+        match self {
+            Self::Segmentor(_) => [OVERLAY, LABELS],
+            Self::Detector(_) => [OVERLAY, OBJECTS],
+        }
+    }
+
     /// Predicts a photo and writes the results to files whose paths begin with `prefix`.
     fn predict(&self, arguments: &Arguments, device: &Device, photo: &RgbImage, prefix: &Path) -> Result<()> {
         let compute = (device, arguments.compute.precision);
@@ -116,20 +124,25 @@ fn is_detector(path: &Path, weights: Weights) -> Result<bool> {
 /// Predicts all photos; returns whether none failed.
 fn run(arguments: &Arguments) -> Result<bool> {
     arguments.limit.apply();
+    check_out(&arguments.out)?;
     let photos = find_photos(&arguments.inputs)?;
     let device = arguments.compute.open()?;
     let model = Model::load(arguments, &device)?;
     arguments.memory.check(model.memory(), arguments.compute.on_cpu())?;
     println!("{}: {}", arguments.model.checkpoint.display(), describe_origin(model.report()));
+    let mut names = ResultNames::default();
+    let prefixes: Vec<PathBuf> = photos.iter().map(|photo| arguments.out.join(names.of_file(photo))).collect();
+    let results = |prefix: &PathBuf| model.suffixes().map(|suffix| with_suffix(prefix, suffix));
+    reserve_results(prefixes.iter().flat_map(results))?;
+    vmamba_files::check_inputs(photos.iter().map(PathBuf::as_path))
+        .map_err(|(photo, refusal)| anyhow!("the photo {}: {refusal}", photo.display()))?;
     create_folder(&arguments.out)?;
     let mut failed = 0;
-    let mut names = ResultNames::default();
-    for photo in &photos {
-        let name = names.of_file(photo);
+    for (photo, prefix) in photos.iter().zip(&prefixes) {
         // A damaged photo must not cost the others.
         match read_rgb(photo) {
             Ok(image) => {
-                model.predict(arguments, &device, &image, &arguments.out.join(&name))?;
+                model.predict(arguments, &device, &image, prefix)?;
                 println!("{}", printable(&photo.display().to_string()));
             }
             Err(error) => {

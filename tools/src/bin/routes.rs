@@ -107,6 +107,14 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, query: [usize; 2]) -> Result<()> {
     arguments.limit.apply();
+    arguments.out.check(
+        arguments
+            .pattern
+            .patterns()
+            .into_iter()
+            .map(pattern_name)
+            .flat_map(|name| [".png", "_context.png"].map(|end| format!("{name}{end}"))),
+    )?;
     let photo = photo(arguments)?;
     let out = &arguments.out.out;
     let _lock = arguments.out.create()?;

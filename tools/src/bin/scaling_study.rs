@@ -84,6 +84,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.measuring.measure.answer()? {
         return Ok(true);
     }
+    arguments.out.check([])?;
     let choice = arguments.device.device;
     let plan = Plan {
         models: arguments.models.models.clone(),

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    arguments.out.check([])?;
     let mut runs: Vec<Run> = Vec::new();
     for folder in &arguments.runs {
         runs.extend(read_folder(folder)?);

@@ -93,7 +93,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     arguments.limit.apply();
-    arguments.json.check()?;
+    arguments.json.reserve()?;
     let config = model_config(&arguments.model).context("--model")?;
     let image = [arguments.size; 2];
     config.check_photo(image).context("--size")?;

@@ -6,12 +6,13 @@ mod options;
 mod report;
 mod sheet;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use vmamba_report::files::check_picture;
 use vmamba_report::{eprintln, pictures, print};
 
 pub use options::DataCheckOptions;
 
-use crate::options::check_output;
+use crate::options::reserve;
 
 /// Checks a data set, prints the report, and writes the files that the options name. Returns whether the data set passes.
 ///
@@ -19,8 +20,11 @@ use crate::options::check_output;
 /// When the data set cannot be read at all, or a file cannot be written.
 pub fn run(options: &DataCheckOptions) -> Result<bool> {
     options.limit.apply();
-    options.json.check()?;
-    options.sheet.as_deref().map_or(Ok(()), |path| check_output("--sheet", path))?;
+    options.json.reserve()?;
+    if let Some(path) = &options.sheet {
+        reserve("--sheet", path)?;
+        check_picture(path).context("--sheet")?;
+    }
     let checked = match (&options.coco, &options.images) {
         (Some(annotations), Some(images)) => objects::check(annotations, images, options)?,
         _ => label_maps::check(options)?,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use vmamba_types::Segmentation;
@@ -18,13 +18,15 @@ use super::{CategoryCount, ObjectCheckOptions, ObjectReport, report};
 use crate::coco::scan::{Place, Seen, scan};
 use crate::coco::{Judged, extent, root_category};
 use crate::error::{AnnotationProblem, DataError};
+use crate::files::check_inputs;
 use crate::ground_truth::{CategoryEntry, ImageEntry};
 use crate::image_io::{ExifOrientation, PhotoHeader, read_photo};
 
 /// Checks an annotation file and its images in `folder`. The file is read entry by entry.
 ///
 /// # Errors
-/// When the file cannot be read, is not valid JSON, or lacks images or categories. Every other problem is a finding.
+/// When the file cannot be read, is not valid JSON, or lacks images or categories, or when an image is an output of this process. Every other
+/// problem is a finding.
 pub fn check_coco(file: &Path, folder: &Path, options: &ObjectCheckOptions) -> Result<ObjectReport, DataError> {
     let mut found = Found::new();
     scan(file, |judge, place, seen, problems| {
@@ -42,6 +44,8 @@ pub fn check_coco(file: &Path, folder: &Path, options: &ObjectCheckOptions) -> R
         ControlFlow::Continue(())
     })?;
     let Found { mut scan, images, categories, mut seen, annotations, .. } = found;
+    let paths: Vec<PathBuf> = images.iter().map(|image| folder.join(&image.entry.file_name)).collect();
+    check_inputs(paths.iter().map(PathBuf::as_path))?;
     for image in &images {
         let ImageEntry { file_name, size, .. } = &image.entry;
         if size.iter().any(|side| (1..TINY).contains(side)) {

@@ -111,6 +111,7 @@ impl Study {
     /// [`StudyError::Content`] when the file is not a study.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
+        vmamba_files::may_replace(&path);
         match vmamba_files::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(StudyError::json(path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),

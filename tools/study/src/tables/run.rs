@@ -14,6 +14,7 @@ use vmamba_recipes::config;
 use vmamba_recipes::detection::config::{CocoSource, DetectionConfig, DetectionSource};
 use vmamba_recipes::segmentation::config::{FolderSource, SegmentationConfig, SegmentationSource};
 use vmamba_recipes::{detection, segmentation};
+use vmamba_report::ReportError;
 use vmamba_report::metrics::METRICS_FILE;
 use vmamba_report::run_folder::{BEST, CONFIG, LAST, NON_FINITE};
 use vmamba_train::Precision;
@@ -263,7 +264,7 @@ fn validation(folder: &Path, metrics: &Path, config: RunConfig, stored: &Stored)
             Ok(line) => line,
             // A killed run may leave an incomplete last line.
             Err(_) if index + 1 == count => continue,
-            Err(error) => return Err(StudyError::json(place())(error)),
+            Err(_) => return Err(ReportError::DamagedLine { path: metrics.to_owned(), line: index + 1 }.into()),
         };
         let iteration =
             line.get("iteration").and_then(Value::as_u64).ok_or_else(|| StudyError::content(place())("no number `iteration`"))?;
@@ -359,6 +360,8 @@ fn evaluations(folder: &Path, config: Option<&RunConfig>, stored: &Stored) -> Re
         let text = vmamba_files::read_text(&path).map_err(StudyError::read(&path))?;
         let value: Value = serde_json::from_str(&text).map_err(StudyError::json(path.display()))?;
         if value.get("checkpoint").is_none() || value.get("config").is_none() {
+            // Of another program, such as `tables` itself in the same folder: nothing is taken from it.
+            vmamba_files::may_replace(&path);
             continue;
         }
         let file: FiguresFile = decode(value, &path.display().to_string())?;
