@@ -88,7 +88,9 @@ fn a_run_killed_at_any_write_resumes_and_ends_with_the_same_bits() {
     let all = points(&place);
     assert!(all.len() > 50 && all.iter().any(|(call, _)| call.starts_with("rename")), "the calls of the run are counted: {all:?}");
     let weights = |out: &str| fs::read(place.path(&format!("{out}/last.safetensors"))).expect("a checkpoint");
-    for point in chosen(all) {
+    let chosen = chosen(all);
+    println!("{} calls to kill the run at", chosen.len());
+    for point in chosen {
         drop(fs::remove_dir_all(place.path("run")));
         killed(&place, &point, &[]);
         killed(&place, &(point.0.clone(), point.1.div_ceil(2)), &[go_on(&place)]);
