@@ -24,7 +24,7 @@ fn a_run_leaves_checkpoints_curves_pictures_and_figures() {
         assert!(Path::new(&place.path("run")).join(file).is_file(), "{file}");
     }
     let count = |folder: &str| fs::read_dir(place.path(folder)).expect(folder).count();
-    assert_eq!((count("run/pictures"), count("run/tensorboard")), (2, 1));
+    assert_eq!((count("run/pictures"), count("run/tensorboard")), (3, 1), "two pictures and their list");
     let trace = place.trace("run");
     // Four steps; validations after step 3 and at the end.
     assert_eq!(trace.len(), 6, "{trace:?}");
