@@ -31,8 +31,11 @@ pub(super) const EMA_PREFIX: &str = "__ema__.";
 /// Prefix of attachments (one-dimensional, u8) in our own files.
 pub(super) const BLOB_PREFIX: &str = "__blob__.";
 
-/// The limit that the safetensors format sets.
+/// The limit in bytes that the safetensors format sets for its header.
 const MAX_HEADER: u64 = 100_000_000;
+
+/// Limit for the entries of `__metadata__`. Programs write some hundreds at most.
+const MAX_METADATA: usize = 10_000;
 
 /// Limit for the tensors of a file. Large language models have some thousands, a checkpoint of this toolkit with the state of the optimiser
 /// has five for every parameter.
@@ -61,8 +64,12 @@ impl SafetensorsFile {
         let mut size = [0; 8];
         file.read_exact(&mut size)?;
         let size = u64::from_le_bytes(size);
-        if size > MAX_HEADER || size.saturating_add(8) > length {
+        if size.saturating_add(8) > length {
             return Err(Fault::Corrupt(format!("its header claims {size} bytes, the file has {length}")));
+        }
+        if size > MAX_HEADER {
+            let limit = format!("its header has {size} bytes; the safetensors format allows {MAX_HEADER}");
+            return Err(Fault::Unsupported(limit));
         }
         let mut header = Vec::new();
         file.by_ref().take(size).read_to_end(&mut header)?;
@@ -149,8 +156,38 @@ impl SafetensorsFile {
 
 /// The entries of a header, in the order of the file.
 struct Header {
-    metadata: Option<HashMap<String, String>>,
+    metadata: Option<Texts>,
     tensors: Vec<(String, TensorInfo)>,
+}
+
+/// The entries of `__metadata__`.
+struct Texts(HashMap<String, String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Texts;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
+                let mut texts = HashMap::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    if texts.len() == MAX_METADATA {
+                        return Err(A::Error::custom(format!("more than {MAX_METADATA} entries in `__metadata__`")));
+                    }
+                    texts.insert(key, value);
+                }
+                Ok(Texts(texts))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
 }
 
 impl<'de> Deserialize<'de> for Header {
@@ -168,6 +205,9 @@ impl<'de> Deserialize<'de> for Header {
                 let mut header = Header { metadata: None, tensors: Vec::new() };
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
+                        if header.metadata.is_some() {
+                            return Err(A::Error::custom("two entries are called `__metadata__`"));
+                        }
                         header.metadata = map.next_value()?;
                     } else if header.tensors.len() < MAX_TENSORS {
                         header.tensors.push((name, map.next_value()?));
@@ -190,7 +230,7 @@ fn checked(Header { metadata, mut tensors }: Header) -> Result<Metadata, Fault> 
     if let Some((name, _)) = tensors.iter().find(|(name, _)| !names.insert(name.as_str())) {
         return Err(Fault::Corrupt(format!("header: two tensors are called `{}`", name.escape_debug())));
     }
-    Metadata::new(metadata, tensors).map_err(|error| Fault::Corrupt(format!("header: {error}")))
+    Metadata::new(metadata.map(|Texts(texts)| texts), tensors).map_err(|error| Fault::Corrupt(format!("header: {error}")))
 }
 
 fn check_version(version: Option<&String>) -> Result<(), Fault> {
