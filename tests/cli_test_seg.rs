@@ -162,7 +162,7 @@ fn slide_works_on_the_image_at_its_own_size() {
         }
     };
     let path = |name: &str| place.path(&format!("{name}.toml"));
-    set(&mut table, Some([16, 16]), false);
+    set(&mut table, Some([32, 32]), false);
     fs::write(path("shrunk"), table.to_string()).expect("a configuration");
     set(&mut table, None, true);
     fs::write(path("slide"), table.to_string()).expect("a configuration");

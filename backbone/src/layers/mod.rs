@@ -26,11 +26,10 @@ pub use dense::Dense;
 pub use depthwise_conv::DepthwiseConv;
 pub use drop_path::DropPath;
 pub use mlp::{Mlp, MlpConfig};
-pub use norm_kind::NormKind;
+pub use norm_kind::{NormKind, trains_batch_norm};
 pub use table_resize::TableResize;
 
 pub(crate) use attention::{RelativePositions, attend, attention_weights, heads};
 pub(crate) use deconv_pyramid::{deconv_pyramid_key, halved};
 pub(crate) use init::uniform_fan_in;
 pub(crate) use mlp::halves;
-pub(crate) use norm_kind::trains_batch_norm;

@@ -30,7 +30,7 @@ impl NormKind {
 }
 
 /// Whether a batch norm among the modules of a model trains: it normalises by the batch's statistics on a device with gradients.
-pub(crate) fn trains_batch_norm(module: &impl Module) -> bool {
+pub fn trains_batch_norm(module: &impl Module) -> bool {
     let mut search = TrainingNorm::default();
     module.visit(&mut search);
     search.found

@@ -13,7 +13,7 @@ mod classes;
 mod iou_metric;
 pub(crate) mod pairs;
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 pub use classes::classes;
 pub use iou_metric::{IouMetric, IouReport};
@@ -53,12 +53,23 @@ pub struct FolderDataset {
     options: FolderOptions,
 }
 
+/// Whether a split has this name: a path of plain names below `images` and `annotations`. An empty name would be all splits at once.
+pub fn is_split_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    !name.trim().is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
 impl FolderDataset {
     /// Opens the folders `root/images/<split>` and `root/annotations/<split>`.
     ///
     /// # Errors
-    /// When a folder is missing or empty, an image has no label map, or two images would share one.
+    /// When `split` is no [name of a split](is_split_name), a folder is missing or empty, an image has no label map, or two images would share
+    /// one.
     pub fn open(root: &Path, split: &str, options: &FolderOptions) -> Result<Self, DataError> {
+        if !is_split_name(split) {
+            let message = format!("\"{split}\" is no name of a split; name a folder below images and annotations");
+            return Err(DataError::layout(root, message));
+        }
         let (images, annotations) = (root.join("images").join(split), root.join("annotations").join(split));
         for folder in [&images, &annotations] {
             if !folder.is_dir() {
@@ -111,6 +122,10 @@ impl SegmentationDataset for FolderDataset {
             });
         }
         Ok(SegmentationSample::new(image, labels, name))
+    }
+
+    fn size(&self, index: usize) -> Result<[usize; 2], DataError> {
+        Ok(image_io::PhotoHeader::read(&self.pair(index)?.image)?.upright_size())
     }
 
     fn labels(&self, index: usize) -> Result<LabelMap, DataError> {

@@ -32,7 +32,7 @@ impl CropConfig {
     /// # Errors
     /// Names the first invalid field.
     pub fn validate(&self) -> Result<(), SettingError> {
-        setting::size("size", self.size)?;
+        setting::size("size", self.size, setting::INPUT_SIDE)?;
         setting::positive("cat_max_ratio", self.cat_max_ratio, 1.0)
     }
 }

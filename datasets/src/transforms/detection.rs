@@ -68,8 +68,9 @@ impl ResizedCropConfig {
 
 /// Checks pairs of limits, of which one is drawn.
 fn validate_scales(field: &str, scales: &[[usize; 2]]) -> Result<(), SettingError> {
-    let good = setting::COUNT.contains(&scales.len()) && scales.iter().flatten().all(|side| setting::SIDE.contains(side));
-    let allowed = format!("a list of 1 to 64 pairs of sides of 1 to {} pixels, e.g. [[1333, 800]]", setting::SIDE.end());
+    let sides = setting::INPUT_SIDE;
+    let good = setting::COUNT.contains(&scales.len()) && scales.iter().flatten().all(|side| sides.contains(side));
+    let allowed = format!("a list of 1 to 64 pairs of sides of {} to {} pixels, e.g. [[1333, 800]]", sides.start(), sides.end());
     setting::require(good, field, allowed, scales)
 }
 
@@ -130,6 +131,12 @@ impl DetectionTrainPipeline {
     pub fn largest_input(&self) -> [usize; 2] {
         let sorted = self.scales.iter().map(|[a, b]| [*a.min(b), *a.max(b)]);
         sorted.max_by_key(|[short, long]| short.saturating_mul(*long)).unwrap_or([1, 1])
+    }
+
+    /// `[height, width]` of the largest image that a photo of `[height, width]` pixels becomes on the way, before a crop.
+    pub fn largest_resized(&self, photo: [usize; 2]) -> [usize; 2] {
+        let scales = self.scales.iter().chain(self.crop.iter().flat_map(|crop| &crop.scales));
+        scales.map(|limits| fit_size(photo, *limits)).max_by_key(|size| size[0].saturating_mul(size[1])).unwrap_or(photo)
     }
 
     /// Transforms a sample; every random choice comes from `rng`.
@@ -249,10 +256,15 @@ impl DetectionTestPipeline {
         self.normalize.validate().map_err(|error| error.within("normalize"))
     }
 
+    /// `[height, width]` of an image of `[height, width]` pixels after the resize, without padding.
+    pub fn resized(&self, image: [usize; 2]) -> [usize; 2] {
+        self.scale.map_or(image, |limits| fit_size(image, limits))
+    }
+
     /// The network's input for an image, and the `[height, width]` of the resized image without padding.
     pub fn apply(&self, image: &RgbImage) -> (NetworkInput, [usize; 2]) {
         let original = [image.height() as usize, image.width() as usize];
-        let size = self.scale.map_or(original, |limits| fit_size(original, limits));
+        let size = self.resized(original);
         let padded = padded_size(size);
         (
             if size == original {
@@ -379,7 +391,9 @@ mod tests {
         };
         assert!(wrong(|p| p.scales.clear()).contains("scales"));
         assert!(wrong(|p| (p.scale_range, p.scales[1]) = (true, [150, 120])).contains("scale_range"));
-        assert!(wrong(|p| p.crop.as_mut().unwrap().size = [9, 8]).contains("crop.size"));
+        assert!(wrong(|p| p.crop.as_mut().unwrap().size = [41, 40]).contains("crop.size"));
+        assert!(wrong(|p| p.crop.as_mut().unwrap().size = [2, 40]).contains("crop.size must be two sides of 32 to 65536 pixels"));
+        assert!(wrong(|p| p.scales[0] = [200, 2]).contains("sides of 32 to 65536 pixels"));
         assert!(pipeline().validate().is_ok());
     }
 }

@@ -34,13 +34,24 @@ impl RandomResizeConfig {
         // The limits are truncated to whole pixels after the factor.
         let largest = self.scale.iter().copied().fold(0, usize::max) as f64 * self.ratio[1];
         let smallest = self.scale.iter().copied().fold(usize::MAX, usize::min) as f64 * self.ratio[0];
-        let good = smallest >= 1.0 && largest <= *setting::SIDE.end() as f64;
-        setting::require(good, "ratio", format!("factors that leave sides of 1 to {} pixels of scale", setting::SIDE.end()), self.ratio)
+        let most = *setting::INPUT_SIDE.end();
+        let good = smallest >= SMALLEST_SIDE && largest <= most as f64;
+        setting::require(good, "ratio", format!("factors that leave sides of {SMALLEST_SIDE} to {most} pixels of scale"), self.ratio)
+    }
+}
+
+impl RandomResizeConfig {
+    /// The limits times a factor. mmcv truncates them to whole pixels before it fits the image.
+    fn limits(&self, ratio: f64) -> [usize; 2] {
+        self.scale.map(|limit| (limit as f64 * ratio) as usize)
     }
 }
 
 /// Smallest factor of a random resize.
 const MIN_RATIO: f64 = 1e-3;
+
+/// Smallest limit of a side after the factor, in pixels. A smaller image would fill hardly anything of a crop.
+const SMALLEST_SIDE: f64 = 8.0;
 
 /// Largest factor of a random resize.
 const MAX_RATIO: f64 = 64.0;
@@ -113,13 +124,17 @@ impl TrainPipeline {
         self.normalize.validate().map_err(|error| error.within("normalize"))
     }
 
+    /// `[height, width]` of the largest image that a photo of `[height, width]` pixels becomes before the crop.
+    pub fn largest_resized(&self, photo: [usize; 2]) -> [usize; 2] {
+        self.resize.as_ref().map_or(photo, |resize| fit_size(photo, resize.limits(resize.ratio[1])))
+    }
+
     /// Transforms a sample; every random choice comes from `rng`.
     pub fn apply(&self, sample: SegmentationSample, rng: &mut TransformRng) -> TrainSample {
         let SegmentationSample { mut image, mut labels, name, original_size } = sample;
         if let Some(resize) = &self.resize {
             let ratio = resize.ratio[0] + (resize.ratio[1] - resize.ratio[0]) * uniform(rng);
-            // mmcv truncates the scaled limits to whole pixels before it fits the image.
-            let size = fit_size(original_size, resize.scale.map(|limit| (limit as f64 * ratio) as usize));
+            let size = fit_size(original_size, resize.limits(ratio));
             image = resize_bilinear(&image, size);
             labels = resize_nearest(&labels, size);
         }
@@ -173,11 +188,18 @@ impl TestPipeline {
         self.normalize.validate().map_err(|error| error.within("normalize"))
     }
 
+    /// `[height, width]` of an image of `[height, width]` pixels after the resize.
+    pub fn resized(&self, image: [usize; 2]) -> [usize; 2] {
+        self.resize.map_or(image, |limits| fit_size(image, limits))
+    }
+
     /// The network's input for an image.
     pub fn apply(&self, image: &RgbImage) -> NetworkInput {
         let size = [image.height() as usize, image.width() as usize];
-        let resized = self.resize.map(|limits| resize_bilinear(image, fit_size(size, limits)));
-        self.normalize.apply(resized.as_ref().unwrap_or(image), [0, 0])
+        match self.resized(size) {
+            resized if resized == size => self.normalize.apply(image, [0, 0]),
+            resized => self.normalize.apply(&resize_bilinear(image, resized), [0, 0]),
+        }
     }
 
     /// The network's input for a view of test-time augmentation. As in mmsegmentation 1.x, the original image is scaled by `ratio`, not

@@ -22,6 +22,10 @@ use std::ops::RangeInclusive;
 /// Sides of images, crops and windows, and limits of sides, in pixels.
 pub const SIDE: RangeInclusive<usize> = 1..=65_536;
 
+/// Sides that an image is resized or cropped to for a network. The coarsest level of the published backbones has one position for 32 pixels;
+/// of a smaller image, it would see less than one.
+pub const INPUT_SIDE: RangeInclusive<usize> = 32..=*SIDE.end();
+
 /// Pixels of a crop or window: 16,384 x 16,384.
 pub const MAX_AREA: usize = 1 << 28;
 
@@ -92,22 +96,23 @@ pub fn wholes(key: &str, values: &[usize], range: RangeInclusive<usize>) -> Resu
     require(good, key, format!("a list of 1 to {} whole numbers from {} to {}", COUNT.end(), range.start(), range.end()), values)
 }
 
-/// Checks `[height, width]` of a crop or window.
+/// Checks `[height, width]` of a crop or window, whose sides are in `range`.
 ///
 /// # Errors
 /// [`SettingError`] for `key`.
-pub fn size(key: &str, [height, width]: [usize; 2]) -> Result<(), SettingError> {
-    let good = SIDE.contains(&height) && SIDE.contains(&width) && height * width <= MAX_AREA;
-    let allowed = format!("two sides of 1 to {} pixels with an area of at most {MAX_AREA} pixels", SIDE.end());
+pub fn size(key: &str, [height, width]: [usize; 2], range: RangeInclusive<usize>) -> Result<(), SettingError> {
+    let good = range.contains(&height) && range.contains(&width) && height.saturating_mul(width) <= MAX_AREA;
+    let allowed = format!("two sides of {} to {} pixels with an area of at most {MAX_AREA} pixels", range.start(), range.end());
     require(good, key, allowed, [height, width])
 }
 
-/// Checks the limits of the long and the short side of an image.
+/// Checks two sides of [`INPUT_SIDE`]: the limits of the long and the short side of an image.
 ///
 /// # Errors
 /// [`SettingError`] for `key`.
 pub fn side_limits(key: &str, limits: [usize; 2]) -> Result<(), SettingError> {
-    require(limits.iter().all(|limit| SIDE.contains(limit)), key, format!("two sides of 1 to {} pixels", SIDE.end()), limits)
+    let allowed = format!("two sides of {} to {} pixels", INPUT_SIDE.start(), INPUT_SIDE.end());
+    require(limits.iter().all(|limit| INPUT_SIDE.contains(limit)), key, allowed, limits)
 }
 
 /// Checks a number in a range that includes both ends.
@@ -173,9 +178,10 @@ mod tests {
         assert_eq!(share("p", 1.5_f32).unwrap_err().to_string(), "p must be a number from 0 to 1, got 1.5");
         assert_eq!(rate("p", 1.0).unwrap_err().to_string(), "p must be a number from 0 to below 1, got 1.0");
         assert_eq!(positive("x", 0.0, 9.0).unwrap_err().within("a").to_string(), "a.x must be a number above 0 and at most 9, got 0.0");
-        assert_eq!(size("s", [16_384; 2]), Ok(()));
-        assert!(size("s", [65_536; 2]).is_err() && size("s", [0, 5]).is_err() && size("s", [usize::MAX; 2]).is_err());
-        assert!(side_limits("s", [65_536, 1]).is_ok() && side_limits("s", [0, 1]).is_err());
+        assert_eq!(size("s", [16_384; 2], SIDE), Ok(()));
+        assert!(size("s", [65_536; 2], SIDE).is_err() && size("s", [0, 5], SIDE).is_err() && size("s", [usize::MAX; 2], SIDE).is_err());
+        assert!(size("s", [31, 32], INPUT_SIDE).is_err() && size("s", [32, 32], INPUT_SIDE).is_ok());
+        assert!(side_limits("s", [65_536, 32]).is_ok() && side_limits("s", [65_536, 31]).is_err());
         assert!(wholes("l", &[], SIDE).is_err() && wholes("l", &[0], SIDE).is_err() && wholes("l", &[3; 65], SIDE).is_err());
         assert!(positives("l", &[1.0, f64::INFINITY], 9.0).is_err() && positives("l", &[0.5_f32, 9.0], 9.0).is_ok());
         assert!(interval("i", [2.0, 0.5], 0.0..=9.0).is_err() && interval("i", [0.5, 0.5], 0.0..=9.0).is_ok());

@@ -139,7 +139,7 @@ impl<P: FeaturePyramid> Detector for CascadeMaskRcnn<P> {
     }
 
     fn fewest_norm_values(&self, image: [usize; 2]) -> Option<usize> {
-        // The norms of the box heads see whole RoIs, of more than one position.
+        // The batch norms of a box head see RoIs of at least 2x2 positions, see `BoxHeadConfig::validate`.
         self.backbone.fewest_norm_values(image)
     }
 

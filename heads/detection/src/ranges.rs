@@ -5,7 +5,7 @@ use vmamba_types::setting::{self, SettingError};
 use crate::anchor_generator::AnchorConfig;
 use crate::assigner::MaxIouAssigner;
 use crate::box_coder::BoxCoder;
-use crate::box_head::{BoxHeadConfig, BoxHeadLayers};
+use crate::box_head::{BoxHeadConfig, BoxHeadLayers, ConvNorm};
 use crate::fpn::FpnConfig;
 use crate::losses::DeltaLoss;
 use crate::mask_head::MaskHeadConfig;
@@ -52,8 +52,12 @@ impl MaxIouAssigner {
     /// # Errors
     /// Returns the first invalid field, by its path in this configuration.
     pub fn validate(&self) -> Result<(), SettingError> {
-        setting::share("positive", self.positive)?;
-        setting::share("negative", self.negative)?;
+        // A threshold of 0 would make every box an object, or none background.
+        setting::positive("positive", self.positive, 1.0)?;
+        setting::positive("negative", self.negative, 1.0)?;
+        let ordered = self.negative <= self.positive;
+        let allowed = format!("at most positive ({}), from which on a box is an object", self.positive);
+        setting::require(ordered, "negative", allowed, self.negative)?;
         setting::share("minimum", self.minimum)?;
         setting::share("ignore_crowd", self.ignore_crowd.unwrap_or(0.0))
     }
@@ -66,7 +70,10 @@ impl RandomSampler {
     /// Returns the first invalid field, by its path in this configuration.
     pub fn validate(&self) -> Result<(), SettingError> {
         setting::whole("num", self.num, setting::BOXES)?;
-        setting::share("positive_fraction", self.positive_fraction)
+        setting::share("positive_fraction", self.positive_fraction)?;
+        let [num, fraction] = [self.num as f64, self.positive_fraction];
+        let allowed = format!("a share of num ({}) of at least one box, without which no object is ever learned", self.num);
+        setting::require(num * fraction >= 1.0, "positive_fraction", allowed, fraction)
     }
 }
 
@@ -145,8 +152,12 @@ impl BoxHeadConfig {
     pub fn validate(&self) -> Result<(), SettingError> {
         setting::whole("channels", self.channels, setting::CHANNELS)?;
         setting::whole("roi_size", self.roi_size, 1..=MAX_ROI_SIZE)?;
-        if let BoxHeadLayers::Shared4Conv1Fc { channels, .. } = self.layers {
+        if let BoxHeadLayers::Shared4Conv1Fc { channels, norm } = self.layers {
             setting::whole("layers.shared_4conv1fc.channels", channels, setting::CHANNELS)?;
+            // A step may sample a single RoI, and PyTorch refuses a single value too: "Expected more than 1 value per channel when training".
+            let values = norm != ConvNorm::BatchNorm || self.roi_size > 1;
+            let allowed = "at least 2 with a batch norm, which would see a single value per channel in a step with one sampled RoI";
+            setting::require(values, "roi_size", allowed, self.roi_size)?;
         }
         self.coder.validate().map_err(|error| error.within("coder"))?;
         if let Some(loss) = self.loss.of_deltas() {
@@ -175,8 +186,9 @@ impl TestConfig {
     /// Returns the first invalid field, by its path in this configuration.
     pub fn validate(&self) -> Result<(), SettingError> {
         setting::whole("max_per_image", self.max_per_image, setting::BOXES)?;
-        setting::share("score_threshold", self.score_threshold)?;
+        // No probability is above 1.
+        setting::rate("score_threshold", self.score_threshold)?;
         setting::share("nms_threshold", self.nms_threshold)?;
-        setting::share("mask_threshold", self.mask_threshold)
+        setting::rate("mask_threshold", self.mask_threshold)
     }
 }

@@ -21,8 +21,9 @@ const INTRO: &str = include_str!("configuration_intro.md");
 /// Defaults with more characters are printed below their table.
 const LONGEST_CELL: usize = 72;
 
-/// The text of `docs/configuration.md`.
-pub fn configuration_markdown() -> String {
+/// The text of `docs/configuration.md`. `ranges` holds what a key must be, by its path without the indices of lists, such as
+/// `train.optimizer.lr`.
+pub fn configuration_markdown(ranges: &BTreeMap<String, String>) -> String {
     let mut generator = SchemaGenerator::default();
     let chapters = [
         Chapter::of::<DetectionConfig>("Detection", "", &mut generator),
@@ -30,7 +31,7 @@ pub fn configuration_markdown() -> String {
         Chapter::of::<TrainConfig>("Training", "train", &mut generator),
         Chapter::of::<BackboneConfig>("Backbones", "model.backbone", &mut generator),
     ];
-    Page::new(INTRO, chapters.to_vec(), generator.take_definitions(true)).render()
+    Page::new(INTRO, chapters.to_vec(), generator.take_definitions(true)).render(ranges)
 }
 
 /// A part of the page: a type and the types of its fields that no other chapter begins with.
@@ -157,7 +158,7 @@ impl Page {
         }
     }
 
-    fn render(&self) -> String {
+    fn render(&self, ranges: &BTreeMap<String, String>) -> String {
         let mut text = self.intro.trim_end().to_owned();
         text.push('\n');
         let mut chapter = None;
@@ -166,12 +167,12 @@ impl Page {
                 chapter = Some(section.chapter);
                 let _ = write!(text, "\n## {}\n", self.chapters[section.chapter].title);
             }
-            self.render_section(&mut text, section);
+            self.render_section(&mut text, section, ranges);
         }
         text
     }
 
-    fn render_section(&self, text: &mut String, section: &Section) {
+    fn render_section(&self, text: &mut String, section: &Section, ranges: &BTreeMap<String, String>) {
         let _ = write!(text, "\n### {}\n", section.title);
         let schema = &self.types[&section.name];
         if let Some(about) = description(schema) {
@@ -186,11 +187,15 @@ impl Page {
                 let about = form.description.as_ref().map(|about| format!(": {about}")).unwrap_or_default();
                 let _ = write!(text, "\n**{}**{about}\n", form.label);
             }
-            self.render_table(text, &form);
+            let range = |key: &str| {
+                let mut paths = section.paths.iter().map(|path| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") });
+                paths.find_map(|path| ranges.get(&path)).map(|allowed| format!("<br>Must be {}.", allowed.replace('|', "\\|")))
+            };
+            self.render_table(text, &form, &range);
         }
     }
 
-    fn render_table(&self, text: &mut String, form: &Form) {
+    fn render_table(&self, text: &mut String, form: &Form, range: &dyn Fn(&str) -> Option<String>) {
         if form.properties.is_empty() {
             return;
         }
@@ -213,7 +218,8 @@ impl Page {
                     }
                 },
             };
-            let _ = writeln!(text, "| `{key}` | {} | {default} | {} |", self.type_text(property), self.meaning(property));
+            let (of_type, meaning, range) = (self.type_text(property), self.meaning(property), range(key).unwrap_or_default());
+            let _ = writeln!(text, "| `{key}` | {of_type} | {default} | {meaning}{range} |");
         }
         for (key, default) in below {
             let _ = write!(text, "\nDefault of `{key}`, where it differs from the defaults of its keys:\n\n```toml\n{key} = ");

@@ -5,38 +5,25 @@
 
 use std::collections::BTreeSet;
 
+use complete::{Uper, at, for_every_number, refusal};
 use schemars::SchemaGenerator;
 use serde_json::json;
 use toml::Value;
-use upernet::UperNet;
-use vmamba::zoo::Backbone;
 use vmamba_recipes::Configured;
-use vmamba_recipes::config::{self, Configuration};
+use vmamba_recipes::config;
 use vmamba_recipes::detection::{AnyDetector, Detection, DetectionConfig};
-use vmamba_recipes::segmentation::{Segmentation, SegmentationConfig};
+use vmamba_recipes::segmentation::SegmentationConfig;
 
-/// A model of every family.
-const FAMILIES: [&str; 9] = [
-    "vmamba_tiny_s1l8",
-    "resnet50",
-    "swin_tiny",
-    "convnext_tiny",
-    "deit_tiny",
-    "xcit_small_12_p16",
-    "s4nd_convnext_tiny",
-    "vim_tiny",
-    "hivit_tiny",
-];
+mod complete;
 
 /// Settings that may have any value of their type.
 const ANY: [&str; 2] = ["train.seed", "data.source.seed"];
 
 /// Settings that may be 0, with what 0 means.
-const ZERO: [(&str, &str); 46] = [
+const ZERO: [(&str, &str); 42] = [
     ("train.pictures", "no picture"),
     ("train.ema", "the newest weights"),
     ("train.optimizer.weight_decay", "none"),
-    ("train.optimizer.algorithm.eps", "none"),
     ("train.optimizer.algorithm.betas", "no memory"),
     ("train.optimizer.algorithm.momentum", "no memory"),
     ("train.schedule.warmup_iterations", "none"),
@@ -71,11 +58,8 @@ const ZERO: [(&str, &str); 46] = [
     ("model.heads.mask_head.num_convs", "no convolution"),
     ("model.heads.rpn.allowed_border", "no reach beyond the image"),
     ("coder.target_means", "none"),
-    ("assigner.positive", "every prior"),
-    ("assigner.negative", "no prior"),
     ("assigner.minimum", "any overlap"),
     ("assigner.ignore_crowd", "any overlap"),
-    ("sampler.positive_fraction", "background only"),
     ("nms_threshold", "no overlap"),
     ("min_size", "any size"),
     ("model.heads.test.", "every score, overlap or pixel"),
@@ -93,106 +77,6 @@ const MINUS_ONE: [(&str, &str); 6] = [
 
 /// -1 keeps every box, as in mmdetection.
 const KEEP_ALL: &str = "min_size";
-
-type Uper = Segmentation<UperNet<Backbone>>;
-
-/// Configurations that together have every key.
-fn configurations() -> Vec<Value> {
-    let segmentation = |overrides: &[&str]| {
-        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-        let config: SegmentationConfig = config::load_text(Uper::DEMO, &overrides, "the demo").unwrap();
-        Value::try_from(config).unwrap()
-    };
-    let detection = |overrides: &[&str]| {
-        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-        let config: DetectionConfig = config::load_text(Detection::<AnyDetector>::DEMO, &overrides, "the demo").unwrap();
-        Value::try_from(config).unwrap()
-    };
-    let mut all = vec![
-        segmentation(&[
-            "train.ema=0.99",
-            "train.checkpoint_interval=100",
-            "train.optimizer.clip_norm=1.0",
-            "train.optimizer.layer_decay={ rate = 0.9, by = \"stage\" }",
-            "train.schedule.decay={ kind = \"steps\", at = [100], factor = 0.1 }",
-            "data.train.resize={ scale = [128, 64], ratio = [0.5, 2.0] }",
-            "data.train.photometric={ hue_delta = 18 }",
-            "data.test.resize=[128, 64]",
-            "test.mode={ slide = { crop = [64, 64], stride = [32, 32] } }",
-        ]),
-        segmentation(&["train.optimizer.algorithm={ kind = \"sgd\", momentum = 0.9 }"]),
-        detection(&[
-            "data.train.crop={ probability = 0.5, scales = [[64, 64]], size = [32, 64] }",
-            "data.train.photometric={ hue_delta = 18 }",
-            "data.test.scale=[128, 128]",
-            "model.heads.rpn.allowed_border=0.0",
-            "model.heads.rpn.assigner={ positive = 0.7, negative = 0.3, minimum = 0.3, ignore_crowd = 0.5 }",
-            "model.heads.rpn.loss={ smooth_l1 = { beta = 0.1 } }",
-            "model.heads.box_head.loss={ smooth_l1 = { beta = 0.1 } }",
-        ]),
-        detection(&["model={ kind = \"cascade_mask_rcnn\", backbone = { preset = \"vmamba_tiny_s1l8\" } }"]),
-    ];
-    let mut epochs = segmentation(&[]);
-    let train = epochs["train"].as_table_mut().unwrap();
-    train.remove("iterations");
-    train.insert("epochs".to_owned(), Value::Integer(3));
-    all.push(epochs);
-    all.extend(FAMILIES.iter().map(|name| segmentation(&[&format!("model.backbone={{ preset = \"{name}\" }}")])));
-    all
-}
-
-/// A number in a configuration: the keys and indices that lead to it.
-type Place = Vec<String>;
-
-fn numbers(value: &Value, place: &mut Place, found: &mut Vec<Place>) {
-    let mut inside = |key: String, value: &Value| {
-        place.push(key);
-        numbers(value, place, found);
-        place.pop();
-    };
-    match value {
-        Value::Table(table) => table.iter().for_each(|(key, value)| inside(key.clone(), value)),
-        Value::Array(items) => items.iter().enumerate().for_each(|(index, value)| inside(index.to_string(), value)),
-        Value::Integer(_) | Value::Float(_) => found.push(place.clone()),
-        _ => {}
-    }
-}
-
-fn at<'a>(value: &'a mut Value, place: &[String]) -> &'a mut Value {
-    place.iter().fold(value, |value, key| match value {
-        Value::Array(items) => &mut items[key.parse::<usize>().unwrap()],
-        table => table.get_mut(key).unwrap(),
-    })
-}
-
-/// The path of a key without the indices of lists.
-fn key(place: &[String]) -> String {
-    place.iter().filter(|part| part.parse::<usize>().is_err()).cloned().collect::<Vec<_>>().join(".")
-}
-
-/// Reads a configuration as a program would; returns the error.
-fn refusal(config: &Value) -> Option<String> {
-    fn read<C: Configuration>(config: &Value) -> Option<String> {
-        config::from_table::<C>(config.as_table().unwrap().clone(), "demo.toml").err().map(|error| error.to_string())
-    }
-    match config["task"].as_str() {
-        Some("detection") => read::<DetectionConfig>(config),
-        _ => read::<SegmentationConfig>(config),
-    }
-}
-
-/// Calls `test` with every number of every configuration: the configuration, the place, its key.
-fn for_every_number(mut test: impl FnMut(&Value, &Place, &str)) {
-    for config in configurations() {
-        assert_eq!(refusal(&config), None, "the configuration itself is valid");
-        let mut places = Vec::new();
-        numbers(&config, &mut Vec::new(), &mut places);
-        for place in places {
-            let key = key(&place);
-            test(&config, &place, &key);
-        }
-    }
-}
 
 /// The keys that accept `value`.
 fn accepting(value: f64) -> BTreeSet<String> {
@@ -294,21 +178,23 @@ fn numeric_keys(schema: &serde_json::Value, found: &mut dyn FnMut(&str)) {
     }
 }
 
+/// Reads the demo `config` with changes, and requires an error with these parts.
+fn refused(config: &str, overrides: &[&str], parts: &[&str]) {
+    let owned: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    let error = match config {
+        "seg" => config::load_text::<SegmentationConfig>(Uper::DEMO, &owned, "demo.toml").unwrap_err(),
+        _ => config::load_text::<DetectionConfig>(Detection::<AnyDetector>::DEMO, &owned, "demo.toml").unwrap_err(),
+    };
+    let text = format!("{error:#}");
+    for part in parts.iter().chain(&["demo.toml"]) {
+        assert!(text.contains(part), "{overrides:?}: {text}");
+    }
+}
+
 /// The settings of issue reports: what was accepted, or panicked.
 #[test]
 fn settings_without_sense_are_refused_by_key_value_and_range() {
-    let refused = |config: &str, overrides: &[&str], parts: &[&str]| {
-        let owned: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-        let error = match config {
-            "seg" => config::load_text::<SegmentationConfig>(Uper::DEMO, &owned, "demo.toml").unwrap_err(),
-            _ => config::load_text::<DetectionConfig>(Detection::<AnyDetector>::DEMO, &owned, "demo.toml").unwrap_err(),
-        };
-        let text = format!("{error:#}");
-        for part in parts.iter().chain(&["demo.toml"]) {
-            assert!(text.contains(part), "{overrides:?}: {text}");
-        }
-    };
-    refused("seg", &["data.test.resize=[0, 0]"], &["data.test.resize", "[0, 0]", "1 to 65536 pixels"]);
+    refused("seg", &["data.test.resize=[0, 0]"], &["data.test.resize", "[0, 0]", "32 to 65536 pixels"]);
     refused("seg", &["data.train.resize={ scale = [64, 64], ratio = [-1.0, 0.5] }"], &["data.train.resize.ratio", "[-1.0, 0.5]"]);
     refused("seg", &["data.train.resize={ scale = [64, 64], ratio = [2.0, 0.5] }"], &["data.train.resize.ratio", "smaller one first"]);
     refused("seg", &["data.train.flip=7"], &["data.train.flip", "from 0 to 1", "7.0"]);
@@ -326,4 +212,41 @@ fn settings_without_sense_are_refused_by_key_value_and_range() {
     refused("det", &["data.train.scales=[[1000000, 1000000]]"], &["data.train.scales", "65536"]);
     refused("det", &["model.heads.box_head.roi_size=1000000"], &["model.heads.box_head.roi_size", "256"]);
     refused("det", &["train.batch_size=0"], &["train.batch_size"]);
+    refused("seg", &["train.optimizer.algorithm={ kind = \"adamw\", eps = 0.0 }"], &["train.optimizer.algorithm.eps", "from 1e-20 to 1"]);
+    refused("seg", &["data.train.crop.size=[2, 2]"], &["data.train.crop.size", "two sides of 32 to 65536"]);
+    refused("seg", &["data.test.resize=[128, 1]"], &["data.test.resize", "two sides of 32 to 65536"]);
+    refused("seg", &["test.mode.slide={ crop = [1, 1], stride = [1, 1] }"], &["test.mode.slide.crop", "32 to 65536"]);
+    refused("seg", &["test.tta_ratios=[1.0, 0.001]"], &["test.tta_ratios", "0.05"]);
+    refused("det", &["data.train.scales=[[2, 2]]"], &["data.train.scales", "32 to 65536"]);
+    refused("det", &["model.heads.test.score_threshold=1.0"], &["model.heads.test.score_threshold", "below 1"]);
+}
+
+/// Settings of which each is in its range, but which contradict each other.
+#[test]
+fn settings_that_contradict_each_other_are_refused_with_both() {
+    let steps = |at: &str| format!("train.schedule.decay={{ kind = \"steps\", at = {at}, factor = 0.1 }}");
+    let folder = |split: &str| format!("data.source={{ kind = \"folder\", root = \"x\", train_split = \"{split}\" }}");
+    let (unsorted, empty, all, outside) = (steps("[5, 2]"), steps("[]"), folder(""), folder("/"));
+    let assigner = |positive: f64, negative: f64| {
+        format!("model.heads.rpn.assigner={{ positive = {positive:?}, negative = {negative:?}, minimum = 0.0 }}")
+    };
+    let (crossed, zero) = (assigner(0.3, 0.7), assigner(0.0, 0.0));
+    refused("seg", &[&unsorted], &["train.schedule.decay.at", "ascending order", "[5, 2]"]);
+    refused("seg", &[&empty], &["train.schedule.decay.at", "[]"]);
+    refused("seg", &["train.schedule.decay={ kind = \"poly\", min_lr = 1.0 }"], &["train.schedule.decay.min_lr", "optimizer.lr"]);
+    refused("seg", &[&all], &["data.source.train_split", "the name of a folder"]);
+    refused("seg", &[&outside], &["data.source.train_split", "\"/\""]);
+    refused("det", &[&crossed], &["model.heads.rpn.assigner.negative", "at most positive (0.3)", "0.7"]);
+    refused("det", &[&zero], &["model.heads.rpn.assigner.positive", "above 0"]);
+    refused(
+        "det",
+        &["model.heads.roi.sampler={ num = 1, positive_fraction = 0.25 }"],
+        &["model.heads.roi.sampler.positive_fraction", "num (1)"],
+    );
+}
+
+#[test]
+fn a_box_head_whose_batch_norm_could_see_one_value_is_refused() {
+    let layers = "model.heads.box_head.layers.shared_4conv1fc={ channels = 8, norm = \"batch_norm\" }";
+    refused("det", &[layers, "model.heads.box_head.roi_size=1"], &["model.heads.box_head.roi_size", "at least 2 with a batch norm"]);
 }

@@ -7,7 +7,7 @@ use vmamba_types::setting::{self, SettingError};
 use crate::error::TrainError;
 use crate::optimizer::OptimizerConfig;
 use crate::precision::Precision;
-use crate::schedule::ScheduleConfig;
+use crate::schedule::{Decay, ScheduleConfig};
 
 /// Largest number of steps of a run or an interval.
 pub(crate) const MAX_STEPS: u64 = 1_000_000_000;
@@ -172,6 +172,11 @@ impl TrainConfig {
         setting::whole("pictures", self.pictures, 0..=100_000)?;
         self.optimizer.validate().map_err(|error| error.within("optimizer"))?;
         self.schedule.validate().map_err(|error| error.within("schedule"))?;
+        if let Decay::Poly { min_lr, .. } = self.schedule.decay {
+            let lr = self.optimizer.lr;
+            let allowed = format!("at most optimizer.lr ({lr}), from which the learning rate falls");
+            setting::require(min_lr <= lr, "schedule.decay.min_lr", allowed, min_lr)?;
+        }
         self.ema.map_or(Ok(()), |decay| setting::rate("ema", decay))
     }
 }

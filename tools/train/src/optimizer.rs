@@ -99,6 +99,9 @@ pub enum Algorithm {
     },
 }
 
+/// Smallest epsilon of AdamW.
+const SMALLEST_EPS: f64 = 1e-20;
+
 fn betas() -> [f64; 2] {
     [0.9, 0.999]
 }
@@ -135,7 +138,8 @@ impl Algorithm {
             Self::AdamW { betas, eps } => {
                 let rates = betas.iter().all(|beta| (0.0..1.0).contains(beta));
                 setting::require(rates, "betas", "two numbers from 0 to below 1", betas)?;
-                setting::number("eps", eps, 0.0..=1.0)
+                // 0 would divide 0 by 0 where a gradient is 0; float32 has few smaller numbers.
+                setting::require((SMALLEST_EPS..=1.0).contains(&eps), "eps", format!("a number from {SMALLEST_EPS:e} to 1"), eps)
             }
             Self::Sgd { momentum } => setting::rate("momentum", momentum),
         }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use vmamba_types::setting::{self, SettingError};
 
-use crate::config::MAX_STEPS;
+use crate::config::{Length, MAX_STEPS};
 use crate::optimizer::MAX_RATE;
 
 /// Linear warm-up, then decay.
@@ -68,6 +68,16 @@ pub enum Unit {
     Epochs,
 }
 
+impl Unit {
+    /// Its iterations, in a run whose epochs have `epoch` iterations.
+    fn length(self, epoch: u64) -> u64 {
+        match self {
+            Self::Iterations => 1,
+            Self::Epochs => epoch,
+        }
+    }
+}
+
 fn one() -> f64 {
     1.0
 }
@@ -94,8 +104,10 @@ impl Decay {
                 setting::number("min_lr", *min_lr, 0.0..=MAX_RATE)
             }
             Self::Steps { at, factor, .. } => {
-                let steps = at.len() <= 1_000 && at.iter().all(|step| (1..=MAX_STEPS).contains(step));
-                setting::require(steps, "at", format!("at most 1000 whole numbers from 1 to {MAX_STEPS}"), at)?;
+                let steps = (1..=1_000).contains(&at.len()) && at.iter().all(|step| (1..=MAX_STEPS).contains(step));
+                let ascending = at.is_sorted_by(|earlier, later| earlier < later);
+                let allowed = format!("1 to 1000 different whole numbers from 1 to {MAX_STEPS} in ascending order");
+                setting::require(steps && ascending, "at", allowed, at)?;
                 setting::number("factor", *factor, 0.0..=1e3)
             }
             Self::Constant => Ok(()),
@@ -135,6 +147,26 @@ impl ScheduleConfig {
         self.decay.validate().map_err(|error| error.within("decay"))
     }
 
+    /// What the schedule cannot do in a run of this length, one sentence each. A short run with the schedule of a long one is no error.
+    pub fn notes(&self, length: Length) -> Vec<String> {
+        let (warmup, total) = (self.warmup_iterations, length.iterations);
+        let mut notes = Vec::new();
+        if warmup > total {
+            notes.push(format!(
+                "train.schedule.warmup_iterations is {warmup}, but the run has {total} iterations: the learning rate does not reach \
+                 train.optimizer.lr"
+            ));
+        }
+        if let Decay::Steps { at, unit, .. } = &self.decay
+            && at.first().is_some_and(|first| first.saturating_mul(unit.length(length.epoch)) >= total)
+        {
+            notes.push(format!(
+                "no step of train.schedule.decay.at is inside the run of {total} iterations: the learning rate does not fall"
+            ));
+        }
+        notes
+    }
+
     /// The learning rate of an iteration, counted from 0, of a run of `total` iterations, `epoch` of them a pass over the training set,
     /// with the base learning rate `base`.
     pub fn learning_rate(&self, base: f64, iteration: u64, total: u64, epoch: u64) -> f64 {
@@ -144,11 +176,8 @@ impl ScheduleConfig {
     /// The factor of [`Decay::Steps`]. It applies during the warm-up too, because mmengine multiplies its schedulers.
     fn factor_of_steps(&self, iteration: u64, epoch: u64) -> f64 {
         let Decay::Steps { at, unit, factor } = &self.decay else { return 1.0 };
-        let length = match unit {
-            Unit::Iterations => 1,
-            Unit::Epochs => epoch,
-        };
-        factor.powi(at.iter().filter(|step| iteration >= **step * length).count() as i32)
+        let length = unit.length(epoch);
+        factor.powi(at.iter().filter(|step| iteration >= step.saturating_mul(length)).count() as i32)
     }
 
     /// Warm-up and polynomial decay, as a share of the base.
@@ -227,6 +256,17 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_is_too_short_for_its_schedule_says_so() {
+        let length = |iterations| Length { iterations, epoch: 10, val_interval: 10, checkpoint_interval: 10 };
+        let schedule = ScheduleConfig::step([8, 11]).warmup(50, 1e-3);
+        assert_eq!(schedule.notes(length(120)), Vec::<String>::new());
+        let [short] = &schedule.notes(length(80))[..] else { panic!("one note") };
+        assert!(short.contains("decay.at") && short.contains("80 iterations"), "{short}");
+        assert_eq!(schedule.notes(length(49)).len(), 2);
+        assert!(ScheduleConfig::poly(1.0).warmup(5, 0.1).notes(length(3))[0].contains("warmup_iterations is 5"));
+    }
+
+    #[test]
     fn settings_that_give_no_learning_rate_are_named() {
         let wrong = |schedule: ScheduleConfig| schedule.validate().unwrap_err().to_string();
         let decay = |decay| ScheduleConfig { decay, ..ScheduleConfig::constant() };
@@ -234,6 +274,9 @@ mod tests {
         assert!(wrong(ScheduleConfig::poly(-1.0)).starts_with("decay.power"));
         assert!(wrong(decay(Decay::Poly { power: 1.0, min_lr: f64::INFINITY })).starts_with("decay.min_lr"));
         assert!(wrong(decay(Decay::Steps { at: vec![1], unit: Unit::Epochs, factor: -0.1 })).starts_with("decay.factor"));
+        for at in [vec![], vec![5, 2], vec![5, 5]] {
+            assert!(wrong(decay(Decay::Steps { at, unit: Unit::Epochs, factor: 0.1 })).starts_with("decay.at must be 1 to 1000 different"));
+        }
         for valid in [ScheduleConfig::constant(), ScheduleConfig::step([8, 11]).warmup(500, 1e-3), ScheduleConfig::poly(0.9)] {
             valid.validate().unwrap();
         }

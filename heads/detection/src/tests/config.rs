@@ -40,7 +40,7 @@ fn invalid_fields_are_named_by_their_path() {
     assert_eq!(error.to_string(), "heads.rpn.test.nms_pre must be a whole number from 1 to 1000000, got 0");
     rpn = RpnConfig::default();
     rpn.assigner.negative = f32::NAN;
-    assert_eq!(rpn.validate().unwrap_err().to_string(), "assigner.negative must be a number from 0 to 1, got NaN");
+    assert_eq!(rpn.validate().unwrap_err().to_string(), "assigner.negative must be a number above 0 and at most 1, got NaN");
     type Break = fn(&mut RpnConfig);
     let broken: [(&str, Break); 5] = [
         ("allowed_border", |rpn| rpn.allowed_border = Some(-1.0)),

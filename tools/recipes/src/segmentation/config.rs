@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use upernet::inference::InferenceMode;
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig, UperNetConfigError};
-use vision_datasets::ade20k::{FolderDataset, FolderOptions};
+use vision_datasets::ade20k::{FolderDataset, FolderOptions, is_split_name};
 use vision_datasets::class_list::{Found, find_class_list};
 use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::scenes::{SceneDataset, scene_classes};
@@ -82,8 +82,10 @@ pub type SegmentationDataConfig = DataConfig<SegmentationSource, TrainPipeline, 
 impl Section for SegmentationDataConfig {
     fn validate(&self) -> Result<(), SettingError> {
         self.validate_workers()?;
-        if let SegmentationSource::Scenes(scenes) = &self.source {
-            scenes.validate().map_err(|error| error.within("source"))?;
+        match &self.source {
+            SegmentationSource::Scenes(scenes) => scenes.validate().map_err(|error| error.within("source"))?,
+            SegmentationSource::Folder(folder) => folder.validate().map_err(|error| error.within("source"))?,
+            SegmentationSource::Own => (),
         }
         self.train.validate().map_err(|error| error.within("train"))?;
         self.test.validate().map_err(|error| error.within("test"))
@@ -185,6 +187,17 @@ impl SegmentationSource {
 }
 
 impl FolderSource {
+    /// Validates the names of the splits.
+    ///
+    /// # Errors
+    /// Names the first invalid field.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        for (field, name) in [("train_split", &self.train_split), ("val_split", &self.val_split)] {
+            setting::require(is_split_name(name), field, "the name of a folder below images and annotations", name)?;
+        }
+        Ok(())
+    }
+
     /// The classes and where they come from.
     fn find_classes(&self) -> Result<Found> {
         find_class_list(&self.root, self.classes.as_deref(), self.reduce_zero_label)?.with_context(|| {
@@ -217,11 +230,19 @@ impl Default for TtaRatios {
     }
 }
 
+/// Smallest factor of test-time augmentation.
+const MIN_TTA_RATIO: f64 = 0.05;
+
 /// Largest factor of test-time augmentation.
 const MAX_TTA_RATIO: f64 = 16.0;
 
 impl Section for TestConfig {
     fn validate(&self) -> Result<(), SettingError> {
-        setting::positives("tta_ratios", &self.tta_ratios.0, MAX_TTA_RATIO)
+        if let InferenceMode::Slide(windows) = self.mode {
+            setting::size("mode.slide.crop", windows.crop(), setting::INPUT_SIDE)?;
+        }
+        setting::positives("tta_ratios", &self.tta_ratios.0, MAX_TTA_RATIO)?;
+        let allowed = format!("factors from {MIN_TTA_RATIO}, below which an image has no detail left");
+        setting::require(self.tta_ratios.0.iter().all(|ratio| *ratio >= MIN_TTA_RATIO), "tta_ratios", allowed, &self.tta_ratios.0)
     }
 }

@@ -6,16 +6,20 @@ use burn::prelude::*;
 use burn::tensor::Distribution;
 use mask_rcnn::MaskRcnnConfig;
 use upernet::{Segmentor, UperHeadConfig, UperNetConfig};
+use vmamba::layers::trains_batch_norm;
 use vmamba::zoo::{BackboneConfig, Classifier};
 use vmamba_detection::{Detector, ImageInfo};
 
 use super::task::{Task, Work};
-use crate::error::{Result, StudyError};
+use crate::error::{Result, StudyError, invalid};
 
 /// Number of classes of ImageNet-1K.
 pub const CLASSES: usize = 1000;
 
 const LEARNING_RATE: f64 = 1e-4;
+
+/// Pixels of an image for one position of the last layers of any published model, at most.
+const COARSEST_STRIDE: usize = 32;
 
 /// A network with random weights, images and labels.
 pub struct Network {
@@ -44,7 +48,18 @@ impl Network {
                 let model = config.try_init_classifier(CLASSES, &device)?;
                 Box::new(move |images| Some(model.forward(images).flatten(0, 1)))
             }
-            Work::Train { update } => training(config.try_init_classifier(CLASSES, &device)?, batch, update, &device),
+            Work::Train { update } => {
+                let model = config.try_init_classifier(CLASSES, &device)?;
+                if batch < 2 && size.iter().all(|side| *side <= COARSEST_STRIDE) && trains_batch_norm(&model) {
+                    return Err(invalid!(
+                        "a training step on one image of {}x{} pixels would give a batch norm a single value per channel; take larger batches, \
+                         or images of more than {COARSEST_STRIDE} pixels",
+                        size[0],
+                        size[1]
+                    ));
+                }
+                training(model, batch, update, &device)
+            }
             Work::Segment => {
                 let (head, auxiliary) = (UperHeadConfig::default(), None);
                 let model = UperNetConfig { backbone: config.clone(), num_classes: 150, head, auxiliary }.init(&device);
@@ -153,5 +168,13 @@ mod tests {
             let unused = Network::new(&config, &task(work), &device).unwrap();
             assert!(matches!(unused.check(), Err(StudyError::Run(_))), "{work:?}");
         }
+    }
+
+    #[test]
+    fn a_training_step_that_gives_a_batch_norm_one_value_is_refused() {
+        let config = BackboneConfig::named("resnet50").unwrap();
+        let one = Task { size: [32, 32], batch: 1, ..task(Work::Train { update: false }) };
+        let refused = Network::new(&config, &one, &Device::flex()).err().map(|error| error.to_string());
+        assert!(refused.as_ref().is_some_and(|text| text.contains("single value per channel")), "{refused:?}");
     }
 }
