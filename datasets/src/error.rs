@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use vmamba_types::MaskError;
 
+use crate::memory::bytes;
+
 /// Why data cannot be read, written or used.
 ///
 /// Messages are complete, so no variant has a `source` that would repeat a part of them.
@@ -34,6 +36,18 @@ pub enum DataError {
         size: [usize; 2],
         /// The limit, see [`max_pixels`](crate::image_io::max_pixels).
         limit: u64,
+    },
+    /// An image within the limit of pixels needs more memory than is free.
+    #[error("{}: the image of {}x{} pixels (width x height) needs at least {} of memory, but {} are free", path.display(), size[1], size[0], bytes(*needed), bytes(*free))]
+    OutOfMemory {
+        /// The file.
+        path: PathBuf,
+        /// Its `[height, width]`.
+        size: [usize; 2],
+        /// Bytes that its pixels take.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// A folder or a class list is not laid out as expected.
     #[error("{}: {message}", path.display())]

@@ -21,12 +21,17 @@ pub fn read_labels(path: &Path) -> Result<LabelMap, DataError> {
 fn decode(bytes: &[u8]) -> Result<LabelMap, Problem> {
     let damaged = |message: String| Problem::Message(message);
     let decoding = |error: png::DecodingError| damaged(format!("the label map is not a readable PNG: {error}"));
-    let allowed = usize::try_from(limits::max_bytes()).unwrap_or(usize::MAX);
-    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: allowed });
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
     // Without transformations, palette indices stay indices and narrow values stay packed.
     decoder.set_transformations(png::Transformations::IDENTITY);
+    // Labels need neither a colour profile nor comments, which may inflate to any size.
+    decoder.set_ignore_iccp_chunk(true);
+    decoder.set_ignore_text_chunk(true);
+    let claimed = decoder.read_header_info().map_err(decoding)?;
+    let claimed = [claimed.height as usize, claimed.width as usize];
+    limits::check(claimed)?;
+    decoder.set_limits(png::Limits { bytes: usize::try_from(limits::max_bytes(claimed)).unwrap_or(usize::MAX) });
     let mut reader = decoder.read_info().map_err(decoding)?;
-    limits::check([reader.info().height as usize, reader.info().width as usize])?;
     let size = reader.output_buffer_size().ok_or_else(|| damaged("the label map is too large for the memory of this machine".into()))?;
     let mut data = vec![0; size];
     let frame = reader.next_frame(&mut data).map_err(decoding)?;

@@ -1,4 +1,4 @@
-//! The largest image that is read, in pixels.
+//! The largest image that is read, in pixels, and the memory of a decoder.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,19 +38,41 @@ fn by_memory(free: Option<u64>) -> u64 {
     free.map_or(MOST / 4, |bytes| bytes / BYTES_PER_PIXEL).clamp(LEAST, MOST)
 }
 
-/// Refuses a claimed size beyond the limit.
-pub(super) fn check([height, width]: [usize; 2]) -> Result<(), Problem> {
-    if (height as u64).saturating_mul(width as u64) > max_pixels() { Err(Problem::TooLarge([height, width])) } else { Ok(()) }
+/// Bytes a pixel that every decoder allocates at least: 8-bit RGB, and a copy as 8-bit grey or index, or for a conversion.
+const DECODED: u64 = 4;
+
+/// Refuses a claimed size beyond the limit, or beyond the free memory.
+pub(super) fn check(size: [usize; 2]) -> Result<(), Problem> {
+    check_against(size, max_pixels(), free_memory)
 }
 
-/// Bytes that a decoder may allocate for an image within the limit.
-pub(super) fn max_bytes() -> u64 {
+fn check_against([height, width]: [usize; 2], limit: u64, free: impl FnOnce() -> Option<u64>) -> Result<(), Problem> {
+    let pixels = (height as u64).saturating_mul(width as u64);
+    if pixels > limit {
+        return Err(Problem::TooLarge([height, width]));
+    }
+    // Small images are not worth a question to the system.
+    if pixels <= LEAST {
+        return Ok(());
+    }
+    let needed = pixels.saturating_mul(DECODED);
+    match free() {
+        Some(free) if needed > free => Err(Problem::OutOfMemory { size: [height, width], needed, free }),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that a decoder may allocate for an image of `[height, width]`. What a file unpacks beside its pixels, such as a colour profile that a
+/// few bytes inflate to gigabytes, must fit into it too.
+pub(super) fn max_bytes([height, width]: [usize; 2]) -> u64 {
     // 8 bytes a pixel (16-bit RGBA) twice, and tables.
-    max_pixels().saturating_mul(16).saturating_add(1 << 26)
+    (height as u64).saturating_mul(width as u64).saturating_mul(16).saturating_add(1 << 26)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -59,5 +81,15 @@ mod tests {
         assert_eq!(by_memory(Some(16 << 30)), (16 << 30) / 64);
         assert_eq!(by_memory(Some(1 << 50)), MOST);
         assert!((LEAST..=MOST).contains(&by_memory(None)));
+    }
+
+    #[test]
+    fn an_image_beyond_the_free_memory_is_refused_with_both_sizes() {
+        let size = [60_000, 60_000];
+        let refused = check_against(size, u64::MAX, || Some(1 << 33)).err().map(|problem| problem.at(Path::new("large.png")).to_string());
+        let text = refused.unwrap();
+        assert!(text.starts_with("large.png: ") && text.contains("13.4 GiB") && text.contains("8.0 GiB are free"), "{text}");
+        assert!(check_against(size, u64::MAX, || Some(1 << 40)).is_ok() && check_against([10, 10], u64::MAX, || Some(0)).is_ok());
+        assert!(matches!(check_against(size, 1 << 30, || None), Err(Problem::TooLarge(_))));
     }
 }

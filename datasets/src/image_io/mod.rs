@@ -153,6 +153,8 @@ struct Stored {
 enum Problem {
     /// The image claims this `[height, width]`, which is too large.
     TooLarge([usize; 2]),
+    /// The image of this `[height, width]` needs more bytes than are free.
+    OutOfMemory { size: [usize; 2], needed: u64, free: u64 },
     /// A sentence.
     Message(String),
 }
@@ -165,6 +167,7 @@ impl Problem {
     fn at(self, path: &Path) -> DataError {
         match self {
             Self::TooLarge(size) => DataError::TooLarge { path: path.to_owned(), size, limit: max_pixels() },
+            Self::OutOfMemory { size, needed, free } => DataError::OutOfMemory { path: path.to_owned(), size, needed, free },
             Self::Message(message) => DataError::Image { path: path.to_owned(), message },
         }
     }

@@ -106,6 +106,84 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, step)
 }
 
+/// A zlib stream that inflates to 1 + 258 `times` zeros.
+fn zeros(times: usize) -> Vec<u8> {
+    let (mut bytes, mut bits, mut count) = (vec![0x78, 0x01], 0_u32, 0);
+    let mut put = |bytes: &mut Vec<u8>, code: u32, length: u32| {
+        // Huffman codes begin with their highest bit.
+        for bit in (0..length).rev().map(|at| code >> at & 1) {
+            bits |= bit << count;
+            count += 1;
+            if count == 8 {
+                bytes.push(bits as u8);
+                (bits, count) = (0, 0);
+            }
+        }
+    };
+    // The last block, with fixed codes; a zero; `times` repetitions of 258 bytes at distance 1; the end of the block and padding.
+    put(&mut bytes, 0b110, 3);
+    put(&mut bytes, 0b0011_0000, 8);
+    for _ in 0..times {
+        put(&mut bytes, 0b1100_0101, 8);
+        put(&mut bytes, 0, 5);
+    }
+    put(&mut bytes, 0, 7 + 7);
+    let length = 1 + 258 * times as u32;
+    bytes.extend((((length % 65_521) << 16) | 1).to_be_bytes());
+    bytes
+}
+
+/// Inserts a chunk behind the header of a PNG.
+fn insert_chunk(path: &Path, name: &[u8; 4], data: &[u8]) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let chunk = [&name[..], data].concat();
+    let checksum = crc32(&chunk).to_be_bytes();
+    bytes.splice(33..33, [&(data.len() as u32).to_be_bytes()[..], &chunk, &checksum].concat());
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// The largest resident memory of this process so far, in bytes.
+#[cfg(target_os = "linux")]
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_colour_profile_or_comment_that_inflates_to_gigabytes_costs_little_memory() {
+    let folder = folder();
+    // 774 MB.
+    let bomb = zeros(3_000_000);
+    for (chunk, prefix) in [(b"iCCP", &b"name\0\0"[..]), (b"zTXt", b"key\0\0"), (b"iTXt", b"key\0\x01\0\0\0")] {
+        let path = folder.path().join("photo.png");
+        write_png(&path, 2, 1, png::ColorType::Grayscale, png::BitDepth::Eight, &[5, 7]);
+        insert_chunk(&path, chunk, &[prefix, &bomb].concat());
+        assert_eq!(read_rgb(&path).unwrap().as_raw(), &[5, 5, 5, 7, 7, 7]);
+        assert_eq!(read_labels(&path).unwrap().as_slice(), [5, 7]);
+        assert_eq!(PhotoHeader::read(&path).unwrap().size, [1, 2]);
+        assert!(peak() < 500 << 20, "{} MiB", peak() >> 20);
+    }
+}
+
+#[test]
+fn a_webp_whose_orientation_claims_gigabytes_is_refused_by_name() {
+    let folder = folder();
+    let path = folder.path().join("photo.webp");
+    RgbImage::new(8, 6).save(&path).unwrap();
+    assert_eq!(read_rgb(&path).unwrap().dimensions(), (8, 6));
+    let simple = std::fs::read(&path).unwrap();
+    // The extended layout: its header says that there is EXIF data, which claim almost 4 GB behind the picture.
+    let header = [&b"VP8X\x0a\0\0\0\x08\0\0\0"[..], &[7, 0, 0, 5, 0, 0]].concat();
+    let exif = [&b"EXIF"[..], &0xf000_0000_u32.to_le_bytes(), b"Exif\0\0"].concat();
+    let chunks = [&b"WEBP"[..], &header, &simple[12..], &exif].concat();
+    std::fs::write(&path, [&b"RIFF"[..], &0xf800_0000_u32.to_le_bytes(), &chunks].concat()).unwrap();
+    for error in [read_rgb(&path).unwrap_err(), PhotoHeader::read(&path).unwrap_err()] {
+        assert!(error.to_string().contains("photo.webp") && error.to_string().contains("more bytes than the file has"), "{error}");
+    }
+}
+
 fn is_too_large(error: &DataError, name: &str) -> bool {
     matches!(error, DataError::TooLarge { path, .. } if path.ends_with(name)) && error.to_string().contains("--max-pixels")
 }
