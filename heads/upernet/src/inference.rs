@@ -4,6 +4,8 @@
 //! Logits are resized twice as in mmsegmentation: to the network's input, then to the original image. The label map is the argmax of the
 //! result.
 
+use std::convert::Infallible;
+
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
@@ -54,7 +56,7 @@ impl SlidingWindows {
     /// # Errors
     /// When a side is 0 or beyond the limits of images, or a stride is 0 or larger than the window.
     pub fn new(crop: [usize; 2], stride: [usize; 2]) -> Result<Self, SettingError> {
-        setting::size("crop", crop)?;
+        setting::size("crop", crop, setting::SIDE)?;
         let covers = stride.iter().zip(&crop).all(|(stride, crop)| (1..=*crop).contains(stride));
         setting::require(covers, "stride", format!("at least 1 and at most crop {crop:?} in both directions"), stride)?;
         Ok(Self { crop, stride })
@@ -122,7 +124,23 @@ pub fn predict_labels<S: Segmentor + ?Sized>(
     mode: InferenceMode,
     original: [usize; 2],
 ) -> Result<Vec<u32>, NotFinite> {
-    Ok(argmax_resized(view_logits(model, view, mode)?, original))
+    let [_, _, height, width] = view.input.dims();
+    match mode {
+        // Without a resize, a row is labelled as soon as no window will change it. The logits of all rows would take 7 GB for 150 classes
+        // and 12 megapixels.
+        InferenceMode::Slide(windows) if [height, width] == original => {
+            let mut labels = Vec::with_capacity(height * width);
+            slide_rows(model, &view.input, windows, &mut |logits| {
+                labels.extend(label_map(checked(logits, view.flipped)?));
+                Ok(())
+            })?;
+            Ok(labels)
+        }
+        InferenceMode::Whole if [height, width] == original && !view.flipped => {
+            Ok(argmax_resized(checked(model.forward(view.input), false)?, original))
+        }
+        _ => Ok(argmax_resized(view_logits(model, view, mode)?, original)),
+    }
 }
 
 /// Logits `[batch, classes, height, width]` at the size `original: [height, width]` that the image had before it was resized for the
@@ -136,9 +154,23 @@ pub fn predict<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode
 
 /// Logits at the size of the view, flipped back.
 fn view_logits<S: Segmentor + ?Sized>(model: &S, view: View, mode: InferenceMode) -> Result<Tensor<4>, NotFinite> {
-    let logits = logits(model, view.input, mode);
+    let [_, _, height, width] = view.input.dims();
+    match mode {
+        // A resize of finite values is finite, so that the smaller map is checked.
+        InferenceMode::Whole => {
+            let output = model.forward(view.input);
+            require_finite("the logits", &output)?;
+            let logits = resize_bilinear(output, [height, width], false);
+            Ok(if view.flipped { logits.flip([3]) } else { logits })
+        }
+        InferenceMode::Slide(windows) => checked(slide(model, view.input, windows), view.flipped),
+    }
+}
+
+/// Finite logits, flipped back.
+fn checked(logits: Tensor<4>, flipped: bool) -> Result<Tensor<4>, NotFinite> {
     require_finite("the logits", &logits)?;
-    Ok(if view.flipped { logits.flip([3]) } else { logits })
+    Ok(if flipped { logits.flip([3]) } else { logits })
 }
 
 /// The softmax of the logits at the original size, averaged over the views, `[batch, classes, height, width]`; `None` without views.
@@ -163,28 +195,65 @@ pub fn predict_augmented<S: Segmentor + ?Sized>(
     Ok(sum.map(|sum| sum / count as f64))
 }
 
+/// Rows that [`slide_rows`] hands over at a time.
+const ROWS: usize = 64;
+
 fn slide<S: Segmentor + ?Sized>(model: &S, input: Tensor<4>, windows: SlidingWindows) -> Tensor<4> {
+    let mut rows = Vec::new();
+    let Ok(()) = slide_rows::<S, Infallible>(model, &input, windows, &mut |logits| {
+        rows.push(logits);
+        Ok(())
+    });
+    Tensor::cat(rows, 2)
+}
+
+/// The mean logits of all windows over `input: [batch, 3, height, width]`, from top to bottom: calls `each` with
+/// `[batch, classes, rows, width]` of the next rows, as soon as no later window changes them. Logits are stored for the rows of one window.
+fn slide_rows<S: Segmentor + ?Sized, E>(
+    model: &S,
+    input: &Tensor<4>,
+    windows: SlidingWindows,
+    each: &mut dyn FnMut(Tensor<4>) -> Result<(), E>,
+) -> Result<(), E> {
     let [batch, channels, height, width] = input.dims();
     let [rows, columns] = windows.over([height, width]);
-    let mut sum: Option<Tensor<4>> = None;
-    for (top, bottom) in &rows {
-        for (left, right) in &columns {
-            let window = input.clone().slice([0..batch, 0..channels, *top..*bottom, *left..*right]);
+    let [by_row, by_column] = [times(&rows, height), times(&columns, width)];
+    // The sums of the rows from `begin` on, which this window and later ones change.
+    let (mut begin, mut open) = (0, None::<Tensor<4>>);
+    for (index, (top, bottom)) in rows.iter().copied().enumerate() {
+        for (left, right) in columns.iter().copied() {
+            let window = input.clone().slice([0..batch, 0..channels, top..bottom, left..right]);
             let logits = resize_bilinear(model.forward(window), [bottom - top, right - left], false);
             let classes = logits.dims()[1];
-            let region = [0..batch, 0..classes, *top..*bottom, *left..*right];
-            let so_far = sum.take().unwrap_or_else(|| Tensor::zeros([batch, classes, height, width], &logits.device()));
-            let own = so_far.clone().slice(region.clone()) + logits;
-            sum = Some(so_far.slice_assign(region, own));
+            let sums = open.take().unwrap_or_else(|| Tensor::zeros([batch, classes, bottom - begin, width], &logits.device()));
+            let region = [0..batch, 0..classes, top - begin..bottom - begin, left..right];
+            let own = sums.clone().slice(region.clone()) + logits;
+            open = Some(sums.slice_assign(region, own));
         }
+        let next = rows.get(index + 1).copied();
+        let done = next.map_or(bottom, |(top, _)| top);
+        // Every row of windows has a window, so there are sums.
+        let Some(sums) = open.take() else { continue };
+        for from in (begin..done).step_by(ROWS) {
+            let until = (from + ROWS).min(done);
+            let counts: Vec<f32> = by_row[from..until].iter().flat_map(|row| by_column.iter().map(move |column| row * column)).collect();
+            let counts = Tensor::<4>::from_data(TensorData::new(counts, [1, 1, until - from, width]), &input.device());
+            each(sums.clone().narrow(2, from - begin, until - from) / counts)?;
+        }
+        open = next.filter(|_| done < bottom).map(|(_, next_bottom)| {
+            let classes = sums.dims()[1];
+            let kept = sums.narrow(2, done - begin, bottom - done);
+            let zeros = Tensor::zeros([batch, classes, next_bottom - done, width], &kept.device());
+            zeros.slice_assign([0..batch, 0..classes, 0..bottom - done, 0..width], kept)
+        });
+        begin = done;
     }
-    let times = |windows: &[(usize, usize)], at: usize| windows.iter().filter(|(start, end)| (*start..*end).contains(&at)).count();
-    let (by_row, by_column): (Vec<_>, Vec<_>) =
-        ((0..height).map(|y| times(&rows, y)).collect(), (0..width).map(|x| times(&columns, x)).collect());
-    let counts: Vec<f32> = by_row.iter().flat_map(|row| by_column.iter().map(move |column| (row * column) as f32)).collect();
-    let counts = Tensor::<4>::from_data(TensorData::new(counts, [1, 1, height, width]), &input.device());
-    // Every pixel is covered by at least one window, so there is a sum.
-    sum.map_or_else(|| Tensor::zeros([batch, 1, height, width], &input.device()), |sum| sum / counts)
+    Ok(())
+}
+
+/// How many windows cover each position of an axis.
+fn times(windows: &[(usize, usize)], extent: usize) -> Vec<f32> {
+    (0..extent).map(|at| windows.iter().filter(|(start, end)| (*start..*end).contains(&at)).count() as f32).collect()
 }
 
 /// Start and end of each window along an axis; `stride` is at least 1.
@@ -204,7 +273,10 @@ mod tests {
     use burn::tensor::Distribution;
     use burn::tensor::activation::softmax;
 
-    use super::{InferenceMode, SlidingWindows, View, label_map, predict, predict_augmented, predict_labels, windows};
+    use std::cell::RefCell;
+    use std::convert::Infallible;
+
+    use super::{InferenceMode, SlidingWindows, View, label_map, logits, predict, predict_augmented, predict_labels, slide_rows, windows};
     use crate::loss::loss_and_accuracy;
     use crate::segmentor::{SegmentationLoss, Segmentor};
 
@@ -256,6 +328,84 @@ mod tests {
         let mean = predict_augmented(model, [view(false), view(true)], slide, [20, 30]).unwrap().unwrap();
         assert_equal(mean, softmax(input.clone(), 1));
         assert!(predict_augmented(model, [], slide, [20, 30]).unwrap().is_none());
+    }
+
+    /// A segmentor whose logits depend on all pixels of a window. It counts its windows.
+    struct ByWindow(RefCell<usize>);
+
+    impl Segmentor for ByWindow {
+        fn num_classes(&self) -> usize {
+            3
+        }
+
+        fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+            *self.0.borrow_mut() += 1;
+            let mean = images.clone().mean();
+            images * mean.clone().reshape([1, 1, 1, 1]) + mean.reshape([1, 1, 1, 1])
+        }
+
+        fn loss(&self, _images: Tensor<4>, _labels: Tensor<3, Int>) -> SegmentationLoss {
+            unreachable!("only predictions are tested")
+        }
+
+        fn observe(&self, _images: Tensor<4>, _observe: &mut dyn FnMut(&str, usize, &Tensor<4>)) {}
+    }
+
+    /// The mean of all windows, with the sums of the whole image in memory.
+    fn slide_over_whole(model: &ByWindow, input: &Tensor<4>, sizes: SlidingWindows) -> Vec<f32> {
+        let [_, _, height, width] = input.dims();
+        let [rows, columns] = sizes.over([height, width]);
+        let (mut sums, mut counts) = (vec![0.0_f32; 3 * height * width], vec![0.0_f32; height * width]);
+        for (top, bottom) in rows {
+            for (left, right) in columns.iter().copied() {
+                let logits = model.forward(input.clone().slice([0..1, 0..3, top..bottom, left..right])).into_data();
+                let mut logits = logits.iter::<f32>();
+                for class in 0..3 {
+                    for y in top..bottom {
+                        for x in left..right {
+                            sums[(class * height + y) * width + x] += logits.next().unwrap();
+                            counts[y * width + x] += if class == 0 { 1.0 } else { 0.0 };
+                        }
+                    }
+                }
+            }
+        }
+        sums.iter().enumerate().map(|(at, sum)| sum / counts[at % (height * width)]).collect()
+    }
+
+    #[test]
+    fn windows_in_bands_of_rows_give_the_bits_of_windows_over_the_whole_image() {
+        let device = Device::flex();
+        let model = ByWindow(RefCell::new(0));
+        // More rows than are handed over at once; windows that overlap, that touch, and that are larger than the image.
+        for (size, crop, stride) in [([150, 40], [80, 24], [50, 16]), ([37, 53], [8, 12], [8, 12]), ([20, 30], [64, 64], [64, 64])] {
+            let (input, sizes) = (image(size, &device), SlidingWindows::new(crop, stride).unwrap());
+            let expected = slide_over_whole(&model, &input, sizes);
+            let whole = logits(&model, input.clone(), InferenceMode::Slide(sizes));
+            let found: Vec<f32> = whole.clone().into_data().iter::<f32>().collect();
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&found), bits(&expected), "{size:?}");
+            for flipped in [false, true] {
+                let view = View { input: input.clone(), flipped };
+                let labels = predict_labels(&model, view, InferenceMode::Slide(sizes), size).unwrap();
+                assert_eq!(labels, label_map(if flipped { whole.clone().flip([3]) } else { whole.clone() }), "{size:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_handed_over_before_the_windows_below_them_are_computed() {
+        let device = Device::flex();
+        let model = ByWindow(RefCell::new(0));
+        let mut seen = Vec::new();
+        let sizes = SlidingWindows::new([40, 30], [30, 30]).unwrap();
+        slide_rows::<_, Infallible>(&model, &image([100, 30], &device), sizes, &mut |rows| {
+            seen.push((*model.0.borrow(), rows.dims()[2]));
+            Ok(())
+        })
+        .unwrap_or_else(|never| match never {});
+        // Number of windows so far, and rows.
+        assert_eq!(seen, [(1, 30), (2, 30), (3, 40)]);
     }
 
     #[test]
