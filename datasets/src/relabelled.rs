@@ -78,6 +78,10 @@ impl SegmentationDataset for Relabelled {
         Ok(SegmentationSample::new(image, self.relabel(labels), name))
     }
 
+    fn size(&self, index: usize) -> Result<[usize; 2], DataError> {
+        self.inner.size(index)
+    }
+
     fn labels(&self, index: usize) -> Result<LabelMap, DataError> {
         Ok(self.relabel(self.inner.labels(index)?))
     }

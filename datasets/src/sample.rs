@@ -233,6 +233,15 @@ pub trait SegmentationDataset: Send + Sync {
     /// The classes; a label is an index into this list.
     fn classes(&self) -> &ClassList;
 
+    /// `[height, width]` of image `index`, for an estimate of the memory. The default reads the image; a data set that knows the sizes, or
+    /// reads them from headers, should return them here.
+    ///
+    /// # Errors
+    /// As [`SegmentationDataset::get`].
+    fn size(&self, index: usize) -> Result<[usize; 2], DataError> {
+        Ok(self.get(index)?.original_size)
+    }
+
     /// The labels of image `index`. Before a training, they are read until they show that a model can learn from them. The default reads the
     /// image too; a data set that can leave it out should.
     ///
@@ -277,6 +286,10 @@ impl<D: DetectionDataset + ?Sized> DetectionDataset for Arc<D> {
 impl<D: SegmentationDataset + ?Sized> SegmentationDataset for Arc<D> {
     fn len(&self) -> usize {
         (**self).len()
+    }
+
+    fn size(&self, index: usize) -> Result<[usize; 2], DataError> {
+        (**self).size(index)
     }
 
     fn labels(&self, index: usize) -> Result<LabelMap, DataError> {

@@ -23,7 +23,7 @@ fn main() -> anyhow::Result<()> {
 
     let device = Device::flex();
     let LoadedDetector { model, config, classes, .. } = load_detector(&checkpoint, None, Weights::Validated, &device)?;
-    let predictor = Predictor { model: &model, device: &device, pipeline: &config.data.test, precision: Precision::Float32 };
+    let predictor = Predictor { model: &model, device: &device, pipeline: &config.data.test, precision: Precision::Float32, memory: None };
     let found = predictor.predict(&photo)?;
     for object in found.iter().filter(|object| object.score >= 0.3) {
         let [x0, y0, x1, y1] = object.bbox;

@@ -104,7 +104,8 @@ impl Evaluate for LoadedDetector {
         let folder = how.folder(PICTURES)?;
         let (pipeline, workers) = (&self.config.data.test, self.config.data.workers);
         let mut names = ResultNames::default();
-        let predictor = Predictor { model: &self.model, device: how.device, pipeline, precision: how.precision };
+        let memory = how.check_memory.then(|| self.memory_of_images(how.out.is_some()));
+        let predictor = Predictor { model: &self.model, device: how.device, pipeline, precision: how.precision, memory };
         predictor.evaluate(data, workers, |_, sample, detections| {
             if let Some(folder) = &folder {
                 let picture = objects::comparison(&sample.image, Some(&sample.instances), detections, &self.classes, options.score);
@@ -223,13 +224,14 @@ fn choose_source(source: &mut DetectionSource, root: Option<&Path>, options: &De
 /// When a file cannot be written.
 pub fn predict_photo(
     detector: &LoadedDetector,
-    (device, precision): (&Device, Precision),
+    (device, precision, check_memory): (&Device, Precision, bool),
     photo: &RgbImage,
     score: f32,
     prefix: &Path,
 ) -> Result<()> {
     let LoadedDetector { model, config, classes, .. } = detector;
-    let mut found = Predictor { model, device, pipeline: &config.data.test, precision }.predict(photo)?;
+    let memory = check_memory.then(|| detector.memory_of_images(true));
+    let mut found = Predictor { model, device, pipeline: &config.data.test, precision, memory }.predict(photo)?;
     found.retain(|detection| detection.score >= score);
     pictures::save(&with_suffix(prefix, OVERLAY), &objects::overlay(photo, &found, classes, score))?;
     let objects: Vec<_> = found.iter().map(|detection| described(detection, classes)).collect();

@@ -51,6 +51,8 @@ pub struct Prediction<'a> {
     pub device: &'a Device,
     /// Type of the activations.
     pub precision: Precision,
+    /// Whether the estimated memory of each image is compared with the free memory.
+    pub check_memory: bool,
     /// Folder for pictures and results, if they are wanted.
     pub out: Option<&'a Path>,
     /// Counts the images.
@@ -169,7 +171,8 @@ pub fn run<E: Evaluate>(options: &EvaluationOptions, task: &E::Options) -> Resul
     model.check(&data, options.out.as_deref())?;
     options.memory.check(model.memory(), options.compute.on_cpu())?;
     let bar = progress_bar(E::images(&data) as u64);
-    let how = Prediction { device: &device, precision, out: options.out.as_deref(), bar: &bar };
+    let check_memory = options.memory.applies(options.compute.on_cpu());
+    let how = Prediction { device: &device, precision, check_memory, out: options.out.as_deref(), bar: &bar };
     let figures = model.evaluate(&data, &how, task)?;
     bar.finish_and_clear();
 

@@ -75,10 +75,15 @@ impl MemoryOption {
     /// # Errors
     /// When more is needed than is free.
     pub fn check(self, estimate: MemoryEstimate, on_cpu: bool) -> Result<()> {
-        if on_cpu && !self.ignore_memory {
+        if self.applies(on_cpu) {
             estimate.check()?;
         }
         Ok(())
+    }
+
+    /// Whether estimates are compared with the free memory.
+    pub fn applies(self, on_cpu: bool) -> bool {
+        on_cpu && !self.ignore_memory
     }
 }
 

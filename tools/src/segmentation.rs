@@ -16,6 +16,7 @@ use vmamba::checkpoint::{LoadReport, Weights};
 use vmamba::zoo::Backbone;
 use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::Split;
+use vmamba_recipes::memory::EstimateOfImage;
 use vmamba_recipes::segmentation::config::{FolderSource, SegmentationSource};
 use vmamba_recipes::segmentation::{LoadedSegmentor, Predictor, Segmentation, SegmentationConfig, SegmentationEvaluation, load_segmentor};
 use vmamba_report::RunPictures;
@@ -188,7 +189,9 @@ impl Evaluate for LoadedSegmentor {
 
     fn evaluate(&self, data: &Self::Data, how: &Prediction, options: &SegmentationOptions) -> Result<SegmentationEvaluation> {
         let folders = how.folder(PICTURES)?.zip(how.folder(LABEL_MAPS)?);
-        let (predictor, workers) = (predictor(self, how.device, how.precision, options.inference.tta), self.config.data.workers);
+        let memory = how.check_memory.then(|| self.memory_of_images(options.inference.tta, how.out.is_some()));
+        let predictor = predictor(self, (how.device, how.precision), options.inference.tta, memory);
+        let workers = self.config.data.workers;
         let mut names = ResultNames::default();
         predictor.evaluate(&data.samples, workers, |_, sample, labels| {
             if let Some((drawn, maps)) = &folders {
@@ -228,27 +231,28 @@ impl Evaluate for LoadedSegmentor {
 
 fn predictor<'a>(
     segmentor: &'a LoadedSegmentor,
-    device: &'a Device,
-    precision: Precision,
+    (device, precision): (&'a Device, Precision),
     augment: bool,
+    memory: Option<EstimateOfImage<'a>>,
 ) -> Predictor<'a, UperNet<Backbone>> {
     let (pipeline, test) = (&segmentor.config.data.test, &segmentor.config.test);
-    Predictor { model: &segmentor.model, device, pipeline, test, augment, precision }
+    Predictor { model: &segmentor.model, device, pipeline, test, augment, precision, memory }
 }
 
 /// Predicts a photo and writes `<prefix>_overlay.png` and `<prefix>_labels.png`; `augment` turns test-time augmentation on, `alpha` is the
-/// opacity of the overlay.
+/// opacity of the overlay, `check_memory` compares the estimated memory with the free memory.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// When the photo needs too much memory, or a file cannot be written.
 pub fn predict_photo(
     segmentor: &LoadedSegmentor,
-    (device, precision): (&Device, Precision),
+    (device, precision, check_memory): (&Device, Precision, bool),
     photo: &RgbImage,
     (augment, alpha): (bool, f32),
     prefix: &Path,
 ) -> Result<()> {
-    let labels = predictor(segmentor, device, precision, augment).predict(photo)?;
+    let memory = check_memory.then(|| segmentor.memory_of_images(augment, true));
+    let labels = predictor(segmentor, (device, precision), augment, memory).predict(photo)?;
     let picture = label_maps::comparison(photo, None, &labels, named(&segmentor.classes), alpha)?;
     pictures::save(&with_suffix(prefix, OVERLAY), &picture)?;
     save_labels(&with_suffix(prefix, LABELS), labels, [photo.width(), photo.height()], &segmentor.config.data.source)

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, anyhow};
 use burn::prelude::Device;
 use clap::Args;
+use vision_datasets::memory::bytes;
 use vmamba::checkpoint::LoadReport;
-use vmamba_recipes::memory::bytes;
 use vmamba_recipes::{Configured, Init, RunConfig, config};
 use vmamba_report::console::human;
 use vmamba_report::run_folder::{BEST, Holds, LAST, NON_FINITE, holds_run};
@@ -106,6 +106,9 @@ pub fn train<R: Present>(arguments: &TrainArguments) -> Result<()> {
     }
     println!("{data}");
     println!("estimated memory: {} ({estimate})", bytes(estimate.total()));
+    for note in train.schedule.notes(trainer.length()) {
+        println!("note: {note}");
+    }
     if devices > 1 {
         println!("training on {devices} devices, {} images a step", devices as u64 * train.step_size());
     }

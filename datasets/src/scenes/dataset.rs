@@ -105,6 +105,10 @@ impl SegmentationDataset for SceneDataset {
         Ok(SegmentationSample::new(image, labels, scene_name(number)))
     }
 
+    fn size(&self, _index: usize) -> Result<[usize; 2], DataError> {
+        Ok([self.config.height, self.config.width])
+    }
+
     fn classes(&self) -> &ClassList {
         &self.classes
     }

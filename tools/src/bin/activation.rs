@@ -15,7 +15,7 @@ use vmamba_cli::process;
 use vmamba_cli::study_options::{self, OutOption, SeedOption, SizeOption};
 use vmamba_report::files::write_whole;
 use vmamba_report::println;
-use vmamba_study::activation::{Figure, Layer, Query, Viewer, photo, scene, write_figure};
+use vmamba_study::activation::{Figure, Layer, Photo, Query, Viewer, scene, write_figure};
 
 /// Draw the contribution of each patch of a photo to a query patch: by the unrolled scan of VMamba, for each route and all together, or by
 /// the attention of DeiT.
@@ -96,10 +96,15 @@ fn run(arguments: &Arguments) -> Result<()> {
         fits(size, size).context("--size")?;
     }
     let (picture, source) = match (&arguments.photo, arguments.scene) {
-        (Some(path), _) => (photo(path, size, arguments.whole)?, path.display().to_string()),
+        (Some(path), _) => {
+            let (photo, place) = (Photo::read(path, size, arguments.whole)?, path.display().to_string());
+            let [height, width] = photo.size();
+            fits(height, width)
+                .with_context(|| format!("{place}: a picture of {width}x{height} pixels (width x height) with --size {size}"))?;
+            (photo.picture(), place)
+        }
         (None, seed) => (scene(seed.unwrap_or_default(), size)?, format!("scene {}", seed.unwrap_or_default())),
     };
-    fits(picture.height() as usize, picture.width() as usize).context("the picture")?;
     let dimensions = [picture.width(), picture.height()];
     let queries = arguments.query.iter().map(|query| query.within(dimensions)).collect::<Result<Vec<_>, _>>()?;
     if arguments.paper_normalisation {

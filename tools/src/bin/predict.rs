@@ -18,6 +18,7 @@ use vmamba_cli::{detection, process, segmentation};
 use vmamba_files::printable;
 use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::detection::{LoadedDetector, TASK, has_detector_keys, load_detector};
+use vmamba_recipes::memory::ImageTooLarge;
 use vmamba_recipes::segmentation::{LoadedSegmentor, load_segmentor};
 use vmamba_report::files::create_folder;
 use vmamba_report::{eprintln, println};
@@ -102,7 +103,7 @@ impl Model {
 
     /// Predicts a photo and writes the results to files whose paths begin with `prefix`.
     fn predict(&self, arguments: &Arguments, device: &Device, photo: &RgbImage, prefix: &Path) -> Result<()> {
-        let compute = (device, arguments.compute.precision);
+        let compute = (device, arguments.compute.precision, arguments.memory.applies(arguments.compute.on_cpu()));
         match self {
             Self::Segmentor(model) => {
                 segmentation::predict_photo(model, compute, photo, (arguments.inference.tta, arguments.alpha), prefix)
@@ -139,12 +140,16 @@ fn run(arguments: &Arguments) -> Result<bool> {
     create_folder(&arguments.out)?;
     let mut failed = 0;
     for (photo, prefix) in photos.iter().zip(&prefixes) {
-        // A damaged photo must not cost the others.
+        // A damaged photo, or one that is too large, must not cost the others.
         match read_rgb(photo) {
-            Ok(image) => {
-                model.predict(arguments, &device, &image, prefix)?;
-                println!("{}", printable(&photo.display().to_string()));
-            }
+            Ok(image) => match model.predict(arguments, &device, &image, prefix) {
+                Ok(()) => println!("{}", printable(&photo.display().to_string())),
+                Err(error) if error.is::<ImageTooLarge>() => {
+                    eprintln!("error: {}: {error}", photo.display());
+                    failed += 1;
+                }
+                Err(error) => return Err(error),
+            },
             Err(error) => {
                 eprintln!("error: {error}");
                 failed += 1;

@@ -12,12 +12,14 @@ use vision_datasets::coco::{EvalConfig, EvalError, EvalReport, IouType, ResultEn
 use vision_datasets::ground_truth::GroundTruth;
 use vision_datasets::loader::detection_samples;
 use vision_datasets::sample::{DetectionDataset, DetectionSample};
-use vision_datasets::transforms::DetectionTestPipeline;
+use vision_datasets::transforms::{DetectionTestPipeline, padded_size};
 use vmamba_detection::{Detector, ImageInfo};
 use vmamba_train::Precision;
 use vmamba_types::Detection;
 
+use super::model::DetectionModelConfig;
 use crate::finite::explained;
+use crate::memory::{EstimateOfImage, Logits, MemoryEstimate, PredictedPhoto};
 
 /// A detector with everything its predictions depend on.
 pub struct Predictor<'a, M> {
@@ -29,7 +31,24 @@ pub struct Predictor<'a, M> {
     pub pipeline: &'a DetectionTestPipeline,
     /// Type of the activations.
     pub precision: Precision,
+    /// Estimates the memory of an image, which is compared with the free memory before the image is predicted; `None` for no comparison.
+    pub memory: Option<EstimateOfImage<'a>>,
 }
+
+/// The memory for the prediction of an image of `[height, width]` pixels; `drawn` counts a picture of the result.
+pub fn prediction_memory(
+    model: &DetectionModelConfig,
+    num_classes: usize,
+    pipeline: &DetectionTestPipeline,
+    stored: [usize; 2],
+    drawn: bool,
+) -> MemoryEstimate {
+    let resized = padded_size(pipeline.resized(stored));
+    MemoryEstimate::photo(&model.complexity(num_classes, resized), PredictedPhoto { stored, resized, views: 1, drawn }, Logits::default())
+}
+
+/// What to do about an image that needs too much memory.
+const REMEDY: &str = "make it smaller, or set a smaller data.test.scale with --config and --set";
 
 /// Average precision of a detector.
 #[derive(Clone, Debug)]
@@ -101,10 +120,15 @@ impl<M: Detector + Module> Predictor<'_, M> {
     ///
     /// # Errors
     /// When an output of the network is not finite; names the first bad tensor of the weights, or the image.
+    /// [`ImageTooLarge`](crate::memory::ImageTooLarge) when the image needs more memory than is free.
     pub fn predict(&self, image: &RgbImage) -> Result<Vec<Detection>> {
+        let original = [image.height() as usize, image.width() as usize];
+        if let Some(memory) = &self.memory {
+            memory(original).check_image(original, REMEDY)?;
+        }
         let (input, size) = self.pipeline.apply(image);
         let [height, width] = input.size;
-        let info = ImageInfo::new([image.height() as usize, image.width() as usize], size);
+        let info = ImageInfo::new(original, size);
         let images = self.precision.input(Tensor::<4>::from_data(TensorData::new(input.values, [1, 3, height, width]), self.device));
         match self.model.predict(images.clone(), &[info]) {
             Ok(found) => Ok(found.into_iter().next().unwrap_or_default()),

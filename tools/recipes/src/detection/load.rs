@@ -7,13 +7,13 @@ use anyhow::{Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
 use vision_datasets::sample::DetectionDataset;
-use vision_datasets::transforms::padded_size;
 use vmamba::checkpoint::{Checkpoint, LoadReport, Weights};
 use vmamba_types::ClassList;
 
 use super::config::DetectionConfig;
+use super::evaluate::prediction_memory;
 use super::model::{AnyDetector, official_classes};
-use crate::memory::MemoryEstimate;
+use crate::memory::{EstimateOfImage, MemoryEstimate};
 use crate::run_config::Header;
 
 /// A detector from a checkpoint, ready to predict.
@@ -49,11 +49,16 @@ pub fn load_detector(path: &Path, config: Option<DetectionConfig>, weights: Weig
 }
 
 impl LoadedDetector {
-    /// The memory for the prediction of an image. Without limits for the size of test images, that of training images counts.
+    /// The memory for the prediction of an image of the limits of test images, or without them of the size of training images.
     pub fn memory(&self) -> MemoryEstimate {
         let data = &self.config.data;
-        let image = padded_size(data.test.scale.map_or_else(|| data.train.largest_input(), |[a, b]| [a.min(b), a.max(b)]));
-        MemoryEstimate::prediction(&self.config.model.complexity(self.classes.len(), image), image, 1)
+        let image = data.test.scale.map_or_else(|| data.train.largest_input(), |[a, b]| [a.min(b), a.max(b)]);
+        self.memory_of_images(false)(image)
+    }
+
+    /// The memory for the prediction of an image of `[height, width]`; `drawn` counts a picture of the result.
+    pub fn memory_of_images(&self, drawn: bool) -> EstimateOfImage<'_> {
+        Box::new(move |image| prediction_memory(&self.config.model, self.classes.len(), &self.config.data.test, image, drawn))
     }
 
     /// Opens the validation data of its configuration for its classes; they may lack annotations. Where their names are not known, they become

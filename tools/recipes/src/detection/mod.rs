@@ -25,12 +25,12 @@ use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Sca
 use vmamba_types::Instance;
 
 pub use config::{DetectionConfig, DetectionDataConfig, DetectionSource, DetectionTask, TASK};
-pub use evaluate::{DetectionEvaluation, Predictor, Reports};
+pub use evaluate::{DetectionEvaluation, Predictor, Reports, prediction_memory};
 pub use load::{LoadedDetector, load_detector};
 pub use model::{AnyDetector, DetectionModelConfig, has_detector_keys};
 
 use crate::configured::{Configured, describe};
-use crate::memory::MemoryEstimate;
+use crate::memory::{MemoryEstimate, TrainingImages, Validation, largest_image};
 use crate::run_config::DataConfig;
 use crate::split::Split;
 use crate::supervised::{Supervised, Task, check_classes, check_norms, check_resumed, first_non_finite, images, step_loss};
@@ -67,7 +67,7 @@ impl<M: Detector> Detection<M> {
 
     /// Predicts as the validation does.
     pub fn predictor<'a>(&'a self, model: &'a M, device: &'a Device) -> Predictor<'a, M> {
-        Predictor { model, device, pipeline: &self.data.test, precision: Precision::Float32 }
+        Predictor { model, device, pipeline: &self.data.test, precision: Precision::Float32, memory: None }
     }
 }
 
@@ -225,9 +225,15 @@ impl Configured for Detection<AnyDetector> {
     }
 
     fn memory(&self, config: &DetectionConfig) -> MemoryEstimate {
-        let image = padded_size(config.data.train.largest_input());
-        let step = config.model.training_complexity(self.train.classes().len(), image);
-        MemoryEstimate::training(&step, image, &config.train, config.data.workers)
+        let classes = self.train.classes().len();
+        let input = padded_size(config.data.train.largest_input());
+        let stored = largest_image(self.train.len(), |index| self.train.size(index));
+        let images = TrainingImages { input, stored, resized: config.data.train.largest_resized(stored) };
+        let photo = largest_image(self.val.len(), |index| self.val.size(index));
+        let prediction = prediction_memory(&config.model, classes, &config.data.test, photo, config.train.pictures > 0);
+        let validation = Validation { prediction, largest: photo, images: self.val.len() };
+        let step = config.model.training_complexity(classes, input);
+        MemoryEstimate::training(&step, images, &config.train, config.data.workers, validation)
     }
 
     fn describe_data(&self) -> String {

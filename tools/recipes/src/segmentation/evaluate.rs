@@ -8,17 +8,18 @@ use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use image::RgbImage;
-use upernet::Segmentor;
-use upernet::inference::{View, label_map, predict_augmented, predict_labels};
+use upernet::inference::{InferenceMode, View, label_map, predict_augmented, predict_labels};
+use upernet::{Segmentor, UperNetConfig};
 use vision_datasets::ade20k::{IouMetric, IouReport};
 use vision_datasets::loader::segmentation_samples;
 use vision_datasets::sample::{SegmentationDataset, SegmentationSample};
-use vision_datasets::transforms::{NetworkInput, TestPipeline};
+use vision_datasets::transforms::{NetworkInput, TestPipeline, scaled_size};
 use vmamba::NotFinite;
 use vmamba_train::Precision;
 
 use super::config::TestConfig;
 use crate::finite::explained;
+use crate::memory::{EstimateOfImage, Logits, MemoryEstimate, PredictedPhoto};
 
 /// A segmentor with everything its predictions depend on.
 pub struct Predictor<'a, M> {
@@ -34,7 +35,60 @@ pub struct Predictor<'a, M> {
     pub augment: bool,
     /// Type of the activations.
     pub precision: Precision,
+    /// Estimates the memory of an image, which is compared with the free memory before the image is predicted; `None` for no comparison.
+    pub memory: Option<EstimateOfImage<'a>>,
 }
+
+/// What the memory for the prediction of an image depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct PredictionSettings<'a> {
+    /// The model.
+    pub model: &'a UperNetConfig,
+    /// Transforms of an image before the network.
+    pub pipeline: &'a TestPipeline,
+    /// Whole image or windows, and the scales of test-time augmentation.
+    pub test: &'a TestConfig,
+    /// Whether to average over scales and flips.
+    pub augment: bool,
+    /// Whether a picture of the result is drawn.
+    pub drawn: bool,
+}
+
+impl PredictionSettings<'_> {
+    /// The memory for the prediction of an image of `[height, width]` pixels.
+    pub fn memory(&self, stored: [usize; 2]) -> MemoryEstimate {
+        let resized = if self.augment {
+            scaled_size(stored, self.test.tta_ratios.0.iter().copied().fold(0.0, f64::max))
+        } else {
+            self.pipeline.resized(stored)
+        };
+        let values =
+            |[height, width]: [usize; 2]| [self.model.num_classes, height, width].iter().fold(1, |a, b| u64::saturating_mul(a, *b as u64));
+        let times = |count: u64, size: [usize; 2]| values(size).saturating_mul(count);
+        let input = match self.test.mode {
+            InferenceMode::Whole => resized,
+            InferenceMode::Slide(windows) => [0, 1].map(|axis| windows.crop()[axis].min(resized[axis])),
+        };
+        let mut logits = match self.test.mode {
+            // The labels are taken from the output of the network.
+            InferenceMode::Whole if resized == stored && !self.augment => Logits::default(),
+            InferenceMode::Whole => Logits { beside: 0, after: times(2, resized) },
+            // The rows of a window, those of the next, and a copy.
+            InferenceMode::Slide(_) if resized == stored && !self.augment => Logits { beside: times(3, [input[0], resized[1]]), after: 0 },
+            InferenceMode::Slide(_) => Logits { beside: times(3, resized), after: 0 },
+        };
+        if self.augment {
+            // The sum over the views, the softmax of one of them, and the logits of the view before.
+            logits.beside = logits.beside.saturating_add(times(1, stored)).saturating_add(times(1, resized));
+            logits.after = logits.after.saturating_add(times(3, stored));
+        }
+        let photo = PredictedPhoto { stored, resized, views: if self.augment { 2 } else { 1 }, drawn: self.drawn };
+        MemoryEstimate::photo(&self.model.complexity(input), photo, logits)
+    }
+}
+
+/// What to do about an image that needs too much memory.
+const REMEDY: &str = "predict it in windows with --slide, or set a smaller data.test.resize with --config and --set";
 
 /// The figures of a segmentor on a data set.
 pub struct SegmentationEvaluation {
@@ -51,9 +105,12 @@ impl<M: Segmentor + Module> Predictor<'_, M> {
     ///
     /// # Errors
     /// When test-time augmentation has no view, or a class does not fit the 8 bits of a label map. When a logit is not finite; names the first
-    /// bad tensor of the weights, or the image.
+    /// bad tensor of the weights, or the image. [`ImageTooLarge`](crate::memory::ImageTooLarge) when the image needs more memory than is free.
     pub fn predict(&self, image: &RgbImage) -> Result<Vec<u8>> {
         let original = [image.height() as usize, image.width() as usize];
+        if let Some(memory) = &self.memory {
+            memory(original).check_image(original, REMEDY)?;
+        }
         let view = |input: NetworkInput, flipped: bool| View { input: self.to_tensor(input), flipped };
         let labels = if self.augment {
             let views = self.test.tta_ratios.0.iter().flat_map(|ratio| {

@@ -12,7 +12,8 @@ use vmamba::zoo::Backbone;
 use vmamba_types::ClassList;
 
 use super::config::SegmentationConfig;
-use crate::memory::MemoryEstimate;
+use super::evaluate::PredictionSettings;
+use crate::memory::{EstimateOfImage, MemoryEstimate};
 use crate::run_config::Header;
 
 /// A segmentor from a checkpoint, ready to predict.
@@ -46,13 +47,24 @@ pub fn load_segmentor(path: &Path, config: Option<SegmentationConfig>, weights: 
 }
 
 impl LoadedSegmentor {
-    /// The memory for the prediction of an image. Without limits for the size of test images, that of training images counts.
+    /// The memory for the prediction of an image of the limits of test images, or without them of the size of training images. Test-time
+    /// augmentation is not counted.
     pub fn memory(&self) -> MemoryEstimate {
         let config = &self.config;
         let image = match config.test.mode {
             InferenceMode::Slide(windows) => windows.crop(),
             InferenceMode::Whole => config.data.test.resize.map_or(config.data.train.crop.size, |[a, b]| [a.min(b), a.max(b)]),
         };
-        MemoryEstimate::prediction(&config.model.for_classes(self.classes.len()).complexity(image), image, 1)
+        self.memory_of_images(false, false)(image)
+    }
+
+    /// The memory for the prediction of an image of `[height, width]`; `augment` turns test-time augmentation on, `drawn` counts a picture of the
+    /// result.
+    pub fn memory_of_images(&self, augment: bool, drawn: bool) -> EstimateOfImage<'_> {
+        let model = self.config.model.for_classes(self.classes.len());
+        Box::new(move |image| {
+            let settings = PredictionSettings { model: &model, pipeline: &self.config.data.test, test: &self.config.test, augment, drawn };
+            settings.memory(image)
+        })
     }
 }

@@ -27,11 +27,11 @@ use vmamba_train::{BatchOrder, Batches, BoxError, KeyMap, Precision, Recipe, Sca
 pub use config::{
     SegmentationConfig, SegmentationDataConfig, SegmentationModelConfig, SegmentationSource, SegmentationTask, TASK, TestConfig,
 };
-pub use evaluate::{Predictor, SegmentationEvaluation};
+pub use evaluate::{PredictionSettings, Predictor, SegmentationEvaluation};
 pub use load::{LoadedSegmentor, load_segmentor};
 
 use crate::configured::{Configured, describe};
-use crate::memory::MemoryEstimate;
+use crate::memory::{MemoryEstimate, TrainingImages, Validation, largest_image};
 use crate::run_config::DataConfig;
 use crate::split::Split;
 use crate::supervised::{Supervised, Task, check_classes, check_norms, check_resumed, first_non_finite, images, step_loss};
@@ -69,7 +69,7 @@ impl<M: Segmentor> Segmentation<M> {
     /// Predicts as the validation does.
     pub fn predictor<'a>(&'a self, model: &'a M, device: &'a Device) -> Predictor<'a, M> {
         let (pipeline, test) = (&self.data.test, &self.test);
-        Predictor { model, device, pipeline, test, augment: false, precision: Precision::Float32 }
+        Predictor { model, device, pipeline, test, augment: false, precision: Precision::Float32, memory: None }
     }
 }
 
@@ -181,9 +181,21 @@ impl Configured for Segmentation<UperNet<Backbone>> {
     }
 
     fn memory(&self, config: &SegmentationConfig) -> MemoryEstimate {
-        let image = config.data.train.crop.size;
-        let step = config.model.for_classes(self.train.classes().len()).training_complexity(image);
-        MemoryEstimate::training(&step, image, &config.train, config.data.workers)
+        let model = config.model.for_classes(self.train.classes().len());
+        let input = config.data.train.crop.size;
+        let stored = largest_image(self.train.len(), |index| self.train.size(index));
+        let images = TrainingImages { input, stored, resized: config.data.train.largest_resized(stored) };
+        let photo = largest_image(self.val.len(), |index| self.val.size(index));
+        let prediction = PredictionSettings {
+            model: &model,
+            pipeline: &config.data.test,
+            test: &config.test,
+            augment: false,
+            drawn: config.train.pictures > 0,
+        };
+        let validation = Validation { prediction: prediction.memory(photo), largest: photo, images: self.val.len() };
+        let step = model.training_complexity(input);
+        MemoryEstimate::training(&step, images, &config.train, config.data.workers, validation)
     }
 
     fn describe_data(&self) -> String {

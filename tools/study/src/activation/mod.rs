@@ -26,7 +26,7 @@ use vmamba_report::console::progress_bar;
 use vmamba_report::run_folder::{BEST, LAST};
 
 pub use figure::{Figure, write_figure};
-pub use picture::{photo, scene};
+pub use picture::{Photo, scene};
 pub use query::Query;
 
 use crate::erf::{Network, Subject};
