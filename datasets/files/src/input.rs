@@ -85,6 +85,9 @@ pub enum Refusal {
     /// This process has read the file.
     #[error("it is an input of this command, so it is not overwritten; name another output")]
     IsInput,
+    /// A file is mounted at the path, as containers do.
+    #[error("a file is mounted there, and a mount cannot be replaced; mount its folder, or name another file")]
+    Mounted,
     /// This process prints into the file.
     #[error("it is standard output or standard error, where this program prints; name another file")]
     Stream,
@@ -99,6 +102,7 @@ impl From<Refusal> for io::Error {
             | Refusal::InOutputFolder(_)
             | Refusal::OutputTwice(_)
             | Refusal::IsInput
+            | Refusal::Mounted
             | Refusal::Stream => io::ErrorKind::InvalidInput,
             Refusal::NotText(_) | Refusal::NotUtf16 => io::ErrorKind::InvalidData,
             Refusal::Locked => io::ErrorKind::WouldBlock,

@@ -103,6 +103,9 @@ impl Ledger {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it names no file"));
         }
         self.check_folder(folder_of(&real))?;
+        if data.is_some() && is_mounted(&real) {
+            return Err(Refusal::Mounted.into());
+        }
         let identity = data.as_ref().map(|data| Identity::new(path, data));
         let other = identity.as_ref().and_then(|identity| self.reserved.get(identity)).or_else(|| self.paths.get(&settled(&real)));
         if let Some(other) = other {
@@ -121,7 +124,10 @@ impl Ledger {
     fn reserve_folder(&mut self, path: &Path) -> io::Result<()> {
         match std::fs::metadata(path) {
             Ok(data) if data.is_dir() => self.check_folder(path),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::NotADirectory, "it is a file, not a folder")),
+            Ok(data) => {
+                let kind = if data.is_file() { "a file".to_owned() } else { FileKind::of(data.file_type()).to_string() };
+                Err(io::Error::new(io::ErrorKind::NotADirectory, format!("it is {kind}, not a folder")))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
                 let parents = path.ancestors().skip(1).map(|parent| if parent == Path::new("") { Path::new(".") } else { parent });
                 let nearest = parents.into_iter().find(|parent| parent.exists()).unwrap_or(Path::new("."));
@@ -204,6 +210,19 @@ impl Ledger {
 fn prints_to(path: &Path, data: &Metadata) -> bool {
     let own = ["/dev/stdout", "/dev/stderr"].into_iter().filter_map(|stream| std::fs::metadata(stream).ok());
     cfg!(unix) && own.filter(Metadata::is_file).any(|own| Identity::new(path, &own) == Identity::new(path, data))
+}
+
+/// Whether a file is mounted at the path: Linux refuses to rename another one over it.
+fn is_mounted(path: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    std::fs::canonicalize(path).is_ok_and(|path| mount_points(&mounts).any(|point| Path::new(&point) == path))
+}
+
+/// The mount points in the text of `/proc/self/mountinfo`, which writes some characters as octal numbers.
+fn mount_points(mounts: &str) -> impl Iterator<Item = String> {
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    points.map(move |point| escapes.iter().fold(point.to_owned(), |point, (code, character)| point.replace(code, character)))
 }
 
 /// Remembers from now on which files this process reads, so that no write of this process replaces them: [`Refusal::IsInput`]. A program calls
@@ -363,6 +382,14 @@ mod tests {
     }
 
     #[test]
+    fn mount_points_are_read_as_linux_writes_them() {
+        let mounts =
+            "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n40 35 0:5 /a /my\\040results/a.json rw - ext4 /dev/sda rw\n";
+        assert_eq!(mount_points(mounts).collect::<Vec<_>>(), ["/mnt2", "/my results/a.json"]);
+        assert!(!is_mounted(Path::new("Cargo.toml")));
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
     fn pipes_devices_and_folders_of_the_kernel_are_no_outputs() {
         let folder = tempfile::tempdir().unwrap();
@@ -372,7 +399,9 @@ mod tests {
         for (path, kind) in [(pipe.as_path(), FileKind::Fifo), (Path::new("/dev/null"), FileKind::Device)] {
             assert_eq!(refusal(ledger.reserve("--json", path)), Some(Refusal::NotAFile(kind)));
         }
-        assert!(ledger.reserve("--json", Path::new("/proc/a.json")).unwrap_err().to_string().contains("/proc"));
+        assert_eq!(ledger.reserve_folder(&pipe).unwrap_err().to_string(), "it is a named pipe, not a folder");
+        let error = ledger.reserve("--json", Path::new("/proc/a.json")).unwrap_err().to_string();
+        assert_eq!(error, "cannot create a file in /proc: No such file or directory (os error 2)");
         assert!(ledger.reserve_folder(Path::new("/proc/a/b")).unwrap_err().to_string().contains("/proc"));
     }
 }

@@ -109,11 +109,10 @@ pub(crate) fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
     }
 }
 
+/// The error of the operating system, without the path of the temporary file that `tempfile` adds at its end.
 fn root_cause(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code).to_string(),
-        None => error.kind().to_string(),
-    }
+    let text = error.to_string();
+    text.split(" at path ").next().unwrap_or_default().to_owned()
 }
 
 /// Makes a rename durable, on systems where folders can be opened.
