@@ -202,7 +202,62 @@ fn exchanged_width_and_height_point_to_the_exif_orientation() {
     let set = DataSet::healthy();
     set.image("training", "3.png", HEIGHT, WIDTH, 3);
     let checked = set.check(&[]);
-    assert!(checked.only_error("size_mismatch")["remedy"].as_str().unwrap().contains("EXIF"));
+    assert!(checked.only_error("size_mismatch")["remedy"].as_str().unwrap().contains("rotate the label maps"));
+}
+
+#[test]
+fn photos_whose_label_maps_were_made_without_the_exif_orientation_are_read_with_the_switch() {
+    let set = DataSet::healthy();
+    fs::remove_file(set.path("images/training/3.png")).unwrap();
+    let path = set.path("images/training/3.jpg");
+    let turned = |orientation: u8| {
+        noise(WIDTH, HEIGHT, 3).save(&path).unwrap();
+        let plain = fs::read(&path).unwrap();
+        let tiff: &[u8] = &[b'I', b'I', 42, 0, 8, 0, 0, 0, 1, 0, 0x12, 0x01, 3, 0, 1, 0, 0, 0, orientation, 0, 0, 0, 0, 0, 0, 0];
+        let exif = [&[0xff, 0xe1, 0, (8 + tiff.len()) as u8][..], b"Exif\0\0", tiff].concat();
+        fs::write(&path, [&plain[..2], &exif, &plain[2..]].concat()).unwrap();
+    };
+    turned(6);
+    let checked = set.check(&[]);
+    assert!(checked.only_error("size_mismatch")["remedy"].as_str().unwrap().contains("data.source.ignore_exif = true"));
+    let checked = set.check(&["--ignore-exif"]);
+    assert_eq!(checked.code(), Some(0), "{}", checked.text());
+    // Half a circle, which no size reveals.
+    turned(3);
+    assert_eq!(set.check(&[]).warns("turned_photo")["examples"][0], "3.jpg");
+}
+
+#[test]
+fn a_folder_without_a_class_list_is_not_ready_as_in_training() {
+    let set = DataSet::healthy();
+    fs::rename(set.path("classes.csv"), set.path("names.csv")).unwrap();
+    let json = set.path("report.json");
+    let (root, report) = (set.dir.path().to_str().unwrap(), json.to_str().unwrap());
+    let output = run(&["--data", root, "--json", report, "--num-classes", "3"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert_eq!(report["findings"][0]["kind"], "no_class_list");
+    assert!(report["findings"][0]["message"].as_str().unwrap().contains("has no class list"), "{report}");
+}
+
+#[test]
+fn a_training_split_of_one_class_is_an_error_and_a_validation_split_is_not() {
+    let set = DataSet::healthy();
+    (0..2).for_each(|i| set.label("validation", &format!("{i}.png"), |x, _| if x < 20 { 255 } else { 1 }));
+    assert_eq!(set.check(&[]).warns("one_class")["split"], "validation");
+    (0..4).for_each(|i| set.label("training", &format!("{i}.png"), |x, _| if x < 20 { 255 } else { 1 }));
+    let checked = set.check(&[]);
+    let finding = checked.only_error("one_class");
+    assert_eq!(finding["split"], "training");
+    assert!(finding["message"].as_str().unwrap().contains("have the label 1"), "{finding}");
+}
+
+#[test]
+fn a_contact_sheet_is_a_png() {
+    let set = DataSet::healthy();
+    let checked = set.check(&["--sheet", set.path("sheet.jpg").to_str().unwrap()]);
+    assert_eq!(checked.code(), Some(1));
+    assert!(checked.text().contains("the name must end with .png"), "{}", checked.text());
 }
 
 #[test]

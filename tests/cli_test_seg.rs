@@ -75,7 +75,11 @@ fn classes_in_another_order_are_mapped_by_name_and_other_classes_are_refused() {
 
     let others: Vec<&str> = moved[1..].iter().copied().chain(["zeppelin"]).collect();
     write(&others);
-    run(TEST, &[&checkpoint, "--data", &place.path("moved")]).failed(&["does not know the class \"zeppelin\"", "moved"]);
+    run(TEST, &[&checkpoint, "--data", &place.path("moved")]).failed(&[
+        "does not know the class \"zeppelin\"",
+        "moved",
+        "last.safetensors",
+    ]);
 }
 
 /// Makes the label maps in `out` the annotations of a copy of `data`, and evaluates on it.
@@ -192,4 +196,46 @@ fn data_without_a_labelled_pixel_have_no_figure() {
     let map = &files(Path::new(&place.path("ignored/annotations/validation")))[0];
     GrayImage::from_fn(32, 32, |x, y| Luma([if (x, y) == (0, 0) { 1 } else { 255 }])).save(map).expect("labels");
     test(&place, &[&checkpoint, "--data", &place.path("ignored")]);
+}
+
+#[test]
+fn the_list_of_a_folder_serves_a_checkpoint_that_names_another_file() {
+    let (place, checkpoint) = trained();
+    let (expected, _) = test(&place, &[&checkpoint]);
+    copy_data(&place, "other", |label| label);
+    let list = fs::read_to_string(place.path("data/objectInfo.csv")).expect("the class list");
+    let names: Vec<&str> = list.lines().skip(1).filter_map(|line| line.split(',').nth(1)).collect();
+    fs::remove_file(place.path("other/objectInfo.csv")).expect("the class list");
+    fs::write(place.path("other/classes.txt"), names.join("\n")).expect("a class list");
+    let (figures, ran) = test(&place, &[&checkpoint, "--data", &place.path("other")]);
+    assert_eq!(figures["metrics"], expected["metrics"]);
+    assert!(ran.stdout.contains("other/classes.txt"), "{}", ran.stdout);
+    // Without a list there is nothing to compare.
+    fs::remove_file(place.path("other/classes.txt")).expect("a class list");
+    run(TEST, &[&checkpoint, "--data", &place.path("other")]).failed(&["other", "has no class list"]);
+}
+
+#[test]
+fn a_class_list_from_elsewhere_is_named_beside_the_one_of_the_folder() {
+    let (place, checkpoint) = trained();
+    let list = place.path("data/objectInfo.csv");
+    let elsewhere = place.path("list.csv");
+    fs::copy(&list, &elsewhere).expect("a copy");
+    let text = fs::read_to_string(&list).expect("the class list");
+    fs::write(&list, text.replacen(",sky,", ",heaven,", 1)).expect("the class list");
+    let (_, ran) = test(&place, &[&checkpoint, "--set", &format!("data.source.classes={elsewhere}")]);
+    assert!(ran.stdout.contains("list.csv; the names in") && ran.stdout.contains("objectInfo.csv differ"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_published_row_is_printed_for_its_own_way_of_testing_only() {
+    let place = Place::new(1);
+    let text = fs::read_to_string(&place.config).expect("the configuration");
+    fs::write(&place.config, text.replace("\"tiny\"", "\"upernet_vmamba_tiny_s1l8_512\"")).expect("the configuration");
+    place.train_with(TRAIN, "run", &[]).succeeded();
+    let checkpoint = place.path("run/last.safetensors");
+    let whole = run(TEST, &[&checkpoint]);
+    assert!(whole.succeeded().contains("published"), "{}", whole.stdout);
+    let slide = run(TEST, &[checkpoint.as_str(), "--slide"]);
+    assert!(!slide.succeeded().contains("published"), "{}", slide.stdout);
 }

@@ -74,7 +74,7 @@ fn a_box_without_area_is_left_out_and_reported() {
     let place = Place::detection(1);
     change(&place, |document| document["annotations"][0]["bbox"] = json!([5, 5, 0, 9]));
     let ran = train(&place, &[]);
-    assert!(ran.succeeded().contains("1 annotations without area in their image are left out, first 1"), "{ran:?}");
+    assert!(ran.succeeded().contains("1 annotation without area in its image is left out, first 1"), "{ran:?}");
 }
 
 #[test]
@@ -175,4 +175,22 @@ fn a_nan_in_the_weights_is_found_named_and_written_down() {
     // With `skip`, the run leaves out every step, and the weights stay as they were.
     let ran = place.train_with(TRAIN, "skip", &["--set", &init, "--set", "train.non_finite=skip", "--set", "train.val_interval=99"]);
     assert_eq!(ran.stdout.matches("skipped this step: the loss of iteration").count(), 3, "{ran:?}");
+}
+
+#[test]
+fn a_validation_set_without_an_object_that_counts_is_refused_by_training_and_check() {
+    for (edit, part) in [
+        ((|annotation: &mut Value| annotation["area"] = json!(0)) as fn(&mut Value), "with `area` 0"),
+        (|annotation| annotation["bbox"] = json!([0.2, 0.2, 0.5, 0.5]), "with a box narrower than a pixel"),
+    ] {
+        let place = Place::detection(1);
+        let path = place.path("data/annotations/instances_val.json");
+        let mut document: Value = serde_json::from_slice(&fs::read(&path).expect("annotations")).expect("JSON");
+        document["annotations"].as_array_mut().expect("a list").iter_mut().for_each(edit);
+        fs::write(&path, document.to_string()).expect("annotations");
+        train(&place, &[]).failed(&["instances_val.json", "no image has an object", part]);
+        assert!(!Path::new(&place.path("run")).exists(), "nothing was begun");
+        let checked = run(program::CHECK_DATA, &["--coco", &path, "--images", &place.path("data/val")]);
+        assert!(checked.code == Some(1) && checked.stdout.contains(part), "{}", checked.stdout);
+    }
 }

@@ -251,6 +251,33 @@ fn without_classes_the_list_of_the_folder_counts_and_the_program_says_so() {
     // A folder of unknown classes is not taken for ADE20K.
     fs::remove_file(place.path("data/objectInfo.csv")).expect("the class list");
     train(&place, &["--overwrite"]).failed(&["data.source.classes", "has no class list", "ade20k"]);
+    let checked = run(program::CHECK_DATA, &["--data", &place.path("data"), "--reduce-zero-label"]);
+    assert!(checked.code == Some(1) && checked.stdout.contains("has no class list"), "{}", checked.stdout);
+}
+
+#[test]
+fn a_training_set_of_one_class_is_refused_by_training_and_check() {
+    let place = Place::new(2);
+    let config = fs::read_to_string(&place.config).expect("the configuration");
+    fs::write(&place.config, config.replace("reduce_zero_label = true", "reduce_zero_label = false")).expect("the configuration");
+    let check = || run(program::CHECK_DATA, &["--data", &place.path("data")]);
+    // A list of one class, and masks of 0 and 255: every pixel that counts is of that class, so that any model has an mIoU of 100.
+    fs::write(place.path("data/objectInfo.csv"), "Idx,Name\n0,cell\n").expect("the class list");
+    for (label, part, remedy) in [
+        ((|x| if x < 9 { 255 } else { 0 }) as fn(u32) -> u8, "all labels are 0 or 255", "write the foreground as 1"),
+        (|_| 0, "all pixels that are not ignored have the label 0", "0 for the background and 1 for the object"),
+    ] {
+        ["training", "validation"].iter().for_each(|split| relabel(&place, split, label));
+        train(&place, &[]).failed(&["the training data", part, remedy]);
+        let checked = check();
+        assert!(checked.code == Some(1) && checked.stdout.contains(part), "{}", checked.stdout);
+    }
+    assert!(!Path::new(&place.path("run")).exists(), "nothing was begun");
+    // The remedy is one. A model of two classes can be validated on images of one.
+    fs::write(place.path("data/objectInfo.csv"), "Idx,Name\n0,background\n1,cell\n").expect("the class list");
+    relabel(&place, "training", |x| u8::from(x < 9));
+    train(&place, &[]).succeeded();
+    assert_eq!(check().code, Some(0));
 }
 
 #[test]

@@ -94,7 +94,8 @@ fn a_real_validation_set_scores_1_against_itself() {
     };
     let folder = root.join("data/camvid");
     let classes = read_class_list(&folder.join("objectInfo11.csv")).expect("the class list is readable").classes;
-    let data = FolderDataset::open(&folder, "validation", &FolderOptions { classes, reduce_zero_label: true }).expect("the data open");
+    let data = FolderDataset::open(&folder, "validation", &FolderOptions { reduce_zero_label: true, ..FolderOptions::new(classes) })
+        .expect("the data open");
     let mut metric = IouMetric::new(data.classes().len());
     for index in 0..data.len() {
         let sample = data.get(index).expect("every sample is readable");

@@ -206,7 +206,7 @@ fn an_mmsegmentation_checkpoint_loads_strictly() {
     if !present(FILE) {
         return;
     }
-    let state = Checkpoint::read(fixtures_root().join(FILE)).unwrap().state_dict(Weights::Start).unwrap();
+    let state = Checkpoint::read(fixtures_root().join(FILE)).unwrap().state_dict(Weights::Validated).unwrap();
     let loaded = load(&state, &tests::device());
     assert_eq!(state_dict_of(&loaded, &official_key), state_dict_of(&model(&tests::device()), &official_key));
 }

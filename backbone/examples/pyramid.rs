@@ -39,7 +39,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     if let Some(path) = arguments.next() {
         // The checkpoint of a classifier has a head, which the backbone lacks, and lacks the output norms.
         let options = LoadOptions::new().ignore_unexpected("classifier.").may_be_missing("outnorm");
-        let weights = Checkpoint::read(&path)?.state_dict(Weights::Start)?;
+        let weights = Checkpoint::read(&path)?.state_dict(Weights::Validated)?;
         let (loaded, report) = load_into(backbone, &official_key, &weights, &options)?;
         backbone = loaded;
         println!("{path}: {} weights loaded, {} kept as they were", report.loaded.len(), report.allowed_missing.len());

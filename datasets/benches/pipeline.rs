@@ -52,7 +52,7 @@ impl Folder {
     }
 
     fn data(&self) -> FolderDataset {
-        FolderDataset::open(self.root.path(), "training", &FolderOptions { classes: scene_classes(), reduce_zero_label: true })
+        FolderDataset::open(self.root.path(), "training", &FolderOptions { reduce_zero_label: true, ..FolderOptions::new(scene_classes()) })
             .expect("the folder was just written")
     }
 }

@@ -78,7 +78,7 @@ pub enum DataError {
         problem: AnnotationProblem,
     },
     /// An image and its label map differ in size.
-    #[error("{} is {}x{} pixels, but its label map {} is {}x{} (width x height)", image.display(), image_size[1], image_size[0], labels.display(), label_size[1], label_size[0])]
+    #[error("{} is {}x{} pixels, but its label map {} is {}x{} (width x height){}", image.display(), image_size[1], image_size[0], labels.display(), label_size[1], label_size[0], remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default())]
     SizeMismatch {
         /// The image.
         image: PathBuf,
@@ -88,6 +88,8 @@ pub enum DataError {
         labels: PathBuf,
         /// `[height, width]` of the label map.
         label_size: [usize; 2],
+        /// What to do, where the label map fits the photo with its EXIF orientation read the other way.
+        remedy: Option<&'static str>,
     },
     /// A label is outside the classes.
     #[error("{}: label {label} at column {column}, row {row} is outside the {classes} classes; labels are 0 to {}, and 255 for ignored pixels{hint}", path.display(), classes.saturating_sub(1))]

@@ -7,47 +7,55 @@ use crate::error::DataError;
 /// Deepest nesting of folders; a symbolic link may lead back to its parent.
 const DEPTH: usize = 8;
 
-/// The files in and below a folder, sorted, those of a folder before those of its subfolders. Hidden files and folders are skipped.
+/// Files in and below a folder.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) files: Vec<PathBuf>,
+    /// Hidden files; hidden folders are not entered.
+    pub(crate) hidden: Vec<PathBuf>,
+}
+
+/// The files in and below a folder, sorted, those of a folder before those of its subfolders.
 ///
 /// # Errors
 /// When a folder cannot be read, or folders are nested more than 8 deep.
-pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut files = Vec::new();
-    collect(folder, DEPTH, &mut files)?;
-    Ok(files)
+pub(crate) fn files_below(folder: &Path) -> Result<Listing, DataError> {
+    let mut listing = Listing::default();
+    collect(folder, DEPTH, &mut listing)?;
+    Ok(listing)
 }
 
-fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+fn collect(folder: &Path, depth: usize, listing: &mut Listing) -> Result<(), DataError> {
     if depth == 0 {
         let message = format!("folders are nested more than {DEPTH} deep; does a symbolic link lead back to a parent?");
         return Err(DataError::layout(folder, message));
     }
     let (folders, own) = entries(folder)?;
-    files.extend(own);
-    folders.iter().try_for_each(|folder| collect(folder, depth - 1, files))
+    listing.files.extend(own.files);
+    listing.hidden.extend(own.hidden);
+    folders.iter().try_for_each(|folder| collect(folder, depth - 1, listing))
 }
 
-/// The folders and the files in a folder, each sorted, without hidden ones.
+/// The folders in a folder, without hidden ones, and its files, each sorted.
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub(crate) fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
+pub(crate) fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Listing), DataError> {
     let io = |source| DataError::io(folder, source);
-    let (mut folders, mut files) = (Vec::new(), Vec::new());
+    let (mut folders, mut listing) = (Vec::new(), Listing::default());
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if file_name(&path).starts_with('.') {
-            continue;
-        }
-        if path.is_dir() {
-            folders.push(path);
-        } else {
-            files.push(path);
+        match (file_name(&path).starts_with('.'), path.is_dir()) {
+            (true, true) => (),
+            (true, false) => listing.hidden.push(path),
+            (false, true) => folders.push(path),
+            (false, false) => listing.files.push(path),
         }
     }
     folders.sort();
-    files.sort();
-    Ok((folders, files))
+    listing.files.sort();
+    listing.hidden.sort();
+    Ok((folders, listing))
 }
 
 /// The name of a file or folder.

@@ -76,11 +76,12 @@ fn decode<T: DeserializeOwned>(value: Value) -> Result<T, (String, String)> {
 
 /// Says what a type error of serde means to a person who does not know Rust's types.
 pub fn sentence(message: &str) -> String {
-    if let Some((found, expected)) = ["invalid type: ", "invalid value: ", "invalid length "]
-        .iter()
-        .find_map(|head| message.strip_prefix(head)?.split_once(", expected "))
-    {
+    let parts = |head: &str| message.strip_prefix(head)?.split_once(", expected ");
+    if let Some((found, expected)) = parts("invalid type: ").or_else(|| parts("invalid value: ")) {
         return format!("expected {}, found {}", plain(expected), plain(found));
+    }
+    if let Some((found, expected)) = parts("invalid length ") {
+        return format!("expected {}, found {}", plain(expected), values(found));
     }
     if let Some(field) = message.strip_prefix("missing field ") {
         return format!("{field} is missing");
@@ -94,34 +95,51 @@ pub fn sentence(message: &str) -> String {
     message.to_owned()
 }
 
-/// The name of a type for a person.
+/// A number of values.
+fn values(count: &str) -> String {
+    format!("{count} {}", if count == "1" { "value" } else { "values" })
+}
+
+/// The name of a type or a value for a person.
 fn plain(name: &str) -> String {
-    let name = match name {
+    let name = name.trim();
+    let known = match name {
         "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number of at least 0",
         "isize" | "i64" | "i32" | "i16" | "i8" => "a whole number",
         "f64" | "f32" => "a number",
-        "a string" | "a borrowed string" | "str" => "text",
-        "a boolean" => "true or false",
-        "sequence" => "a list",
-        "a sequence" => "a list",
-        "map" | "a map" => "an object",
-        "null" | "unit" | "unit value" => "null",
-        _ => {
-            for (kind, word) in [
-                ("string ", "the text "),
-                ("integer ", "the number "),
-                ("floating point ", "the number "),
-                ("boolean ", ""),
-                ("struct ", "an object of the kind "),
-            ] {
-                if let Some(rest) = name.strip_prefix(kind) {
-                    return format!("{word}{}", rest.trim_matches('`').replace("` with", " with"));
-                }
-            }
-            name
-        }
+        "bool" | "a boolean" => "true or false",
+        "string" | "a string" | "a borrowed string" | "str" | "path string" => "text",
+        "sequence" | "a sequence" => "a list",
+        "map" | "a map" | "struct variant" | "newtype variant" | "tuple variant" => "an object",
+        "null" | "unit" | "unit value" | "Option value" => "null",
+        "unit variant" => "a name alone",
+        "string or map" => "a name or an object",
+        _ => "",
     };
-    name.to_owned()
+    if !known.is_empty() {
+        return known.to_owned();
+    }
+    let length = |head: &str| name.strip_prefix(head).map(|count| format!("a list of {}", values(count)));
+    if let Some(list) = length("an array of length ").or_else(|| length("a tuple of size ")) {
+        return list;
+    }
+    // The rest of these names is a type of Rust.
+    for (kind, word) in [
+        ("struct ", "an object"),
+        ("tuple struct ", "a list"),
+        ("internally tagged enum ", "an object"),
+        ("adjacently tagged enum ", "an object"),
+        ("enum ", "a name or an object"),
+    ] {
+        if name.starts_with(kind) {
+            return word.to_owned();
+        }
+    }
+    let values = [("string ", "the text "), ("integer ", "the number "), ("floating point ", "the number "), ("boolean ", "")];
+    match values.iter().find_map(|(kind, word)| Some((word, name.strip_prefix(kind)?))) {
+        Some((word, value)) => format!("{word}{}", value.trim_matches('`')),
+        None => name.to_owned(),
+    }
 }
 
 /// A sentence for an error of `serde_json`.
@@ -404,6 +422,23 @@ mod tests {
     fn a_doubled_key_is_named() {
         assert!(read_bytes(br#"{"x": 1, "name": "a", "x": 2}"#).unwrap_err().contains("the key `x` occurs twice"));
         assert!(parse::<Value>(r#"{"a": {"b": 1, "b": 1}}"#).unwrap_err().contains("the key `b` occurs twice"));
+    }
+
+    #[test]
+    fn type_errors_name_no_type_of_rust() {
+        for (message, expected) in [
+            ("invalid type: string \"x\", expected usize", "expected a whole number of at least 0, found the text \"x\""),
+            ("invalid type: integer `3`, expected struct TrainConfig", "expected an object, found the number 3"),
+            ("invalid type: floating point `0.5`, expected internally tagged enum Algorithm", "expected an object, found the number 0.5"),
+            ("invalid type: unit variant, expected newtype variant", "expected an object, found a name alone"),
+            ("invalid type: boolean `true`, expected f64", "expected a number, found true"),
+            ("invalid length 3, expected an array of length 2", "expected a list of 2 values, found 3 values"),
+            ("invalid length 1, expected a tuple of size 4", "expected a list of 4 values, found 1 value"),
+            ("invalid type: map, expected path string", "expected text, found an object"),
+            ("missing field `init`", "`init` is missing"),
+        ] {
+            assert_eq!(sentence(message), expected);
+        }
     }
 
     #[test]

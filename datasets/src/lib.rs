@@ -19,12 +19,13 @@
 //! * [`relabelled`]: data whose classes have another order than a model's.
 //! * [`check`]: everything that is wrong with a data set, before training.
 //! * [`image_io`], [`class_list`], [`json`]: image, label map, class list and JSON files.
+//! * [`photos`]: which files of a folder are photos.
 //! * [`ground_truth`]: annotations in the form that the evaluator compares with detections.
 //!
 //! Modules import each other in one direction only:
 //!
 //! ```text
-//! vmamba-types ← error ← files, folders, json, image_io, class_list, ground_truth ← sample ← transforms ← loader
+//! vmamba-types ← error ← files, folders, json, image_io, photos, class_list, ground_truth ← sample ← transforms ← loader
 //!                                                                       ↑
 //!                                                coco, ade20k, imagenet, scenes, relabelled, check
 //! ```
@@ -44,6 +45,7 @@ pub mod imagenet;
 pub mod json;
 pub mod loader;
 pub mod memory;
+pub mod photos;
 pub mod relabelled;
 pub mod sample;
 pub mod scenes;

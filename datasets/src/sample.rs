@@ -60,6 +60,7 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use rayon::prelude::*;
+use vmamba_types::words::counted;
 use vmamba_types::{ClassList, Instance, LabelMap};
 
 use crate::error::DataError;
@@ -211,9 +212,22 @@ pub trait DetectionDataset: Send + Sync {
         Ok(truth)
     }
 
-    /// What the reader left out, one sentence each, for the log of a run. The default has nothing to report.
+    /// What a person should know before a run, such as what the reader left out, one sentence each. The default reads the first samples and
+    /// reports when none of their objects has a mask.
     fn notes(&self) -> Vec<String> {
-        Vec::new()
+        const SAMPLES: usize = 8;
+        let mut objects = 0;
+        for index in 0..self.len().min(SAMPLES) {
+            // An unreadable sample is an error where it is needed.
+            let Ok(sample) = self.get(index) else { return Vec::new() };
+            if sample.instances.iter().any(|instance| instance.mask.is_some()) {
+                return Vec::new();
+            }
+            objects += sample.instances.len();
+        }
+        let of = format!("of the first {}", counted(self.len().min(SAMPLES), "image", "images"));
+        let note = format!("no object {of} has a mask; masks are learned and compared only where objects have them");
+        if objects > 0 { vec![note] } else { Vec::new() }
     }
 }
 

@@ -199,6 +199,17 @@ fn checks_find_the_problems_of_samples() {
 }
 
 #[test]
+fn objects_without_masks_are_reported_before_training() {
+    let mut data = Objects::new();
+    assert_eq!(data.notes(), [""; 0]);
+    data.samples.iter_mut().flat_map(|sample| &mut sample.instances).for_each(|instance| instance.mask = None);
+    let notes = data.notes();
+    assert!(matches!(&notes[..], [note] if note.starts_with("no object of the first 5 images has a mask")), "{notes:?}");
+    data.samples.iter_mut().for_each(|sample| sample.instances.clear());
+    assert_eq!(data.notes(), [""; 0]);
+}
+
+#[test]
 fn a_shared_data_set_is_a_data_set() {
     let shared: Arc<dyn DetectionDataset> = Arc::new(Objects::new());
     let again: Arc<dyn DetectionDataset> = Arc::new(Arc::clone(&shared));

@@ -48,7 +48,7 @@ fn compare(name: &str, state: &StateDict, expected: &BTreeMap<String, FixtureTen
 fn every_checkpoint_holds_the_weights_of_its_model() {
     for name in files() {
         let checkpoint = Checkpoint::read(file(&name)).unwrap();
-        let state = checkpoint.state_dict(Weights::Start).unwrap();
+        let state = checkpoint.state_dict(Weights::Validated).unwrap();
         let case = match name.as_str() {
             "upernet_mmseg.pth" => ("upernet", "weights", ""),
             "maskrcnn_mmdet.pth" => ("maskrcnn", "weights", ""),
@@ -73,7 +73,7 @@ fn every_checkpoint_holds_the_weights_of_its_model() {
 fn classification_checkpoints_load_strictly_and_give_the_official_logits() {
     for name in files().into_iter().filter(|name| name.starts_with("cls_")) {
         let case = Fixture::read(if name.contains("v0") { "classifier_v0" } else { "classifier_s1" }, "data");
-        let state = Checkpoint::read(file(&name)).unwrap().state_dict(Weights::Start).unwrap();
+        let state = Checkpoint::read(file(&name)).unwrap().state_dict(Weights::Validated).unwrap();
         let (model, report) =
             load_into(classifier(&case), &official_key, &state, &LoadOptions::new()).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(report.loaded.len(), case.with_prefix("w.").len(), "{name}");
@@ -94,7 +94,7 @@ fn a_classification_checkpoint_becomes_a_backbone_when_the_caller_allows_what_di
         return;
     }
     let name = files().into_iter().find(|name| name.starts_with("cls_s1")).expect("a classification checkpoint");
-    let state = Checkpoint::read(file(&name)).unwrap().state_dict(Weights::Start).unwrap();
+    let state = Checkpoint::read(file(&name)).unwrap().state_dict(Weights::Validated).unwrap();
     let config = OfficialConfig::parse(Fixture::read("classifier_s1", "data").config()).unwrap().config;
     let backbone = config.init(&Device::flex());
 
@@ -119,7 +119,7 @@ fn a_checkpoint_of_another_model_is_refused_and_the_model_stays_as_it_was() {
     let model = config.init_classifier(10, &Device::flex());
     let before = state_dict_of(&model, &official_key);
     let name = files().into_iter().find(|name| name.starts_with("cls_s1")).expect("a classification checkpoint");
-    let state = Checkpoint::read(file(&name)).unwrap().state_dict(Weights::Start).unwrap();
+    let state = Checkpoint::read(file(&name)).unwrap().state_dict(Weights::Validated).unwrap();
     let error = load_into(model.clone(), &official_key, &state, &LoadOptions::new()).unwrap_err();
     let message = error.to_string();
     let mismatch = error.report.wrong_shape.iter().find(|m| m.key.ends_with(".op.A_logs")).expect("A_logs has another shape");
@@ -140,7 +140,7 @@ fn exported_weights_come_back_unchanged_under_the_official_keys() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     export_safetensors(&path, &state_dict_of(&model, &official_key)).unwrap();
-    let back = Checkpoint::read(&path).unwrap().state_dict(Weights::Start).unwrap();
+    let back = Checkpoint::read(&path).unwrap().state_dict(Weights::Validated).unwrap();
     assert_eq!(back, expected);
 }
 
@@ -158,7 +158,7 @@ fn files_that_are_no_checkpoint_name_themselves_and_the_fault() {
     for keep in [30, 1000, whole.len() / 2, whole.len() - 1] {
         let path = folder.path().join("truncated.pth");
         std::fs::write(&path, &whole[..keep]).unwrap();
-        let error = Checkpoint::read(&path).and_then(|checkpoint| checkpoint.state_dict(Weights::Start)).expect_err("it is truncated");
+        let error = Checkpoint::read(&path).and_then(|checkpoint| checkpoint.state_dict(Weights::Validated)).expect_err("it is truncated");
         assert!(error.to_string().contains("truncated.pth"), "{error}");
     }
 }
@@ -180,6 +180,6 @@ fn damaged_files_are_errors_or_other_weights_but_never_a_crash() {
             bytes[at] = (state >> 20) as u8;
         }
         std::fs::write(&path, &bytes).unwrap();
-        drop(Checkpoint::read(&path).and_then(|checkpoint| checkpoint.state_dict(Weights::Start)));
+        drop(Checkpoint::read(&path).and_then(|checkpoint| checkpoint.state_dict(Weights::Validated)));
     }
 }

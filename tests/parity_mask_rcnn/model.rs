@@ -96,7 +96,7 @@ fn model(device: &Device) -> MaskRcnn<Backbone> {
 }
 
 fn checkpoint() -> StateDict {
-    Checkpoint::read(fixtures_root().join("pth/maskrcnn_mmdet.pth")).and_then(|file| file.state_dict(Weights::Start)).unwrap()
+    Checkpoint::read(fixtures_root().join("pth/maskrcnn_mmdet.pth")).and_then(|file| file.state_dict(Weights::Validated)).unwrap()
 }
 
 fn infos(model: &MaskRcnn<Backbone>, document: &Value) -> Vec<ImageInfo> {

@@ -62,10 +62,19 @@ def others():
     picture(9, 7).save(FOLDER / "colours.tif")
 
 
+def alpha():
+    random = np.random.default_rng(6)
+    levels = [random.integers(0, 256, (7, 9, 4)).astype(np.uint8), random.integers(0, 65536, (7, 9, 4)).astype(np.uint16)]
+    for data in levels:
+        for kind in ["unassalpha", "assocalpha", "unspecified"]:
+            tifffile.imwrite(FOLDER / f"{kind}_{data.itemsize * 8}.tif", data, photometric="rgb", extrasamples=[kind])
+
+
 def main():
     FOLDER.mkdir(exist_ok=True)
     jpegs()
     others()
+    alpha()
     photos = []
     for path in sorted(FOLDER.iterdir()):
         pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use vision_datasets::image_io::{ExifOrientation, is_photo, read_labels, read_photo, read_rgb, set_max_pixels};
+use vision_datasets::image_io::{ExifOrientation, read_labels, read_photo, read_rgb, set_max_pixels};
+use vision_datasets::photos::has_photo_name;
 
 /// Four-channel JPEGs are decoded by another decoder than libjpeg-turbo, see `datasets/src/image_io/jpeg.rs`.
 const CMYK_LEVELS: u8 = 2;
@@ -62,7 +63,7 @@ fn hostile_images_are_read_or_refused_by_name() {
     let mut refused = 0;
     for entry in std::fs::read_dir(root.join("cases")).expect("the folder `cases`") {
         let path = entry.expect("an entry").path();
-        if !is_photo(&path) {
+        if !has_photo_name(&path) {
             continue;
         }
         let name = path.display().to_string();

@@ -14,7 +14,7 @@ use vmamba::checkpoint::{LoadReport, Weights};
 use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::detection::config::{CocoSource, DetectionSource};
 use vmamba_recipes::detection::{
-    AnyDetector, Detection, DetectionConfig, DetectionEvaluation, LoadedDetector, Predictor, Reports, load_detector,
+    AnyDetector, Detection, DetectionConfig, DetectionEvaluation, DetectionTask, LoadedDetector, Predictor, Reports, load_detector,
 };
 use vmamba_report::curves::precision_recall;
 use vmamba_report::detection::{ClassFigures, STATISTICS, class_figures, class_table, known, statistics_table, summary};
@@ -65,7 +65,7 @@ pub struct DetectionOptions {
     /// COCO annotations to evaluate on, instead of the configuration's; relative to the folder of the data.
     #[arg(long, value_name = "FILE", requires = "images")]
     annotations: Option<PathBuf>,
-    /// Folder of their images.
+    /// Folder of their images, relative to the folder of the data.
     #[arg(long, value_name = "DIR", requires = "annotations")]
     images: Option<PathBuf>,
     /// Score from which on objects are drawn, 0 to 1.
@@ -75,7 +75,7 @@ pub struct DetectionOptions {
 
 impl Evaluate for LoadedDetector {
     type Options = DetectionOptions;
-    type Config = DetectionConfig;
+    type Task = DetectionTask;
     type Data = Arc<dyn DetectionDataset>;
     type Figures = DetectionEvaluation;
 

@@ -9,8 +9,9 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use vmamba::checkpoint::{LoadReport, Weights};
 use vmamba_recipes::MemoryEstimate;
-use vmamba_recipes::config::Configuration;
-use vmamba_report::console::progress_bar;
+use vmamba_recipes::TaskConfig;
+use vmamba_recipes::run_config::RunConfig;
+use vmamba_report::console::{progress_bar, weights_line};
 use vmamba_report::files::create_folder;
 use vmamba_report::tables::Table;
 use vmamba_report::{print, println};
@@ -75,8 +76,8 @@ impl Prediction<'_> {
 pub trait Evaluate: Sized {
     /// Options of this task.
     type Options;
-    /// The configuration of the model.
-    type Config: Configuration;
+    /// The task of the model, which determines its configuration.
+    type Task: TaskConfig;
     /// The data to evaluate on.
     type Data;
     /// The figures of an evaluation.
@@ -87,7 +88,13 @@ pub trait Evaluate: Sized {
     ///
     /// # Errors
     /// When the checkpoint is of another task or model, or needs a configuration.
-    fn load(checkpoint: &Path, config: Option<Self::Config>, root: Option<&Path>, weights: Weights, device: &Device) -> Result<Self>;
+    fn load(
+        checkpoint: &Path,
+        config: Option<RunConfig<Self::Task>>,
+        root: Option<&Path>,
+        weights: Weights,
+        device: &Device,
+    ) -> Result<Self>;
 
     /// Opens the data of the configuration, or those in the folder `root` and of the options.
     ///
@@ -145,9 +152,9 @@ pub trait Evaluate: Sized {
     fn json(&self, data: &Self::Data, figures: &Self::Figures, options: &Self::Options) -> Result<Value>;
 }
 
-/// Which weights of a file are used, in words.
-pub fn describe_origin(report: &LoadReport) -> String {
-    report.origin.as_ref().map_or_else(|| "weights".to_owned(), ToString::to_string)
+/// Prints which set of a checkpoint was loaded.
+pub fn say_weights(checkpoint: &Path, report: &LoadReport) {
+    report.origin.iter().for_each(|origin| println!("{}", weights_line(checkpoint, origin)));
 }
 
 /// Runs a program that evaluates a trained model.
@@ -166,7 +173,7 @@ pub fn run<E: Evaluate>(options: &EvaluationOptions, task: &E::Options) -> Resul
     let device = options.compute.open()?;
     let weights = options.model.weights.chosen();
     let mut model = E::load(checkpoint, options.model.config()?, options.data.as_deref(), weights, &device)?;
-    println!("{}: {}", checkpoint.display(), describe_origin(model.report()));
+    say_weights(checkpoint, model.report());
     let data = model.open_data(options.data.as_deref(), task)?;
     model.check(&data, options.out.as_deref())?;
     options.memory.check(model.memory(), options.compute.on_cpu())?;

@@ -9,8 +9,9 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 use vision_datasets::image_io::set_max_pixels;
 use vmamba::checkpoint::Weights;
-use vmamba_recipes::MemoryEstimate;
-use vmamba_recipes::config::{self, Configuration};
+use vmamba_recipes::config;
+use vmamba_recipes::run_config::RunConfig;
+use vmamba_recipes::{MemoryEstimate, TaskConfig};
 use vmamba_report::files;
 use vmamba_train::{DeviceChoice, Precision};
 
@@ -95,8 +96,8 @@ pub struct ModelOptions {
     /// Configuration (TOML) to use instead of the one in the checkpoint.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Change a value of the configuration given by --config: key.path=value (repeatable).
-    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
+    /// Change a value of the configuration, of --config or in the checkpoint: key.path=value (repeatable).
+    #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Which weights to predict with.
     #[command(flatten)]
@@ -104,12 +105,20 @@ pub struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// Reads the configuration of `--config` with the changes of `--set`, if given.
+    /// Reads the configuration of `--config`, or for `--set` alone that of the checkpoint, with the changes of `--set`; `None` without either.
     ///
     /// # Errors
-    /// When the file cannot be read, or a key or value is invalid.
-    pub fn config<C: Configuration>(&self) -> Result<Option<C>> {
-        self.config.as_ref().map(|path| config::load(path, &self.set)).transpose()
+    /// When a file cannot be read, the checkpoint has no configuration, or a key or value is invalid.
+    pub fn config<T: TaskConfig>(&self) -> Result<Option<RunConfig<T>>> {
+        match &self.config {
+            Some(path) => config::load(path, &self.set).map(Some),
+            None if self.set.is_empty() => Ok(None),
+            None => {
+                let stored = RunConfig::<T>::of_checkpoint(&self.checkpoint).context("--set")?;
+                let text = toml::to_string(&stored).context("the configuration cannot be written as TOML")?;
+                config::load_text(&text, &self.set, &self.checkpoint.display().to_string()).map(Some)
+            }
+        }
     }
 }
 
@@ -269,8 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn set_needs_a_configuration_to_change() {
-        assert!(Evaluation::try_parse_from(["x", "a.pth", "--set", "a=1"]).is_err());
+    fn a_configuration_is_changed_with_set() {
         let options = Evaluation::try_parse_from(["x", "a.pth", "--config", "a.toml", "--set", "a=1", "--device", "cuda:1"]).unwrap();
         assert_eq!(options.model.set, ["a=1"]);
         assert_eq!((options.compute.device_name().as_str(), options.compute.precision), ("cuda:1", Precision::Float32));

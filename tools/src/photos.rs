@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use vision_datasets::image_io::{IMAGE_ENDINGS, is_photo};
+use vision_datasets::image_io::IMAGE_ENDINGS;
+use vision_datasets::photos::{Photos, Skipped, photos_among, photos_below};
 use vmamba_report::files::create_folder;
 
 /// What follows the name of a photo in the pictures that `predict` writes.
@@ -14,58 +15,52 @@ pub const LABELS: &str = "_labels.png";
 /// What follows the name of a photo in the lists of objects that `predict` writes.
 pub const OBJECTS: &str = "_objects.json";
 
-/// The photos that files, folders and patterns name, sorted and without duplicates. In folders, hidden files and the results of an earlier
-/// prediction are skipped, and so are hidden files that a pattern finds.
+/// A photo to predict.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Photo {
+    /// Its file.
+    pub path: PathBuf,
+    /// The name of its results: its path below the folder that was named, without extension; the stem of a file that was named itself.
+    pub name: String,
+}
+
+/// The photos that files, folders and patterns name, sorted and without duplicates, and images that are no photos. Folders are read with their
+/// subfolders, as in training. A file that is named itself is taken in any case.
 ///
 /// # Errors
 /// When an input names no photo, or a folder cannot be read.
-pub fn find_photos(inputs: &[String]) -> Result<Vec<PathBuf>> {
-    let mut photos = Vec::new();
+pub fn find_photos(inputs: &[String]) -> Result<(Vec<Photo>, Skipped)> {
+    let (mut photos, mut all) = (Vec::new(), Skipped::default());
+    let endings = IMAGE_ENDINGS.join(", ");
     for input in inputs {
         let path = Path::new(input);
         if path.is_dir() {
-            photos.extend(photos_in(path)?);
-        } else if path.exists() {
-            photos.push(path.to_owned());
-        } else {
-            let before = photos.len();
-            let matches = glob::glob(input).with_context(|| format!("`{input}` is neither a file nor a pattern"))?;
-            photos.extend(matches.filter_map(Result::ok).filter(|path| !is_hidden(path)));
-            if photos.len() == before {
-                bail!("{input}: no such file, and no file matches it as a pattern");
+            let Photos { files, skipped } = photos_below(path)?;
+            all += skipped;
+            if files.is_empty() {
+                bail!("{}: no photo in or below this folder (extensions: {endings}){}", path.display(), reason(skipped));
             }
+            let name = |file: &Path| file.strip_prefix(path).unwrap_or(file).with_extension("").to_string_lossy().into_owned();
+            photos.extend(files.into_iter().map(|path| Photo { name: name(&path), path }));
+        } else if path.exists() {
+            photos.push(Photo { name: stem(path), path: path.to_owned() });
+        } else {
+            let matches = glob::glob(input).with_context(|| format!("`{input}` is neither a file nor a pattern"))?;
+            let Photos { files, skipped } = photos_among(matches.filter_map(Result::ok).filter(|path| !path.is_dir()));
+            all += skipped;
+            if files.is_empty() {
+                bail!("{input}: no such file, and no photo matches it as a pattern (extensions: {endings}){}", reason(skipped));
+            }
+            photos.extend(files.into_iter().map(|path| Photo { name: stem(&path), path }));
         }
     }
     photos.sort();
-    photos.dedup();
-    Ok(photos)
+    photos.dedup_by(|one, other| one.path == other.path);
+    Ok((photos, all))
 }
 
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
-}
-
-fn photos_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let context = || format!("cannot read {}", folder.display());
-    let entries = std::fs::read_dir(folder).with_context(context)?;
-    let mut photos = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>().with_context(context)?;
-    photos.retain(|path| is_photo(path));
-    let names: BTreeSet<String> = photos.iter().map(|path| stem(path)).collect();
-    photos.retain(|path| !is_result(path, &names));
-    if photos.is_empty() {
-        bail!("{}: no photo in this folder (extensions: {})", folder.display(), IMAGE_ENDINGS.join(", "));
-    }
-    Ok(photos)
-}
-
-/// Whether a file is the result for one of the photos beside it, by [`ResultNames`].
-fn is_result(path: &Path, photos: &BTreeSet<String>) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let of_photo = |result: &str| {
-        let numbered = result.rsplit_once('_').filter(|(_, number)| number.parse::<usize>().is_ok());
-        photos.contains(result) || numbered.is_some_and(|(photo, _)| photos.contains(photo))
-    };
-    [OVERLAY, LABELS].iter().any(|suffix| name.strip_suffix(suffix).is_some_and(of_photo))
+fn reason(skipped: Skipped) -> String {
+    skipped.note("").unwrap_or_default()
 }
 
 fn stem(path: &Path) -> String {
@@ -93,11 +88,6 @@ impl ResultNames {
         }
         unused
     }
-
-    /// The name for the results of the next photo: that of its file, without extension.
-    pub fn of_file(&mut self, photo: &Path) -> String {
-        self.next(&stem(photo))
-    }
 }
 
 /// The path of a result in `folder`, whose subfolders are created.
@@ -124,8 +114,7 @@ mod tests {
     #[test]
     fn results_of_images_with_one_name_are_numbered() {
         let mut names = ResultNames::default();
-        let photos = ["a/x.jpg", "a/x.png", "b/x.jpg", "b/x_2.jpg", "b/y.jpg", "b/X.jpg"];
-        assert_eq!(photos.map(|photo| names.of_file(Path::new(photo))), ["x", "x_2", "x_3", "x_2_2", "y", "X_4"]);
+        assert_eq!(["x", "x", "x", "x_2", "y", "X"].map(|name| names.next(name)), ["x", "x_2", "x_3", "x_2_2", "y", "X_4"]);
     }
 
     #[test]
@@ -135,29 +124,28 @@ mod tests {
     }
 
     #[test]
-    fn hidden_files_and_own_results_are_no_photos() {
+    fn photos_of_folders_and_patterns_are_found_with_the_names_of_their_results() {
         let folder = tempfile::tempdir().unwrap();
-        let names = [
-            "a.jpg",
-            "a_overlay.png",
-            "a_labels.png",
-            "a_objects.json",
-            "a_2_labels.png",
-            "._a.jpg",
-            "b_overlay.png",
-            ".c.png",
-            "notes.txt",
-        ];
-        for name in names {
-            std::fs::write(folder.path().join(name), "").unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::create_dir_all(path("b/c")).unwrap();
+        for name in ["a.v1.jpg", "b/a.png", "b/c/a.JPG", "._a.jpg", "notes.txt"] {
+            std::fs::write(path(name), "").unwrap();
         }
-        let found = |input: &Path| -> Vec<String> {
-            let photos = find_photos(&[input.display().to_string()]).unwrap();
-            photos.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        let picture = image::RgbImage::new(2, 2);
+        vmamba_report::pictures::save(Path::new(&path("a_overlay.png")), &picture).unwrap();
+        let found = |input: &str| -> (Vec<String>, Skipped) {
+            let (photos, skipped) = find_photos(&[path(input)]).unwrap();
+            (photos.into_iter().map(|photo| photo.name).collect(), skipped)
         };
-        // There is no photo b, so that b_overlay.png may be one.
-        assert_eq!(found(folder.path()), ["a.jpg", "b_overlay.png"]);
-        assert_eq!(found(&folder.path().join("*.jpg")), ["a.jpg"]);
+        assert_eq!(found(""), (["a.v1", "b/a", "b/c/a"].map(str::to_owned).to_vec(), Skipped { hidden: 1, written: 1 }));
+        assert_eq!(found("*"), (vec!["a.v1".to_owned()], Skipped { hidden: 1, written: 1 }));
+        // What is named itself is read.
+        assert_eq!(found("a_overlay.png").0, ["a_overlay"]);
+        assert_eq!(find_photos(&[path("b"), path("b/a.png"), path("b/*/*")]).unwrap().0.len(), 2);
+        for (input, part) in [("*.txt", "no photo matches"), ("none.jpg", "no such file"), ("*_overlay.png", "1 written by this toolkit")] {
+            let error = find_photos(&[path(input)]).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

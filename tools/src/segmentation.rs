@@ -10,27 +10,28 @@ use image::RgbImage;
 use serde_json::{Value, json};
 use upernet::UperNet;
 use upernet::inference::{InferenceMode, SlidingWindows};
-use vision_datasets::relabelled::{ClassOrder, Relabelled};
+use vision_datasets::relabelled::Relabelled;
 use vision_datasets::sample::SegmentationDataset;
 use vmamba::checkpoint::{LoadReport, Weights};
 use vmamba::zoo::Backbone;
 use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::Split;
 use vmamba_recipes::memory::EstimateOfImage;
-use vmamba_recipes::segmentation::config::{FolderSource, SegmentationSource};
-use vmamba_recipes::segmentation::{LoadedSegmentor, Predictor, Segmentation, SegmentationConfig, SegmentationEvaluation, load_segmentor};
+use vmamba_recipes::segmentation::config::SegmentationSource;
+use vmamba_recipes::segmentation::{
+    LoadedSegmentor, Predictor, Segmentation, SegmentationConfig, SegmentationEvaluation, SegmentationTask, load_segmentor,
+};
 use vmamba_report::RunPictures;
 use vmamba_report::label_maps::{self, Classes};
 use vmamba_report::pictures;
 use vmamba_report::println;
 use vmamba_report::segmentation::{class_table, summary};
 use vmamba_report::tables::Table;
-use vmamba_study::published::{Measured, segmentation_row};
+use vmamba_study::published::{Measured, SegmentationRow, published, segmentation_row};
 use vmamba_train::Precision;
-use vmamba_types::{ClassList, LabelMap};
+use vmamba_types::{ClassList, ClassOrder, LabelMap};
 
 use crate::evaluation::{Evaluate, LABEL_MAPS, PICTURES, Prediction};
-use crate::options::replace;
 use crate::photos::{LABELS, OVERLAY, ResultNames, place, with_suffix};
 use crate::present::{Present, spread};
 
@@ -118,7 +119,7 @@ impl TestData {
         println!("the data have the classes of the model in another order; labels are mapped by the names of the classes");
         let mut numbers: Vec<u8> = same;
         for (own, of_model) in (0..=u8::MAX).zip(&labels) {
-            if let Some(number) = numbers.get_mut(usize::from(*of_model)) {
+            if let Some(number) = numbers.get_mut(*of_model) {
                 *number = own;
             }
         }
@@ -144,7 +145,7 @@ fn save_labels(path: &Path, labels: Vec<u8>, [width, height]: [u32; 2], source: 
 
 impl Evaluate for LoadedSegmentor {
     type Options = SegmentationOptions;
-    type Config = SegmentationConfig;
+    type Task = SegmentationTask;
     type Data = TestData;
     type Figures = SegmentationEvaluation;
 
@@ -155,8 +156,8 @@ impl Evaluate for LoadedSegmentor {
         weights: Weights,
         device: &Device,
     ) -> Result<Self> {
-        if let Some(SegmentationSource::Folder(source)) = config.as_mut().map(|config| &mut config.data.source) {
-            replace(&mut source.root, root);
+        if let (Some(SegmentationSource::Folder(source)), Some(root)) = (config.as_mut().map(|config| &mut config.data.source), root) {
+            source.move_to(root);
         }
         load_segmentor(checkpoint, config, weights, device)
     }
@@ -170,17 +171,19 @@ impl Evaluate for LoadedSegmentor {
     }
 
     fn open_data(&mut self, root: Option<&Path>, options: &SegmentationOptions) -> Result<Self::Data> {
-        if let SegmentationSource::Folder(FolderSource { root: own, val_split, .. }) = &mut self.config.data.source {
-            replace(own, root);
+        if let SegmentationSource::Folder(source) = &mut self.config.data.source {
+            root.into_iter().for_each(|root| source.move_to(root));
             if let Some(split) = &options.split {
-                val_split.clone_from(split);
+                source.val_split.clone_from(split);
             }
         } else if root.is_some() || options.split.is_some() {
             bail!("--data and --split need a model that was trained on a folder; this one was not");
         }
         options.inference.apply(self);
-        TestData::new(self.config.data.source.open(Split::Val)?, &self.classes)
-            .with_context(|| format!("the classes of the model and of {} differ", self.config.data.source.place()))
+        let (data, place) = (self.config.data.source.open(Split::Val)?, self.config.data.source.place());
+        println!("data: {place}");
+        data.notes().iter().for_each(|note| println!("{note}"));
+        TestData::new(data, &self.classes).with_context(|| format!("the classes of {} and of {place} differ", self.checkpoint.display()))
     }
 
     fn images(data: &Self::Data) -> usize {
@@ -218,7 +221,11 @@ impl Evaluate for LoadedSegmentor {
         } else {
             Measured { miou_ss: own, ..Measured::default() }
         };
-        Ok(segmentation_row(&self.config.name)?.map(|row| (row.compare(measured), row.source.clone())))
+        // A figure of sliding windows is no match for one of whole images, nor the other way.
+        let slides = matches!(self.config.test.mode, InferenceMode::Slide(_));
+        let same_mode =
+            |row: &&SegmentationRow| published().is_ok_and(|all| all.segmentation_setting(row).is_some_and(|s| s.slide == slides));
+        Ok(segmentation_row(&self.config.name)?.filter(same_mode).map(|row| (row.compare(measured), row.source.clone())))
     }
 
     fn json(&self, _data: &Self::Data, figures: &SegmentationEvaluation, options: &SegmentationOptions) -> Result<Value> {

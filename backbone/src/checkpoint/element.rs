@@ -1,5 +1,7 @@
 //! Element types of stored tensors, and their conversion to float32.
 
+use std::fmt;
+
 use half::{bf16, f16};
 
 /// Type of the elements of a stored tensor.
@@ -21,6 +23,26 @@ pub(crate) enum ElementType {
     Opaque(u8),
     /// An unknown type.
     Unknown,
+}
+
+/// As PyTorch calls the type.
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+            Self::F64 => "float64",
+            Self::I64 => "int64",
+            Self::I32 => "int32",
+            Self::I16 => "int16",
+            Self::I8 => "int8",
+            Self::U8 => "uint8",
+            Self::Bool => "bool",
+            Self::Opaque(_) => "complex or quantised",
+            Self::Untyped | Self::Unknown => "unknown",
+        })
+    }
 }
 
 impl ElementType {

@@ -34,7 +34,7 @@ pub enum Fault {
     #[error("unsupported: {0}")]
     Unsupported(String),
     /// The file has no such set of weights.
-    #[error("it has no {wanted} weights; {found}")]
+    #[error("it has no {wanted} weights; {found}{}", if found.contains('`') { "; name a set with --weights-key, for `init` with init_weights" } else { "" })]
     NoSuchWeights {
         /// The set that was asked for, in words.
         wanted: String,

@@ -76,16 +76,31 @@ impl LoadOptions {
 
 /// A state dict that does not fit a module.
 #[derive(Debug, thiserror::Error)]
-#[error("{}; {report}", if report.loaded.is_empty() { "the checkpoint is of another model: not one tensor fits" } else { "the checkpoint does not fit the model" })]
+#[error("{}{}; {report}", if report.loaded.is_empty() { "the checkpoint is of another model: not one tensor fits" } else { "the checkpoint does not fit the model" }, self.hint())]
 pub struct LoadError {
     /// The keys that fit and those that do not.
     pub report: Box<LoadReport>,
+}
+
+impl LoadError {
+    /// The prefix of all keys of the file, where not one tensor fits: it may be what keeps them from fitting.
+    fn hint(&self) -> String {
+        let LoadReport { loaded, unexpected, .. } = self.report.as_ref();
+        let first = unexpected.first().and_then(|key| key.split_once('.')).map(|(part, _)| format!("{part}."));
+        match first {
+            Some(prefix) if loaded.is_empty() && unexpected.len() > 1 && unexpected.iter().all(|key| key.starts_with(&prefix)) => {
+                format!(" (all its keys begin with `{}`: export_weights --prefix {0} removes that)", prefix.escape_debug())
+            }
+            _ => String::new(),
+        }
+    }
 }
 
 /// Loads `state` into `module`. `keys` turns a path in the module (`layers.0.blocks.1.norm.weight`) into its official key. All or
 /// nothing: after an error no value has changed.
 ///
 /// * Keys of other implementations are translated ([`LoadOptions::rename`]); `num_batches_tracked` counters are ignored.
+/// * The running variance of a batch norm must not be negative.
 /// * Shapes may differ by trailing ones, so linear weights stored as 1×1 convolutions fit.
 /// * Parameters keep their id, device and `require_grad`. Running statistics of batch norms are loaded as well; Burn shares them between
 ///   clones, so they change in clones of the module too.
@@ -152,6 +167,9 @@ fn plan<'a>(
             // The file has both the old and the new name of one parameter.
             report.unexpected.push(file_key.to_owned());
         } else if same_but_trailing_ones(shape, &tensor.shape) {
+            if let Some(least) = negative_variance(key, tensor) {
+                report.invalid.push(format!("{key}: a variance is {least}, which its square root makes NaN"));
+            }
             plan.insert(key.to_string(), tensor);
         } else {
             let mismatch = ShapeMismatch { key: key.to_string(), model: shape.clone(), file: tensor.shape.clone() };
@@ -171,6 +189,12 @@ fn plan<'a>(
         }
     }
     (plan, report)
+}
+
+/// The smallest running variance of a batch norm, if it is negative.
+fn negative_variance(key: &str, tensor: &StateTensor) -> Option<f32> {
+    let least = tensor.data.iter().copied().fold(f32::INFINITY, f32::min);
+    (key.ends_with("running_var") && least < 0.0).then_some(least)
 }
 
 /// The official key. When the model does not have the translation of the whole key, as in a detector or segmentor, the part after

@@ -11,6 +11,7 @@
 //! * [`Weights`]: which of the sets of weights in a file; [`Checkpoint::keys`] lists a set without reading it.
 //! * [`StateDict`]: named float32 tensors with official keys.
 //! * [`load_into`]: strict by default, all or nothing; [`LoadReport`] lists what became of every key.
+//! * [`ClassRows`]: the layers of the classes, when training starts from a model of other classes.
 //! * [`save_checkpoint`], [`export_safetensors`]: write atomically.
 //!
 //! ```no_run
@@ -33,6 +34,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+mod class_rows;
 mod element;
 mod error;
 mod key_map;
@@ -44,6 +46,7 @@ mod save;
 mod state_dict;
 mod torch_file;
 
+pub use class_rows::{ClassLayer, ClassRows};
 pub use error::{CheckpointError, Fault};
 pub use key_map::current_key;
 pub use load::{LoadError, LoadOptions, Rename, load_into, state_dict_of};
@@ -68,13 +71,9 @@ use torch_file::TorchFile;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weights<'a> {
     /// The weights that were validated: the exponential moving average if the file has one, else the trained weights. Published figures are
-    /// measured with these.
+    /// measured with these, and timm loads these (`use_ema=True`). Prediction, export and a training that starts from the file take them.
     #[default]
     Validated,
-    /// The weights that another training starts from. Of a file of [`save_checkpoint`], they are the validated ones. Of any other file, they
-    /// are those that the published detectors and segmentors start from: `model`, `state_dict`, or the file itself when it is a bare state
-    /// dict; the averaged weights when the file has no others.
-    Start,
     /// The trained weights, not averaged.
     Model,
     /// The exponential moving average.
@@ -86,7 +85,7 @@ pub enum Weights<'a> {
 impl fmt::Display for Weights<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Validated | Self::Start => f.write_str("model"),
+            Self::Validated => f.write_str("model"),
             Self::Model => f.write_str("`model` or `state_dict`"),
             Self::Ema => f.write_str("EMA (`model_ema`)"),
             Self::Key(name) => write!(f, "`{name}`"),
@@ -180,8 +179,7 @@ impl Checkpoint {
             (first(&MODEL), first(&EMA))
         };
         match weights {
-            Weights::Start if !self.is_ours() => first(&MODEL).or(averaged),
-            Weights::Validated | Weights::Start => averaged.or(trained),
+            Weights::Validated => averaged.or(trained),
             Weights::Model => trained,
             Weights::Ema => averaged,
             Weights::Key(name) => first(&[name]),

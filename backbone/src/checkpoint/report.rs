@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Origin;
+use super::{ClassRows, Origin};
 
 /// A tensor whose shapes in the file and in the model differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub struct ShapeMismatch {
 pub struct LoadReport {
     /// Which set of the file was loaded; none where the weights do not come from a file.
     pub origin: Option<Origin>,
+    /// What became of the layers of the classes; none where the file has no such layer.
+    pub classes: Option<ClassRows>,
+    /// Keys of the layers of the classes that the file has for other classes: they keep their values.
+    pub other_classes: Vec<String>,
     /// Keys of the model whose values were loaded from the file.
     pub loaded: Vec<String>,
     /// Keys of the model that the file lacks. An error.
@@ -28,6 +32,8 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Keys with different shapes in model and file. An error.
     pub wrong_shape: Vec<ShapeMismatch>,
+    /// Keys whose values cannot be, each with the reason. An error.
+    pub invalid: Vec<String>,
     /// Keys of the model that the file lacks, as the options allow: they keep their values.
     pub allowed_missing: Vec<String>,
     /// Keys with different shapes, as the options allow: they keep their values.
@@ -46,9 +52,20 @@ impl LoadReport {
         self
     }
 
+    /// Says what became of the layers of the classes; `removed` is the result of [`ClassRows::apply`].
+    #[must_use]
+    pub fn with_classes(mut self, rows: &ClassRows, removed: Option<Vec<String>>) -> Self {
+        if let Some(removed) = removed {
+            self.allowed_missing.retain(|key| !removed.contains(key));
+            (self.classes, self.other_classes) = (Some(rows.clone()), removed);
+        }
+        self
+    }
+
     /// Whether there is no error and at least one tensor was loaded.
     pub fn is_ok(&self) -> bool {
-        self.missing.is_empty() && self.unexpected.is_empty() && self.wrong_shape.is_empty() && !self.loaded.is_empty()
+        let faults = [self.missing.len(), self.unexpected.len(), self.wrong_shape.len(), self.invalid.len()];
+        faults == [0; 4] && !self.loaded.is_empty()
     }
 }
 
@@ -64,10 +81,25 @@ impl fmt::Display for LoadReport {
         if let Some(origin) = &self.origin {
             write!(f, " of the {origin}")?;
         }
+        match &self.classes {
+            None | Some(ClassRows::Same) => (),
+            Some(ClassRows::Unknown) => {
+                let number = "where their number agrees, the layers of the classes are loaded as they are";
+                write!(f, "\nthe file does not name its classes; {number}")?;
+            }
+            Some(ClassRows::Mapped(_)) => {
+                write!(f, "\nthe file has the classes of the data in another order; the rows of their layers are mapped by name")?;
+            }
+            Some(ClassRows::Other { reason, .. }) => {
+                write!(f, "\nthe layers of the classes are not loaded, because the classes differ: {reason}")?;
+            }
+        }
         section(f, "missing in the file", &self.missing)?;
         section(f, "unexpected in the file", &self.unexpected)?;
         section(f, "of another shape", &shapes(&self.wrong_shape))?;
+        section(f, "of invalid values", &self.invalid)?;
         section(f, "not in the file, kept as initialised", &self.allowed_missing)?;
+        section(f, "of other classes, kept as initialised", &self.other_classes)?;
         section(f, "of another shape, kept as initialised", &shapes(&self.allowed_shape))?;
         section(f, "in the file, ignored", &self.ignored)?;
         section(f, "not tensors", &self.not_tensors)

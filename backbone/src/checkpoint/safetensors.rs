@@ -160,7 +160,7 @@ struct Header {
     tensors: Vec<(String, TensorInfo)>,
 }
 
-/// The entries of `__metadata__`.
+/// The entries of `__metadata__`; no key stands twice.
 struct Texts(HashMap<String, String>);
 
 impl<'de> Deserialize<'de> for Texts {
@@ -176,7 +176,10 @@ impl<'de> Deserialize<'de> for Texts {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
                 let mut texts = HashMap::new();
-                while let Some((key, value)) = map.next_entry()? {
+                while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    if texts.contains_key(&key) {
+                        return Err(A::Error::custom(format!("the key `{}` occurs twice", key.escape_debug())));
+                    }
                     if texts.len() == MAX_METADATA {
                         return Err(A::Error::custom(format!("more than {MAX_METADATA} entries in `__metadata__`")));
                     }
@@ -206,7 +209,7 @@ impl<'de> Deserialize<'de> for Header {
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
                         if header.metadata.is_some() {
-                            return Err(A::Error::custom("two entries are called `__metadata__`"));
+                            return Err(A::Error::custom("the key `__metadata__` occurs twice"));
                         }
                         header.metadata = map.next_value()?;
                     } else if header.tensors.len() < MAX_TENSORS {

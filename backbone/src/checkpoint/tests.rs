@@ -53,7 +53,7 @@ fn what_is_saved_comes_back() {
     assert_eq!(checkpoint.metadata().get("iteration").map(String::as_str), Some("12"));
     assert_eq!(checkpoint.blob("optimizer").unwrap(), Some(vec![1, 2, 3]));
     assert_eq!(checkpoint.blob("none").unwrap(), None);
-    for (weights, value) in [(Weights::Model, 1.5), (Weights::Ema, 2.5), (Weights::Start, 2.5), (Weights::Validated, 2.5)] {
+    for (weights, value) in [(Weights::Model, 1.5), (Weights::Ema, 2.5), (Weights::Validated, 2.5)] {
         let (loaded, report) = load_into(layer(0.0), &keys, &checkpoint.state_dict(weights).unwrap(), &LoadOptions::new()).unwrap();
         assert_eq!(values(&loaded), [value; 8]);
         assert_eq!(report.loaded, ["bias", "weight"]);
@@ -138,7 +138,7 @@ fn an_exported_file_holds_the_keys_and_nothing_of_ours() {
     let checkpoint = Checkpoint::read(&path).unwrap();
     assert!(!checkpoint.is_ours());
     assert_eq!(checkpoint.weight_sets(), [""]);
-    assert_eq!(checkpoint.state_dict(Weights::Start).unwrap().keys().collect::<Vec<_>>(), ["bias", "weight"]);
+    assert_eq!(checkpoint.state_dict(Weights::Validated).unwrap().keys().collect::<Vec<_>>(), ["bias", "weight"]);
     let error = checkpoint.state_dict(Weights::Ema).unwrap_err().to_string();
     assert!(error.contains("bare state dict"), "{error}");
 }
@@ -151,7 +151,7 @@ fn every_truncation_of_a_file_is_refused() {
     let whole = std::fs::read(&path).unwrap();
     for length in 0..whole.len() {
         std::fs::write(&path, &whole[..length]).unwrap();
-        let error = Checkpoint::read(&path).and_then(|checkpoint| checkpoint.state_dict(Weights::Start)).err();
+        let error = Checkpoint::read(&path).and_then(|checkpoint| checkpoint.state_dict(Weights::Validated)).err();
         let error = error.unwrap_or_else(|| panic!("{length} of {} bytes were accepted", whole.len())).to_string();
         assert!(error.contains("cut.safetensors"), "{error}");
     }

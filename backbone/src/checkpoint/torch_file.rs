@@ -192,7 +192,7 @@ impl TorchFile {
             for (key, tensor) in tensors {
                 let data = tensor
                     .gather(&raw, self.big_endian)
-                    .ok_or_else(|| Fault::Unsupported(format!("tensor `{key}` has elements of type {:?}", tensor.storage.element)))?;
+                    .ok_or_else(|| Fault::Unsupported(format!("tensor `{key}` has elements of the type {}", tensor.storage.element)))?;
                 state.insert(key, StateTensor { shape: tensor.dims(), data });
             }
         }
@@ -309,7 +309,7 @@ impl Source {
     }
 
     fn read(&mut self, storage: &StorageRef) -> Result<Vec<u8>, Fault> {
-        let bytes = storage.bytes().ok_or_else(|| Fault::Unsupported(format!("elements of type {:?}", storage.element)))?;
+        let bytes = storage.bytes().ok_or_else(|| Fault::Unsupported(format!("elements of the type {}", storage.element)))?;
         match self {
             Self::Zip { archive, folder } => read_entry(archive, &format!("{folder}data/{}", storage.key), Some(bytes), bytes),
             Self::Legacy { file, storages } => {

@@ -189,11 +189,13 @@ pub enum ConfigError {
 }
 
 /// [`ConfigError::Field`] unless `good`.
-pub(crate) fn require(good: bool, field: &'static str, expected: &str, found: &dyn std::fmt::Debug) -> Result<(), ConfigError> {
+pub(crate) fn require<T: Serialize + ?Sized>(good: bool, field: &'static str, expected: &str, found: &T) -> Result<(), ConfigError> {
     if good {
         return Ok(());
     }
-    Err(ConfigError::Field { field, expected: expected.to_owned(), found: format!("{found:?}") })
+    // As a configuration has it: `8`, not `Doubling(8)`.
+    let found = serde_json::to_string(found).unwrap_or_else(|_| "another value".to_owned());
+    Err(ConfigError::Field { field, expected: expected.to_owned(), found })
 }
 
 impl Default for VmambaConfig {
@@ -235,7 +237,8 @@ impl VmambaConfig {
         let rank = !matches!(self.ssm_dt_rank, DtRank::Fixed(rank) if !(1..=MAX_CHANNELS).contains(&rank));
         require(rank, "ssm_dt_rank", &format!("`auto` or a whole number from 1 to {MAX_CHANNELS}"), &self.ssm_dt_rank)?;
         let conv = self.ssm_conv.is_none_or(|size| size % 2 == 1 && size < MAX_KERNEL);
-        require(conv, "ssm_conv", "an odd size below 1024, or -1 for none", &self.ssm_conv)?;
+        let conv_size = self.ssm_conv.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX));
+        require(conv, "ssm_conv", "an odd size below 1024, or -1 for none", &conv_size)?;
         require_rate("ssm_drop_rate", self.ssm_drop_rate)?;
         require(ratio(self.mlp_ratio), "mlp_ratio", "a number from 0 to 64", &self.mlp_ratio)?;
         require_rate("mlp_drop_rate", self.mlp_drop_rate)?;
@@ -252,7 +255,7 @@ impl VmambaConfig {
         if self.forward_type.is_vanilla() && self.ssm_ratio > 0.0 {
             // The official v0 ignores these options. Refuse other values, because they would have no effect.
             require(self.ssm_act_layer == Activation::Silu, "ssm_act_layer", "silu for forward_type v0", &self.ssm_act_layer)?;
-            require(self.ssm_conv == Some(3), "ssm_conv", "3 for forward_type v0", &self.ssm_conv)?;
+            require(self.ssm_conv == Some(3), "ssm_conv", "3 for forward_type v0", &conv_size)?;
             require(self.ssm_conv_bias, "ssm_conv_bias", "true for forward_type v0", &self.ssm_conv_bias)?;
             require(self.ssm_init == SsmInit::V0, "ssm_init", "v0 for forward_type v0", &self.ssm_init)?;
         }

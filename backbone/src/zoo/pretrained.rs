@@ -39,7 +39,7 @@ pub enum PretrainedError {
 ///
 /// The head of the file is ignored. Parameters that only backbones have, such as the norms on the levels of the pyramid, keep their values
 /// where the file lacks them. Position tables are resized to the image size of `config`. Of several sets of weights in the file,
-/// [`Weights::Start`] is loaded.
+/// the validated one is loaded.
 ///
 /// ```no_run
 /// use burn::prelude::*;
@@ -63,7 +63,7 @@ pub fn load_pretrained(
     path: impl AsRef<Path>,
 ) -> Result<(Backbone, LoadReport), PretrainedError> {
     let path = path.as_ref();
-    let (state, origin) = Checkpoint::read(path)?.model_state(Weights::Start)?;
+    let (state, origin) = Checkpoint::read(path)?.model_state(Weights::Validated)?;
     let state = config.backbone_state(config.official_state(state));
     let loaded = load_into(backbone, &key, &state, &config.classifier_file_options()).map_err(|error| failed(path, error))?;
     Ok((loaded.0, loaded.1.from(origin)))

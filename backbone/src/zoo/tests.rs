@@ -114,8 +114,8 @@ fn a_file_gives_a_pretrained_backbone_and_a_classifier() {
     let other = BackboneConfig::named("resnet50").unwrap();
     let error = load_pretrained(other.try_init(&device).unwrap(), &other, &path).unwrap_err();
     assert!(matches!(error, PretrainedError::Load { .. }) && error.to_string().contains("swin.safetensors"), "{error}");
-    let error = load_classifier(&other, &path, Weights::Start, &device).unwrap_err();
+    let error = load_classifier(&other, &path, Weights::Validated, &device).unwrap_err();
     assert!(matches!(error, PretrainedError::NoHead { .. }) && error.to_string().contains("fc.weight"), "{error}");
-    let missing = load_classifier(&config, folder.path().join("none.pth"), Weights::Start, &device).unwrap_err().to_string();
+    let missing = load_classifier(&config, folder.path().join("none.pth"), Weights::Validated, &device).unwrap_err().to_string();
     assert!(missing.contains("none.pth"), "{missing}");
 }

@@ -5,7 +5,8 @@
 //! root/annotations/<split>/…/name.png       grey or palette PNG, one class index a pixel
 //! ```
 //!
-//! An image and its label map have the same path below the split, except for the extension. Hidden files and folders are skipped.
+//! An image and its label map have the same path below the split, except for the extension. What is no photo is skipped, see
+//! [`photos`](crate::photos).
 //!
 //! ADE20K itself uses label 0 for "other objects"; [`FolderOptions::ade20k`] ignores it.
 
@@ -13,14 +14,15 @@ mod classes;
 mod iou_metric;
 pub(crate) mod pairs;
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 pub use classes::classes;
 pub use iou_metric::{IouMetric, IouReport};
 use pairs::{Pair, split_files};
 
 use crate::error::DataError;
-use crate::image_io::{self, IMAGE_ENDINGS};
+use crate::image_io::{self, ExifOrientation, IMAGE_ENDINGS, PhotoHeader};
+use crate::photos::Skipped;
 use crate::sample::{SegmentationDataset, SegmentationSample};
 use vmamba_types::{ClassList, LabelMap};
 
@@ -31,17 +33,20 @@ pub struct FolderOptions {
     pub classes: ClassList,
     /// Whether label 0 is ignored and all others are lowered by one.
     pub reduce_zero_label: bool,
+    /// What to do with the EXIF orientation of the photos. mmsegmentation applies it; label maps that were made without it need
+    /// [`ExifOrientation::Ignored`].
+    pub exif: ExifOrientation,
 }
 
 impl FolderOptions {
     /// Labels in the files are class indices, from 0 on.
     pub fn new(classes: ClassList) -> Self {
-        Self { classes, reduce_zero_label: false }
+        Self { classes, reduce_zero_label: false, exif: ExifOrientation::Applied }
     }
 
     /// ADE20K's 150 classes, which its files count from 1.
     pub fn ade20k() -> Self {
-        Self { classes: classes(), reduce_zero_label: true }
+        Self { reduce_zero_label: true, ..Self::new(classes()) }
     }
 }
 
@@ -51,6 +56,8 @@ pub struct FolderDataset {
     /// Image and label map of every sample, sorted by path.
     pairs: Vec<Pair>,
     options: FolderOptions,
+    /// The folder of the images, and the images in it that are no photos.
+    images: (PathBuf, Skipped),
 }
 
 /// Whether a split has this name: a path of plain names below `images` and `annotations`. An empty name would be all splits at once.
@@ -90,7 +97,7 @@ impl FolderDataset {
             let endings = IMAGE_ENDINGS.join(", ");
             return Err(DataError::layout(&images, format!("there is no image in or below this folder (looked for {endings})")));
         }
-        Ok(Self { pairs: files.pairs, options: options.clone() })
+        Ok(Self { pairs: files.pairs, options: options.clone(), images: (images, files.skipped) })
     }
 
     fn pair(&self, index: usize) -> Result<&Pair, DataError> {
@@ -110,15 +117,18 @@ impl SegmentationDataset for FolderDataset {
 
     fn get(&self, index: usize) -> Result<SegmentationSample, DataError> {
         let Pair { name, image: image_path, labels: label_path } = self.pair(index)?;
-        let image = image_io::read_rgb(image_path)?;
+        let exif = self.options.exif;
+        let image = image_io::read_photo(image_path, exif)?;
         let labels = self.labels(index)?;
         let original_size = [image.height() as usize, image.width() as usize];
         if labels.size() != original_size {
+            let other = PhotoHeader::read(image_path).is_ok_and(|header| header.fits_other_reading(exif, labels.size()));
             return Err(DataError::SizeMismatch {
                 image: image_path.clone(),
                 image_size: original_size,
                 labels: label_path.clone(),
                 label_size: labels.size(),
+                remedy: other.then(|| exif.remedy()),
             });
         }
         Ok(SegmentationSample::new(image, labels, name))
@@ -131,7 +141,7 @@ impl SegmentationDataset for FolderDataset {
     fn labels(&self, index: usize) -> Result<LabelMap, DataError> {
         let path = &self.pair(index)?.labels;
         let mut labels = image_io::read_labels(path)?;
-        let FolderOptions { classes, reduce_zero_label } = &self.options;
+        let FolderOptions { classes, reduce_zero_label, .. } = &self.options;
         if *reduce_zero_label {
             labels = labels.reduce_zero_label();
         }
@@ -150,6 +160,11 @@ impl SegmentationDataset for FolderDataset {
 
     fn classes(&self) -> &ClassList {
         &self.options.classes
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let (folder, skipped) = &self.images;
+        skipped.note(folder.display()).into_iter().collect()
     }
 }
 
@@ -187,7 +202,11 @@ mod tests {
         }
 
         fn open(&self, reduce: bool) -> Result<FolderDataset, DataError> {
-            FolderDataset::open(self.0.path(), "training", &FolderOptions { classes: ClassList::numbered(3), reduce_zero_label: reduce })
+            self.open_with(ExifOrientation::Applied, reduce)
+        }
+
+        fn open_with(&self, exif: ExifOrientation, reduce_zero_label: bool) -> Result<FolderDataset, DataError> {
+            FolderDataset::open(self.0.path(), "training", &FolderOptions { classes: ClassList::numbered(3), reduce_zero_label, exif })
         }
 
         fn error(&self) -> String {
@@ -230,6 +249,40 @@ mod tests {
             "{}",
             folder.error()
         );
+    }
+
+    #[test]
+    fn label_maps_that_were_made_without_the_exif_orientation_are_named_and_read_with_the_switch() {
+        let folder = Folder::new();
+        // Stored with 64x40 pixels and turned by a quarter.
+        crate::image_io::tests::write_turned(&folder.path("images/training/a.jpg"), 64, 40, 6);
+        folder.labels("a.png", 64, 40, 1);
+        let error = folder.error();
+        assert!(error.contains("a.jpg is 40x64") && error.contains("data.source.ignore_exif = true"), "{error}");
+        let ignored = folder.open_with(ExifOrientation::Ignored, false).unwrap();
+        assert_eq!(ignored.get(0).unwrap().original_size, [40, 64]);
+        folder.labels("a.png", 40, 64, 1);
+        assert_eq!(folder.open(false).unwrap().get(0).unwrap().original_size, [64, 40]);
+        let error = ignored.get(0).unwrap_err().to_string();
+        assert!(error.contains("data.source.ignore_exif = false"), "{error}");
+        // Sizes that fit neither way are no matter of the orientation.
+        folder.labels("a.png", 9, 9, 1);
+        assert!(!folder.error().contains("ignore_exif"), "{}", folder.error());
+    }
+
+    #[test]
+    fn results_of_a_prediction_among_the_images_are_no_samples() {
+        let folder = Folder::new();
+        folder.image("a.jpg", 4, 3);
+        folder.labels("a.png", 4, 3, 0);
+        assert_eq!(folder.open(false).unwrap().notes(), [""; 0]);
+        let overlay = folder.path("images/training/predictions/a_overlay.png");
+        RgbImage::new(4, 3).save(&overlay).unwrap();
+        assert!(folder.error().contains("a_overlay.png"), "a photo without a label map");
+        std::fs::write(&overlay, crate::photos::marked_as_written(std::fs::read(&overlay).unwrap())).unwrap();
+        let data = folder.open(false).unwrap();
+        assert_eq!(data.len(), 1);
+        assert!(data.notes()[0].ends_with("images/training: skipped images that are no photos: 1 written by this toolkit"));
     }
 
     #[test]

@@ -10,14 +10,17 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::files::check_inputs;
-use crate::folders::{files_below, has_ending};
+use crate::folders::{Listing, files_below, has_ending};
 use crate::image_io::IMAGE_ENDINGS;
+use crate::photos::{Photos, Skipped, photos_among};
 
 /// The files of a split, paired or not. Names are paths below the folder of the split, with `/` on every system.
 #[derive(Debug, Default)]
 pub(crate) struct SplitFiles {
     /// Image and label map of every sample, sorted by the image's path.
     pub(crate) pairs: Vec<Pair>,
+    /// Images below the folder of the split that are no photos.
+    pub(crate) skipped: Skipped,
     /// Numbers of image and label files.
     pub(crate) images: usize,
     pub(crate) labels: usize,
@@ -47,16 +50,15 @@ pub(crate) struct Pair {
 pub(crate) fn split_files(images: &Path, annotations: &Path) -> Result<SplitFiles, DataError> {
     let mut split = SplitFiles::default();
     let mut image_files: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-    for path in list(images)? {
-        if has_ending(&path, &IMAGE_ENDINGS) {
-            split.images += 1;
-            image_files.entry(key(&path, images)).or_default().push(path);
-        } else {
-            split.other_files.push(below(&path, images));
-        }
+    let Listing { files, hidden } = list(images)?;
+    split.other_files.extend(files.iter().filter(|path| !has_ending(path, &IMAGE_ENDINGS)).map(|path| below(path, images)));
+    let Photos { files, skipped } = photos_among(files.into_iter().chain(hidden));
+    (split.images, split.skipped) = (files.len(), skipped);
+    for path in files {
+        image_files.entry(key(&path, images)).or_default().push(path);
     }
     let mut label_files: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-    for path in list(annotations)? {
+    for path in list(annotations)?.files {
         if has_ending(&path, &["png"]) {
             split.labels += 1;
             label_files.entry(key(&path, annotations)).or_default().push(path);
@@ -82,8 +84,8 @@ pub(crate) fn split_files(images: &Path, annotations: &Path) -> Result<SplitFile
     Ok(split)
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    if folder.is_dir() { files_below(folder) } else { Ok(Vec::new()) }
+fn list(folder: &Path) -> Result<Listing, DataError> {
+    if folder.is_dir() { files_below(folder) } else { Ok(Listing::default()) }
 }
 
 /// The path below `root` without extension.

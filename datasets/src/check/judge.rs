@@ -24,7 +24,7 @@ pub(super) fn judge(root: Option<&Path>, scan: FolderScan, options: &CheckOption
     for split in &scan.splits {
         files(&mut findings, split);
         label_formats(&mut findings, split);
-        sizes(&mut findings, split);
+        sizes(&mut findings, split, options.exif);
         faults(&mut findings, split, labels);
         ignored(&mut findings, split, labels);
     }
@@ -116,10 +116,6 @@ fn readable_labels(splits: &[SplitScan]) -> impl Iterator<Item = (&PairScan, &La
 
 fn is_index_map(labels: &LabelFacts) -> bool {
     matches!(labels.kind, LabelKind::Grey | LabelKind::Palette)
-}
-
-fn plural(count: usize, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 fn split_report(split: &SplitScan, labels: Labels, names: &[String]) -> SplitReport {

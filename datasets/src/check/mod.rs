@@ -17,11 +17,12 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use label_fault::{LabelFault, label_fault};
+pub use label_fault::{LabelFault, Purpose, label_fault};
 pub use objects::{CategoryCount, ObjectCheckOptions, ObjectReport, check_coco, check_objects};
 use serde::Serialize;
 
 use crate::error::DataError;
+use crate::image_io::ExifOrientation;
 use crate::sample::SegmentationDataset;
 
 /// How many examples a finding names.
@@ -32,12 +33,14 @@ const TINY: usize = 32;
 /// What the labels are checked against.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Class names by class index; empty when unknown.
+    /// Class names by class index. Empty for those of a data set; a folder needs them.
     pub class_names: Vec<String>,
     /// Number of classes of the model. If absent, the number of names; without names, the largest label gives it.
     pub num_classes: Option<usize>,
     /// Whether training ignores label 0 and lowers all others by one.
     pub reduce_zero_label: bool,
+    /// What training does with the EXIF orientation of photos.
+    pub exif: ExifOrientation,
     /// Splits to check; empty for all.
     pub splits: Vec<String>,
 }
@@ -68,6 +71,7 @@ pub enum FindingKind {
     AmbiguousName,
     LossyLabel,
     OtherFiles,
+    SkippedImages,
     UnreadableImage,
     UnreadableLabel,
     InvalidSample,
@@ -76,6 +80,7 @@ pub enum FindingKind {
     SixteenBitLabel,
     PaletteLabel,
     BinaryMask,
+    OneClass,
     LabelsStartAtOne,
     ValueOutOfRange,
     ReduceZeroDropsClass,
@@ -243,7 +248,7 @@ pub enum CheckError {
 /// When the folder cannot be listed, or there are more classes than labels can hold. Every problem inside the folder is a finding.
 pub fn check_folder(root: &Path, options: &CheckOptions) -> Result<CheckReport, CheckError> {
     check_class_count(options)?;
-    let scan = scan::scan_folder(root, &options.splits)?;
+    let scan = scan::scan_folder(root, options)?;
     Ok(judge::judge(Some(root), scan, options))
 }
 
@@ -253,7 +258,10 @@ pub fn check_folder(root: &Path, options: &CheckOptions) -> Result<CheckReport, 
 /// # Errors
 /// When there are more classes than labels can hold.
 pub fn check_datasets(datasets: &[(&str, &dyn SegmentationDataset)], options: &CheckOptions) -> Result<CheckReport, CheckError> {
-    let options = CheckOptions { reduce_zero_label: false, ..options.clone() };
+    let mut options = CheckOptions { reduce_zero_label: false, ..options.clone() };
+    if let (true, Some((_, first))) = (options.class_names.is_empty(), datasets.first()) {
+        options.class_names.clone_from(&first.classes().names);
+    }
     check_class_count(&options)?;
     let splits = datasets.iter().map(|(name, dataset)| scan::scan_dataset(name, *dataset)).collect();
     Ok(judge::judge(None, scan::FolderScan { splits, missing: Vec::new(), stray_images: 0 }, &options))

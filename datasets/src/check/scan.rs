@@ -7,10 +7,10 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::CheckError;
+use super::{CheckError, CheckOptions};
 use crate::ade20k::pairs::{Pair, SplitFiles, split_files};
-use crate::folders::{entries, file_name, has_ending};
-use crate::image_io::{self, IMAGE_ENDINGS};
+use crate::folders::{Listing, entries, file_name, has_ending};
+use crate::image_io::{self, ExifOrientation, IMAGE_ENDINGS, PhotoHeader};
 use crate::sample::SegmentationDataset;
 
 pub(super) struct FolderScan {
@@ -39,6 +39,8 @@ pub(super) struct ImageFacts {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) content: u64,
+    /// The header of the file; none for the sample of a data set.
+    pub(super) header: Option<PhotoHeader>,
 }
 
 pub(super) struct LabelFacts {
@@ -63,12 +65,13 @@ pub(super) enum LabelKind {
 }
 
 /// Finds the splits below `images/` and reads them.
-pub(super) fn scan_folder(root: &Path, wanted: &[String]) -> Result<FolderScan, CheckError> {
+pub(super) fn scan_folder(root: &Path, options: &CheckOptions) -> Result<FolderScan, CheckError> {
+    let wanted = &options.splits;
     entries(root)?;
     let (images, annotations) = (root.join("images"), root.join("annotations"));
-    let of = |folder: &Path| if folder.is_dir() { entries(folder) } else { Ok((Vec::new(), Vec::new())) };
+    let of = |folder: &Path| if folder.is_dir() { entries(folder) } else { Ok((Vec::new(), Listing::default())) };
     let (image_folders, own_files) = of(&images)?;
-    let stray_images = own_files.iter().filter(|path| has_ending(path, &IMAGE_ENDINGS)).count();
+    let stray_images = own_files.files.iter().filter(|path| has_ending(path, &IMAGE_ENDINGS)).count();
     let mut found: Vec<String> = image_folders.iter().chain(&of(&annotations)?.0).map(|path| file_name(path)).collect();
     // Training first, then validation and test, then all others.
     let rank = |name: &str| ["train", "val", "test"].iter().position(|start| name.starts_with(start)).unwrap_or(3);
@@ -78,14 +81,20 @@ pub(super) fn scan_folder(root: &Path, wanted: &[String]) -> Result<FolderScan, 
     if !wanted.is_empty() {
         found.retain(|name| wanted.contains(name));
     }
-    let splits = found.iter().map(|name| scan_split(name, &images.join(name), &annotations.join(name))).collect::<Result<Vec<_>, _>>()?;
+    let splits = found
+        .iter()
+        .map(|name| scan_split(name, &images.join(name), &annotations.join(name), options.exif))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(FolderScan { splits, missing, stray_images })
 }
 
-fn scan_split(name: &str, images: &Path, annotations: &Path) -> Result<SplitScan, CheckError> {
+fn scan_split(name: &str, images: &Path, annotations: &Path, exif: ExifOrientation) -> Result<SplitScan, CheckError> {
     let files = split_files(images, annotations)?;
-    let scan =
-        |pair: &Pair| PairScan { name: file_of(&pair.image, images), image: image_facts(&pair.image), labels: label_facts(&pair.labels) };
+    let scan = |pair: &Pair| PairScan {
+        name: file_of(&pair.image, images),
+        image: image_facts(&pair.image, exif),
+        labels: label_facts(&pair.labels),
+    };
     Ok(SplitScan { name: name.to_owned(), pairs: files.pairs.par_iter().map(scan).collect(), files })
 }
 
@@ -104,7 +113,7 @@ pub(super) fn scan_dataset(name: &str, dataset: &dyn SegmentationDataset) -> Spl
                 let [label_height, label_width] = sample.labels.size();
                 PairScan {
                     name: sample.name,
-                    image: Ok(ImageFacts { width, height, content: fingerprint(width, height, sample.image.as_raw()) }),
+                    image: Ok(ImageFacts { width, height, content: fingerprint(width, height, sample.image.as_raw()), header: None }),
                     labels: Ok(label_values(label_width as u32, label_height as u32, LabelKind::Grey, sample.labels.as_slice())),
                 }
             }
@@ -115,10 +124,11 @@ pub(super) fn scan_dataset(name: &str, dataset: &dyn SegmentationDataset) -> Spl
     SplitScan { name: name.to_owned(), files, pairs }
 }
 
-fn image_facts(path: &Path) -> Result<ImageFacts, String> {
-    let image = image_io::read_rgb(path).map_err(|error| error.to_string())?;
+fn image_facts(path: &Path, exif: ExifOrientation) -> Result<ImageFacts, String> {
+    let image = image_io::read_photo(path, exif).map_err(|error| error.to_string())?;
     let (width, height) = image.dimensions();
-    Ok(ImageFacts { width, height, content: fingerprint(width, height, image.as_raw()) })
+    let header = PhotoHeader::read(path).map_err(|error| error.to_string())?;
+    Ok(ImageFacts { width, height, content: fingerprint(width, height, image.as_raw()), header: Some(header) })
 }
 
 /// Reads a label file as training does; for a file that training refuses, finds out why.

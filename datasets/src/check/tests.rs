@@ -2,6 +2,8 @@
 
 use super::judge::judge;
 use super::scan::{FolderScan, ImageFacts, LabelFacts, LabelKind, PairScan, SplitScan};
+use vmamba_types::ClassList;
+
 use crate::ade20k::pairs::SplitFiles;
 
 use super::{CheckOptions, CheckReport, FindingKind, Severity};
@@ -10,7 +12,7 @@ use super::{CheckOptions, CheckReport, FindingKind, Severity};
 fn split(name: &str, content: u64, values: &[usize]) -> SplitScan {
     let mut counts = Box::new([0; 256]);
     values.iter().for_each(|&v| counts[v] = 64 * 64 / values.len() as u64);
-    let image = Ok(ImageFacts { width: 64, height: 64, content });
+    let image = Ok(ImageFacts { width: 64, height: 64, content, header: None });
     let labels = Ok(LabelFacts { width: 64, height: 64, kind: LabelKind::Grey, counts, content });
     SplitScan {
         name: name.to_owned(),
@@ -21,7 +23,11 @@ fn split(name: &str, content: u64, values: &[usize]) -> SplitScan {
 
 fn check(values: &[usize], num_classes: usize, reduce_zero_label: bool) -> CheckReport {
     let scan = FolderScan { splits: vec![split("training", 1, values)], missing: Vec::new(), stray_images: 0 };
-    judge(None, scan, &CheckOptions { num_classes: Some(num_classes), reduce_zero_label, ..CheckOptions::default() })
+    judge(None, scan, &CheckOptions { reduce_zero_label, ..options(num_classes) })
+}
+
+fn options(num_classes: usize) -> CheckOptions {
+    CheckOptions { class_names: ClassList::numbered(num_classes).names, ..CheckOptions::default() }
 }
 
 fn found(report: &CheckReport, wanted: FindingKind) -> Option<Severity> {
@@ -30,9 +36,9 @@ fn found(report: &CheckReport, wanted: FindingKind) -> Option<Severity> {
 
 #[test]
 fn every_mistake_in_label_values_is_told_apart() {
-    use FindingKind::{BinaryMask, LabelsStartAtOne, ReduceZeroDropsClass, ValueOutOfRange, ZeroNeverUsed};
-    let traps = [BinaryMask, LabelsStartAtOne, ValueOutOfRange, ReduceZeroDropsClass, ZeroNeverUsed];
-    let cases: [(&[usize], usize, bool, Option<FindingKind>); 14] = [
+    use FindingKind::{BinaryMask, LabelsStartAtOne, OneClass, ReduceZeroDropsClass, ValueOutOfRange, ZeroNeverUsed};
+    let traps = [BinaryMask, OneClass, LabelsStartAtOne, ValueOutOfRange, ReduceZeroDropsClass, ZeroNeverUsed];
+    let cases: [(&[usize], usize, bool, Option<FindingKind>); 17] = [
         (&[0, 1, 2], 3, false, None),
         (&[0, 1, 2, 255], 3, false, None),
         (&[0, 1, 2, 3], 3, true, None),
@@ -40,6 +46,9 @@ fn every_mistake_in_label_values_is_told_apart() {
         (&[1, 2, 3, 255], 3, true, None),
         (&[0, 255], 2, false, Some(BinaryMask)),
         (&[0, 255], 2, true, Some(BinaryMask)),
+        (&[0, 255], 1, false, Some(BinaryMask)),
+        (&[0], 1, false, Some(OneClass)),
+        (&[0, 2], 3, true, Some(OneClass)),
         (&[1, 2, 3], 3, false, Some(LabelsStartAtOne)),
         (&[0, 1, 2, 3], 3, false, Some(LabelsStartAtOne)),
         (&[0, 1, 2, 4], 3, false, Some(ValueOutOfRange)),
@@ -77,16 +86,16 @@ fn errors_come_first_and_strict_counts_warnings() {
 fn an_image_in_two_splits_is_one_finding() {
     let splits = vec![split("training", 7, &[0, 1]), split("validation", 7, &[0, 1])];
     let scan = FolderScan { splits, missing: Vec::new(), stray_images: 0 };
-    let report = judge(None, scan, &CheckOptions { num_classes: Some(2), ..CheckOptions::default() });
+    let report = judge(None, scan, &options(2));
     assert_eq!(found(&report, FindingKind::DuplicateAcrossSplits), Some(Severity::Warning));
     assert_eq!(found(&report, FindingKind::DuplicateInSplit), None);
     assert_eq!(found(&report, FindingKind::ConflictingLabels), None);
 }
 
 #[test]
-fn without_a_class_list_the_largest_label_gives_the_number_of_classes() {
+fn a_folder_without_a_class_list_is_refused_and_the_largest_label_gives_the_number_of_classes() {
     let scan = FolderScan { splits: vec![split("training", 1, &[0, 4, 255])], missing: Vec::new(), stray_images: 0 };
     let report = judge(None, scan, &CheckOptions::default());
     assert_eq!(report.num_classes, 5);
-    assert_eq!(found(&report, FindingKind::NoClassList), Some(Severity::Info));
+    assert_eq!(found(&report, FindingKind::NoClassList), Some(Severity::Error));
 }

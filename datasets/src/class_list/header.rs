@@ -10,6 +10,7 @@ const SEPARATORS: [char; 5] = ['\t', ';', ',', ':', ' '];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Number,
+    TrainId,
     Name,
     /// `label` and `class`: the name, or the number of a table that has a column `name` too.
     Label,
@@ -25,8 +26,9 @@ impl Role {
     fn of(field: &str) -> Self {
         let plain: String = field.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
         match plain.as_str() {
-            "idx" | "index" | "id" | "classid" | "classidx" | "classindex" | "labelid" | "labelindex" | "trainid" | "number" | "value"
+            "idx" | "index" | "id" | "classid" | "classidx" | "classindex" | "labelid" | "labelindex" | "number" | "value"
             | "pixelvalue" => Self::Number,
+            "trainid" => Self::TrainId,
             "name" | "names" | "classname" | "classnames" | "labelname" => Self::Name,
             "label" | "labels" | "class" | "classes" | "category" => Self::Label,
             "folder" | "synset" | "wnid" => Self::Folder,
@@ -55,6 +57,8 @@ pub(super) struct Header {
     separator: char,
     count: usize,
     number: Option<usize>,
+    /// Whether the numbers are Cityscapes' `trainId`, where 255 and -1 stand for labels that are ignored.
+    train_ids: bool,
     /// A column that holds the numbers if all its values are numbers.
     maybe_number: Option<usize>,
     folder: Option<usize>,
@@ -96,6 +100,8 @@ impl Header {
         let (named, labels, folders) = (find(Role::Name), find(Role::Label), find(Role::Folder));
         let others = find(Role::Other).len();
         let known = roles.len() - others;
+        let train_id = one("number", &find(Role::TrainId))?;
+        let numbers = if train_id.is_some() { 1 } else { find(Role::Number).len() };
         // A class may be called `label`; a line that has nothing else of a header is a class.
         let is_header = match (named.is_empty(), separator) {
             (false, ' ') => names.len() == 1 || known >= 2,
@@ -103,7 +109,7 @@ impl Header {
             (false, ':') => known >= 2,
             (false, _) => true,
             (true, ' ') => (names.len() == 1 && known == 1 && folders.len() + labels.len() == 1) || (known >= 2 && others == 0),
-            (true, _) => known >= 2 && (others == 0 || find(Role::Number).len() + find(Role::Colour).len() == 1),
+            (true, _) => known >= 2 && (others == 0 || numbers + find(Role::Colour).len() == 1),
         };
         if !is_header {
             return Ok(None);
@@ -120,12 +126,22 @@ impl Header {
             [Ok(None), Ok(None), Ok(None)] => one("colour", &find(Role::Colour))?.map_or(Colours::Absent, Colours::One),
             _ => return Err("a colour needs one column each of `R`, `G` and `B`, or one column `color`".to_owned()),
         };
-        let number = one("number", &find(Role::Number))?;
+        // mmsegmentation trains on Cityscapes' `*_labelTrainIds.png`, so the other number of a class does not matter.
+        let number = if train_id.is_some() { train_id } else { one("number", &find(Role::Number))? };
         let maybe_number = match (number, labels.as_slice()) {
             (None, [label]) if *label != name => Some(*label),
             _ => None,
         };
-        Ok(Some(Self { separator, count: names.len(), number, maybe_number, folder: one("folder", &folders)?, name, colours }))
+        Ok(Some(Self {
+            separator,
+            count: names.len(),
+            number,
+            train_ids: train_id.is_some(),
+            maybe_number,
+            folder: one("folder", &folders)?,
+            name,
+            colours,
+        }))
     }
 
     /// The classes of the lines below the header.
@@ -137,7 +153,11 @@ impl Header {
         let is_number = |column: &usize| table.iter().all(|(_, fields)| fields.get(*column).is_some_and(|f| f.parse::<usize>().is_ok()));
         let number = self.number.or(self.maybe_number.filter(is_number));
         let read = |(line, fields): &(usize, Vec<String>)| self.row(*line, fields, number).map_err(|message| Problem::new(*line, message));
-        table.iter().map(read).collect()
+        let is_class = |(_, fields): &&(usize, Vec<String>)| {
+            let text = number.filter(|_| self.train_ids).and_then(|column| fields.get(column));
+            !text.is_some_and(|text| matches!(text.as_str(), "255" | "-1"))
+        };
+        table.iter().filter(is_class).map(read).collect()
     }
 
     /// The fields of a line. The last column takes the rest of the line when that is a name with synonyms or a colour.

@@ -14,6 +14,16 @@ const STEMS: [&str; 8] = ["classes", "_classes", "class_list", "class_names", "c
 /// The name that stands for the 150 classes of ADE20K.
 const ADE20K: &str = "ade20k";
 
+/// Whether the name of a class list stands for the 150 classes of ADE20K.
+pub fn is_ade20k(name: &Path) -> bool {
+    name.as_os_str() == ADE20K
+}
+
+/// Why a folder cannot be trained on without a class list: training refuses it, and the check of a data set reports it.
+pub const NO_CLASS_LIST: &str = "the folder has no class list";
+/// What to do about it.
+pub const NAME_CLASS_LIST: &str = "name its file, or `ade20k` for the 150 classes of ADE20K (data.source.classes, check_data: --classes)";
+
 /// Where a class list comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -39,6 +49,18 @@ pub struct Found {
     pub classes: ClassList,
     /// Where they come from.
     pub place: Place,
+    /// A list of the folder's own with other names, which is not used because another list was named.
+    pub unused: Option<PathBuf>,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "class list: {}", self.place)?;
+        match &self.unused {
+            None => Ok(()),
+            Some(path) => write!(f, "; the names in {} differ and are not used", path.display()),
+        }
+    }
 }
 
 /// The classes of the data in the folder `root`: those of the file `named`, relative to `root`, where `ade20k` stands for the 150 classes of
@@ -50,15 +72,22 @@ pub struct Found {
 pub fn find_class_list(root: &Path, named: Option<&Path>, reduce_zero_label: bool) -> Result<Option<Found>, DataError> {
     let read = |path: PathBuf| -> Result<Found, DataError> {
         let classes = read_class_list(&path)?.for_labels(&path, reduce_zero_label)?;
-        Ok(Found { classes, place: Place::File(path) })
+        Ok(Found { classes, place: Place::File(path), unused: None })
     };
-    let ade20k = || Found { classes: ade20k::classes(), place: Place::Ade20k };
+    let ade20k = || Found { classes: ade20k::classes(), place: Place::Ade20k, unused: None };
     match named {
-        Some(name) if name.as_os_str() == ADE20K && !root.join(name).is_file() => Ok(Some(ade20k())),
-        Some(name) => read(root.join(name)).map(Some),
+        Some(name) => {
+            let built_in = is_ade20k(name) && !root.join(name).is_file();
+            let found = if built_in { ade20k() } else { read(root.join(name))? };
+            // A list outside of the folder may belong to other data. One that cannot be read is not this list.
+            let outside = built_in || name.is_absolute() && !name.starts_with(root);
+            let differs = |path: &PathBuf| read_class_list(path).map_or(true, |own| own.classes.names != found.classes.names);
+            let unused = if outside { own_lists(root)?.into_iter().find(differs) } else { None };
+            Ok(Some(Found { unused, ..found }))
+        }
         None => {
             let mut lists = own_lists(root)?.into_iter().map(read);
-            let Some(mut first) = lists.next().transpose()? else { return Ok(is_ade20k(root).then(ade20k)) };
+            let Some(mut first) = lists.next().transpose()? else { return Ok(holds_ade20k(root).then(ade20k)) };
             for other in lists {
                 let other = other?;
                 if other.classes.names != first.classes.names {
@@ -95,8 +124,8 @@ fn own_lists(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(lists)
 }
 
-/// Whether a folder holds ADE20K: by the name of its archive, or by the names of its images.
-fn is_ade20k(root: &Path) -> bool {
+/// Whether a folder holds ADE20K's images: by the name of its archive, or by the names of its images.
+fn holds_ade20k(root: &Path) -> bool {
     let official = |(split, start): (&str, &str)| {
         let Ok(entries) = std::fs::read_dir(root.join("images").join(split)) else { return false };
         let first = entries.flatten().map(|entry| entry.file_name()).find(|name| !name.to_string_lossy().starts_with('.'));

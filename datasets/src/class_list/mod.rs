@@ -4,6 +4,7 @@
 //!
 //! * a table whose first line names its columns: the class number (`Idx`, `id`, `Pixel Value`), the name (`Name`, `label`, `class`), and the
 //!   colour (`R`, `G` and `B`, or one column `color`). Columns may stand in any order; further columns such as ADE20K's `Ratio` are skipped.
+//!   Where a class has an `id` and a `trainId`, as in Cityscapes, the `trainId` counts, and classes with the `trainId` 255 or -1 are none.
 //!   Commas, semicolons, tabs or colons separate the columns. The header may stand in a comment, as in CVAT's `labelmap.txt`;
 //! * one name a line, with or without a number before it: `ground`, `0: ground`.
 //!
@@ -25,7 +26,7 @@ use self::header::Header;
 use self::lines::{Line, lines};
 use crate::error::DataError;
 
-pub use locate::{Found, Place, find_class_list};
+pub use locate::{Found, NAME_CLASS_LIST, NO_CLASS_LIST, Place, find_class_list, is_ade20k};
 
 /// The classes of a class list file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +147,9 @@ fn read_rows(path: &Path, plain: &Plain) -> Result<Rows, DataError> {
         },
     };
     let rows = rows.map_err(problem)?;
+    if rows.is_empty() {
+        return Err(DataError::layout(path, "every class of the list has a trainId that is ignored"));
+    }
     if let Some(row) = rows.iter().find(|row| row.name.contains(|c: char| c.is_control() || c == '\u{feff}')) {
         return Err(at_line(path, row.line, "the name has a control character"));
     }

@@ -95,6 +95,24 @@ fn the_numbers_decide_the_order_of_the_classes() {
 }
 
 #[test]
+fn the_train_id_of_cityscapes_decides_where_there_is_an_id_too() {
+    // The columns of cityscapesscripts/helpers/labels.py.
+    let list = read(
+        "name,id,trainId,category,catId,hasInstances,ignoreInEval,color\n\
+         unlabeled,0,255,void,0,False,True,\"(0, 0, 0)\"\n\
+         sky,23,1,sky,5,False,False,\"(70,130,180)\"\n\
+         road,7,0,flat,1,False,False,\"(128, 64,128)\"\n\
+         license plate,-1,-1,vehicle,7,False,True,\"(0, 0,142)\"\n",
+    )
+    .unwrap();
+    assert_eq!(list.classes.names, ["road", "sky"]);
+    assert_eq!((list.classes.palette, list.first), (vec![[128, 64, 128], [70, 130, 180]], Some(0)));
+    assert_eq!(names("trainId,name\n1,sky\n0,ground\n"), GROUND_SKY);
+    refused("id,trainId,name\n7,255,road\n", &["every class", "ignored"]);
+    refused("id,trainId,name\n7,0,road\n8,x,sky\n", &["line 3", "`x`"]);
+}
+
+#[test]
 fn a_number_before_a_name_belongs_to_no_name() {
     for text in [
         "0: ground\n1: sky\n",
@@ -188,6 +206,12 @@ fn the_list_of_a_folder_is_found() {
     assert!(error.contains("classes.txt") && error.contains("objectInfo2.csv"), "{error}");
     assert_eq!(find(Some("classes.txt")).unwrap().unwrap().classes.names, ["sky", "ground"]);
     assert_eq!(find(Some("ade20k")).unwrap().unwrap().place, Place::Ade20k);
+    // A list from elsewhere is used, and the folder's own one with other names is named.
+    let elsewhere = folder.path().join("other.txt");
+    std::fs::write(&elsewhere, "sky\nground\n").unwrap();
+    let found = find(elsewhere.to_str()).unwrap().unwrap();
+    assert_eq!((found.classes.names, found.unused), (vec!["sky".to_owned(), "ground".to_owned()], Some(root.join("objectInfo2.csv"))));
+    assert_eq!(find(Some("classes.txt")).unwrap().unwrap().unused, None);
     assert!(find(Some("none.txt")).unwrap_err().to_string().contains("none.txt"));
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use vmamba_types::words::{counted, sentence};
 use vmamba_types::{ClassList, Instance, InstanceMask};
 
 use super::usage::{Usage, useless};
@@ -262,10 +263,13 @@ impl DetectionDataset for CocoDataset {
         let file = self.file.display();
         let mut notes = Vec::new();
         if let Some(first) = first_annotation {
-            notes.push(format!("{file}: {annotations} annotations without area in their image are left out, first {first}"));
+            let what =
+                sentence(annotations, "[annotation without area in its image is|annotations without area in their image are] left out");
+            notes.push(format!("{file}: {what}, first {first}"));
         }
         if empty_images + small_images > 0 {
-            notes.push(format!("{file}: {empty_images} images without annotation and {small_images} tiny ones are left out of training"));
+            let empty = counted(empty_images, "image", "images");
+            notes.push(format!("{file}: {empty} without annotation and {small_images} tiny ones are left out of training"));
         }
         // mmdetection stops here, with `KeyError: 'mask'`; but boxes alone are worth learning too.
         if let Some(without) = self.without_masks {

@@ -1,5 +1,7 @@
 //! Which annotations training uses, by mmdetection's rules, and whether any is left.
 
+use vmamba_types::words::counted;
+
 use super::dataset::CocoOptions;
 use crate::error::AnnotationProblem;
 
@@ -73,13 +75,12 @@ impl Usage {
             }
             None => (),
         }
-        // An evaluation counts objects of any size.
         if crowd {
             self.crowds += 1;
         } else if self.is_small(size) {
             self.small += 1;
         } else {
-            self.used += usize::from(!self.filter || useless.is_none());
+            self.used += usize::from(useless.is_none());
         }
     }
 
@@ -101,8 +102,11 @@ impl Usage {
         ]
         .into_iter()
         .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} annotations {what}"))
-        .chain((self.small > 0).then(|| format!("{} annotations in images smaller than {} pixels", self.small, self.min_size)))
+        .map(|(count, what)| format!("{} {what}", counted(count, "annotation", "annotations")))
+        .chain(
+            (self.small > 0)
+                .then(|| format!("{} in images smaller than {} pixels", counted(self.small, "annotation", "annotations"), self.min_size)),
+        )
         .collect();
         let mut hint = if reasons.is_empty() { String::new() } else { format!(" to learn from ({})", reasons.join(", ")) };
         if self.shares > 0 && self.shares == self.narrow {

@@ -40,8 +40,9 @@ fn decode(bytes: &[u8]) -> Result<LabelMap, Problem> {
     match frame.color_type {
         png::ColorType::Grayscale | png::ColorType::Indexed => (),
         other => {
+            let channels = other.samples();
             return Err(damaged(format!(
-                "the label map is a PNG of type {other:?}, but must hold one class index a pixel (grey or palette PNG); convert its \
+                "the label map is a PNG of {channels} channels, but must hold one class index a pixel (grey or palette PNG); convert its \
                  colours to class indices"
             )));
         }

@@ -25,14 +25,6 @@ pub use limits::{max_pixels, set_max_pixels};
 /// Extensions of image files.
 pub const IMAGE_ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
 
-/// Whether a file of a folder is a photo, by its name: one of [`IMAGE_ENDINGS`], and not hidden. macOS writes a hidden `._photo.jpg`, which
-/// is no image, beside every file that it copies to another file system.
-pub fn is_photo(path: &Path) -> bool {
-    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    !hidden && extension.is_some_and(|extension| IMAGE_ENDINGS.iter().any(|known| extension.eq_ignore_ascii_case(known)))
-}
-
 /// What to do with the orientation that a camera has stored in a photo.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExifOrientation {

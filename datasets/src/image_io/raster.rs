@@ -2,7 +2,11 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Pixel, Rgb, RgbImage};
+use image::error::UnsupportedErrorKind;
+use image::{
+    DynamicImage, ExtendedColorType, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Pixel, Rgb, RgbImage,
+};
+use tiff::tags::Tag;
 
 use super::{PhotoHeader, Problem, Stored, limits};
 
@@ -67,45 +71,75 @@ fn size_of_png(bytes: &[u8]) -> Result<[usize; 2], Problem> {
 fn problem(error: ImageError) -> Problem {
     match error {
         ImageError::Limits(_) => Problem::message("the image asks for more memory than an image of its size needs"),
+        ImageError::Unsupported(unsupported) => match unsupported.kind() {
+            UnsupportedErrorKind::Color(ExtendedColorType::Unknown(bits)) => {
+                Problem::Message(format!("channels of together {bits} bits a pixel are not supported; {CONVERT}"))
+            }
+            _ => Problem::message(unsupported),
+        },
         other => Problem::message(other),
     }
 }
+
+/// What to do about an image of unusual channels.
+const CONVERT: &str = "photos must be grey, RGB or RGBA with 8 or 16 bits a channel, so convert the image";
 
 /// Decodes a photo to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<Stored, Problem> {
     let (decoder, PhotoHeader { orientation, .. }, format) = open(bytes)?;
     let image = DynamicImage::from_decoder(decoder).map_err(problem)?;
-    Ok(Stored { image: to_rgb(image, format)?, orientation })
+    let image =
+        if format == Some(ImageFormat::Tiff) { tiff_to_rgb(image, has_unassociated_alpha(bytes)?)? } else { to_rgb(image, high_byte)? };
+    Ok(Stored { image, orientation })
 }
 
-/// 8-bit RGB with the levels that OpenCV reads.
-fn to_rgb(image: DynamicImage, format: Option<ImageFormat>) -> Result<RgbImage, Problem> {
-    let high_byte: fn(u16) -> u8 = |level| (level >> 8) as u8;
-    // libtiff's `TIFFReadRGBAImage` rounds the levels of colours, but not those of grey.
-    let colours = if format == Some(ImageFormat::Tiff) { |level| ((u32::from(level) + 128) / 257) as u8 } else { high_byte };
+/// OpenCV's 8-bit level of a 16-bit level, except for the colours of a TIFF.
+fn high_byte(level: u16) -> u8 {
+    (level >> 8) as u8
+}
+
+/// 8-bit RGB with the levels that OpenCV reads from a TIFF through libtiff's `TIFFReadRGBAImage` (tif_getimage.c): it rounds 16-bit levels of
+/// colours (`Bitdepth16To8`), but not those of grey, and multiplies colours by an unassociated alpha (`UaToAa`).
+fn tiff_to_rgb(image: DynamicImage, unassociated: bool) -> Result<RgbImage, Problem> {
+    let rounded = |level: u16| ((u32::from(level) + 128) / 257) as u8;
+    let blended = |[r, g, b, alpha]: [u8; 4]| Rgb([r, g, b].map(|level| ((u16::from(level) * u16::from(alpha) + 127) / 255) as u8));
     Ok(match image {
-        DynamicImage::ImageRgb8(image) => image,
-        DynamicImage::ImageRgba8(image) => map(&image, |level| level),
-        DynamicImage::ImageLuma8(image) => map(&image, |level| level),
-        DynamicImage::ImageLumaA8(image) => map(&image, |level| level),
-        DynamicImage::ImageRgb16(image) => map(&image, colours),
-        DynamicImage::ImageRgba16(image) => map(&image, colours),
-        DynamicImage::ImageLuma16(image) => map(&image, high_byte),
-        DynamicImage::ImageLumaA16(image) => map(&image, high_byte),
-        // The levels of a float image have no known range, and neither OpenCV's IMREAD_COLOR nor Pillow reads one.
-        _ => {
-            let message = "the channels have 32 bits; photos must have 8 or 16 bits a channel, so convert the image";
-            return Err(Problem::message(message));
-        }
+        DynamicImage::ImageRgba8(image) if unassociated => map(&image, |pixel| blended(pixel.0)),
+        DynamicImage::ImageRgba16(image) if unassociated => map(&image, |pixel| blended(pixel.0.map(rounded))),
+        DynamicImage::ImageRgb16(_) | DynamicImage::ImageRgba16(_) => to_rgb(image, rounded)?,
+        other => to_rgb(other, high_byte)?,
     })
 }
 
-/// Drops transparency and repeats grey.
-fn map<P: Pixel>(image: &ImageBuffer<P, Vec<P::Subpixel>>, level: impl Fn(P::Subpixel) -> u8) -> RgbImage {
-    let colours = if P::CHANNEL_COUNT < 3 { [0; 3] } else { [0, 1, 2] };
+/// Whether the first extra channel of a TIFF is an alpha by which the colours are not multiplied yet.
+fn has_unassociated_alpha(bytes: &[u8]) -> Result<bool, Problem> {
+    const UNASSOCIATED: u16 = 2;
+    let mut decoder = tiff::decoder::Decoder::new(Cursor::new(bytes)).map_err(Problem::message)?;
+    let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples).map_err(Problem::message)?;
+    Ok(extra.is_some_and(|extra| extra.first() == Some(&UNASSOCIATED)))
+}
+
+/// 8-bit RGB. Transparency is dropped, grey is repeated; `narrow` converts 16-bit levels.
+fn to_rgb(image: DynamicImage, narrow: impl Fn(u16) -> u8) -> Result<RgbImage, Problem> {
+    Ok(match image {
+        DynamicImage::ImageRgb8(image) => image,
+        DynamicImage::ImageRgba8(image) => map(&image, |pixel| Rgb([pixel.0[0], pixel.0[1], pixel.0[2]])),
+        DynamicImage::ImageLuma8(image) => map(&image, |pixel| Rgb([pixel.0[0]; 3])),
+        DynamicImage::ImageLumaA8(image) => map(&image, |pixel| Rgb([pixel.0[0]; 3])),
+        DynamicImage::ImageRgb16(image) => map(&image, |pixel| Rgb(pixel.0.map(&narrow))),
+        DynamicImage::ImageRgba16(image) => map(&image, |pixel| Rgb([pixel.0[0], pixel.0[1], pixel.0[2]].map(&narrow))),
+        DynamicImage::ImageLuma16(image) => map(&image, |pixel| Rgb([narrow(pixel.0[0]); 3])),
+        DynamicImage::ImageLumaA16(image) => map(&image, |pixel| Rgb([narrow(pixel.0[0]); 3])),
+        // The levels of a float image have no known range, and neither OpenCV's IMREAD_COLOR nor Pillow reads one.
+        _ => return Err(Problem::Message(format!("the channels have 32 bits; {CONVERT}"))),
+    })
+}
+
+/// Converts every pixel.
+fn map<P: Pixel>(image: &ImageBuffer<P, Vec<P::Subpixel>>, convert: impl Fn(&P) -> Rgb<u8>) -> RgbImage {
     let mut out = RgbImage::new(image.width(), image.height());
     for (target, source) in out.pixels_mut().zip(image.pixels()) {
-        *target = Rgb(colours.map(|channel: usize| level(source.channels()[channel])));
+        *target = convert(source);
     }
     out
 }

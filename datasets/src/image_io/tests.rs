@@ -246,6 +246,17 @@ fn float_channels_are_refused_as_by_opencv_and_pillow() {
 }
 
 #[test]
+fn channels_that_are_not_supported_are_refused_without_names_of_code() {
+    let folder = folder();
+    let path = folder.path().join("wide.tif");
+    let mut encoder = tiff::encoder::TiffEncoder::new(File::create(&path).unwrap()).unwrap();
+    encoder.write_image::<tiff::encoder::colortype::Gray32>(2, 2, &[0, 1, 2, 3]).unwrap();
+    let error = read_rgb(&path).unwrap_err().to_string();
+    assert!(error.contains("wide.tif: channels of together 32 bits a pixel are not supported"), "{error}");
+    assert!(!error.contains("Unknown"), "{error}");
+}
+
+#[test]
 fn the_header_of_a_turned_photo_names_both_sizes() {
     let folder = folder();
     let path = folder.path().join("photo.png");

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Class indices follow the sorted names of the folders (synsets in ImageNet), as in torchvision's `ImageFolder`, or the order of a
-//! [class list](ImageFolder::open). Unlike in torchvision, the EXIF orientation of a photo is applied. Hidden files and folders are skipped.
+//! [class list](ImageFolder::open). Unlike in torchvision, the EXIF orientation of a photo is applied. What is no photo is skipped, see
+//! [`photos`](crate::photos).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,8 +17,9 @@ use image::RgbImage;
 use crate::class_list::{FolderRow, read_folder_list};
 use crate::error::DataError;
 use crate::files::check_inputs;
-use crate::folders::{entries, file_name, files_below, has_ending};
+use crate::folders::{entries, file_name};
 use crate::image_io::{self, IMAGE_ENDINGS};
+use crate::photos::{Photos, Skipped, photos_below};
 
 /// A class.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub struct ImageFolder {
     classes: Vec<ImageClass>,
     /// Every image with its class index, sorted by class and then by path.
     images: Vec<(PathBuf, usize)>,
+    /// Images in the folders of the classes that are no photos.
+    skipped: Skipped,
 }
 
 impl ImageFolder {
@@ -72,17 +76,18 @@ impl ImageFolder {
             Some(list) => read_list(list, &folders, &root)?,
             None => folders.keys().map(|folder| ImageClass { folder: folder.clone(), name: folder.clone() }).collect(),
         };
-        let mut images = Vec::new();
+        let (mut images, mut skipped) = (Vec::new(), Skipped::default());
         for (label, class) in classes.iter().enumerate() {
             let Some(folder) = folders.get(&class.folder) else { continue };
             let own = images_below(folder)?;
-            if own.is_empty() {
+            skipped += own.skipped;
+            if own.files.is_empty() {
                 let message = format!("there is no image in the folder of this class (looked for {})", IMAGE_ENDINGS.join(", "));
                 return Err(DataError::layout(folder, message));
             }
-            images.extend(own.into_iter().map(|path| (path, label)));
+            images.extend(own.files.into_iter().map(|path| (path, label)));
         }
-        Ok(Self { root, classes, images })
+        Ok(Self { root, classes, images, skipped })
     }
 
     /// The folder with the folders of the classes.
@@ -93,6 +98,11 @@ impl ImageFolder {
     /// The classes by class index.
     pub fn classes(&self) -> &[ImageClass] {
         &self.classes
+    }
+
+    /// Images in the folders of the classes that are no photos.
+    pub fn skipped(&self) -> Skipped {
+        self.skipped
     }
 
     /// Number of images.
@@ -117,17 +127,16 @@ impl ImageFolder {
     }
 }
 
-/// The images in and below a folder of any layout, sorted, the images of a folder before those of its folders. Hidden files and folders are
-/// skipped.
+/// The photos in and below a folder of any layout, see [`photos_below`].
 ///
 /// # Errors
-/// When the folder does not exist or holds no image.
-pub fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
+/// When the folder does not exist or holds no photo.
+pub fn find_images(root: &Path) -> Result<Photos, DataError> {
     if !root.is_dir() {
         return Err(DataError::layout(root, "no such folder"));
     }
     let images = images_below(root)?;
-    if images.is_empty() {
+    if images.files.is_empty() {
         return Err(DataError::layout(
             root,
             format!("there is no image in or below this folder (looked for {})", IMAGE_ENDINGS.join(", ")),
@@ -136,11 +145,11 @@ pub fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(images)
 }
 
-/// The images in and below a folder, sorted. None may be an output of this process.
-fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let images: Vec<PathBuf> = files_below(folder)?.into_iter().filter(|path| has_ending(path, &IMAGE_ENDINGS)).collect();
-    check_inputs(images.iter().map(PathBuf::as_path))?;
-    Ok(images)
+/// The photos in and below a folder, sorted. None may be an output of this process.
+fn images_below(folder: &Path) -> Result<Photos, DataError> {
+    let photos = photos_below(folder)?;
+    check_inputs(photos.files.iter().map(PathBuf::as_path))?;
+    Ok(photos)
 }
 
 /// Reads a class list and compares it with the `folders` in `root`.

@@ -67,7 +67,9 @@ mod tests {
         let summary = write_ade20k_layout(&scenes, folder.path(), "training").unwrap();
         let classes = read_class_list(&summary.class_file).unwrap().classes;
         assert_eq!(&classes, scenes.classes());
-        let files = FolderDataset::open(folder.path(), "training", &FolderOptions { classes, reduce_zero_label: true }).unwrap();
+        let files =
+            FolderDataset::open(folder.path(), "training", &FolderOptions { reduce_zero_label: true, ..FolderOptions::new(classes) })
+                .unwrap();
         assert_eq!((files.len(), summary.scenes), (3, 3));
         for index in 0..3 {
             let (read, made) = (files.get(index).unwrap(), scenes.get(index).unwrap());

@@ -7,7 +7,7 @@
 //! a detector ────> Detection (box, class, score, Rle) ──> average precision, pictures
 //! ```
 //!
-//! [`setting`] has the ranges of settings and the error of a setting outside its range.
+//! [`words`] puts numbers into sentences, and [`setting`] has the ranges of settings and the error of a setting outside its range.
 //!
 //! Everything here is plain data. This crate knows no network, no tensor and no file; readers and writers of files are in
 //! `vision-datasets`. The one heavy dependency is hotcoco, which rasterises polygons and codes compressed runs exactly as pycocotools
@@ -19,14 +19,17 @@
 
 mod bit_mask;
 mod class_list;
+mod class_order;
 mod instance;
 mod instance_mask;
 mod label_map;
 mod rle;
 pub mod setting;
+pub mod words;
 
 pub use bit_mask::BitMask;
 pub use class_list::ClassList;
+pub use class_order::ClassOrder;
 pub use instance::{Detection, Instance};
 pub use instance_mask::{InstanceMask, MaskPatch, nearest_positions};
 pub use label_map::{IGNORE_LABEL, LabelMap};

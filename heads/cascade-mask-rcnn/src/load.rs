@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use burn::prelude::*;
-use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadReport, StateDict, Weights};
+use vmamba::checkpoint::{Checkpoint, CheckpointError, ClassRows, LoadError, LoadReport, StateDict, Weights};
 use vmamba::zoo::Backbone;
-use vmamba_detection::{DetectorKeys, DetectorLoadError, ZooDetector};
+use vmamba_detection::{DetectorKeys, DetectorLoadError, ZooDetector, class_layers};
 
 use crate::config::{CascadeMaskRcnnConfig, MaskHeads};
 use crate::model::CascadeMaskRcnn;
@@ -13,12 +13,14 @@ use crate::model::CascadeMaskRcnn;
 /// The keys of the files of a cascade with `stages` stages.
 fn keys(stages: usize) -> DetectorKeys {
     let layers = |stage: usize| {
-        [format!("bbox_head.{stage}.fc_cls."), format!("bbox_head.{stage}.fc_reg."), format!("mask_head.{stage}.conv_logits.")]
+        let prefixes =
+            [format!("bbox_head.{stage}.fc_cls."), format!("bbox_head.{stage}.fc_reg."), format!("mask_head.{stage}.conv_logits.")];
+        class_layers(prefixes.map(|prefix| format!("roi_head.{prefix}")))
     };
     DetectorKeys {
         classifier: "roi_head.bbox_head.0.fc_cls.weight",
         mask_predictor: "roi_head.mask_head.0.conv_logits.weight",
-        class_layers: (0..stages).flat_map(layers).map(|layer| format!("roi_head.{layer}")).collect(),
+        class_layers: (0..stages).flat_map(layers).collect(),
     }
 }
 
@@ -55,10 +57,11 @@ impl CascadeMaskRcnnConfig {
     /// # Errors
     /// [`DetectorLoadError`] when the configuration is invalid, the file cannot be read, or its weights do not fit. Nothing is loaded in part.
     pub fn init_from(&self, path: impl AsRef<Path>, device: &Device) -> Result<(CascadeMaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
-        self.start_from(self.try_init(device)?, &Checkpoint::read(path)?, Weights::Start)
+        self.start_from(self.try_init(device)?, &Checkpoint::read(path)?, Weights::Validated, &ClassRows::Unknown)
     }
 
     /// As [`CascadeMaskRcnnConfig::init_from`], with a model that was built from this configuration and a set of weights of an open file.
+    /// `classes` says how the classes of a Cascade Mask R-CNN's file relate to those of the model.
     ///
     /// # Errors
     /// See [`CascadeMaskRcnnConfig::init_from`].
@@ -67,9 +70,10 @@ impl CascadeMaskRcnnConfig {
         model: CascadeMaskRcnn<Backbone>,
         checkpoint: &Checkpoint,
         weights: Weights,
+        classes: &ClassRows,
     ) -> Result<(CascadeMaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
         let keys = keys(self.heads.stages.len());
-        keys.start_from(model, &self.backbone, checkpoint, weights, |state| self.without_copies(state))
+        keys.start_from(model, &self.backbone, checkpoint, weights, classes, |state| self.without_copies(state))
     }
 
     /// Builds the model on `device` with all weights of a Cascade Mask R-CNN's file, for prediction. If the file has averaged weights

@@ -307,7 +307,7 @@ fn a_cascade_for_other_classes_gives_everything_but_the_last_layers() {
     let other = config(HeadsConfig::published(), 5);
     let state = state_dict_of(&other.init(&device), &official_key);
     let (_folder, path) = file(&state);
-    assert_eq!(num_classes(&Checkpoint::read(&path).unwrap(), Weights::Start).unwrap(), Some(5));
+    assert_eq!(num_classes(&Checkpoint::read(&path).unwrap(), Weights::Validated).unwrap(), Some(5));
     let (model, report) = small().init_from(&path, &device).unwrap();
     assert_eq!(report.allowed_shape.len(), 18, "weight and bias of three layers in three stages: {report}");
     let own = state_dict_of(&model, &official_key);

@@ -43,7 +43,7 @@ pub use boxes::{giou, iof, iou};
 pub use complexity::{BOX_ROIS, MASK_ROIS};
 pub use detector::{DetectionLoss, Detector, ImageInfo, ImageTruth};
 pub use fpn::{Fpn, FpnConfig, NamedConv};
-pub use load::{DetectorConfigError, DetectorKeys, DetectorLoadError, ZooDetector, official_key};
+pub use load::{DetectorConfigError, DetectorKeys, DetectorLoadError, ZooDetector, class_layers, official_key};
 pub use losses::DeltaLoss;
 pub use mask_head::{MaskHead, MaskHeadConfig, Upsample};
 pub use mask_target::{MaskBatch, mask_target};

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use burn::prelude::*;
 use vmamba::ConfigError;
-use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadOptions, LoadReport, StateDict, Weights, load_into};
+use vmamba::checkpoint::{
+    Checkpoint, CheckpointError, ClassLayer, ClassRows, LoadError, LoadOptions, LoadReport, StateDict, Weights, load_into,
+};
 use vmamba::zoo::{self, Backbone, BackboneConfig};
 use vmamba_types::SettingError;
 
@@ -69,8 +71,13 @@ pub struct DetectorKeys {
     pub classifier: &'static str,
     /// Key of the weight of the last layer of a mask head. A Faster R-CNN has the classifier of a Mask R-CNN, but no mask head.
     pub mask_predictor: &'static str,
-    /// Prefixes of the keys whose shapes depend on the number of classes.
-    pub class_layers: Vec<String>,
+    /// The layers whose shapes depend on the number of classes.
+    pub class_layers: Vec<ClassLayer>,
+}
+
+/// The classifier with its background, the regression of boxes and the last layer of the mask head, by the prefixes of their keys.
+pub fn class_layers([classifier, boxes, masks]: [String; 3]) -> [ClassLayer; 3] {
+    [ClassLayer { rest: 1, ..ClassLayer::new(classifier) }, ClassLayer { rows: 4, ..ClassLayer::new(boxes) }, ClassLayer::new(masks)]
 }
 
 impl DetectorKeys {
@@ -101,10 +108,11 @@ impl DetectorKeys {
     /// Loads the weights of a checkpoint to start training from into a model with random weights:
     ///
     /// * a classifier's file gives the backbone;
-    /// * a file of this detector gives everything except the layers whose shapes depend on the number of classes, when that number differs;
+    /// * a file of this detector gives everything except the layers of the classes, when these or their number differ, see `classes`;
     /// * the file of another detector or of a segmentor gives the backbone.
     ///
-    /// Everything else keeps its random weights; the report lists it. `edit` may change the tensors of a file of this detector first.
+    /// Everything else keeps its random weights; the report lists it. `edit` may change the tensors of a file of this detector first, and
+    /// `classes` says how its classes relate to those of the model.
     ///
     /// # Errors
     /// [`DetectorLoadError`] when the file cannot be read or its weights do not fit. Nothing is loaded in part.
@@ -114,13 +122,17 @@ impl DetectorKeys {
         backbone: &BackboneConfig,
         checkpoint: &Checkpoint,
         weights: Weights,
+        classes: &ClassRows,
         edit: impl FnOnce(StateDict) -> StateDict,
     ) -> Result<(D, LoadReport), DetectorLoadError> {
         let (state, origin) = checkpoint.model_state(weights)?;
         let state = backbone.official_state(state);
         let options = backbone.load_options();
         let loaded = if self.is_checkpoint(state.keys()) {
-            load_into(model, &official_key, &edit(state), &self.class_layers.iter().fold(options, LoadOptions::may_be_missing))
+            let mut state = edit(state);
+            let removed = classes.apply(&mut state, &self.class_layers);
+            let options = self.class_layers.iter().fold(options, |options, layer| options.may_be_missing(&layer.prefix));
+            load_into(model, &official_key, &state, &options).map(|(model, report)| (model, report.with_classes(classes, removed)))
         } else if has_heads(&state) {
             let options = OTHER_HEADS.into_iter().fold(options.strip_prefix("backbone."), LoadOptions::ignore_unexpected);
             model.load_backbone(|own| load_into(own, &zoo::key, &state, &options))

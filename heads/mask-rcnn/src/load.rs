@@ -3,20 +3,20 @@
 use std::path::Path;
 
 use burn::prelude::*;
-use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadReport, Weights};
+use vmamba::checkpoint::{Checkpoint, CheckpointError, ClassRows, LoadError, LoadReport, Weights};
 use vmamba::zoo::Backbone;
-use vmamba_detection::{DetectorKeys, DetectorLoadError, ZooDetector};
+use vmamba_detection::{DetectorKeys, DetectorLoadError, ZooDetector, class_layers};
 
 use crate::config::MaskRcnnConfig;
 use crate::model::MaskRcnn;
 
 /// The keys of a Mask R-CNN's files. In a cascade's files the index of the stage precedes `fc_cls`.
 fn keys() -> DetectorKeys {
-    let class_layers = ["bbox_head.fc_cls.", "bbox_head.fc_reg.", "mask_head.conv_logits."];
+    let prefixes = ["bbox_head.fc_cls.", "bbox_head.fc_reg.", "mask_head.conv_logits."];
     DetectorKeys {
         classifier: "roi_head.bbox_head.fc_cls.weight",
         mask_predictor: "roi_head.mask_head.conv_logits.weight",
-        class_layers: class_layers.map(|layer| format!("roi_head.{layer}")).to_vec(),
+        class_layers: class_layers(prefixes.map(|prefix| format!("roi_head.{prefix}"))).to_vec(),
     }
 }
 
@@ -51,10 +51,11 @@ impl MaskRcnnConfig {
     /// # Errors
     /// [`DetectorLoadError`] when the configuration is invalid, the file cannot be read, or its weights do not fit. Nothing is loaded in part.
     pub fn init_from(&self, path: impl AsRef<Path>, device: &Device) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
-        self.start_from(self.try_init(device)?, &Checkpoint::read(path)?, Weights::Start)
+        self.start_from(self.try_init(device)?, &Checkpoint::read(path)?, Weights::Validated, &ClassRows::Unknown)
     }
 
-    /// As [`MaskRcnnConfig::init_from`], with a model that was built from this configuration and a set of weights of an open file.
+    /// As [`MaskRcnnConfig::init_from`], with a model that was built from this configuration and a set of weights of an open file. `classes`
+    /// says how the classes of a Mask R-CNN's file relate to those of the model.
     ///
     /// # Errors
     /// See [`MaskRcnnConfig::init_from`].
@@ -63,8 +64,9 @@ impl MaskRcnnConfig {
         model: MaskRcnn<Backbone>,
         checkpoint: &Checkpoint,
         weights: Weights,
+        classes: &ClassRows,
     ) -> Result<(MaskRcnn<Backbone>, LoadReport), DetectorLoadError> {
-        keys().start_from(model, &self.backbone, checkpoint, weights, |state| state)
+        keys().start_from(model, &self.backbone, checkpoint, weights, classes, |state| state)
     }
 
     /// Builds the model on `device` with all weights of a Mask R-CNN's file, for prediction. If the file has averaged weights (EMA), those are
@@ -163,7 +165,7 @@ mod tests {
         let device = Device::flex();
         let state = state_dict_of(&config(5).init(&device), &official_key);
         let (_folder, path) = file(&state, None);
-        assert_eq!(num_classes(&Checkpoint::read(&path).unwrap(), Weights::Start).unwrap(), Some(5));
+        assert_eq!(num_classes(&Checkpoint::read(&path).unwrap(), Weights::Validated).unwrap(), Some(5));
         let (model, report) = config(3).init_from(&path, &device).unwrap();
         for prefix in ["backbone.", "neck.", "rpn_head.", "roi_head.bbox_head.shared_fcs.", "roi_head.mask_head.convs."] {
             assert_equal_under(prefix, &model, &state);
@@ -202,7 +204,7 @@ mod tests {
             .collect();
         assert!(!is_checkpoint(faster.keys()));
         let (_folder, path) = file(&faster, None);
-        assert_eq!(num_classes(&Checkpoint::read(&path).unwrap(), Weights::Start).unwrap(), None);
+        assert_eq!(num_classes(&Checkpoint::read(&path).unwrap(), Weights::Validated).unwrap(), None);
         let (model, report) = config.init_from(&path, &device).unwrap();
         assert_equal_under("backbone.", &model, &faster);
         assert!(report.ignored.iter().any(|key| key == "roi_head.bbox_head.fc_cls.weight"), "{report}");

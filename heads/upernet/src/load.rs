@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
-use vmamba::checkpoint::{Checkpoint, CheckpointError, LoadError, LoadOptions, LoadReport, StateDict, Weights, load_into};
+use vmamba::checkpoint::{
+    Checkpoint, CheckpointError, ClassLayer, ClassRows, LoadError, LoadOptions, LoadReport, StateDict, Weights, load_into,
+};
 use vmamba::zoo::{self, Backbone};
 
 use crate::config::{UperNetConfig, UperNetConfigError};
@@ -55,8 +57,8 @@ impl UperNetConfig {
     /// Builds the model on `device` with the weights of a checkpoint to start training from:
     ///
     /// * a classifier's file gives the backbone;
-    /// * an UperNet's file gives everything except the layers whose shapes depend on the number of classes, when that number differs; an
-    ///   auxiliary head that the model lacks is ignored;
+    /// * an UperNet's file gives everything except the layers of the classes, when their number differs; an auxiliary head that the model
+    ///   lacks is ignored;
     /// * a detector's file gives the backbone.
     ///
     /// Everything else keeps its random weights; the report lists it.
@@ -64,10 +66,11 @@ impl UperNetConfig {
     /// # Errors
     /// [`UperNetLoadError`] when the configuration is invalid, the file cannot be read, or its weights do not fit. Nothing is loaded in part.
     pub fn init_from(&self, path: impl AsRef<Path>, device: &Device) -> Result<(UperNet<Backbone>, LoadReport), UperNetLoadError> {
-        self.start_from(self.try_init(device)?, &Checkpoint::read(path)?, Weights::Start)
+        self.start_from(self.try_init(device)?, &Checkpoint::read(path)?, Weights::Validated, &ClassRows::Unknown)
     }
 
-    /// As [`UperNetConfig::init_from`], with a model that was built from this configuration and a set of weights of an open file.
+    /// As [`UperNetConfig::init_from`], with a model that was built from this configuration and a set of weights of an open file. `classes`
+    /// says how the classes of an UperNet's file relate to those of the model.
     ///
     /// # Errors
     /// See [`UperNetConfig::init_from`].
@@ -76,13 +79,15 @@ impl UperNetConfig {
         model: UperNet<Backbone>,
         checkpoint: &Checkpoint,
         weights: Weights,
+        classes: &ClassRows,
     ) -> Result<(UperNet<Backbone>, LoadReport), UperNetLoadError> {
         let (state, origin) = checkpoint.model_state(weights)?;
-        let state = self.backbone.official_state(state);
+        let mut state = self.backbone.official_state(state);
         let options = self.backbone.load_options();
         let loaded = if is_checkpoint(state.keys()) {
             let options = CLASS_LAYERS.into_iter().fold(options, LoadOptions::may_be_missing).ignore_unexpected(AUXILIARY_HEAD);
-            load_into(model, &official_key, &state, &options)
+            let removed = classes.apply(&mut state, &CLASS_LAYERS.map(ClassLayer::new));
+            load_into(model, &official_key, &state, &options).map(|(model, report)| (model, report.with_classes(classes, removed)))
         } else if state.keys().any(|key| key.starts_with("rpn_head.")) {
             let options = DETECTOR_HEADS.into_iter().fold(options.strip_prefix("backbone."), LoadOptions::ignore_unexpected);
             load_backbone(model, &state, &options)
@@ -192,6 +197,19 @@ mod tests {
         assert_eq!(report.allowed_shape.len(), 4, "weight and bias of two layers: {report}");
         let error = config(3).load(&path, &device).unwrap_err().to_string();
         assert!(error.contains("model.safetensors") && error.contains("conv_seg"), "{error}");
+    }
+
+    #[test]
+    fn a_prefix_that_keeps_every_tensor_from_fitting_is_named() {
+        let device = Device::flex();
+        let state = state_dict_of(&config(3).init(&device), &official_key);
+        let wrapped = state.iter().map(|(key, tensor)| (format!("net.{key}"), tensor.clone())).collect();
+        let (_folder, path) = file(&wrapped, None);
+        let error = config(3).load(&path, &device).unwrap_err().to_string();
+        assert!(
+            error.contains("not one tensor fits (all its keys begin with `net.`: export_weights --prefix net. removes that)"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn checkpoint(path: &Path) -> bool {
     for name in checkpoint.blob_names() {
         let _ = checkpoint.blob(name);
     }
-    for weights in [Weights::Validated, Weights::Start, Weights::Model, Weights::Ema] {
+    for weights in [Weights::Validated, Weights::Model, Weights::Ema] {
         let Ok(shapes) = checkpoint.shapes(weights) else { continue };
         let values = shapes.values().map(|shape| shape.iter().fold(1_usize, |all, side| all.saturating_mul(*side)));
         if values.fold(0_usize, usize::saturating_add) > MOST_VALUES {

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use include_dir::{Dir, include_dir};
+use serde::Deserializer;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
-use vision_datasets::json::sentence;
+use vision_datasets::json::{self, sentence};
 
 /// Deserialises a table inside of another one. The error begins with the path in the table, so that [`load`] can name the whole path.
 ///
@@ -18,9 +19,32 @@ use vision_datasets::json::sentence;
 pub fn at_path<T: DeserializeOwned>(table: serde_json::Map<String, serde_json::Value>) -> Result<T, String> {
     serde_path_to_error::deserialize(serde_json::Value::Object(table)).map_err(|error| {
         let path = error.path().to_string();
-        let message = sentence(&error.into_inner().to_string());
+        let message = error.into_inner().to_string();
         if path == "." { message } else { format!("{AT}{path}: {message}") }
     })
+}
+
+/// Deserialises a configuration from any format. The error is the key, and a sentence.
+fn decode<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, String> {
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let mut message = error.into_inner().to_string();
+        // The path inside of a table with a `kind` is in the message.
+        let mut places = vec![path];
+        while let Some((inner, rest)) = message.strip_prefix(AT).and_then(|rest| rest.split_once(": ")) {
+            places.push(inner.to_owned());
+            message = rest.to_owned();
+        }
+        places.retain(|part| !part.is_empty() && part != ".");
+        let place = places.join(".");
+        let separator = if place.is_empty() { "" } else { ": " };
+        format!("{place}{separator}{}", explain(&message))
+    })
+}
+
+/// The configuration in the metadata of a checkpoint. The error names the key.
+pub(crate) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    decode(json::parse::<serde_json::Value>(text)?)
 }
 
 /// Begins an error of [`at_path`].
@@ -57,7 +81,7 @@ pub fn load<C: Configuration>(path: &Path, overrides: &[String]) -> Result<C> {
 /// # Errors
 /// As [`load`].
 pub fn load_text<C: Configuration>(text: &str, overrides: &[String], name: &str) -> Result<C> {
-    finish(text.parse::<Table>().with_context(|| format!("{name} is not TOML"))?, overrides, name)
+    finish(parse_toml(text, name)?, overrides, name)
 }
 
 fn finish<C: Configuration>(mut table: Table, overrides: &[String], name: &str) -> Result<C> {
@@ -73,15 +97,7 @@ fn finish<C: Configuration>(mut table: Table, overrides: &[String], name: &str) 
 /// As [`load`].
 pub fn from_table<C: Configuration>(table: Table, name: &str) -> Result<C> {
     refuse_not_finite(name, "", &Value::Table(table.clone()))?;
-    let config: C = serde_path_to_error::deserialize(Value::Table(task_first(table))).map_err(|error| {
-        let path = error.path().to_string();
-        let message = error.into_inner().to_string();
-        // The path inside of a table with a `kind` is in the message.
-        let (inner, message) = message.strip_prefix(AT).and_then(|rest| rest.split_once(": ")).unwrap_or(("", &message));
-        let place = [path.as_str(), inner].into_iter().filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join(".");
-        let separator = if place.is_empty() { "" } else { ": " };
-        anyhow!("{name}: {place}{separator}{}", explain(&sentence(message)))
-    })?;
+    let config: C = decode(Value::Table(task_first(table))).map_err(|error| anyhow!("{name}: {error}"))?;
     config.check().map_err(|error| anyhow!("{name}: {error:#}"))?;
     Ok(config)
 }
@@ -132,9 +148,23 @@ fn read_with_bases(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Table> {
     Ok(merged)
 }
 
+/// Parses TOML. The error names line, column and key.
+fn parse_toml(text: &str, name: &str) -> Result<Table> {
+    text.parse::<Table>().map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let before = text.get(..at).unwrap_or_default();
+        let (line, begin) = (before.matches('\n').count() + 1, before.rfind('\n').map_or(0, |end| end + 1));
+        let column = before.get(begin..).unwrap_or_default().chars().count() + 1;
+        let whole = text.get(begin..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let key = whole.split_once('=').map_or(String::new(), |(key, _)| format!(", at `{}`", key.trim()));
+        let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        anyhow!("{name} is not TOML: line {line}, column {column}{key}: {message}")
+    })
+}
+
 /// The names of the bases of a configuration file, and its own table.
 fn parse(text: &str, path: &Path) -> Result<(Vec<String>, Table)> {
-    let mut table: Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
+    let mut table = parse_toml(text, &path.display().to_string())?;
     let bases = match table.remove("base") {
         None => Vec::new(),
         Some(Value::String(base)) => vec![base],
@@ -178,8 +208,16 @@ pub fn load_built_in<C: Configuration>(path: &str) -> Result<Option<C>> {
     read(Path::new(path))?.map(|table| finish(table, &[], path)).transpose()
 }
 
+/// Where training starts from.
+const INIT: &str = "init";
+/// The set of weights in that file, which another file need not have.
+const INIT_WEIGHTS: &str = "init_weights";
+
 /// Merges `top` over `base`, table by table. A table with another `kind` or `preset` replaces the table below it.
 fn merge(base: &mut Table, top: Table) {
+    if top.contains_key(INIT) {
+        base.remove(INIT_WEIGHTS);
+    }
     for (key, value) in top {
         match (base.get_mut(&key), value) {
             (Some(Value::Table(below)), Value::Table(above)) => {
@@ -208,6 +246,10 @@ fn apply_override(table: &mut Table, text: &str) -> Result<()> {
         place = next;
     }
     place.insert(last.to_owned(), value);
+    if path.trim() == INIT {
+        // The path has one name, so that `place` is the whole table.
+        place.remove(INIT_WEIGHTS);
+    }
     Ok(())
 }
 
@@ -240,10 +282,11 @@ fn collect_differences(path: &str, old: &Value, new: &Value, lines: &mut Vec<Str
     }
 }
 
-/// Adds the nearest valid name to serde's message about an unknown one.
+/// A sentence for serde's message, with the nearest valid name for an unknown one.
 fn explain(message: &str) -> String {
-    // The caller names the place already; TOML's errors repeat it in a line of their own.
+    // The caller names the place already; TOML's errors repeat it in a line of their own. TOML's word for an object is a table.
     let message = message.trim().lines().filter(|line| !line.starts_with("in `")).collect::<Vec<_>>().join(" ");
+    let message = sentence(&message).replace("an object", "a table");
     let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let names = quoted(&message);
     match names.split_first() {
@@ -302,12 +345,47 @@ mod tests {
     }
 
     #[test]
+    fn another_start_drops_the_set_of_weights_of_the_first_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("base.toml", "init = 'a.pth'\ninit_weights = 'model'\n");
+        write("same.toml", "base = 'base.toml'\nname = 'x'\n");
+        write("other.toml", "base = 'base.toml'\ninit = 'b.pth'\n");
+        let set = |name: &str, overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+            let table: Table = load(&folder.path().join(name), &overrides).unwrap();
+            table.get("init_weights").and_then(Value::as_str).map(str::to_owned)
+        };
+        assert_eq!(set("same.toml", &[]).as_deref(), Some("model"));
+        assert_eq!(set("other.toml", &[]), None);
+        assert_eq!(set("base.toml", &["init=c.pth"]), None);
+        assert_eq!(set("base.toml", &["init=c.pth", "init_weights=ema"]).as_deref(), Some("ema"));
+    }
+
+    #[test]
     fn a_misspelt_key_names_the_place_and_the_nearest_key() {
         let text = "name = 'a'\n[inner]\nlearning_rte = 1.0\nsteps = []\n";
         let error = load_text::<Small>(text, &[], "demo.toml").unwrap_err().to_string();
         assert!(error.contains("demo.toml") && error.contains("inner") && error.contains("did you mean `learning_rate`?"), "{error}");
         let error = load_text::<Small>("name = 1\n", &[], "demo.toml").unwrap_err().to_string();
         assert!(error.contains("name"), "{error}");
+    }
+
+    #[test]
+    fn an_error_names_the_key_and_no_type_of_rust() {
+        let error = |text: &str| load_text::<Small>(text, &[], "demo.toml").unwrap_err().to_string();
+        let inner = |text: &str| error(&format!("name = 'a'\n[inner]\n{text}\n"));
+        let whole = "expected a whole number of at least 0, found the text \"x\"";
+        assert_eq!(inner("learning_rate = 1.0\nsteps = ['x']"), format!("demo.toml: inner.steps[0]: {whole}"));
+        assert_eq!(inner("learning_rate = 'x'\nsteps = []"), "demo.toml: inner.learning_rate: expected a number, found the text \"x\"");
+        assert_eq!(error("name = 'a'\ninner = 3\n"), "demo.toml: inner: expected a table, found the number 3");
+        assert_eq!(error("name = 'a'\n"), "demo.toml: `inner` is missing");
+        let error = error("name = 'a'\n[inner]\nlearning_rate = = 2\n");
+        assert!(error.starts_with("demo.toml is not TOML: line 3, column 17, at `learning_rate`: "), "{error}");
+        assert!(!error.contains('\n') && !error.contains('|'), "{error}");
+        let stored = from_json::<Small>(r#"{"name": "a", "inner": {"learning_rate": 1.0, "steps": [-1]}}"#).unwrap_err();
+        assert_eq!(stored, "inner.steps[0]: expected a whole number of at least 0, found the number -1");
+        assert!(from_json::<Small>(r#"{"name": "a", "name": "b"}"#).unwrap_err().contains("the key `name` occurs twice"));
     }
 
     #[test]

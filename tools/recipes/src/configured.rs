@@ -7,6 +7,7 @@ use burn::prelude::*;
 use vmamba::checkpoint::LoadReport;
 use vmamba::complexity::Complexity;
 use vmamba_train::Recipe;
+use vmamba_types::words::counted;
 
 use crate::memory::MemoryEstimate;
 use crate::run_config::{RunConfig, TaskConfig};
@@ -43,12 +44,16 @@ pub trait Configured: Recipe + Sized {
     /// The memory that training needs.
     fn memory(&self, config: &RunConfig<Self::Task>) -> MemoryEstimate;
 
-    /// The data in one line, and a line for every kind of sample that was left out.
+    /// The data in one line. [`Recipe::notes`] has the rest.
     fn describe_data(&self) -> String;
 }
 
-/// The data of a run in one line, then a line for every kind of sample that was left out.
-pub(crate) fn describe(place: &str, classes: usize, [train, val]: [usize; 2], notes: &[Vec<String>]) -> String {
-    let notes = notes.iter().flatten().map(|note| format!("\n{note}")).collect::<String>();
-    format!("data: {place}, {classes} classes, {train} training and {val} validation images{notes}")
+/// The data of a run in one line.
+pub(crate) fn describe(place: &str, classes: usize, [train, val]: [usize; 2]) -> String {
+    let classes = counted(classes, "class", "classes");
+    format!(
+        "data: {place}, {classes}, {} and {}",
+        counted(train, "training image", "training images"),
+        counted(val, "validation image", "validation images")
+    )
 }

@@ -14,8 +14,8 @@ use vmamba_train::{BoxError, TrainConfig};
 use vmamba_types::ClassList;
 use vmamba_types::setting::{self, SettingError};
 
-use crate::config::Configuration;
-use crate::init::Init;
+use crate::config::{Configuration, from_json};
+use crate::init::{Init, stored_classes};
 
 /// A table of a configuration.
 pub trait Section: Clone + Debug + PartialEq + Serialize + DeserializeOwned {
@@ -55,7 +55,8 @@ pub struct RunConfig<T: TaskConfig> {
     pub name: String,
     /// Where training starts from: `"random"`, or a checkpoint (a classifier for the backbone, or a whole model). It has no default.
     pub init: Init,
-    /// Name of the set of weights in the file of `init`, for a file of another program that has several; absent for the usual names.
+    /// Name of the set of weights in the file of `init`, such as `"model"`; absent for the validated set: the averaged weights if the file has
+    /// them. Another `init`, in a file above or by `--set`, drops it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_weights: Option<String>,
     /// The model.
@@ -137,7 +138,7 @@ impl<T: TaskConfig> RunConfig<T> {
 
     /// The set of weights that training starts from.
     pub(crate) fn init_set(&self) -> Weights<'_> {
-        self.init_weights.as_deref().map_or(Weights::Start, Weights::Key)
+        self.init_weights.as_deref().map_or(Weights::Validated, Weights::Key)
     }
 
     /// Writes the task into a configuration that leaves it out.
@@ -237,13 +238,11 @@ impl<T: TaskConfig> Header<T> {
         }
         let config = match (given, field("config")) {
             (Some(config), _) => config,
-            (None, Some(text)) => serde_json::from_str(text).with_context(|| format!("{path}: its configuration"))?,
+            (None, Some(text)) => from_json(text).map_err(|error| anyhow!("{path}: its configuration: {error}"))?,
             (None, None) => bail!("{path} has no configuration of its model; give one with --config"),
         };
         config.validate_prediction().with_context(|| format!("{path}: its configuration"))?;
-        let classes =
-            field("classes").map(|text| serde_json::from_str(text).with_context(|| format!("{path}: its classes"))).transpose()?;
-        Ok(Self { config, classes, iteration: field("iteration").and_then(|text| text.parse().ok()) })
+        Ok(Self { config, classes: stored_classes(checkpoint)?, iteration: field("iteration").and_then(|text| text.parse().ok()) })
     }
 }
 

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
+use vision_datasets::json;
 use vmamba::zoo::BackboneConfig;
 use vmamba_train::guard::is_finite;
 use vmamba_train::optimizer::{Groups, ungrouped};
 use vmamba_train::{BoxError, Scalars, StepContext, StepLoss, TrainConfig};
 use vmamba_types::ClassList;
+use vmamba_types::words::counted;
 
 use crate::init::Init;
 use crate::run_config::{RunConfig, TaskConfig, metadata};
@@ -36,7 +38,7 @@ pub trait Task: TaskConfig + 'static {
 /// Checks that the model and both datasets have the same classes.
 pub(crate) fn check_classes(model: usize, train: &ClassList, val: &ClassList) -> Result<(), BoxError> {
     if model != train.len() {
-        return Err(format!("the model has {model} classes, the training data have {}", train.len()).into());
+        return Err(format!("the model has {}, the training data have {}", counted(model, "class", "classes"), train.len()).into());
     }
     match train.names.iter().zip(&val.names).position(|(train, val)| train != val) {
         Some(index) => {
@@ -44,7 +46,8 @@ pub(crate) fn check_classes(model: usize, train: &ClassList, val: &ClassList) ->
             Err(format!("class {index} is \"{train}\" in the training data and \"{val}\" in the validation data").into())
         }
         None if train.len() != val.len() => {
-            Err(format!("the training data have {} classes, the validation data have {}", train.len(), val.len()).into())
+            Err(format!("the training data have {}, the validation data have {}", counted(train.len(), "class", "classes"), val.len())
+                .into())
         }
         None => Ok(()),
     }
@@ -53,14 +56,14 @@ pub(crate) fn check_classes(model: usize, train: &ClassList, val: &ClassList) ->
 /// Refuses to resume a run on data with other classes, or with its classes in another order.
 pub(crate) fn check_resumed(metadata: &BTreeMap<String, String>, now: &ClassList) -> Result<(), BoxError> {
     let Some(text) = metadata.get("classes") else { return Ok(()) };
-    let then: ClassList = serde_json::from_str(text).map_err(|error| format!("its classes cannot be read: {error}"))?;
+    let then: ClassList = json::parse(text).map_err(|error| format!("its classes cannot be read: {error}"))?;
     match then.names.iter().zip(&now.names).position(|(then, now)| then != now) {
         Some(index) => {
             let (then, now) = (&then.names[index], &now.names[index]);
             Err(format!("class {index} was \"{then}\" when the run began and is \"{now}\" in the data now").into())
         }
         None if then.len() != now.len() => {
-            Err(format!("the run began with {} classes, the data have {} now", then.len(), now.len()).into())
+            Err(format!("the run began with {}, the data have {} now", counted(then.len(), "class", "classes"), now.len()).into())
         }
         None => Ok(()),
     }

@@ -1,6 +1,8 @@
 //! Progress of a run on a terminal, or line by line where there is none. Only this module prints.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -58,7 +60,7 @@ impl Observer for Console {
             bar.reset_eta();
             bar
         });
-        Ok(())
+        run.notes.iter().try_for_each(|note| self.print(note))
     }
 
     fn step(&mut self, step: &StepReport) -> Result<(), BoxError> {
@@ -123,6 +125,11 @@ pub fn human(duration: Duration) -> String {
         (0, m, s) => format!("{m}m{s:02}s"),
         (h, m, _) => format!("{h}h{m:02}m"),
     }
+}
+
+/// Which set of weights of a checkpoint a program has loaded, in one line. Every program that loads weights prints it.
+pub fn weights_line(checkpoint: &Path, origin: &impl fmt::Display) -> String {
+    format!("{}: {origin}", checkpoint.display())
 }
 
 /// Warns of skipped images on standard error: names the first ten and counts the others.

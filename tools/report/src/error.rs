@@ -30,7 +30,13 @@ pub enum ReportError {
         /// The error of the operating system.
         reason: io::Error,
     },
-    /// A picture cannot be encoded, for instance because the extension of its path names no picture format.
+    /// The name of a picture ends with another format.
+    #[error("{}: pictures are written as PNG, so the name must end with .png", path.display())]
+    PictureName {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A picture cannot be encoded.
     #[error("cannot encode the picture {}: {reason}", path.display())]
     Picture {
         /// The file.

@@ -4,30 +4,38 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::{DynamicImage, ImageFormat};
+use vision_datasets::photos::marked_as_written;
 
 use crate::error::ReportError;
 
-/// Encodes a picture in the format of the path's extension and writes the file atomically.
+/// Encodes a picture as PNG and writes the file atomically.
 ///
 /// # Errors
-/// When the extension names no picture format, or the file cannot be written.
+/// When the path does not end with `.png`, or the file cannot be written.
 pub fn write_picture(path: &Path, picture: &DynamicImage) -> Result<(), ReportError> {
-    write_whole(path, &encode(path, picture)?)
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).map_err(|reason| ReportError::Picture { path: path.to_owned(), reason })?;
+    write_png(path, bytes.into_inner())
 }
 
-/// Checks, before a picture is drawn, that it can be encoded in the format of the path's extension.
+/// Writes the bytes of a PNG atomically, with the mark by which data sets tell it from a photo.
 ///
 /// # Errors
-/// When the extension names no picture format.
-pub fn check_picture(path: &Path) -> Result<(), ReportError> {
-    encode(path, &DynamicImage::new_rgb8(1, 1)).map(drop)
+/// When the path does not end with `.png`, or the file cannot be written.
+pub fn write_png(path: &Path, png: Vec<u8>) -> Result<(), ReportError> {
+    check_picture(path)?;
+    write_whole(path, &marked_as_written(png))
 }
 
-fn encode(path: &Path, picture: &DynamicImage) -> Result<Vec<u8>, ReportError> {
-    let mut bytes = Cursor::new(Vec::new());
-    let encoded = ImageFormat::from_path(path).and_then(|format| picture.write_to(&mut bytes, format));
-    encoded.map_err(|reason| ReportError::Picture { path: path.to_owned(), reason })?;
-    Ok(bytes.into_inner())
+/// Refuses the name of a picture that does not end with `.png`, before it is drawn.
+///
+/// # Errors
+/// [`ReportError::PictureName`].
+pub fn check_picture(path: &Path) -> Result<(), ReportError> {
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("png") => Ok(()),
+        _ => Err(ReportError::PictureName { path: path.to_owned() }),
+    }
 }
 
 /// Writes a file atomically, see [`vmamba_files::write`].
@@ -56,6 +64,8 @@ pub fn create_folder(path: &Path) -> Result<(), ReportError> {
 
 #[cfg(test)]
 mod tests {
+    use vision_datasets::photos::photos_below;
+
     use super::*;
 
     #[test]
@@ -74,12 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_needs_an_extension_that_names_a_format() {
+    fn pictures_are_png_files_with_the_mark_of_results() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("photo.txt");
         let error = write_picture(&path, &DynamicImage::new_rgb8(2, 2)).unwrap_err();
-        assert!(matches!(error, ReportError::Picture { .. }) && error.to_string().contains("photo.txt"), "{error}");
+        assert!(matches!(error, ReportError::PictureName { .. }) && error.to_string().contains("photo.txt"), "{error}");
         assert!(!path.exists());
+        write_picture(&folder.path().join("photo.png"), &DynamicImage::new_rgb8(2, 2)).unwrap();
+        assert_eq!(photos_below(folder.path()).unwrap().skipped.written, 1);
     }
 
     #[test]

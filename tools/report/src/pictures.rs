@@ -21,10 +21,10 @@ pub const TEXT: f32 = 15.0;
 /// Height of a line of text in pixels.
 pub const LINE: u32 = 22;
 
-/// Writes a picture in the format of the path's extension.
+/// Writes a picture as PNG.
 ///
 /// # Errors
-/// When the extension names no picture format, or the file cannot be written.
+/// When the path does not end with `.png`, or the file cannot be written.
 pub fn save(path: &Path, picture: &RgbImage) -> Result<(), ReportError> {
     write_picture(path, &picture.clone().into())
 }

@@ -7,10 +7,10 @@ use anyhow::{Result, anyhow, bail};
 use burn::prelude::Device;
 use clap::Parser;
 use image::RgbImage;
-use vision_datasets::image_io::read_rgb;
+use vision_datasets::image_io::{ExifOrientation, read_photo};
 use vmamba::checkpoint::{Checkpoint, LoadReport, Weights};
 use vmamba_cli::arguments::share;
-use vmamba_cli::evaluation::describe_origin;
+use vmamba_cli::evaluation::say_weights;
 use vmamba_cli::options::{ComputeOptions, MemoryOption, ModelOptions, PhotoOptions, check_out, reserve_results};
 use vmamba_cli::photos::{LABELS, OBJECTS, OVERLAY, ResultNames, find_photos, with_suffix};
 use vmamba_cli::segmentation::{InferenceOptions, OPACITY};
@@ -32,7 +32,8 @@ use vmamba_report::{eprintln, println};
 struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// Photos, folders of photos, or patterns such as "photos/*.jpg".
+    /// Photos, folders, which are read with their subfolders, or patterns such as "photos/*.jpg". Hidden files and pictures that programs of
+    /// this toolkit have written are skipped, except where they are named themselves.
     #[arg(required = true, value_name = "PHOTO")]
     inputs: Vec<String>,
     /// Folder for the results.
@@ -101,6 +102,14 @@ impl Model {
         }
     }
 
+    /// What the training did with the EXIF orientation of photos.
+    fn exif(&self) -> ExifOrientation {
+        match self {
+            Self::Segmentor(model) => model.config.data.source.exif(),
+            Self::Detector(model) => model.config.data.source.exif(),
+        }
+    }
+
     /// Predicts a photo and writes the results to files whose paths begin with `prefix`.
     fn predict(&self, arguments: &Arguments, device: &Device, photo: &RgbImage, prefix: &Path) -> Result<()> {
         let compute = (device, arguments.compute.precision, arguments.memory.applies(arguments.compute.on_cpu()));
@@ -126,26 +135,34 @@ fn is_detector(path: &Path, weights: Weights) -> Result<bool> {
 fn run(arguments: &Arguments) -> Result<bool> {
     arguments.limit.apply();
     check_out(&arguments.out)?;
-    let photos = find_photos(&arguments.inputs)?;
+    let (photos, skipped) = find_photos(&arguments.inputs)?;
     let device = arguments.compute.open()?;
     let model = Model::load(arguments, &device)?;
     arguments.memory.check(model.memory(), arguments.compute.on_cpu())?;
-    println!("{}: {}", arguments.model.checkpoint.display(), describe_origin(model.report()));
+    say_weights(&arguments.model.checkpoint, model.report());
+    if model.exif() == ExifOrientation::Ignored {
+        println!("photos are read without their EXIF orientation, as in the training (data.source.ignore_exif = true)");
+    }
+    if !skipped.is_empty() {
+        println!("{skipped}");
+    }
     let mut names = ResultNames::default();
-    let prefixes: Vec<PathBuf> = photos.iter().map(|photo| arguments.out.join(names.of_file(photo))).collect();
+    let prefixes: Vec<PathBuf> = photos.iter().map(|photo| arguments.out.join(names.next(&photo.name))).collect();
     let results = |prefix: &PathBuf| model.suffixes().map(|suffix| with_suffix(prefix, suffix));
     reserve_results(prefixes.iter().flat_map(results))?;
-    vmamba_files::check_inputs(photos.iter().map(PathBuf::as_path))
+    vmamba_files::check_inputs(photos.iter().map(|photo| photo.path.as_path()))
         .map_err(|(photo, refusal)| anyhow!("the photo {}: {refusal}", photo.display()))?;
     create_folder(&arguments.out)?;
     let mut failed = 0;
     for (photo, prefix) in photos.iter().zip(&prefixes) {
+        // A photo of a subfolder has its results in one.
+        prefix.parent().map(create_folder).transpose()?;
         // A damaged photo, or one that is too large, must not cost the others.
-        match read_rgb(photo) {
+        match read_photo(&photo.path, model.exif()) {
             Ok(image) => match model.predict(arguments, &device, &image, prefix) {
-                Ok(()) => println!("{}", printable(&photo.display().to_string())),
+                Ok(()) => println!("{}", printable(&photo.path.display().to_string())),
                 Err(error) if error.is::<ImageTooLarge>() => {
-                    eprintln!("error: {}: {error}", photo.display());
+                    eprintln!("error: {}: {error}", photo.path.display());
                     failed += 1;
                 }
                 Err(error) => return Err(error),

@@ -12,6 +12,7 @@ use vision_datasets::imagenet::ImageFolder;
 use vision_datasets::transforms::ClassificationPipeline;
 use vmamba::zoo::{LoadedClassifier, load_classifier};
 use vmamba_cli::arguments::{batch, count, pixels, positive, threads};
+use vmamba_cli::evaluation::say_weights;
 use vmamba_cli::options::{ComputeOptions, JsonOption, MemoryOption, PhotoOptions, WeightsOptions};
 use vmamba_cli::process;
 use vmamba_recipes::MemoryEstimate;
@@ -110,8 +111,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         Some(root) => Some(Arc::new(open(root, "train").context("--linear-tuning")?)),
         None => None,
     };
+    for data in [Some(&data), train.as_ref()].into_iter().flatten() {
+        data.skipped().note(data.root().display()).into_iter().for_each(|note| println!("{note}"));
+    }
     let device = arguments.compute.open()?;
     let mut classifier = load_classifier(&config, &arguments.checkpoint, arguments.weights.chosen(), &device)?;
+    say_weights(&arguments.checkpoint, &classifier.report);
     classifier.model = classifier.model.valid();
     check_classes(&data, classifier.num_classes).context("--data")?;
     if let Some(train) = &train {

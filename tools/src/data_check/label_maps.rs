@@ -5,12 +5,14 @@ use std::path::Path;
 use anyhow::Result;
 use image::RgbImage;
 use vision_datasets::check::{CheckOptions, CheckReport, Severity, check_datasets, check_folder};
-use vision_datasets::class_list::{Found, find_class_list};
+use vision_datasets::class_list::{Found, find_class_list, is_ade20k};
+use vision_datasets::image_io::ExifOrientation;
 use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::scenes::{SceneConfig, SceneDataset, scene_classes};
 use vmamba_report::eprintln;
 use vmamba_report::tables::{Cell, Table};
 use vmamba_types::ClassList;
+use vmamba_types::words::counted;
 
 use super::options::DataCheckOptions;
 use super::report::{Checked, MOST_CLASSES, finding_text, verdict};
@@ -59,13 +61,14 @@ fn check_scenes(options: &DataCheckOptions) -> Result<Parts> {
 fn check_files(root: &Path, options: &DataCheckOptions) -> Result<Parts> {
     let found = find_classes(root, options)?;
     if let Some(found) = &found {
-        eprintln!("class list: {}", found.place);
+        eprintln!("{found}");
     }
     let classes = found.map(|found| found.classes);
     let checked = CheckOptions {
         class_names: classes.as_ref().map(|c| c.names.clone()).unwrap_or_default(),
         num_classes: options.num_classes,
         reduce_zero_label: options.reduce_zero_label,
+        exif: ExifOrientation::ignored_if(options.ignore_exif),
         splits: options.split.clone(),
     };
     let report = check_folder(root, &checked)?;
@@ -80,7 +83,7 @@ fn check_files(root: &Path, options: &DataCheckOptions) -> Result<Parts> {
 fn find_classes(root: &Path, options: &DataCheckOptions) -> Result<Option<Found>> {
     let named = match &options.classes {
         // A path of the command line begins in the working folder, one of a configuration in the folder of the data.
-        Some(path) if path.as_os_str() != "ade20k" => Some(std::path::absolute(path)?),
+        Some(path) if !is_ade20k(path) => Some(std::path::absolute(path)?),
         other => other.clone(),
     };
     Ok(find_class_list(root, named.as_deref(), options.reduce_zero_label)?)
@@ -94,7 +97,8 @@ fn report_text(report: &CheckReport, options: &DataCheckOptions, classes: Option
     };
     let list = if classes.is_some() { "" } else { ", no class list" };
     let reduce = if report.reduce_zero_label { "on" } else { "off" };
-    text += &format!("{} classes{list}, reduce_zero_label {reduce}\n\n", report.num_classes);
+    let classes = counted(report.num_classes, "class", "classes");
+    text += &format!("{classes}{list}, reduce_zero_label {reduce}\n\n");
     if !report.splits.is_empty() {
         text += &format!("{}\n{}", split_table(report), class_text(report, options.all_classes));
     }

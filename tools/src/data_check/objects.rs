@@ -13,6 +13,7 @@ use vmamba_detection::AnchorConfig;
 use vmamba_report::eprintln;
 use vmamba_report::tables::{Cell, Table};
 use vmamba_report::{objects, pictures};
+use vmamba_types::words::counted;
 
 use super::options::DataCheckOptions;
 use super::report::{Checked, MOST_CLASSES, finding_text, verdict};
@@ -34,7 +35,7 @@ pub(super) fn check(file: &Path, images: &Path, options: &DataCheckOptions) -> R
             kind: FindingKind::AnchorsMissObjects,
             split: None,
             count: missed,
-            message: format!("{missed} of {} objects have no anchor with an IoU of 0.5", report.boxes.len()),
+            message: format!("{missed} of {} no anchor with an IoU of 0.5", counted(report.boxes.len(), "object has", "objects have")),
             remedy: "train at a larger scale, or with other anchor scales (model.heads.anchors.scales)".to_owned(),
             examples: Vec::new(),
         });
@@ -64,14 +65,19 @@ fn anchor_coverage(report: &ObjectReport, options: &DataCheckOptions) -> Option<
     (!best.is_empty()).then(|| [share(0.5), share(0.7)])
 }
 
+/// Numbers, separated by commas.
+fn list<T: std::fmt::Display>(numbers: &[T]) -> String {
+    numbers.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// The report as text.
 fn report_text(file: &Path, report: &ObjectReport, coverage: Option<[f64; 2]>, options: &DataCheckOptions) -> String {
     let mut text = format!(
-        "{}\n{} images, {} annotations, {} categories\n\n",
+        "{}\n{}, {}, {}\n\n",
         file.display(),
-        report.images,
-        report.annotations,
-        report.categories.len()
+        counted(report.images, "image", "images"),
+        counted(report.annotations, "annotation", "annotations"),
+        counted(report.categories.len(), "category", "categories")
     );
     let [small, medium, large] = report.sizes;
     let all = (small + medium + large).max(1) as f64;
@@ -83,9 +89,9 @@ fn report_text(file: &Path, report: &ObjectReport, coverage: Option<[f64; 2]>, o
     text += &format!("{table}objects of an image: {fewest} to {most}, median {median}\n");
     if let Some([half, most]) = coverage {
         text += &format!(
-            "anchors (scales {:?} at {:?} pixels): {:.1} % of the objects have one with an IoU of 0.5, {:.1} % with 0.7\n",
-            options.anchor_scales,
-            options.scale,
+            "anchors (scales {} at {} pixels): {:.1} % of the objects have one with an IoU of 0.5, {:.1} % with 0.7\n",
+            list(&options.anchor_scales),
+            list(&options.scale),
             half * 100.0,
             most * 100.0
         );

@@ -11,7 +11,7 @@ use crate::options::{JsonOption, PhotoOptions};
 #[derive(Args, Clone, Debug)]
 pub struct DataCheckOptions {
     /// Folder with images/SPLIT and annotations/SPLIT.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "files")]
     pub data: Option<PathBuf>,
     /// Class list: a CSV or text file with one class a line (objectInfo format of ADE20K works), or `ade20k` for its 150 classes.
     /// Without it, the list that training would find: DIR/objectInfo*, DIR/classes.txt or a similar name.
@@ -21,7 +21,7 @@ pub struct DataCheckOptions {
     #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "data")]
     pub split: Vec<String>,
     /// COCO annotations to check instead of label maps.
-    #[arg(long, value_name = "FILE", requires = "images", conflicts_with_all = ["data", "scenes"])]
+    #[arg(long, value_name = "FILE", group = "files", requires = "images", conflicts_with_all = ["data", "scenes"])]
     pub coco: Option<PathBuf>,
     /// Folder of the images of the annotations.
     #[arg(long, value_name = "DIR", requires = "coco")]
@@ -30,7 +30,7 @@ pub struct DataCheckOptions {
     #[arg(long, requires = "coco")]
     pub drop_root_category: bool,
     /// Read photos without their EXIF orientation, as `data.source.ignore_exif` does in training.
-    #[arg(long, requires = "coco")]
+    #[arg(long, requires = "files")]
     pub ignore_exif: bool,
     /// Limits of the long and the short side after the resize of training, for the anchors.
     #[arg(long, value_name = "PIXELS", num_args = 2, default_values_t = [1333, 800], value_parser = pixels, requires = "coco")]
@@ -47,7 +47,7 @@ pub struct DataCheckOptions {
     /// Where to write the whole report.
     #[command(flatten)]
     pub json: JsonOption,
-    /// Write a contact sheet: images with their labels or objects.
+    /// Write a contact sheet (PNG): images with their labels or objects.
     #[arg(long, value_name = "FILE")]
     pub sheet: Option<PathBuf>,
     /// Images of each split on the contact sheet.

@@ -3,6 +3,7 @@
 use image::RgbImage;
 use serde_json::Value;
 use vision_datasets::check::{Finding, Severity};
+use vmamba_types::words::counted;
 
 /// A checked data set.
 pub(super) struct Checked {
@@ -39,6 +40,5 @@ pub(super) fn finding_text(finding: &Finding) -> String {
 /// The last line of a report: whether the data set passes, and the number of errors and warnings.
 pub(super) fn verdict(passes: bool, [errors, warnings]: [usize; 2]) -> String {
     let verdict = if passes { "ready for training" } else { "not ready for training" };
-    let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    format!("{verdict}: {}, {}\n", plural(errors, "error"), plural(warnings, "warning"))
+    format!("{verdict}: {}, {}\n", counted(errors, "error", "errors"), counted(warnings, "warning", "warnings"))
 }

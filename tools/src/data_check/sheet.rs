@@ -1,10 +1,11 @@
 //! Contact sheets of label maps.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::{Rgb, RgbImage};
 use vision_datasets::check::CheckReport;
-use vision_datasets::image_io;
+use vision_datasets::image_io::{self, ExifOrientation};
+use vision_datasets::photos::photos_below;
 use vmamba_report::label_maps::{self, Classes};
 use vmamba_report::pictures;
 use vmamba_types::ClassList;
@@ -28,17 +29,13 @@ pub(super) fn folder_sheet(root: &Path, report: &CheckReport, classes: Option<&C
     let mut parts: Vec<(String, Vec<Shown>)> = Vec::new();
     for split in &report.splits {
         let folder = root.join("images").join(&split.name);
-        let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
-            .ok()?
-            .filter_map(|e| Some(e.ok()?.path()))
-            .filter(|p| p.is_file() && image_io::is_photo(p))
-            .collect();
-        files.sort();
+        let files = photos_below(&folder).map(|photos| photos.files).unwrap_or_default();
         let load = |index: usize| -> Option<Shown> {
-            let path = &files[index];
-            let image = image_io::read_rgb(path).ok()?;
-            let name = path.file_name()?.to_string_lossy().into_owned();
-            let labels = root.join("annotations").join(&split.name).join(path.with_extension("png").file_name()?);
+            let path = files.get(index)?;
+            let image = image_io::read_photo(path, ExifOrientation::ignored_if(options.ignore_exif)).ok()?;
+            let below = path.strip_prefix(&folder).ok()?;
+            let name = below.display().to_string();
+            let labels = root.join("annotations").join(&split.name).join(below).with_extension("png");
             let labels = image_io::read_labels(&labels).ok().filter(|l| l.size() == [image.height() as usize, image.width() as usize]);
             let labels = labels.map(|l| if options.reduce_zero_label { l.reduce_zero_label() } else { l });
             Some((name, image, labels.map(|l| l.as_slice().to_vec())))

@@ -52,6 +52,36 @@ pub fn first_bad_weight<M: Module>(model: &M, keys: KeyMap) -> Option<String> {
     find(model, keys, None)
 }
 
+/// The key of the parameter with the largest magnitude, and the value; none without a finite value.
+pub fn largest_weight<M: Module>(model: &M, keys: KeyMap) -> Option<(String, f32)> {
+    let mut search = Largest { walk: Walk::default(), keys, found: None };
+    model.visit(&mut search);
+    search.found
+}
+
+struct Largest {
+    walk: Walk,
+    keys: KeyMap,
+    found: Option<(String, f32)>,
+}
+
+impl ModuleVisitor for Largest {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.walk.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.walk.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val().abs().max().into_scalar::<f32>();
+        if value.is_finite() && self.found.as_ref().is_none_or(|(_, largest)| value > *largest) {
+            self.found = Some((self.walk.key(self.keys), value));
+        }
+    }
+}
+
 /// The first parameter with a gradient that is not finite.
 pub fn first_bad_gradient<M: Module>(model: &M, gradients: &GradientsParams, keys: KeyMap) -> Option<String> {
     find(model, keys, Some(gradients))
@@ -115,6 +145,7 @@ mod tests {
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         assert_eq!(first_bad_weight(&model, keys), None);
         assert_eq!(first_bad_gradient(&model, &gradients, keys).as_deref(), Some("root"));
+        assert_eq!(largest_weight(&model, keys), Some(("root".to_owned(), 4.0)));
     }
 
     #[test]

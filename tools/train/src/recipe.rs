@@ -77,6 +77,11 @@ pub trait Recipe: Send + Sync {
         Ok(())
     }
 
+    /// What a person should know about the data before the run, one sentence each, for the observers.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Loss of a batch.
     fn loss(&self, model: &Self::Model, batch: &Self::Batch, context: &StepContext) -> StepLoss;
 

@@ -184,6 +184,7 @@ impl<R: Recipe> Trainer<R> {
         // A run that failed may have left the gradients of half a step.
         self.first.forget_gradients();
         let info = RunInfo {
+            notes: self.recipe.notes(),
             name: recipe.name(),
             first: self.iteration,
             validated: self.validated,

@@ -77,3 +77,17 @@ fn a_header_beyond_the_limit_of_the_format_names_both_sizes() {
     let error = Checkpoint::read(&path).err().unwrap().to_string();
     assert!(error.contains("truncated") && error.contains("the file has 1000"), "{error}");
 }
+
+#[test]
+fn a_doubled_key_of_the_metadata_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("twice.safetensors");
+    for (header, part) in [
+        (r#"{"__metadata__":{"config":"{}","config":"[]"}}"#, "the key `config` occurs twice"),
+        (r#"{"__metadata__":{},"__metadata__":{}}"#, "the key `__metadata__` occurs twice"),
+    ] {
+        write_header(&path, header);
+        let error = Checkpoint::read(&path).err().unwrap().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}

@@ -59,13 +59,13 @@ const AVERAGED: f32 = 2.0;
 const PLAIN: &[&str] = &["weight", "bias"];
 const WRAPPED: &[&str] = &["module.weight", "module.bias", "steps"];
 
-/// The values under `Start`, `Model`, `Ema` and `Validated`; none where the file has no such set.
-fn values(entries: &[(&str, Entry)]) -> [Option<f32>; 4] {
+/// The values under `Model`, `Ema` and `Validated`; none where the file has no such set.
+fn values(entries: &[(&str, Entry)]) -> [Option<f32>; 3] {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.pth");
     write_pth(&path, entries);
     let checkpoint = Checkpoint::read(&path).unwrap();
-    [Weights::Start, Weights::Model, Weights::Ema, Weights::Validated].map(|weights| {
+    [Weights::Model, Weights::Ema, Weights::Validated].map(|weights| {
         let state = checkpoint.state_dict(weights).ok()?;
         assert_eq!(checkpoint.keys(weights).unwrap(), ["bias", "weight"], "{weights:?}");
         assert_eq!(checkpoint.shapes(weights).unwrap()["bias"], [2]);
@@ -73,18 +73,23 @@ fn values(entries: &[(&str, Entry)]) -> [Option<f32>; 4] {
     })
 }
 
-/// The three families of files:
+/// The three families of files, from the sources of their trainers:
 ///
-/// * VMamba's `classification/utils/utils.py` saves `{'model': model.state_dict(), …, 'model_ema': model_ema.ema.state_dict(), …}`.
-/// * timm's `utils/checkpoint_saver.py` saves `save_state['state_dict']` and, with averages, `save_state['state_dict_ema']`.
-/// * mmengine's `hooks/ema_hook.py` swaps in `before_save_checkpoint`: "The ema model's state_dict is saved as `state_dict`, and the
-///   original as `ema_state_dict`", see `the_ema_hook_of_openmmlab_stores_the_averages_as_the_state_dict`.
+/// * VMamba's `save_checkpoint_ema` (classification/utils/utils.py, 1171792) saves `'model': model.state_dict()` and, with averages,
+///   `'model_ema': model_ema.ema.state_dict()`.
+/// * timm's `CheckpointSaver._save` (timm/utils/checkpoint_saver.py, 021a523) saves
+///   `save_state['state_dict'] = get_state_dict(self.model, self.unwrap_fn)` and, with averages,
+///   `save_state['state_dict_ema'] = get_state_dict(self.model_ema, self.unwrap_fn)`.
+/// * mmengine's `EMAHook.before_save_checkpoint` (mmengine/hooks/ema_hook.py, 02f1880) sets
+///   `checkpoint['ema_state_dict'] = self.ema_model.state_dict()`, whose keys are `module.KEY` and `steps`, and then exchanges the values
+///   under `KEY` and `module.KEY`: "Save ema parameters to the source model's state dict so that we can directly load the averaged model
+///   weights for deployment." See `the_ema_hook_of_openmmlab_stores_the_averages_as_the_state_dict`.
 #[test]
 fn every_trainers_averaged_weights_are_found() {
-    let both = [Some(TRAINED), Some(TRAINED), Some(AVERAGED), Some(AVERAGED)];
+    let both = [Some(TRAINED), Some(AVERAGED), Some(AVERAGED)];
     let official = values(&[("model", Entry::Weights(PLAIN, TRAINED)), ("model_ema", Entry::Weights(PLAIN, AVERAGED))]);
     assert_eq!(official, both, "official VMamba");
-    let timm = values(&[("state_dict", Entry::Weights(PLAIN, TRAINED)), ("state_dict_ema", Entry::Weights(WRAPPED, AVERAGED))]);
+    let timm = values(&[("state_dict", Entry::Weights(PLAIN, TRAINED)), ("state_dict_ema", Entry::Weights(PLAIN, AVERAGED))]);
     assert_eq!(timm, both, "timm");
     let other = values(&[("state_dict", Entry::Weights(PLAIN, TRAINED)), ("ema_state_dict", Entry::Weights(WRAPPED, AVERAGED))]);
     assert_eq!(other, both, "a trainer that does not swap");
@@ -98,11 +103,11 @@ fn the_ema_hook_of_openmmlab_stores_the_averages_as_the_state_dict() {
             ("state_dict", Entry::Weights(PLAIN, AVERAGED)),
             ("ema_state_dict", Entry::Weights(WRAPPED, TRAINED)),
         ]);
-        assert_eq!(found, [Some(AVERAGED), Some(TRAINED), Some(AVERAGED), Some(AVERAGED)], "{beside}");
+        assert_eq!(found, [Some(TRAINED), Some(AVERAGED), Some(AVERAGED)], "{beside}");
     }
     // Without the hook.
     let found = values(&[("meta", Entry::Dict), ("state_dict", Entry::Weights(PLAIN, TRAINED))]);
-    assert_eq!(found, [Some(TRAINED), Some(TRAINED), None, Some(TRAINED)]);
+    assert_eq!(found, [Some(TRAINED), None, Some(TRAINED)]);
 }
 
 #[test]
@@ -112,7 +117,7 @@ fn a_set_of_a_foreign_file_is_chosen_by_its_name() {
     write_pth(&path, &[("student", Entry::Weights(PLAIN, TRAINED)), ("teacher", Entry::Weights(WRAPPED, AVERAGED))]);
     let checkpoint = Checkpoint::read(&path).unwrap();
     let error = checkpoint.state_dict(Weights::Validated).unwrap_err().to_string();
-    assert!(error.contains("`student`, `teacher`"), "{error}");
+    assert!(error.contains("`student`, `teacher`") && error.contains("--weights-key"), "{error}");
     let (state, origin) = checkpoint.model_state(Weights::Key("teacher")).unwrap();
     assert_eq!(state.get("weight").unwrap().data[0], AVERAGED);
     assert_eq!(origin.to_string(), "weights (`teacher`) without the prefix `module.`");
@@ -122,7 +127,7 @@ fn a_set_of_a_foreign_file_is_chosen_by_its_name() {
 
 #[test]
 fn a_file_of_averages_alone_has_no_trained_weights() {
-    assert_eq!(values(&[("model_ema", Entry::Weights(PLAIN, AVERAGED))]), [Some(AVERAGED), None, Some(AVERAGED), Some(AVERAGED)]);
+    assert_eq!(values(&[("model_ema", Entry::Weights(PLAIN, AVERAGED))]), [None, Some(AVERAGED), Some(AVERAGED)]);
 }
 
 #[test]
@@ -134,7 +139,6 @@ fn our_own_files_give_their_averages_and_the_keys_of_each_set() {
     assert_eq!(checkpoint.weight_set(Weights::Validated), Some("model_ema"));
     assert_eq!(checkpoint.keys(Weights::Validated).unwrap(), ["average.only", "weight"]);
     assert_eq!(checkpoint.keys(Weights::Model).unwrap(), ["weight"], "neither averages nor attachments");
-    assert_eq!(checkpoint.weight_set(Weights::Start), Some("model_ema"), "training starts from what was validated");
     assert_eq!(checkpoint.model_state(Weights::Validated).unwrap().1.to_string(), "averaged weights (`model_ema`)");
     save(&path, &state(&[("weight", &[2, 3])]), None).unwrap();
     let checkpoint = Checkpoint::read(&path).unwrap();
@@ -151,6 +155,6 @@ fn keys_are_listed_without_reading_tensors() {
     export_safetensors(&path, &state(&[("weight", &[2, 3])])).unwrap();
     let checkpoint = Checkpoint::read(&path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(std::fs::metadata(&path).unwrap().len() - 12).unwrap();
-    assert_eq!(checkpoint.keys(Weights::Start).unwrap(), ["weight"]);
-    assert!(checkpoint.state_dict(Weights::Start).unwrap_err().to_string().contains("shorter"));
+    assert_eq!(checkpoint.keys(Weights::Validated).unwrap(), ["weight"]);
+    assert!(checkpoint.state_dict(Weights::Validated).unwrap_err().to_string().contains("shorter"));
 }

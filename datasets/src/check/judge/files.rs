@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vmamba_types::words::counted;
+
 use super::super::scan::{FolderScan, LabelKind, PairScan, SplitScan};
 use super::super::{FindingKind, Severity, TINY};
-use super::{Findings, plural};
+use super::Findings;
+use crate::image_io::ExifOrientation;
 
 pub(super) fn structure(findings: &mut Findings, scan: &FolderScan) {
     if scan.splits.is_empty() && scan.missing.is_empty() {
         let stray = if scan.stray_images > 0 {
-            format!(" (images/ itself holds {})", plural(scan.stray_images, "image", "images"))
+            format!(" (images/ itself holds {})", counted(scan.stray_images, "image", "images"))
         } else {
             String::new()
         };
@@ -25,7 +28,7 @@ pub(super) fn structure(findings: &mut Findings, scan: &FolderScan) {
         FindingKind::MissingSplit,
         None,
         &scan.missing,
-        |n| format!("{} neither in images/ nor in annotations/", plural(n, "requested split is", "requested splits are")),
+        |n| format!("{} neither in images/ nor in annotations/", counted(n, "requested split is", "requested splits are")),
         "check the spelling; the splits of a data set are the folders below images/",
     );
 }
@@ -43,6 +46,7 @@ pub(super) fn files(findings: &mut Findings, split: &SplitScan) {
         );
     }
     pairing(findings, split);
+    skipped(findings, split);
     readability(findings, split);
 }
 
@@ -66,7 +70,7 @@ fn pairing(findings: &mut Findings, split: &SplitScan) {
             FindingKind::ImageWithoutLabel,
             name,
             &split.files.images_without_label,
-            |n| format!("{} no label map", plural(n, "image has", "images have")),
+            |n| format!("{} no label map", counted(n, "image has", "images have")),
             "add annotations/<split>/<same name>.png or remove the image",
         );
         findings.add(
@@ -74,7 +78,7 @@ fn pairing(findings: &mut Findings, split: &SplitScan) {
             FindingKind::LabelWithoutImage,
             name,
             &split.files.labels_without_image,
-            |n| format!("{} no image and will not be used", plural(n, "label map has", "label maps have")),
+            |n| format!("{} no image and will not be used", counted(n, "label map has", "label maps have")),
             "add the image or remove the label map",
         );
     }
@@ -84,7 +88,7 @@ fn pairing(findings: &mut Findings, split: &SplitScan) {
         FindingKind::AmbiguousName,
         name,
         &ambiguous,
-        |n| format!("{} shared by several files that differ only in their extension", plural(n, "name is", "names are")),
+        |n| format!("{} shared by several files that differ only in their extension", counted(n, "name is", "names are")),
         "keep one of the files, or give them different names: image and label map belong together by name",
     );
     // Training reads PNG only. A file of another format beside the PNG of an image is not read.
@@ -96,7 +100,7 @@ fn pairing(findings: &mut Findings, split: &SplitScan) {
         FindingKind::LossyLabel,
         name,
         &unused,
-        |n| format!("{} not PNG and will not be used; the PNG of the same name is", plural(n, "label map is", "label maps are")),
+        |n| format!("{} not PNG and will not be used; the PNG of the same name is", counted(n, "label map is", "label maps are")),
         "remove the file that is not meant",
     );
     findings.add(
@@ -104,7 +108,7 @@ fn pairing(findings: &mut Findings, split: &SplitScan) {
         FindingKind::LossyLabel,
         name,
         &lossy,
-        |n| format!("{} not PNG", plural(n, "label map is", "label maps are")),
+        |n| format!("{} not PNG", counted(n, "label map is", "label maps are")),
         "write the label maps as PNG; JPEG has lost their values, so start from the originals",
     );
     findings.add(
@@ -112,8 +116,22 @@ fn pairing(findings: &mut Findings, split: &SplitScan) {
         FindingKind::OtherFiles,
         name,
         &split.files.other_files,
-        |n| format!("{} neither an image nor a label map", plural(n, "file is", "files are")),
+        |n| format!("{} neither an image nor a label map", counted(n, "file is", "files are")),
         "nothing to do: such files are skipped",
+    );
+}
+
+/// Images that training takes for no photos.
+fn skipped(findings: &mut Findings, split: &SplitScan) {
+    let skipped = &split.files.skipped;
+    let examples: Vec<String> = skipped.note(format_args!("images/{}", split.name)).into_iter().collect();
+    findings.add(
+        Severity::Info,
+        FindingKind::SkippedImages,
+        Some(split.name.as_str()),
+        &examples,
+        |_| counted(skipped.hidden + skipped.written, "image is no photo and is skipped", "images are no photos and are skipped"),
+        "nothing to do: training skips them too",
     );
 }
 
@@ -126,7 +144,7 @@ fn readability(findings: &mut Findings, split: &SplitScan) {
         FindingKind::UnreadableImage,
         name,
         &unreadable,
-        |n| format!("{} cannot be read", plural(n, "image", "images")),
+        |n| format!("{} cannot be read", counted(n, "image", "images")),
         "copy or download the files again, or remove them with their label maps",
     );
     let unreadable: Vec<String> = split.pairs.iter().filter_map(|p| p.labels.as_ref().err().cloned()).collect();
@@ -135,7 +153,7 @@ fn readability(findings: &mut Findings, split: &SplitScan) {
         FindingKind::UnreadableLabel,
         name,
         &unreadable,
-        |n| format!("{} cannot be read", plural(n, "label map", "label maps")),
+        |n| format!("{} cannot be read", counted(n, "label map", "label maps")),
         "copy or write the files again, or remove them with their images",
     );
 }
@@ -150,7 +168,7 @@ pub(super) fn label_formats(findings: &mut Findings, split: &SplitScan) {
         FindingKind::ColourLabel,
         name,
         &of_kind(&|kind| kind == LabelKind::Colour(false)),
-        |n| format!("{} colours instead of class indices", plural(n, "label map holds", "label maps hold")),
+        |n| format!("{} colours instead of class indices", counted(n, "label map holds", "label maps hold")),
         "map every colour to the index of its class and save one channel of 8 bits",
     );
     findings.add(
@@ -158,7 +176,7 @@ pub(super) fn label_formats(findings: &mut Findings, split: &SplitScan) {
         FindingKind::ColourLabel,
         name,
         &of_kind(&|kind| kind == LabelKind::Colour(true)),
-        |n| format!("{} several equal channels", plural(n, "label map has", "label maps have")),
+        |n| format!("{} several equal channels", counted(n, "label map has", "label maps have")),
         "save one of the channels as a grey PNG of 8 bits",
     );
     findings.add(
@@ -166,7 +184,7 @@ pub(super) fn label_formats(findings: &mut Findings, split: &SplitScan) {
         FindingKind::SixteenBitLabel,
         name,
         &of_kind(&|kind| kind == LabelKind::Grey16),
-        |n| format!("{} 16 bits a pixel and values above 255", plural(n, "label map has", "label maps have")),
+        |n| format!("{} 16 bits a pixel and values above 255", counted(n, "label map has", "label maps have")),
         "save class indices as a grey PNG of 8 bits; map instance numbers to classes first",
     );
     findings.add(
@@ -177,16 +195,16 @@ pub(super) fn label_formats(findings: &mut Findings, split: &SplitScan) {
         |n| {
             format!(
                 "{} a palette; the indices are the labels, and the colours do not matter",
-                plural(n, "label map has", "label maps have")
+                counted(n, "label map has", "label maps have")
             )
         },
         "nothing to do if the indices are the classes, as in PASCAL VOC",
     );
 }
 
-pub(super) fn sizes(findings: &mut Findings, split: &SplitScan) {
-    let mut mismatched = Vec::new();
-    let mut turned = 0;
+pub(super) fn sizes(findings: &mut Findings, split: &SplitScan, exif: ExifOrientation) {
+    let (mut mismatched, mut other_reading, mut turned) = (Vec::new(), Vec::new(), Vec::new());
+    let mut exchanged = 0;
     let mut tiny = Vec::new();
     for pair in &split.pairs {
         let Ok(image) = &pair.image else { continue };
@@ -194,31 +212,57 @@ pub(super) fn sizes(findings: &mut Findings, split: &SplitScan) {
             tiny.push(format!("{} ({}x{})", pair.name, image.width, image.height));
         }
         let Ok(labels) = &pair.labels else { continue };
+        let label_size = [labels.height as usize, labels.width as usize];
         if (image.width, image.height) != (labels.width, labels.height) {
-            turned += usize::from((image.width, image.height) == (labels.height, labels.width));
-            mismatched.push(format!("{} ({}x{}, labels {}x{})", pair.name, image.width, image.height, labels.width, labels.height));
+            let other = image.header.is_some_and(|header| header.fits_other_reading(exif, label_size));
+            let list = if other { &mut other_reading } else { &mut mismatched };
+            exchanged += usize::from(!other && (image.width, image.height) == (labels.height, labels.width));
+            list.push(format!("{} ({}x{}, labels {}x{})", pair.name, image.width, image.height, labels.width, labels.height));
+        } else if image.header.is_some_and(|header| header.is_turned_unseen()) {
+            turned.push(pair.name.clone());
         }
     }
-    let remedy = if turned > 0 {
-        "rotate the label maps: width and height are exchanged, because the EXIF orientation of the photos was ignored"
-    } else {
-        "resize the label maps with nearest neighbour, never with interpolation, or use the original images"
-    };
     let name = Some(split.name.as_str());
     findings.add(
         Severity::Error,
         FindingKind::SizeMismatch,
         name,
+        &other_reading,
+        |n| {
+            let photos = counted(n, "photo has the size of its label map", "photos have the size of their label maps");
+            format!("{photos} only when the EXIF orientation is read the other way")
+        },
+        exif.remedy(),
+    );
+    findings.add(
+        Severity::Warning,
+        FindingKind::TurnedPhoto,
+        name,
+        &turned,
+        |n| {
+            let photos = counted(n, "photo is", "photos are");
+            format!("{photos} turned by half a circle, mirrored or square by the EXIF orientation, which no size reveals")
+        },
+        "compare some with their label maps (--sheet); label maps for stored pixels need data.source.ignore_exif = true",
+    );
+    findings.add(
+        Severity::Error,
+        FindingKind::SizeMismatch,
+        name,
         &mismatched,
-        |n| format!("{} another size than the image", plural(n, "label map has", "label maps have")),
-        remedy,
+        |n| format!("{} another size than the image", counted(n, "label map has", "label maps have")),
+        if exchanged > 0 {
+            "rotate the label maps: width and height are exchanged, because the EXIF orientation of the photos was ignored or is lost"
+        } else {
+            "resize the label maps with nearest neighbour, never with interpolation, or use the original images"
+        },
     );
     findings.add(
         Severity::Warning,
         FindingKind::TinyImage,
         name,
         &tiny,
-        |n| format!("{} smaller than {TINY} pixels on a side", plural(n, "image is", "images are")),
+        |n| format!("{} smaller than {TINY} pixels on a side", counted(n, "image is", "images are")),
         "enlarge or remove the images: the coarsest features have a stride of 32 pixels",
     );
 }
@@ -250,7 +294,7 @@ pub(super) fn duplicates(findings: &mut Findings, splits: &[SplitScan]) {
         FindingKind::DuplicateAcrossSplits,
         None,
         &across,
-        |n| format!("{} in more than one split, so validation would reward memorising", plural(n, "image is", "images are")),
+        |n| format!("{} in more than one split, so validation would reward memorising", counted(n, "image is", "images are")),
         "remove the images from one of the splits",
     );
     findings.add(
@@ -258,7 +302,7 @@ pub(super) fn duplicates(findings: &mut Findings, splits: &[SplitScan]) {
         FindingKind::DuplicateInSplit,
         None,
         &within,
-        |n| format!("{} more than once in a split", plural(n, "image is", "images are")),
+        |n| format!("{} more than once in a split", counted(n, "image is", "images are")),
         "keep one copy; a repeated image counts twice in training and in the metric",
     );
     findings.add(
@@ -266,7 +310,7 @@ pub(super) fn duplicates(findings: &mut Findings, splits: &[SplitScan]) {
         FindingKind::ConflictingLabels,
         None,
         &conflicting,
-        |n| format!("{} with different label maps", plural(n, "image occurs", "images occur")),
+        |n| format!("{} with different label maps", counted(n, "image occurs", "images occur")),
         "keep the right label map and remove the others",
     );
 }

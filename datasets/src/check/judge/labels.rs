@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::label_fault::LabelFault;
+use vmamba_types::words::counted;
+
+use super::super::label_fault::{LabelFault, Purpose};
 use super::super::scan::SplitScan;
 use super::super::{CheckOptions, ClassCount, FindingKind, Severity, SplitReport};
-use super::{Findings, IGNORED, Labels, is_training, plural, readable_labels};
+use super::{Findings, IGNORED, Labels, is_training, readable_labels};
+use crate::class_list::{NAME_CLASS_LIST, NO_CLASS_LIST};
 
 /// A class with a smaller share of the labelled pixels is rare.
 const RARE: f64 = 0.001;
@@ -14,12 +17,12 @@ const DOMINANT: f64 = 0.9;
 
 pub(super) fn class_list(findings: &mut Findings, options: &CheckOptions, num_classes: usize) {
     let names = &options.class_names;
-    if names.is_empty() && options.num_classes.is_none() {
+    if names.is_empty() {
         findings.add_whole(
-            Severity::Info,
+            Severity::Error,
             FindingKind::NoClassList,
-            format!("without a class list, the largest label gives {num_classes} classes"),
-            "give a class list, so that the labels can be checked against it".to_owned(),
+            format!("{NO_CLASS_LIST}; the largest label gives {num_classes} classes"),
+            NAME_CLASS_LIST.to_owned(),
         );
     }
     if let Some(wanted) = options.num_classes.filter(|&n| !names.is_empty() && n != names.len()) {
@@ -37,7 +40,7 @@ pub(super) fn class_list(findings: &mut Findings, options: &CheckOptions, num_cl
         FindingKind::DuplicateClassName,
         None,
         &twice,
-        |n| format!("{} more than once in the class list", plural(n, "name occurs", "names occur")),
+        |n| format!("{} more than once in the class list", counted(n, "name occurs", "names occur")),
         "rename one of them: tables cannot tell them apart",
     );
 }
@@ -50,12 +53,15 @@ pub(super) fn faults(findings: &mut Findings, split: &SplitScan, labels: Labels)
         present.iter_mut().zip(facts.counts.iter()).for_each(|(present, count)| *present |= *count > 0);
         files.push(pair.name.clone());
     }
-    if let Some(fault) = LabelFault::of(&present, labels.num_classes, labels.reduce) {
+    if let Some(fault) = LabelFault::of(&present, labels.reduce) {
         let kind = match fault {
             LabelFault::OnlyIgnored => FindingKind::OnlyIgnoredPixels,
             LabelFault::BinaryMask => FindingKind::BinaryMask,
+            LabelFault::OneClass(_) => FindingKind::OneClass,
         };
-        findings.add(Severity::Error, kind, Some(&split.name), &files, |_| fault.to_string(), fault.remedy());
+        let purpose = if is_training(&split.name) { Purpose::Training } else { Purpose::Validation };
+        let severity = if fault.spoils(purpose) { Severity::Error } else { Severity::Warning };
+        findings.add(severity, kind, Some(&split.name), &files, |_| fault.to_string(), fault.remedy());
     }
 }
 
@@ -81,7 +87,7 @@ pub(super) fn ignored(findings: &mut Findings, split: &SplitScan, labels: Labels
         FindingKind::OnlyIgnoredPixels,
         name,
         &empty,
-        |n| format!("{} nothing but ignored pixels", plural(n, "label map has", "label maps have")),
+        |n| format!("{} nothing but ignored pixels", counted(n, "label map has", "label maps have")),
         "remove the images, or check whether 255 is meant as a class: nothing can be learned from them",
     );
     if all > 0 && empty.len() < split.pairs.len() && lost * 2 > all {
@@ -103,7 +109,6 @@ pub(super) fn ignored(findings: &mut Findings, split: &SplitScan, labels: Labels
 
 /// Mistakes in writing labels. They concern all splits, because one program wrote the labels of all.
 pub(super) fn values(findings: &mut Findings, splits: &[SplitScan], labels: Labels) {
-    let n = labels.num_classes;
     let mut files: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for (pair, facts) in readable_labels(splits) {
         for value in (0..256).filter(|&v| facts.counts[v] > 0) {
@@ -115,11 +120,7 @@ pub(super) fn values(findings: &mut Findings, splits: &[SplitScan], labels: Labe
         return;
     }
     if has(0) && has(IGNORED) && files.len() == 2 {
-        // With one class, this is a question; with more, `faults` has refused it.
-        if n < 2 && !labels.reduce {
-            let fault = LabelFault::BinaryMask;
-            findings.add(Severity::Warning, FindingKind::BinaryMask, None, &files[&IGNORED], |_| fault.to_string(), fault.remedy());
-        }
+        // A fault of its own, see `faults`.
         return;
     }
     out_of_range(findings, &files, labels);
@@ -150,7 +151,7 @@ fn out_of_range(findings: &mut Findings, files: &BTreeMap<usize, Vec<String>>, l
         findings.add(Severity::Error, FindingKind::LabelsStartAtOne, None, &files[&n], |_| what, remedy);
     } else if !bad.is_empty() {
         let shown: Vec<String> =
-            bad.iter().map(|v| format!("value {v} in {} ({})", plural(files[v].len(), "file", "files"), files[v][0])).collect();
+            bad.iter().map(|v| format!("value {v} in {} ({})", counted(files[v].len(), "file", "files"), files[v][0])).collect();
         let (low, high) = (labels.raw(0), labels.raw(n).saturating_sub(1));
         findings.add(
             Severity::Error,
@@ -160,7 +161,7 @@ fn out_of_range(findings: &mut Findings, files: &BTreeMap<usize, Vec<String>>, l
             |count| {
                 format!(
                     "{} outside the {n} classes: labels are {low} to {high}{}, or 255",
-                    plural(count, "label value is", "label values are"),
+                    counted(count, "label value is", "label values are"),
                     if labels.reduce { " or 0 (ignored)" } else { "" }
                 )
             },
@@ -219,7 +220,7 @@ pub(super) fn occurrence(findings: &mut Findings, splits: &[SplitReport]) {
             FindingKind::ClassNeverPresent,
             name,
             &never,
-            |n| format!("{n} of {} classes never occur", split.classes.len()),
+            |n| format!("{n} of {} never {}", counted(split.classes.len(), "class", "classes"), if n == 1 { "occurs" } else { "occur" }),
             if is_training(&split.name) {
                 "add images of these classes, or remove them from the list: the model cannot learn them"
             } else {
@@ -231,7 +232,7 @@ pub(super) fn occurrence(findings: &mut Findings, splits: &[SplitReport]) {
             FindingKind::RareClass,
             name,
             &shown(&|share| share < RARE),
-            |n| format!("{} less than {}% of the labelled pixels", plural(n, "class has", "classes have"), 100.0 * RARE),
+            |n| format!("{} less than {}% of the labelled pixels", counted(n, "class has", "classes have"), 100.0 * RARE),
             "expect a low IoU; longer training and crops that prefer rare classes help",
         );
         findings.add(
@@ -254,7 +255,7 @@ pub(super) fn occurrence(findings: &mut Findings, splits: &[SplitReport]) {
             FindingKind::ClassMissingInTraining,
             Some(&split.name),
             &only,
-            |n| format!("{} here but never in training, so the IoU will be 0", plural(n, "class occurs", "classes occur")),
+            |n| format!("{} here but never in training, so the IoU will be 0", counted(n, "class occurs", "classes occur")),
             "move images between the splits so that every class can be learned",
         );
     }

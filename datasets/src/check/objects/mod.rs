@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub use file::check_coco;
 pub use samples::check_objects;
 use serde::Serialize;
+use vmamba_types::words::{counted, sentence};
 
 use self::rules::UNUSED;
 use self::scan::Scan;
@@ -142,7 +143,11 @@ fn whole(report: &ObjectReport, nothing: Option<AnnotationProblem>, options: &Ob
             Severity::Error,
             FindingKind::NumClassesMismatch,
             1,
-            format!("the model has {wanted} classes, but the annotations have {classes} categories"),
+            format!(
+                "the model has {}, but the annotations have {}",
+                counted(wanted, "class", "classes"),
+                counted(classes, "category", "categories")
+            ),
             "give the model as many classes as there are categories, without the background",
         );
     }
@@ -151,13 +156,18 @@ fn whole(report: &ObjectReport, nothing: Option<AnnotationProblem>, options: &Ob
     }
     let ids: BTreeSet<i64> = report.categories.iter().map(|category| category.id).collect();
     if let (Some(first), Some(last)) = (ids.first(), ids.last()) {
-        let gaps = last.saturating_sub(*first).saturating_add(1) as usize - ids.len();
-        if gaps > 0 || *first != 1 {
-            let message = format!(
-                "category ids run from {first} to {last} with {gaps} gaps; class indices are the places in the list, 0 to {}",
-                classes - 1
+        let missing = last.saturating_sub(*first).saturating_add(1) as usize - ids.len();
+        if missing > 0 || *first != 1 {
+            let gaps = if missing == 0 { String::new() } else { format!(" with {}", counted(missing, "gap", "gaps")) };
+            let message =
+                format!("category ids run from {first} to {last}{gaps}; class indices are the places in the list, 0 to {}", classes - 1);
+            add(
+                Severity::Info,
+                FindingKind::CategoryIdGaps,
+                missing,
+                message,
+                "nothing to do: results are written with the ids of the file",
             );
-            add(Severity::Info, FindingKind::CategoryIdGaps, gaps, message, "nothing to do: results are written with the ids of the file");
         }
     }
     if report.images == 0 {
@@ -171,7 +181,7 @@ fn whole(report: &ObjectReport, nothing: Option<AnnotationProblem>, options: &Ob
             Severity::Info,
             FindingKind::EmptyImages,
             empty,
-            format!("{empty} of {images} images have no object"),
+            format!("{empty} of {} no object", counted(images, "image has", "images have")),
             "nothing to do: training leaves out images without annotations, evaluation keeps them",
         );
     }
@@ -180,7 +190,7 @@ fn whole(report: &ObjectReport, nothing: Option<AnnotationProblem>, options: &Ob
             Severity::Info,
             FindingKind::Crowds,
             report.crowds,
-            format!("{} annotations are crowd regions", report.crowds),
+            sentence(report.crowds, "[annotation is a crowd region|annotations are crowd regions]"),
             "nothing to do: crowd regions are no training targets, and detections inside them are not false positives",
         );
     }

@@ -121,6 +121,11 @@ impl DetectionSource {
         }
     }
 
+    /// What is done with the EXIF orientation of photos.
+    pub fn exif(&self) -> ExifOrientation {
+        ExifOrientation::ignored_if(matches!(self, Self::Coco(source) if source.ignore_exif))
+    }
+
     /// Where the data are, for a person.
     pub fn place(&self) -> String {
         match self {
@@ -137,8 +142,12 @@ impl CocoSource {
             Split::Train => CocoOptions::train(),
             Split::Val => CocoOptions::evaluation(),
         };
-        let exif = ExifOrientation::ignored_if(self.ignore_exif);
-        CocoOptions { classes: classes.cloned(), drop_root_category: self.drop_root_category, exif, ..options }
+        CocoOptions {
+            classes: classes.cloned(),
+            drop_root_category: self.drop_root_category,
+            exif: ExifOrientation::ignored_if(self.ignore_exif),
+            ..options
+        }
     }
 
     fn open_with(&self, split: Split, options: CocoOptions) -> Result<Arc<dyn DetectionDataset>> {

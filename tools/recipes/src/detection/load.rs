@@ -1,6 +1,6 @@
 //! Detectors from checkpoints, ready to predict.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -9,6 +9,7 @@ use burn::prelude::*;
 use vision_datasets::sample::DetectionDataset;
 use vmamba::checkpoint::{Checkpoint, LoadReport, Weights};
 use vmamba_types::ClassList;
+use vmamba_types::words::counted;
 
 use super::config::DetectionConfig;
 use super::evaluate::prediction_memory;
@@ -18,6 +19,8 @@ use crate::run_config::Header;
 
 /// A detector from a checkpoint, ready to predict.
 pub struct LoadedDetector {
+    /// The file.
+    pub checkpoint: PathBuf,
     /// The model, without gradients.
     pub model: AnyDetector,
     /// How it was trained.
@@ -45,7 +48,7 @@ pub fn load_detector(path: &Path, config: Option<DetectionConfig>, weights: Weig
         None => official_classes(&config.model, &checkpoint, weights)?,
     };
     let (model, report) = config.model.load(classes.len(), &checkpoint, weights, device)?;
-    Ok(LoadedDetector { model: model.valid(), config, classes, names_known, iteration, report })
+    Ok(LoadedDetector { checkpoint: path.to_owned(), model: model.valid(), config, classes, names_known, iteration, report })
 }
 
 impl LoadedDetector {
@@ -70,7 +73,8 @@ impl LoadedDetector {
         let names = self.names_known.then_some(&self.classes);
         let data = self.config.data.source.open_test(names)?;
         if data.classes().len() != self.classes.len() {
-            bail!("the model knows {} classes, the data have {}", self.classes.len(), data.classes().len());
+            let (file, own) = (self.checkpoint.display(), counted(self.classes.len(), "class", "classes"));
+            bail!("the model in {file} has {own}, {} has {}", self.config.data.source.place(), data.classes().len());
         }
         self.classes = data.classes().clone();
         Ok(data)

@@ -30,6 +30,7 @@ pub use load::{LoadedDetector, load_detector};
 pub use model::{AnyDetector, DetectionModelConfig, has_detector_keys};
 
 use crate::configured::{Configured, describe};
+use crate::init::class_rows;
 use crate::memory::{MemoryEstimate, TrainingImages, Validation, largest_image};
 use crate::run_config::DataConfig;
 use crate::split::Split;
@@ -119,6 +120,14 @@ impl<M: Detector + Module + 'static> Recipe for Detection<M> {
 
     fn check_resumed(&self, metadata: &BTreeMap<String, String>) -> Result<(), BoxError> {
         check_resumed(metadata, self.train.classes())
+    }
+
+    fn notes(&self) -> Vec<String> {
+        // Both splits may share a note about the folder of the images.
+        let mut notes = self.train.notes();
+        let more: Vec<String> = self.val.notes().into_iter().filter(|note| !notes.contains(note)).collect();
+        notes.extend(more);
+        notes
     }
 
     fn loss(&self, model: &M, batch: &DetectionBatch, context: &StepContext) -> StepLoss {
@@ -216,7 +225,9 @@ impl Configured for Detection<AnyDetector> {
 
     fn pretrained_model(&self, config: &DetectionConfig, path: &Path, device: &Device) -> Result<(AnyDetector, LoadReport)> {
         device.seed(config.train.seed);
-        config.model.init_from(self.train.classes().len(), &Checkpoint::read(path)?, config.init_set(), device)
+        let checkpoint = Checkpoint::read(path)?;
+        let classes = class_rows::<DetectionTask>(&checkpoint, self.train.classes())?;
+        config.model.init_from(self.train.classes().len(), &checkpoint, config.init_set(), &classes, device)
     }
 
     fn complexity(&self, config: &DetectionConfig) -> (Complexity, [usize; 2]) {
@@ -237,12 +248,7 @@ impl Configured for Detection<AnyDetector> {
     }
 
     fn describe_data(&self) -> String {
-        describe(
-            &self.data.source.place(),
-            self.train.classes().len(),
-            [self.train.len(), self.val.len()],
-            &[self.train.notes(), self.val.notes()],
-        )
+        describe(&self.data.source.place(), self.train.classes().len(), [self.train.len(), self.val.len()])
     }
 }
 

@@ -6,7 +6,7 @@ use mask_rcnn::{HeadsConfig, MaskRcnn, MaskRcnnConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use vmamba::NotFinite;
-use vmamba::checkpoint::{Checkpoint, LoadReport, Weights};
+use vmamba::checkpoint::{Checkpoint, ClassRows, LoadReport, Weights};
 use vmamba::complexity::Complexity;
 use vmamba::zoo::{Backbone, BackboneConfig};
 use vmamba_cascade::{CascadeMaskRcnn, CascadeMaskRcnnConfig};
@@ -124,7 +124,8 @@ impl DetectionModelConfig {
         }
     }
 
-    /// The model on `device` with the weights of a checkpoint to start training from: a classifier's, or a detector's for any classes.
+    /// The model on `device` with the weights of a checkpoint to start training from: a classifier's, or a detector's for any classes, of which
+    /// `classes` says how they relate to those of the data.
     ///
     /// # Errors
     /// When the file cannot be read or does not fit.
@@ -133,17 +134,18 @@ impl DetectionModelConfig {
         num_classes: usize,
         checkpoint: &Checkpoint,
         weights: Weights,
+        classes: &ClassRows,
         device: &Device,
     ) -> Result<(AnyDetector, LoadReport)> {
         match self {
             Self::MaskRcnn(model) => {
                 let config = model.for_classes(num_classes);
-                let (model, report) = config.start_from(config.try_init(device)?, checkpoint, weights)?;
+                let (model, report) = config.start_from(config.try_init(device)?, checkpoint, weights, classes)?;
                 Ok((AnyDetector::MaskRcnn(model), report))
             }
             Self::CascadeMaskRcnn(model) => {
                 let config = model.for_classes(num_classes);
-                let (model, report) = config.start_from(config.try_init(device)?, checkpoint, weights)?;
+                let (model, report) = config.start_from(config.try_init(device)?, checkpoint, weights, classes)?;
                 Ok((AnyDetector::CascadeMaskRcnn(model), report))
             }
         }

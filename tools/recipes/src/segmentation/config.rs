@@ -1,6 +1,6 @@
 //! The configuration of a segmentor.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use upernet::inference::InferenceMode;
 use upernet::{FcnHeadConfig, UperHeadConfig, UperNetConfig, UperNetConfigError};
 use vision_datasets::ade20k::{FolderDataset, FolderOptions, is_split_name};
-use vision_datasets::class_list::{Found, find_class_list};
+use vision_datasets::class_list::{Found, NAME_CLASS_LIST, NO_CLASS_LIST, find_class_list, is_ade20k};
+use vision_datasets::image_io::ExifOrientation;
 use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::scenes::{SceneDataset, scene_classes};
 use vision_datasets::transforms::{TestPipeline, TrainPipeline};
@@ -119,6 +120,10 @@ pub struct FolderSource {
     /// Ignores label 0 and lowers the others by one.
     #[serde(default)]
     pub reduce_zero_label: bool,
+    /// Whether to read photos as they are stored, without the EXIF orientation that mmsegmentation applies, because the label maps were made
+    /// so.
+    #[serde(default)]
+    pub ignore_exif: bool,
     /// Name of the training split.
     #[serde(default = "training")]
     pub train_split: String,
@@ -149,7 +154,7 @@ impl SegmentationSource {
                     Split::Val => &source.val_split,
                 };
                 let classes = source.find_classes()?.classes;
-                let options = FolderOptions { classes, reduce_zero_label: source.reduce_zero_label };
+                let options = FolderOptions { classes, reduce_zero_label: source.reduce_zero_label, exif: self.exif() };
                 Ok(Arc::new(FolderDataset::open(&source.root, name, &options)?))
             }
             Self::Own => bail!("data.source: the model was trained on a dataset of another program; name the data with a configuration"),
@@ -173,13 +178,18 @@ impl SegmentationSource {
         matches!(self, Self::Folder(source) if source.reduce_zero_label)
     }
 
+    /// What is done with the EXIF orientation of photos.
+    pub fn exif(&self) -> ExifOrientation {
+        ExifOrientation::ignored_if(matches!(self, Self::Folder(source) if source.ignore_exif))
+    }
+
     /// Where the data are, and for a folder where the classes come from, for a person.
     pub fn place(&self) -> String {
         match self {
             Self::Scenes(_) => "built-in scenes".to_owned(),
             Self::Folder(source) => {
                 let root = source.root.display();
-                source.find_classes().map_or_else(|_| root.to_string(), |found| format!("{root} (class list: {})", found.place))
+                source.find_classes().map_or_else(|_| root.to_string(), |found| format!("{root} ({found})"))
             }
             Self::Own => "own dataset".to_owned(),
         }
@@ -200,10 +210,14 @@ impl FolderSource {
 
     /// The classes and where they come from.
     fn find_classes(&self) -> Result<Found> {
-        find_class_list(&self.root, self.classes.as_deref(), self.reduce_zero_label)?.with_context(|| {
-            let root = self.root.display();
-            format!("data.source.classes: {root} has no class list; name its file, or set it to \"ade20k\" for the 150 classes of ADE20K")
-        })
+        find_class_list(&self.root, self.classes.as_deref(), self.reduce_zero_label)?
+            .with_context(|| format!("{}: {NO_CLASS_LIST}; {NAME_CLASS_LIST}", self.root.display()))
+    }
+
+    /// Replaces the folder. The class list of the new folder counts if it lacks the file that the configuration names.
+    pub fn move_to(&mut self, root: &Path) {
+        root.clone_into(&mut self.root);
+        self.classes = self.classes.take().filter(|list| is_ade20k(list) || root.join(list).is_file());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Segmentors from checkpoints, ready to predict.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::module::Module;
@@ -18,6 +18,8 @@ use crate::run_config::Header;
 
 /// A segmentor from a checkpoint, ready to predict.
 pub struct LoadedSegmentor {
+    /// The file.
+    pub checkpoint: PathBuf,
     /// The model, without gradients.
     pub model: UperNet<Backbone>,
     /// How it was trained.
@@ -43,7 +45,7 @@ pub fn load_segmentor(path: &Path, config: Option<SegmentationConfig>, weights: 
         None => config.data.source.read_classes()?,
     };
     let (model, report) = config.model.for_classes(classes.len()).load_checkpoint(&checkpoint, weights, device)?;
-    Ok(LoadedSegmentor { model: model.valid(), config, classes, iteration, report })
+    Ok(LoadedSegmentor { checkpoint: path.to_owned(), model: model.valid(), config, classes, iteration, report })
 }
 
 impl LoadedSegmentor {

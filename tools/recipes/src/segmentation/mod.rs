@@ -14,7 +14,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use upernet::{SegmentationLoss, Segmentor, UperNet};
 use vision_datasets::ade20k::IouReport;
-use vision_datasets::check::label_fault;
+use vision_datasets::check::{Purpose, label_fault};
 use vision_datasets::loader::{Batch, LoaderConfig, TrainLoader};
 use vision_datasets::sample::SegmentationDataset;
 use vision_datasets::transforms::{TestPipeline, TrainPipeline};
@@ -31,6 +31,7 @@ pub use evaluate::{PredictionSettings, Predictor, SegmentationEvaluation};
 pub use load::{LoadedSegmentor, load_segmentor};
 
 use crate::configured::{Configured, describe};
+use crate::init::class_rows;
 use crate::memory::{MemoryEstimate, TrainingImages, Validation, largest_image};
 use crate::run_config::DataConfig;
 use crate::split::Split;
@@ -92,8 +93,8 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
         check_classes(model.num_classes(), self.train.classes(), self.val.classes())?;
         // The loader fills every batch; a batch may span two epochs.
         check_norms(config.batch_size, model.fewest_norm_values(self.data.train.crop.size))?;
-        for (name, data) in [("training", &self.train), ("validation", &self.val)] {
-            if let Some(fault) = label_fault(data.as_ref())? {
+        for (name, data, purpose) in [("training", &self.train, Purpose::Training), ("validation", &self.val, Purpose::Validation)] {
+            if let Some(fault) = label_fault(data.as_ref(), purpose)? {
                 return Err(format!("the {name} data: {fault}; {}", fault.remedy()).into());
             }
         }
@@ -102,6 +103,14 @@ impl<M: Segmentor + Module + 'static> Recipe for Segmentation<M> {
 
     fn check_resumed(&self, metadata: &BTreeMap<String, String>) -> Result<(), BoxError> {
         check_resumed(metadata, self.train.classes())
+    }
+
+    fn notes(&self) -> Vec<String> {
+        // Both splits may share a note about the folder of the images.
+        let mut notes = self.train.notes();
+        let more: Vec<String> = self.val.notes().into_iter().filter(|note| !notes.contains(note)).collect();
+        notes.extend(more);
+        notes
     }
 
     fn loss(&self, model: &M, batch: &Batch, context: &StepContext) -> StepLoss {
@@ -171,8 +180,9 @@ impl Configured for Segmentation<UperNet<Backbone>> {
 
     fn pretrained_model(&self, config: &SegmentationConfig, path: &Path, device: &Device) -> Result<(UperNet<Backbone>, LoadReport)> {
         device.seed(config.train.seed);
-        let model = config.model.for_classes(self.train.classes().len());
-        Ok(model.start_from(model.try_init(device)?, &Checkpoint::read(path)?, config.init_set())?)
+        let (model, checkpoint) = (config.model.for_classes(self.train.classes().len()), Checkpoint::read(path)?);
+        let classes = class_rows::<SegmentationTask>(&checkpoint, self.train.classes())?;
+        Ok(model.start_from(model.try_init(device)?, &checkpoint, config.init_set(), &classes)?)
     }
 
     fn complexity(&self, config: &SegmentationConfig) -> (Complexity, [usize; 2]) {
@@ -199,11 +209,6 @@ impl Configured for Segmentation<UperNet<Backbone>> {
     }
 
     fn describe_data(&self) -> String {
-        describe(
-            &self.data.source.place(),
-            self.train.classes().len(),
-            [self.train.len(), self.val.len()],
-            &[self.train.notes(), self.val.notes()],
-        )
+        describe(&self.data.source.place(), self.train.classes().len(), [self.train.len(), self.val.len()])
     }
 }

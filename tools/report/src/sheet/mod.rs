@@ -15,7 +15,7 @@ use imageproc::rect::Rect;
 use self::shapes::{distance_to_segment, distance_to_triangle, draw_shape};
 use self::svg::{base64, em, escaped, hexadecimal};
 use crate::error::ReportError;
-use crate::files::write_whole;
+use crate::files::{write_png, write_whole};
 use crate::pictures::{INK, PAPER, font, text_width};
 
 /// Things at positions in pixels from the upper left corner. Later things cover earlier ones.
@@ -92,7 +92,7 @@ impl Sheet {
     pub fn write(&self, png: Option<&Path>, svg: Option<&Path>) -> Result<(), ReportError> {
         let failed = |path: &Path, reason| ReportError::Picture { path: path.to_owned(), reason };
         if let Some(path) = png {
-            write_whole(path, &png_bytes(&self.pixels()).map_err(|reason| failed(path, reason))?)?;
+            write_png(path, png_bytes(&self.pixels()).map_err(|reason| failed(path, reason))?)?;
         }
         if let Some(path) = svg {
             write_whole(path, self.svg().map_err(|reason| failed(path, reason))?.as_bytes())?;

@@ -22,7 +22,8 @@ use vmamba::analysis::{
     activation_maps_between,
 };
 use vmamba::zoo::{Backbone, BackboneConfig, Classifier};
-use vmamba_report::console::progress_bar;
+use vmamba_report::console::{progress_bar, weights_line};
+use vmamba_report::eprintln;
 use vmamba_report::run_folder::{BEST, LAST};
 
 pub use figure::{Figure, write_figure};
@@ -115,7 +116,11 @@ impl Viewer {
             ));
         }
         let network = match &subject.checkpoint {
-            Some(path) => subject.load_weights(path, device).at("--checkpoint")?,
+            Some(path) => {
+                let (network, origin) = subject.load_weights(path, device).at("--checkpoint")?;
+                eprintln!("{}", weights_line(path, &origin));
+                network
+            }
             None => random(&subject, seed, device)?,
         };
         let network = match network {

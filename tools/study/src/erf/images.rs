@@ -7,6 +7,7 @@ use image::RgbImage;
 use vision_datasets::image_io::read_rgb;
 use vision_datasets::imagenet::find_images;
 use vision_datasets::loader::shuffled;
+use vision_datasets::photos::Photos;
 use vision_datasets::scenes::{SceneConfig, SceneDataset};
 use vision_datasets::transforms::{Window, resize_bicubic, shorter_side_size};
 use vmamba_report::eprintln;
@@ -51,7 +52,8 @@ impl Images {
     /// # Errors
     /// When the folder cannot be read or has fewer images than `wanted`.
     pub fn in_folder(root: &Path, size: usize, wanted: usize, seed: u64) -> Result<Self> {
-        let found = find_images(root)?;
+        let Photos { files: found, skipped } = find_images(root)?;
+        skipped.note(root.display()).into_iter().for_each(|note| eprintln!("{note}"));
         if found.len() < wanted {
             return Err(invalid!(
                 "{}: {} images in this folder and its subfolders, --images asks for {wanted}",

@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use vision_datasets::transforms::Normalize;
 use vmamba::analysis::{ReceptiveField, central_gradient, covering_square};
-use vmamba_report::console::progress_bar;
+use vmamba_report::console::{progress_bar, weights_line};
 use vmamba_report::eprintln;
 
 use crate::error::{Place, Result, StudyError, invalid};
@@ -148,7 +148,8 @@ pub fn run(
     }
     for (subject, _) in works.iter().filter(|(_, state)| *state == State::After) {
         if let Some(path) = &subject.checkpoint {
-            subject.load_weights(path, &settings.device).at_with(|| format!("--checkpoint {}", subject.name))?;
+            let (_, origin) = subject.load_weights(path, &settings.device).at_with(|| format!("--checkpoint {}", subject.name))?;
+            eprintln!("{}", weights_line(path, &origin));
         }
     }
     let bar = progress_bar((works.len() * settings.images) as u64);

@@ -7,9 +7,10 @@ use burn::module::Module;
 use burn::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use vision_datasets::json;
 use vision_datasets::transforms::Normalize;
 use vmamba::LastMap;
-use vmamba::checkpoint::{Checkpoint, StateDict, Weights, load_into};
+use vmamba::checkpoint::{Checkpoint, Origin, StateDict, Weights, load_into};
 use vmamba::zoo::{Backbone, BackboneConfig, Classifier};
 use vmamba_recipes::MemoryEstimate;
 use vmamba_recipes::classification::model_config;
@@ -141,7 +142,7 @@ impl OwnConfig {
         let checkpoint = Checkpoint::read(path)?;
         let Some(text) = checkpoint.metadata().get("config").filter(|_| checkpoint.is_ours()) else { return Ok(None) };
         let place = |field: &str| format!("{}: {field} in its metadata", path.display());
-        let config: Value = serde_json::from_str(text).map_err(StudyError::content(place("`config`")))?;
+        let config: Value = json::parse(text).map_err(StudyError::content(place("`config`")))?;
         let part = |pointer: &str| config.pointer(pointer).cloned().unwrap_or_default();
         Ok(Some(Self {
             backbone: BackboneConfig::deserialize(part("/model/backbone")).map_err(StudyError::content(place("`model.backbone`")))?,
@@ -239,27 +240,28 @@ impl Subject {
     }
 
     fn loaded(&self, path: &Path, device: &Device) -> Result<Box<dyn LastMap>> {
-        Ok(match self.load_weights(path, device)? {
+        Ok(match self.load_weights(path, device)?.0 {
             Network::Classifier(model) => Box::new(model.freeze()),
             Network::Backbone(model) => Box::new(model.freeze()),
         })
     }
 
-    /// The model with the weights of a file of a classifier, segmentor, detector or backbone.
-    pub(crate) fn load_weights(&self, path: &Path, device: &Device) -> Result<Network> {
+    /// The model with the weights of a file of a classifier, segmentor, detector or backbone, and which set of the file they are.
+    pub(crate) fn load_weights(&self, path: &Path, device: &Device) -> Result<(Network, Origin)> {
         let context = || format!("{} is not a checkpoint of {}", path.display(), self.name);
         let checkpoint = Checkpoint::read(path)?;
         // The published figures use the averaged weights.
-        let state = self.config.official_state(checkpoint.model_state(Weights::Validated)?.0);
+        let (state, origin) = checkpoint.model_state(Weights::Validated)?;
+        let state = self.config.official_state(state);
         let (config, options) = (&self.config, self.config.load_options());
         if let Some(classes) = config.num_classes(&state) {
             let model = config.try_init_classifier(classes, device).at_with(|| self.name.clone())?;
             let (model, _) = load_into(model, &vmamba::zoo::key, &state, &options).at_with(context)?;
-            return Ok(Network::Classifier(model));
+            return Ok((Network::Classifier(model), origin));
         }
         let model = config.try_init(device).at_with(context)?;
         let (model, _) = load_into(model, &vmamba::zoo::key, &backbone_of(state), &options).at_with(context)?;
-        Ok(Network::Backbone(model))
+        Ok((Network::Backbone(model), origin))
     }
 }
 

@@ -70,7 +70,7 @@ impl FixtureSet {
     /// Reads a case.
     pub(super) fn read(&self, folder: &str, name: &str) -> Result<Fixture> {
         let path = self.root.join(folder).join(format!("{name}.safetensors"));
-        let tensors = Checkpoint::read(&path).and_then(|file| file.state_dict(Weights::Start))?;
+        let tensors = Checkpoint::read(&path).and_then(|file| file.state_dict(Weights::Validated))?;
         Ok(Fixture { name: format!("{folder}/{name}"), manifest: self.manifest(folder, name)?, tensors })
     }
 }

@@ -2,6 +2,7 @@
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
+use vision_datasets::json;
 use vmamba_panics::catch;
 use vmamba_train::DeviceChoice;
 
@@ -48,7 +49,7 @@ impl Request {
     /// # Errors
     /// When `text` is not a request, and as [`speed`] and [`memory`].
     pub fn answer(text: &str) -> Result<String> {
-        let request = serde_json::from_str(text).map_err(StudyError::json("--measure"))?;
+        let request = json::parse(text).map_err(StudyError::content("--measure"))?;
         let answer = match &request {
             Self::Speed { subject, protocol } => serde_json::to_string(&speed(subject, *protocol)?),
             Self::Memory { subject, begin } => serde_json::to_string(&memory(subject, *begin)?),

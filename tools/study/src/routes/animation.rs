@@ -5,7 +5,7 @@ use std::path::Path;
 use image::{Rgb, RgbImage, imageops};
 use imageproc::drawing::{draw_hollow_rect_mut, draw_text_mut};
 use imageproc::rect::Rect;
-use vmamba_report::files::write_whole;
+use vmamba_report::files::write_png;
 use vmamba_report::pictures::{INK, PAPER, font};
 
 use super::figure::{RouteFigure, cell, colours, panel_size};
@@ -32,7 +32,7 @@ impl RouteFigure {
     /// When the file cannot be written.
     pub fn write_animation(&self, path: &Path) -> Result<()> {
         let bytes = encode(&self.frames()).map_err(|error| StudyError::Run(format!("cannot encode the animation: {error}")))?;
-        Ok(write_whole(path, &bytes)?)
+        Ok(write_png(path, bytes)?)
     }
 
     fn frames(&self) -> Vec<RgbImage> {

@@ -14,7 +14,7 @@ use vmamba::zoo::{BackboneConfig, Classifier, LoadedClassifier, load_classifier}
 
 use vmamba_recipes::classification::linear_tuning::{TuningConfig, extract_features, published_lr, tune_head};
 use vmamba_recipes::classification::{Feed, Interrupted, check_classes, evaluate_classifier};
-use vmamba_report::console::{progress_bar, warn_of_skipped};
+use vmamba_report::console::{progress_bar, warn_of_skipped, weights_line};
 use vmamba_report::eprintln;
 use vmamba_train::Precision;
 
@@ -108,7 +108,11 @@ impl AccuracyPlan {
     /// # Errors
     /// When a checkpoint cannot be read, belongs to another model, or has another number of classes than the data.
     pub fn check(&self, device: &Device) -> Result<()> {
-        self.checkpoints.iter().try_for_each(|(model, checkpoint)| self.load(model, checkpoint, device).map(|_| ()))
+        self.checkpoints.iter().try_for_each(|(model, checkpoint)| {
+            let loaded = self.load(model, checkpoint, device)?;
+            loaded.report.origin.iter().for_each(|origin| eprintln!("{}", weights_line(checkpoint, origin)));
+            Ok(())
+        })
     }
 
     fn load(&self, model: &str, checkpoint: &Path, device: &Device) -> Result<LoadedClassifier> {

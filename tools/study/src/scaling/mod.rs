@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use vision_datasets::json;
 use vmamba::zoo::BackboneConfig;
 use vmamba_report::eprintln;
 use vmamba_report::files::write_whole;
@@ -112,8 +113,8 @@ impl Study {
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         vmamba_files::may_replace(&path);
-        match vmamba_files::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(StudyError::json(path.display())),
+        match vmamba_files::read_text(&path) {
+            Ok(text) => json::parse(&text).map_err(StudyError::content(path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(StudyError::read(&path)(error)),
         }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use upernet::inference::InferenceMode;
+use vision_datasets::json;
 use vmamba::checkpoint::Checkpoint;
 use vmamba_recipes::config;
 use vmamba_recipes::detection::config::{CocoSource, DetectionConfig, DetectionSource};
@@ -229,13 +230,13 @@ impl Stored {
         };
         let config = match (benchmark, metadata.get("config")) {
             (Some(benchmark), Some(text)) => {
-                let value = serde_json::from_str(text).map_err(StudyError::content(place("config")))?;
+                let value = json::parse(text).map_err(StudyError::content(place("config")))?;
                 Some(RunConfig::from_json(benchmark, value, &place("config"))?)
             }
             _ => None,
         };
         let classes: Option<ClassList> =
-            metadata.get("classes").map(|text| serde_json::from_str(text).map_err(StudyError::content(place("classes")))).transpose()?;
+            metadata.get("classes").map(|text| json::parse(text).map_err(StudyError::content(place("classes")))).transpose()?;
         let share = metadata.get("best_metric");
         let share = share.map(|text| text.parse::<f64>().map_err(StudyError::content(format!("{}, `{text}`", place("best_metric")))));
         let facts = Facts {
@@ -260,7 +261,7 @@ fn validation(folder: &Path, metrics: &Path, config: RunConfig, stored: &Stored)
     let count = text.lines().count();
     for (index, line) in text.lines().enumerate() {
         let place = || format!("{}, line {}", metrics.display(), index + 1);
-        let line: Value = match serde_json::from_str(line) {
+        let line: Value = match json::parse(line) {
             Ok(line) => line,
             // A killed run may leave an incomplete last line.
             Err(_) if index + 1 == count => continue,
@@ -358,7 +359,7 @@ fn evaluations(folder: &Path, config: Option<&RunConfig>, stored: &Stored) -> Re
             continue;
         }
         let text = vmamba_files::read_text(&path).map_err(StudyError::read(&path))?;
-        let value: Value = serde_json::from_str(&text).map_err(StudyError::json(path.display()))?;
+        let value: Value = json::parse(&text).map_err(StudyError::content(path.display()))?;
         if value.get("checkpoint").is_none() || value.get("config").is_none() {
             // Of another program, such as `tables` itself in the same folder: nothing is taken from it.
             vmamba_files::may_replace(&path);

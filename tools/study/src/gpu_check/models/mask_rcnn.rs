@@ -24,7 +24,7 @@ fn model(fixtures: &FixtureSet, device: &Device) -> Result<MaskRcnn<Backbone>> {
     config.validate().map_err(StudyError::content("the configuration in the manifest"))?;
     let tensors = fixtures.path("maskrcnn/weights.safetensors");
     let path = if tensors.exists() { tensors } else { fixtures.path("pth/maskrcnn_mmdet.pth") };
-    let weights = Checkpoint::read(&path).and_then(|file| file.state_dict(Weights::Start))?;
+    let weights = Checkpoint::read(&path).and_then(|file| file.state_dict(Weights::Validated))?;
     load(config.init(device), official_key, &weights)
 }
 
