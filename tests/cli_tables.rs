@@ -325,7 +325,7 @@ fn invalid_runs_are_errors_that_name_file_and_field() {
     with("configuration", Some(json!({ "name": "x" })));
     refused("figures", &["figures.json", "configuration", "init"]);
     write("figures/figures.json", "{");
-    refused("figures", &["figures.json", "figures.json: "]);
+    refused("figures", &["figures.json", "cut off"]);
     assert_eq!(tables(&out, &["--task", "cifar"]).code, Some(2));
 }
 
