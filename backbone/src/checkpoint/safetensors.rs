@@ -160,7 +160,7 @@ struct Header {
     tensors: Vec<(String, TensorInfo)>,
 }
 
-/// The entries of `__metadata__`; no key stands twice.
+/// The entries of `__metadata__`; no key occurs twice.
 struct Texts(HashMap<String, String>);
 
 impl<'de> Deserialize<'de> for Texts {
@@ -211,7 +211,7 @@ impl<'de> Deserialize<'de> for Header {
                         if header.metadata.is_some() {
                             return Err(A::Error::custom("the key `__metadata__` occurs twice"));
                         }
-                        header.metadata = map.next_value()?;
+                        header.metadata = Some(map.next_value()?);
                     } else if header.tensors.len() < MAX_TENSORS {
                         header.tensors.push((name, map.next_value()?));
                     } else {
