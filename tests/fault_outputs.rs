@@ -156,6 +156,10 @@ fn results_beside_the_photos_are_written_again() {
         let ran = run(program::PREDICT, &[&checkpoint, &photos, "--out", &photos]);
         assert!(ran.succeeded().contains("4 of 4 photos predicted"), "{ran:?}");
     }
+    let (data, sheet) = (place.path("data"), format!("{photos}/sheet.png"));
+    for _ in 0..2 {
+        run(program::CHECK_DATA, &["--data", &data, "--reduce-zero-label", "--sheet", &sheet]).succeeded();
+    }
     // `tables` reads all JSON files in a folder of figures, also its own.
     for _ in 0..2 {
         run(program::TABLES, &["--runs", &figures, "--out", &figures]).succeeded();

@@ -7,7 +7,6 @@
 //!   is taken for one because of its name.
 
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
@@ -33,13 +32,7 @@ pub fn marked_as_written(mut png: Vec<u8>) -> Vec<u8> {
 fn is_written(path: &Path) -> bool {
     let mut head = [0; HEADER + MARK.len()];
     // A file that cannot be read is named by the reader of photos.
-    let has_head = has_ending(path, &["png"]) && vmamba_files::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok();
-    if has_head && head.ends_with(MARK) {
-        // It is no input: the next prediction may replace its own results.
-        vmamba_files::may_replace(path);
-        return true;
-    }
-    false
+    has_ending(path, &["png"]) && vmamba_files::read_head(path, &mut head).is_ok() && head.ends_with(MARK)
 }
 
 /// Whether a file has the name of a photo: the ending of an image, and not hidden.

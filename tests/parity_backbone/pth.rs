@@ -48,7 +48,7 @@ fn compare(name: &str, state: &StateDict, expected: &BTreeMap<String, FixtureTen
 fn every_checkpoint_holds_the_weights_of_its_model() {
     for name in files() {
         let checkpoint = Checkpoint::read(file(&name)).unwrap();
-        let state = checkpoint.state_dict(Weights::Validated).unwrap();
+        let state = checkpoint.state_dict(Weights::Model).unwrap();
         let case = match name.as_str() {
             "upernet_mmseg.pth" => ("upernet", "weights", ""),
             "maskrcnn_mmdet.pth" => ("maskrcnn", "weights", ""),
@@ -73,7 +73,7 @@ fn every_checkpoint_holds_the_weights_of_its_model() {
 fn classification_checkpoints_load_strictly_and_give_the_official_logits() {
     for name in files().into_iter().filter(|name| name.starts_with("cls_")) {
         let case = Fixture::read(if name.contains("v0") { "classifier_v0" } else { "classifier_s1" }, "data");
-        let state = Checkpoint::read(file(&name)).unwrap().state_dict(Weights::Validated).unwrap();
+        let state = Checkpoint::read(file(&name)).unwrap().state_dict(Weights::Model).unwrap();
         let (model, report) =
             load_into(classifier(&case), &official_key, &state, &LoadOptions::new()).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(report.loaded.len(), case.with_prefix("w.").len(), "{name}");

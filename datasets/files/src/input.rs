@@ -4,7 +4,7 @@
 //! that does not name the mistake.
 
 use std::fmt;
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -117,6 +117,21 @@ impl From<Refusal> for io::Error {
 /// Those of the operating system, [`Refusal::NotAFile`] for folders, pipes, sockets and devices, without waiting for them, and
 /// [`Refusal::IsOutput`] for a file that this process has [reserved](crate::reserve).
 pub fn open(path: &Path) -> io::Result<File> {
+    let (file, data) = open_regular(path)?;
+    record_open(path, &data)?;
+    Ok(file)
+}
+
+/// Fills `head` with the first bytes of a regular file, to tell what the file is. Such a file is not an input of the process, so a later write
+/// may replace it, and it may be [reserved](crate::reserve) already.
+///
+/// # Errors
+/// Those of the operating system, also for a file that is shorter than `head`, and [`Refusal::NotAFile`].
+pub fn read_head(path: &Path, head: &mut [u8]) -> io::Result<()> {
+    open_regular(path)?.0.read_exact(head)
+}
+
+fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     let refuse = |kind: FileType| if kind.is_file() { Ok(()) } else { Err(Refusal::NotAFile(FileKind::of(kind))) };
     // Opening a device may have effects, for instance rewind a tape.
     refuse(std::fs::metadata(path)?.file_type())?;
@@ -131,8 +146,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     let file = options.open(path)?;
     let data = file.metadata()?;
     refuse(data.file_type())?;
-    record_open(path, &data)?;
-    Ok(file)
+    Ok((file, data))
 }
 
 /// Reads a whole regular file.

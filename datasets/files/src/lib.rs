@@ -3,6 +3,7 @@
 //! | task | function |
 //! |---|---|
 //! | read input: images, annotations, configurations, checkpoints | [`open`], [`read`], [`read_text`] |
+//! | tell what a file is by its first bytes | [`read_head`] |
 //! | write a file that is complete or absent | [`write()`], [`write_with`] |
 //! | check an output before any work | [`reserve`], [`reserve_folder`], [`reserve_all_in`] |
 //! | keep an input from being overwritten | [`protect_inputs`], [`check_inputs`], [`may_replace`], [`is_input`] |
@@ -22,7 +23,7 @@ mod log;
 mod output;
 mod text;
 
-pub use input::{FileKind, Refusal, open, read, read_text};
+pub use input::{FileKind, Refusal, open, read, read_head, read_text};
 pub use ledger::{check_inputs, is_input, may_replace, protect_inputs, reserve, reserve_all_in, reserve_folder};
 pub use lock::FolderLock;
 pub use log::AppendLog;

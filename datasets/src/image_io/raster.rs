@@ -75,6 +75,9 @@ fn problem(error: ImageError) -> Problem {
             UnsupportedErrorKind::Color(ExtendedColorType::Unknown(bits)) => {
                 Problem::Message(format!("channels of together {bits} bits a pixel are not supported; {CONVERT}"))
             }
+            UnsupportedErrorKind::GenericFeature(_) if unsupported.format_hint() == ImageFormat::Tiff.into() => {
+                Problem::Message(format!("this kind of TIFF is not supported; {CONVERT}"))
+            }
             _ => Problem::message(unsupported),
         },
         other => Problem::message(other),
