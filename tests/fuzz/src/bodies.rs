@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Debug;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -11,14 +12,14 @@ use tempfile::TempDir;
 use vision_datasets::class_list::{ClassFile, read_class_list};
 use vision_datasets::coco::{EvalConfig, IouType, evaluate, read_results};
 use vision_datasets::ground_truth::GroundTruth;
-use vision_datasets::image_io::{read_labels, read_rgb};
+use vision_datasets::image_io::{read_labels, read_rgb, set_max_pixels};
 use vmamba::checkpoint::{Checkpoint, Weights};
 use vmamba_recipes::config::{self, Configuration};
 use vmamba_recipes::detection::DetectionConfig;
 use vmamba_recipes::segmentation::SegmentationConfig;
 use vmamba_types::Rle;
 
-/// Masks and images above this number of pixels are not decoded: a valid file may hold a large image, and that is no fault.
+/// Masks and images above this number of pixels are not decoded: a valid file of some hundred bytes may hold a large image, and that is no fault.
 const MOST_PIXELS: usize = 1 << 20;
 
 /// Weights above this number of values are not read, for the same reason.
@@ -152,8 +153,14 @@ fn returns<C: Configuration + Debug + PartialEq + Serialize>(first: &C) {
     assert!(*first == second || format!("{first:?}") == format!("{second:?}"), "{written}");
 }
 
+/// Refuses images above [`MOST_PIXELS`].
+fn limit_pixels() {
+    NonZeroU64::new(MOST_PIXELS as u64).into_iter().for_each(set_max_pixels);
+}
+
 /// Photos of every format.
 pub fn image(data: &[u8]) -> bool {
+    limit_pixels();
     let Ok(image) = read_rgb(&file("photo", data)) else { return false };
     assert_eq!(image.as_raw().len(), image.width() as usize * image.height() as usize * 3);
     true
@@ -161,6 +168,7 @@ pub fn image(data: &[u8]) -> bool {
 
 /// Label maps.
 pub fn label_map(data: &[u8]) -> bool {
+    limit_pixels();
     let Ok(labels) = read_labels(&file("labels.png", data)) else { return false };
     let [height, width] = labels.size();
     assert_eq!(labels.as_slice().len(), height * width);
