@@ -96,7 +96,7 @@ fn classes_in_another_order_are_mapped_by_name_when_a_segmentor_is_trained_on() 
         lines[1..].iter().enumerate().map(|(index, line)| format!("{},{}", 8 - index, line.split_once(',').expect("columns").1)).collect();
     fs::write(&list, format!("{}\n{}\n", lines[0], reversed.join("\n"))).expect("the class list");
     let said = go_on(&place, program::TRAIN_SEG, "next", &[]);
-    assert!(said.contains("in another order; the rows of their layers are mapped by name"), "{said}");
+    assert!(said.contains("in another order; the rows of the class layers are mapped by name"), "{said}");
     let before = read(&place.path("run/last.safetensors"), Weights::Ema);
     let after = read(&place.path("next/last.safetensors"), Weights::Model);
     for layer in ["decode_head.conv_seg", "auxiliary_head.conv_seg"] {
@@ -109,7 +109,7 @@ fn classes_in_another_order_are_mapped_by_name_when_a_segmentor_is_trained_on() 
     // Other classes: their layers start anew, all others do not.
     fs::write(&list, text.replacen(",sky,", ",heaven,", 1)).expect("the class list");
     let said = go_on(&place, program::TRAIN_SEG, "other", &[]);
-    assert!(said.contains("the layers of the classes are not loaded, because the classes differ"), "{said}");
+    assert!(said.contains("the class layers are not loaded, because the classes differ"), "{said}");
     assert!(said.contains("does not know the class \"heaven\"") && said.contains("4 of other classes, kept as initialised"), "{said}");
     let other = read(&place.path("other/last.safetensors"), Weights::Model);
     assert_mapped(&before, &other, "decode_head.fpn_bottleneck.conv.weight", 1, &[]);
@@ -140,7 +140,7 @@ fn classes_in_another_order_are_mapped_by_name_when_a_detector_is_trained_on() {
         fs::write(&path, document.to_string()).expect("annotations");
     }
     let said = go_on(&place, program::TRAIN_DET, "next", &[]);
-    assert!(said.contains("in another order; the rows of their layers are mapped by name"), "{said}");
+    assert!(said.contains("in another order; the rows of the class layers are mapped by name"), "{said}");
     let before = read(&place.path("run/last.safetensors"), Weights::Ema);
     let after = read(&place.path("next/last.safetensors"), Weights::Model);
     let of: Vec<usize> = (0..count).rev().collect();

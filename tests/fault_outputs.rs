@@ -1,4 +1,4 @@
-//! Outputs of the programs: none replaces an input, and what could not be written is refused before any work.
+//! No output of a program replaces an input, and an output that cannot be written is refused before any work.
 
 use std::fs;
 use std::path::Path;

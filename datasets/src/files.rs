@@ -1,4 +1,4 @@
-//! Files of data sets: exported ones are complete or absent, and none that is read is an output.
+//! Files of data sets. An exported file is complete or absent. No file that is read is an output.
 
 use std::io::{self, Cursor, Write};
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! Which files of a folder are photos of a data set: the one judgement of training, checks, tests and predictions.
+//! Decides which files of a folder are photos of a data set, for training, checks, tests and predictions alike.
 //!
-//! A photo has the ending of an image. Two kinds of such files are none:
+//! A photo has the extension of an image format. Two kinds of such files are skipped:
 //!
 //! * hidden files: macOS writes a `._photo.jpg`, which is no image, beside every file that it copies to another file system;
 //! * pictures that the programs of this toolkit have written: overlays, label maps, figures. They carry a mark in the file, so that no photo
@@ -55,7 +55,7 @@ impl Skipped {
         *self == Self::default()
     }
 
-    /// How many images were skipped: a sentence for the log of a run; none when nothing was skipped.
+    /// A sentence with the number of skipped images, or `None` if there are none.
     pub fn note(&self, place: impl fmt::Display) -> Option<String> {
         (!self.is_empty()).then(|| format!("{place}: {self}"))
     }
@@ -81,7 +81,7 @@ impl std::ops::AddAssign for Skipped {
 pub struct Photos {
     /// Their paths, in the order of the files.
     pub files: Vec<PathBuf>,
-    /// Images that are none.
+    /// Images that were skipped.
     pub skipped: Skipped,
 }
 

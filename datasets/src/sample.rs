@@ -212,7 +212,7 @@ pub trait DetectionDataset: Send + Sync {
         Ok(truth)
     }
 
-    /// What a person should know before a run, such as what the reader left out, one sentence each. The default reads the first samples and
+    /// Notes to print before a run, one sentence each, such as the samples that the reader left out. The default reads the first samples and
     /// reports when none of their objects has a mask.
     fn notes(&self) -> Vec<String> {
         const SAMPLES: usize = 8;

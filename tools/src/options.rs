@@ -199,7 +199,7 @@ pub fn reserve(option: &'static str, path: &Path) -> Result<()> {
     vmamba_files::reserve(option, path).with_context(|| format!("{option} {}", path.display()))
 }
 
-/// Reserves those of the results in the folder of `--out` that exist already: an input may be one of them.
+/// Reserves the results in the folder of `--out` that exist already, because one of them may be an input.
 ///
 /// # Errors
 /// As [`reserve`].

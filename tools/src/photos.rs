@@ -12,7 +12,7 @@ use vmamba_report::files::create_folder;
 pub const OVERLAY: &str = "_overlay.png";
 /// What follows the name of a photo in the label maps that `predict` writes.
 pub const LABELS: &str = "_labels.png";
-/// What follows the name of a photo in the lists of objects that `predict` writes.
+/// The suffix of the lists of objects that `predict` writes.
 pub const OBJECTS: &str = "_objects.json";
 
 /// A photo to predict.
@@ -139,7 +139,7 @@ mod tests {
         };
         assert_eq!(found(""), (["a.v1", "b/a", "b/c/a"].map(str::to_owned).to_vec(), Skipped { hidden: 1, written: 1 }));
         assert_eq!(found("*"), (vec!["a.v1".to_owned()], Skipped { hidden: 1, written: 1 }));
-        // What is named itself is read.
+        // A file that the user names is read in any case.
         assert_eq!(found("a_overlay.png").0, ["a_overlay"]);
         assert_eq!(find_photos(&[path("b"), path("b/a.png"), path("b/*/*")]).unwrap().0.len(), 2);
         for (input, part) in [("*.txt", "no photo matches"), ("none.jpg", "no such file"), ("*_overlay.png", "1 written by this toolkit")] {

@@ -1,4 +1,4 @@
-//! The layers of a head whose outputs are classes, when training starts from the checkpoint of another one.
+//! Maps the class layers of a head (its last, class-specific layers) when training starts from a checkpoint with other classes.
 
 use super::state_dict::StateDict;
 
@@ -9,7 +9,7 @@ pub struct ClassLayer {
     pub prefix: String,
     /// Rows of a class: 4 for the coordinates of a box.
     pub rows: usize,
-    /// Rows behind those of the classes: 1 for the background.
+    /// Rows after the rows of the classes: 1 for the background class.
     pub rest: usize,
 }
 
@@ -20,17 +20,17 @@ impl ClassLayer {
     }
 }
 
-/// How the classes of a file relate to those of the model that its weights are loaded into.
+/// Compares the classes of a checkpoint with the classes of the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ClassRows {
-    /// The file does not name its classes. Their layers are loaded where the number of classes agrees.
+    /// The file does not name its classes. The class layers are loaded if the number of classes agrees.
     #[default]
     Unknown,
     /// Both have the same classes in the same order.
     Same,
     /// Class `k` of the model is class `of[k]` of the file.
     Mapped(Vec<usize>),
-    /// The classes differ, so that the layers of the classes are not loaded.
+    /// The classes differ, so the class layers are not loaded.
     Other {
         /// Number of classes of the file.
         classes: usize,
@@ -40,8 +40,8 @@ pub enum ClassRows {
 }
 
 impl ClassRows {
-    /// Puts the rows of the class layers of a file in the order of the model, or removes the layers. A layer that all classes share stays as it
-    /// is. Returns the keys that were removed; `None` when the file has no such layer.
+    /// Puts the rows of the class layers of a file in the order of the model, or removes the layers. A layer that all classes share is not
+    /// changed. Returns the removed keys, or `None` if the file has no class layer.
     pub fn apply(&self, state: &mut StateDict, layers: &[ClassLayer]) -> Option<Vec<String>> {
         let of_layers = |key: &&str| layers.iter().any(|layer| key.starts_with(&layer.prefix));
         let keys: Vec<String> = state.keys().filter(of_layers).map(str::to_owned).collect();

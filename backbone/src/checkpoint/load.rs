@@ -83,7 +83,7 @@ pub struct LoadError {
 }
 
 impl LoadError {
-    /// The prefix of all keys of the file, where not one tensor fits: it may be what keeps them from fitting.
+    /// A hint at the common prefix of all keys of the file, if no tensor fits. Without the prefix, the keys may fit.
     fn hint(&self) -> String {
         let LoadReport { loaded, unexpected, .. } = self.report.as_ref();
         let first = unexpected.first().and_then(|key| key.split_once('.')).map(|(part, _)| format!("{part}."));

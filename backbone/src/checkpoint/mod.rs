@@ -11,7 +11,7 @@
 //! * [`Weights`]: which of the sets of weights in a file; [`Checkpoint::keys`] lists a set without reading it.
 //! * [`StateDict`]: named float32 tensors with official keys.
 //! * [`load_into`]: strict by default, all or nothing; [`LoadReport`] lists what became of every key.
-//! * [`ClassRows`]: the layers of the classes, when training starts from a model of other classes.
+//! * [`ClassRows`]: maps the class layers when training starts from a checkpoint with other classes.
 //! * [`save_checkpoint`], [`export_safetensors`]: write atomically.
 //!
 //! ```no_run

@@ -20,9 +20,9 @@ pub struct ShapeMismatch {
 pub struct LoadReport {
     /// Which set of the file was loaded; none where the weights do not come from a file.
     pub origin: Option<Origin>,
-    /// What became of the layers of the classes; none where the file has no such layer.
+    /// How the class layers were loaded; `None` if the file has no class layer.
     pub classes: Option<ClassRows>,
-    /// Keys of the layers of the classes that the file has for other classes: they keep their values.
+    /// Keys of class layers that were not loaded because the classes differ. They keep their initial values.
     pub other_classes: Vec<String>,
     /// Keys of the model whose values were loaded from the file.
     pub loaded: Vec<String>,
@@ -32,7 +32,7 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Keys with different shapes in model and file. An error.
     pub wrong_shape: Vec<ShapeMismatch>,
-    /// Keys whose values cannot be, each with the reason. An error.
+    /// Keys with invalid values, each with the reason. An error.
     pub invalid: Vec<String>,
     /// Keys of the model that the file lacks, as the options allow: they keep their values.
     pub allowed_missing: Vec<String>,
@@ -52,7 +52,7 @@ impl LoadReport {
         self
     }
 
-    /// Says what became of the layers of the classes; `removed` is the result of [`ClassRows::apply`].
+    /// Adds how the class layers were loaded. `removed` is the result of [`ClassRows::apply`].
     #[must_use]
     pub fn with_classes(mut self, rows: &ClassRows, removed: Option<Vec<String>>) -> Self {
         if let Some(removed) = removed {
@@ -84,14 +84,14 @@ impl fmt::Display for LoadReport {
         match &self.classes {
             None | Some(ClassRows::Same) => (),
             Some(ClassRows::Unknown) => {
-                let number = "where their number agrees, the layers of the classes are loaded as they are";
+                let number = "the class layers are loaded unchanged if the number of classes agrees";
                 write!(f, "\nthe file does not name its classes; {number}")?;
             }
             Some(ClassRows::Mapped(_)) => {
-                write!(f, "\nthe file has the classes of the data in another order; the rows of their layers are mapped by name")?;
+                write!(f, "\nthe file has the classes of the data in another order; the rows of the class layers are mapped by name")?;
             }
             Some(ClassRows::Other { reason, .. }) => {
-                write!(f, "\nthe layers of the classes are not loaded, because the classes differ: {reason}")?;
+                write!(f, "\nthe class layers are not loaded, because the classes differ: {reason}")?;
             }
         }
         section(f, "missing in the file", &self.missing)?;

@@ -1,7 +1,7 @@
 //! What this process reads and writes, so that no output replaces an input.
 //!
 //! A program reserves its outputs before any work: from then on, [`open`](crate::open) refuses to read them. A program that also calls
-//! [`protect_inputs`] remembers what it reads, and no write replaces one of these files: some names of results are known only with the result.
+//! [`protect_inputs`] records the files that it reads, and no write replaces them. Some output names are known only when the result is.
 //! Files are compared by device and inode, so that links and other spellings of a path are found.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,7 +111,7 @@ impl Ledger {
         if let Some(other) = other {
             return Err(Refusal::OutputTwice(other).into());
         }
-        if identity.as_ref().is_some_and(|identity| self.read.contains_key(identity)) {
+        if self.is_input(&real) {
             return Err(Refusal::IsInput.into());
         }
         if let Some(identity) = identity {
@@ -284,7 +284,7 @@ pub(crate) fn record_open(path: &Path, data: &Metadata) -> Result<(), Refusal> {
 mod tests {
     use super::*;
 
-    /// A ledger of its own, since tests share a process.
+    /// A new ledger: the tests of a process would share the global one.
     fn ledger() -> Ledger {
         Ledger { protects: true, ..Ledger::new() }
     }

@@ -19,7 +19,7 @@ pub enum LabelFault {
     OneClass(u8),
 }
 
-/// What a split is for.
+/// The use of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A model learns from it.

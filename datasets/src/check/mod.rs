@@ -33,7 +33,7 @@ const TINY: usize = 32;
 /// What the labels are checked against.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Class names by class index. Empty for those of a data set; a folder needs them.
+    /// Class names by class index. A folder needs them; if the list is empty, the names of the dataset are used.
     pub class_names: Vec<String>,
     /// Number of classes of the model. If absent, the number of names; without names, the largest label gives it.
     pub num_classes: Option<usize>,

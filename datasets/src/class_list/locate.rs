@@ -19,9 +19,9 @@ pub fn is_ade20k(name: &Path) -> bool {
     name.as_os_str() == ADE20K
 }
 
-/// Why a folder cannot be trained on without a class list: training refuses it, and the check of a data set reports it.
+/// The error of training and of `check_data` for a folder without a class list.
 pub const NO_CLASS_LIST: &str = "the folder has no class list";
-/// What to do about it.
+/// The remedy for [`NO_CLASS_LIST`].
 pub const NAME_CLASS_LIST: &str = "name its file, or `ade20k` for the 150 classes of ADE20K (data.source.classes, check_data: --classes)";
 
 /// Where a class list comes from.
@@ -79,7 +79,7 @@ pub fn find_class_list(root: &Path, named: Option<&Path>, reduce_zero_label: boo
         Some(name) => {
             let built_in = is_ade20k(name) && !root.join(name).is_file();
             let found = if built_in { ade20k() } else { read(root.join(name))? };
-            // A list outside of the folder may belong to other data. One that cannot be read is not this list.
+            // A list outside of the folder may belong to other data. A list of the folder that cannot be read counts as different.
             let outside = built_in || name.is_absolute() && !name.starts_with(root);
             let differs = |path: &PathBuf| read_class_list(path).map_or(true, |own| own.classes.names != found.classes.names);
             let unused = if outside { own_lists(root)?.into_iter().find(differs) } else { None };

@@ -4,7 +4,7 @@
 //!
 //! * a table whose first line names its columns: the class number (`Idx`, `id`, `Pixel Value`), the name (`Name`, `label`, `class`), and the
 //!   colour (`R`, `G` and `B`, or one column `color`). Columns may stand in any order; further columns such as ADE20K's `Ratio` are skipped.
-//!   Where a class has an `id` and a `trainId`, as in Cityscapes, the `trainId` counts, and classes with the `trainId` 255 or -1 are none.
+//!   Where a class has an `id` and a `trainId`, as in Cityscapes, the `trainId` counts, and classes with the `trainId` 255 or -1 are left out.
 //!   Commas, semicolons, tabs or colons separate the columns. The header may stand in a comment, as in CVAT's `labelmap.txt`;
 //! * one name a line, with or without a number before it: `ground`, `0: ground`.
 //!

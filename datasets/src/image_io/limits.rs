@@ -62,8 +62,8 @@ fn check_against([height, width]: [usize; 2], limit: u64, free: impl FnOnce() ->
     }
 }
 
-/// Bytes that a decoder may allocate for an image of `[height, width]`. What a file unpacks beside its pixels, such as a colour profile that a
-/// few bytes inflate to gigabytes, must fit into it too.
+/// Bytes that a decoder may allocate for an image of `[height, width]`. Data beside the pixels must fit too, such as a colour profile of a
+/// few bytes that inflates to gigabytes.
 pub(super) fn max_bytes([height, width]: [usize; 2]) -> u64 {
     // 8 bytes a pixel (16-bit RGBA) twice, and tables.
     (height as u64).saturating_mul(width as u64).saturating_mul(16).saturating_add(1 << 26)

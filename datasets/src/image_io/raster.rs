@@ -47,14 +47,14 @@ fn allowed(size: [usize; 2]) -> Result<Limits, Problem> {
 /// 4 GB, before it reads it.
 fn check_chunks(bytes: &[u8]) -> Result<(), Problem> {
     let whole = bytes.get(4..).and_then(<[u8]>::first_chunk::<4>).map_or(0, |length| u32::from_le_bytes(*length) as usize);
-    // Bytes behind the end that the file names belong to nothing. A chunk is a name and a length of four bytes each, and the content, padded to an
+    // Bytes after the length in the header of the file are ignored. A chunk is a name and a length of four bytes each, and the content, padded to an
     // even length.
     let mut rest = bytes.get(12..whole.saturating_add(8).min(bytes.len())).unwrap_or_default();
     while let Some((head, content)) = rest.split_first_chunk::<8>() {
         let [.., a, b, c, d] = *head;
         let length = u32::from_le_bytes([a, b, c, d]) as usize;
         if length > content.len() {
-            return Err(Problem::message("the WebP is truncated or damaged: a part of it claims more bytes than the file has"));
+            return Err(Problem::message("the WebP is truncated or damaged: a chunk claims more bytes than the file has"));
         }
         rest = content.get(length.saturating_add(length % 2)..).unwrap_or_default();
     }
@@ -73,7 +73,7 @@ fn problem(error: ImageError) -> Problem {
         ImageError::Limits(_) => Problem::message("the image asks for more memory than an image of its size needs"),
         ImageError::Unsupported(unsupported) => match unsupported.kind() {
             UnsupportedErrorKind::Color(ExtendedColorType::Unknown(bits)) => {
-                Problem::Message(format!("channels of together {bits} bits a pixel are not supported; {CONVERT}"))
+                Problem::Message(format!("pixels of {bits} bits are not supported; {CONVERT}"))
             }
             UnsupportedErrorKind::GenericFeature(_) if unsupported.format_hint() == ImageFormat::Tiff.into() => {
                 Problem::Message(format!("this kind of TIFF is not supported; {CONVERT}"))

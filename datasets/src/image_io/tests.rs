@@ -253,6 +253,29 @@ fn channels_that_are_not_supported_are_refused_without_names_of_code() {
     encoder.write_image::<tiff::encoder::colortype::Gray32>(2, 2, &[0, 1, 2, 3]).unwrap();
     let error = read_rgb(&path).unwrap_err().to_string();
     assert!(error.contains("wide.tif: this kind of TIFF is not supported; photos must be grey, RGB or RGBA"), "{error}");
+
+    // Grey with alpha: one strip of 1x1 pixels with two samples of 8 bits.
+    let path = folder.path().join("alpha.tif");
+    let tags: [[u16; 4]; 9] = [
+        [256, 3, 1, 1],
+        [257, 3, 1, 1],
+        [258, 3, 2, 0x0008],
+        [259, 3, 1, 1],
+        [262, 3, 1, 1],
+        [273, 3, 1, 8],
+        [277, 3, 1, 2],
+        [279, 3, 1, 2],
+        [338, 3, 1, 2],
+    ];
+    let mut bytes = vec![b'I', b'I', 42, 0, 10, 0, 0, 0, 9, 9];
+    bytes.extend((tags.len() as u16).to_le_bytes());
+    for [tag, kind, count, value] in tags {
+        bytes.extend([tag, kind, count, 0, value, if tag == 258 { 8 } else { 0 }].iter().flat_map(|part| part.to_le_bytes()));
+    }
+    bytes.extend([0; 4]);
+    std::fs::write(&path, bytes).unwrap();
+    let error = read_rgb(&path).unwrap_err().to_string();
+    assert!(error.contains("alpha.tif: pixels of 16 bits are not supported; photos must be grey, RGB or RGBA"), "{error}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! How the classes of data relate to those of a model: the one comparison of evaluation and of training that starts from a checkpoint.
+//! Compares the classes of a dataset with the classes of a model, for evaluation and for training that starts from a checkpoint.
 
 use crate::class_list::ClassList;
 use crate::words::counted;
 
-/// How the classes of data relate to those of a model.
+/// The classes of a dataset compared with the classes of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClassOrder {
     /// Both have the same classes in the same order.

@@ -61,7 +61,7 @@ impl CascadeMaskRcnnConfig {
     }
 
     /// As [`CascadeMaskRcnnConfig::init_from`], with a model that was built from this configuration and a set of weights of an open file.
-    /// `classes` says how the classes of a Cascade Mask R-CNN's file relate to those of the model.
+    /// `classes` compares the classes of a Cascade Mask R-CNN's checkpoint with the classes of the model.
     ///
     /// # Errors
     /// See [`CascadeMaskRcnnConfig::init_from`].

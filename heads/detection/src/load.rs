@@ -108,11 +108,11 @@ impl DetectorKeys {
     /// Loads the weights of a checkpoint to start training from into a model with random weights:
     ///
     /// * a classifier's file gives the backbone;
-    /// * a file of this detector gives everything except the layers of the classes, when these or their number differ, see `classes`;
+    /// * a file of this detector gives everything except the class layers if the classes differ, see `classes`;
     /// * the file of another detector or of a segmentor gives the backbone.
     ///
     /// Everything else keeps its random weights; the report lists it. `edit` may change the tensors of a file of this detector first, and
-    /// `classes` says how its classes relate to those of the model.
+    /// `classes` compares the classes of the checkpoint with the classes of the model.
     ///
     /// # Errors
     /// [`DetectorLoadError`] when the file cannot be read or its weights do not fit. Nothing is loaded in part.

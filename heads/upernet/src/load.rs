@@ -57,7 +57,7 @@ impl UperNetConfig {
     /// Builds the model on `device` with the weights of a checkpoint to start training from:
     ///
     /// * a classifier's file gives the backbone;
-    /// * an UperNet's file gives everything except the layers of the classes, when their number differs; an auxiliary head that the model
+    /// * an UperNet's file gives everything except the class layers if the number of classes differs; an auxiliary head that the model
     ///   lacks is ignored;
     /// * a detector's file gives the backbone.
     ///

@@ -46,8 +46,8 @@ pub(crate) fn stored_classes(checkpoint: &Checkpoint) -> Result<Option<ClassList
     parsed.map(Some)
 }
 
-/// How the classes of a checkpoint that training starts from relate to those of the data. The layers of the classes of another task are not
-/// loaded in any case.
+/// Compares the classes of the checkpoint that training starts from with the classes of the data. The class layers of another task are never
+/// loaded.
 ///
 /// # Errors
 /// When the classes of the checkpoint cannot be read.

@@ -80,7 +80,7 @@ pub struct MemoryEstimate {
     /// The copy of parameters, averages and optimiser that a checkpoint is written from. It takes the place of gradients and activations,
     /// which are free between steps.
     pub checkpoint: u64,
-    /// What a validation needs besides. It takes the place of gradients and activations too.
+    /// Additional memory of a validation. It needs no gradients and no stored activations.
     pub validation: u64,
     /// Images that are read ahead or predicted.
     pub images: u64,
@@ -170,7 +170,7 @@ pub struct ImageTooLarge {
 pub type EstimateOfImage<'a> = Box<dyn Fn([usize; 2]) -> MemoryEstimate + 'a>;
 
 /// The largest image of `len`, whose sizes `[height, width]` are `size`. Sizes may have to be read from files, so that some hundreds spread over
-/// all images stand for a large data set. An image that cannot be read is a matter of who needs it.
+/// all images stand for a large data set. An image that cannot be read is skipped; the loader reports it.
 pub fn largest_image<E>(len: usize, size: impl Fn(usize) -> Result<[usize; 2], E>) -> [usize; 2] {
     let step = len.div_ceil(SAMPLED).max(1);
     let sizes = (0..len).step_by(step).filter_map(|index| size(index).ok());

@@ -137,13 +137,13 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Value>, ReportError> {
     }
 }
 
-/// The objects of the lines of a log that are not damaged; none where it cannot be read.
+/// The objects of the undamaged lines of a log; empty if the log cannot be read.
 pub(crate) fn readable_lines(path: &Path) -> Vec<Value> {
     let bytes = read(path).unwrap_or_default();
     parse(&bytes).lines.into_iter().map(|line| line.value).collect()
 }
 
-/// What [`repair`] did.
+/// The result of [`repair`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repair {
     /// The log.

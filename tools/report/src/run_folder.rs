@@ -96,7 +96,7 @@ impl RunFolder {
                 Err(reason) if reason.kind() != std::io::ErrorKind::NotFound => return Err(ReportError::Delete { path: file, reason }),
                 _ => (),
             }
-            // A subfolder of the pictures that is empty now; another one cannot be removed.
+            // Removes a subfolder of the pictures if it is empty; otherwise the call fails and the subfolder stays.
             if let Some(folder) = file.parent().filter(|folder| folder.starts_with(&pictures)) {
                 drop(std::fs::remove_dir(folder));
             }
@@ -104,7 +104,7 @@ impl RunFolder {
         Ok(())
     }
 
-    /// The names of the figures that the validations of an earlier run maximised. Damaged lines have none to tell.
+    /// The names of the figures that the validations of an earlier run maximised. Damaged lines are skipped.
     fn metrics_of_log(&self) -> BTreeSet<String> {
         let lines = readable_lines(&self.path.join(METRICS_FILE));
         let validations = lines.iter().filter(|line| line["kind"] == Kind::Val.name()).filter_map(serde_json::Value::as_object);

@@ -48,7 +48,7 @@ impl RunPictures {
         pictures::save(&path, picture)
     }
 
-    /// The pictures in `folder` that a run has written, and their list. Symbolic links are no pictures of the run, and nothing behind them is.
+    /// The pictures in `folder` that a run has written, and their list. Symbolic links are not followed and not listed.
     ///
     /// # Errors
     /// When the list cannot be read.

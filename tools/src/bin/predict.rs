@@ -94,7 +94,7 @@ impl Model {
         }
     }
 
-    /// What follows the name of a photo in the names of its results.
+    /// The suffixes of the results of a photo.
     fn suffixes(&self) -> [&'static str; 2] {
         match self {
             Self::Segmentor(_) => [OVERLAY, LABELS],
@@ -102,7 +102,7 @@ impl Model {
         }
     }
 
-    /// What the training did with the EXIF orientation of photos.
+    /// Whether the training applied the EXIF orientation of photos.
     fn exif(&self) -> ExifOrientation {
         match self {
             Self::Segmentor(model) => model.config.data.source.exif(),

@@ -21,7 +21,7 @@ pub struct RunInfo {
     pub first: u64,
     /// The steps after which earlier sessions last validated the model, as the checkpoint knows it. Later validations are repeated.
     pub validated: Option<u64>,
-    /// What a person should know about the data, one sentence each.
+    /// Notes about the data, one sentence each.
     pub notes: Vec<String>,
     /// How long the run is.
     pub length: Length,

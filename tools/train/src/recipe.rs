@@ -77,7 +77,7 @@ pub trait Recipe: Send + Sync {
         Ok(())
     }
 
-    /// What a person should know about the data before the run, one sentence each, for the observers.
+    /// Notes about the data, one sentence each, which observers receive before the run.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }

@@ -147,7 +147,8 @@ impl ScheduleConfig {
         self.decay.validate().map_err(|error| error.within("decay"))
     }
 
-    /// What the schedule cannot do in a run of this length, one sentence each. A short run with the schedule of a long one is no error.
+    /// The parts of the schedule that a run of this length does not reach, one sentence each. They are notes, because a short trial of a long
+    /// configuration is common.
     pub fn notes(&self, length: Length) -> Vec<String> {
         let (warmup, total) = (self.warmup_iterations, length.iterations);
         let mut notes = Vec::new();

@@ -120,7 +120,7 @@ pub(super) fn values(findings: &mut Findings, splits: &[SplitScan], labels: Labe
         return;
     }
     if has(0) && has(IGNORED) && files.len() == 2 {
-        // A fault of its own, see `faults`.
+        // Reported as a separate fault, see `faults`.
         return;
     }
     out_of_range(findings, &files, labels);

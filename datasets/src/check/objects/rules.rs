@@ -29,7 +29,7 @@ macro_rules! rules {
 rules! {
     INVALID_FIELD = 0 Error InvalidField "[entry has|entries have] a field that is missing, doubled, or has no valid value"
         "correct the fields; training refuses the file";
-    DUPLICATE_ID = 1 Error DuplicateId "[id occurs|ids occur] more than once" "give every image, category and annotation an id of its own";
+    DUPLICATE_ID = 1 Error DuplicateId "[id occurs|ids occur] more than once" "give every image, category and annotation a unique id";
     UNKNOWN_IMAGE = 2 Error UnknownImage "[annotation has|annotations have] an image_id that is not in the list `images`"
         "remove the annotations, or add the images";
     UNKNOWN_CATEGORY = 3 Error UnknownCategory "[annotation has|annotations have] a category_id that is not in the list `categories`" "add the categories";
